@@ -1,0 +1,88 @@
+"""`PrepConfig`: every decision of `nemo prep` that changes the numbers in out.h5, one validated field each.
+
+Numpy-free and import-light on purpose: the command line, the child process, the store and a trained model all carry it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any, Literal, get_args
+
+Engine = Literal["litert", "mediapipe"]
+Subject = Literal["largest", "central", "all"]
+Keep = Literal["longest", "all"]
+
+#: Raised whenever the same video and settings would give other numbers than before.
+ALGORITHM_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PrepConfig:
+    """Settings of the preparation that matter for its result (labels and worker counts do not, and are not here).
+
+    Attributes:
+        size: side of the square face crop, pixels.
+        margin: space around jaw line and eyebrows in the crop, as a fraction of the crop's side, on each side.
+        engine: which landmark engine runs the bundle's networks.
+        subject: who is followed when there are several faces.
+        keep: the longest segment of a video, or every one as a row of its own.
+        max_gap_seconds: a stretch without a face of at most this duration is interpolated; a longer one splits.
+        max_yaw_degrees: a frame turned further than this counts as one without a face (a profile folds the warp).
+        min_frames: shortest segment that is data. 7 is the shortest series for which 4253H is published.
+        mesh: keep the 478-point mesh (T,478,3) beside the 68 landmarks.
+        mean_shape: "shipped" (the bundle's canonical face), "from-data" (Procrustes mean of this data), or
+            "custom" (given by file).
+        mean_shape_sha256: identifies a shape that was not shipped; empty otherwise.
+        landmarks_source: "track", or "openface" when landmarks come from OpenFace's CSV files.
+        min_confidence: below this, a landmark row from elsewhere counts as no face (0..1).
+    """
+
+    size: int = 114
+    margin: float = 0.02
+    engine: Engine = "litert"
+    subject: Subject = "largest"
+    keep: Keep = "longest"
+    max_gap_seconds: float = 0.2
+    max_yaw_degrees: float = 45.0
+    min_frames: int = 7
+    mesh: bool = True
+    mean_shape: Literal["shipped", "from-data", "custom"] = "shipped"
+    mean_shape_sha256: str = ""
+    landmarks_source: Literal["track", "openface"] = "track"
+    min_confidence: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check every field. Raises ValueError with the field, the value and what is allowed."""
+
+        def need(ok: bool, field: str, allowed: str) -> None:
+            if not ok:
+                raise ValueError(f"{field} is {getattr(self, field)!r}; it must be {allowed}.")
+
+        need(16 <= self.size <= 1024, "size", "between 16 and 1024 pixels")
+        need(0 <= self.margin < 0.5, "margin", "at least 0 and below 0.5 of the crop's side")
+        for field, kind in (("engine", Engine), ("subject", Subject), ("keep", Keep)):
+            need(getattr(self, field) in get_args(kind), field, "one of " + ", ".join(get_args(kind)))
+        need(0 <= self.max_gap_seconds <= 10, "max_gap_seconds", "between 0 and 10 seconds")
+        need(0 < self.max_yaw_degrees <= 90, "max_yaw_degrees", "above 0 and at most 90 degrees")
+        need(self.min_frames >= 1, "min_frames", "at least 1 frame")
+        need(0 <= self.min_confidence <= 1, "min_confidence", "between 0 and 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain JSON types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PrepConfig:
+        """The inverse of `to_dict`. Raises ValueError on an unknown field."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"unknown preparation setting {', '.join(unknown)}; known: {', '.join(sorted(known))}.")
+        return cls(**values)
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change exactly when the same video would give other numbers."""
+        text = json.dumps({"algorithm": ALGORITHM_VERSION, **self.to_dict()}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

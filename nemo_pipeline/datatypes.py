@@ -1,0 +1,106 @@
+"""The frozen types that travel between the stages. First axis is time; x before y; pixels of the upright frame;
+seconds; degrees; years."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+Status = Literal[
+    "ok",  # usable: has frames
+    "truncated",  # usable: the stream broke off or was damaged; the frames before the break were kept
+    "no_face",  # decoded, but no face was found (or none that stayed long enough)
+    "too_short",  # a face was found, but no segment has `min_frames` frames
+    "too_small",  # a face was found, but it is smaller than the landmarker can follow
+    "turned_away",  # a face was found, but beyond the yaw limit nearly throughout
+    "blank",  # the warped faces are black or constant
+    "no_video",  # the file opens but holds no video stream (sound only, cover art only)
+    "decode_error",  # the file cannot be opened or decoded at all
+    "unreadable",  # the file cannot be read (permission, vanished, empty)
+    "landmarks_error",  # landmarks given from elsewhere are missing or do not fit the video
+    "crashed",  # the process that worked on it died
+    "timeout",  # it took longer than --video-timeout
+]
+STATUSES: tuple[str, ...] = get_args(Status)
+#: Rows with these statuses hold frames.
+USABLE: frozenset[str] = frozenset({"ok", "truncated"})
+#: Tried again by the next run, since the cause may lie outside the video.
+RETRIED: frozenset[str] = frozenset({"crashed", "timeout", "unreadable"})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class VideoFile:
+    """One input video. `id` is unique in its run; `file` is the path as shown to people, relative to its input."""
+
+    path: Path
+    id: str
+    file: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What the stream says of itself. `fps` is the average rate; `width`, `height` are of the upright frame."""
+
+    width: int = 0
+    height: int = 0
+    fps: float = 0.0
+    rotation: int = 0
+    codec: str = ""
+    pixel_format: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class VideoRow:
+    """One row of /videos in the making: a segment of one person in one video.
+
+    Attributes:
+        suffix: appended to the video's id ("" for the usual single row, "/s1", "#2", "#2/s1").
+        spool: file name (inside the work folder) of the record file that holds its frames; "" when it has none.
+        start, stop: half-open range of records in that file.
+    """
+
+    suffix: str
+    spool: str
+    start: int
+    stop: int
+    n_kept: int
+    n_interpolated: int
+    status: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class VideoResult:
+    """What the preparation of one video gave. Always at least one row, also for a video that failed."""
+
+    info: VideoInfo
+    n_decoded: int
+    rows: tuple[VideoRow, ...]
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> VideoResult:
+        """The inverse of `to_dict`."""
+        return cls(
+            info=VideoInfo(**values["info"]),
+            n_decoded=values["n_decoded"],
+            rows=tuple(VideoRow(**row) for row in values["rows"]),
+            seconds=dict(values.get("seconds", {})),
+            warnings=tuple(values.get("warnings", ())),
+        )
+
+    @classmethod
+    def failed(
+        cls, status: str, message: str, info: VideoInfo | None = None, n_decoded: int = 0
+    ) -> VideoResult:
+        """A result without frames: one row that carries the status and its sentence."""
+        if status not in STATUSES:
+            raise ValueError(f"unknown status {status!r}; known: {', '.join(STATUSES)}.")
+        row = VideoRow("", "", 0, 0, 0, 0, status, message)
+        return cls(info or VideoInfo(), n_decoded, (row,))

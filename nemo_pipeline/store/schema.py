@@ -1,0 +1,80 @@
+"""Names, shapes, dtypes and meaning of everything in out.h5 and its shards: the one place that says so."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+FORMAT = "nemo-faces"
+FORMAT_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FrameField:
+    """One dataset with a row per frame. `tail` is the shape of a row; `None` stands for the crop's side."""
+
+    tail: tuple[int | None, ...]
+    dtype: str
+    meaning: str
+
+
+FRAME_FIELDS: dict[str, FrameField] = {
+    "frames": FrameField((None, None), "u1", "gray face, warped to the mean shape; 0 outside the hull"),
+    "landmarks": FrameField((68, 2), "<f4", "smoothed iBUG points, source pixels, x then y"),
+    "landmarks_raw": FrameField((68, 2), "<f4", "points as tracked (interpolated where not observed)"),
+    "mesh": FrameField((478, 3), "<f4", "face mesh, source pixels (z: same scale, towards the camera negative)"),
+    "timestamps": FrameField((), "<f8", "presentation time, seconds"),
+    "observed": FrameField((), "?", "False where the frame was interpolated"),
+    "pose": FrameField((3,), "<f4", "yaw, pitch, roll in degrees"),
+    "frame_index": FrameField((), "<i4", "index of the decoded frame in the source"),
+    "face_px": FrameField((), "<f4", "distance of the outer eye corners, source pixels"),
+    "sharpness": FrameField((), "<f4", "variance of the Laplacian of the warped face"),
+    "score": FrameField((), "<f4", "presence, 0..1; NaN where the engine has none"),
+    "n_faces": FrameField((), "u1", "number of faces seen"),
+}
+
+#: Columns of /videos. "str" is variable-length UTF-8 (surrogateescape bytes kept as bytes by the writer).
+VIDEO_COLUMNS: dict[str, str] = {
+    "id": "str",
+    "file": "str",
+    "subject": "str",
+    "age": "<f4",
+    "gender": "str",
+    "expression": "str",
+    "condition": "str",
+    "fold": "<i4",
+    "start": "<i8",
+    "length": "<i8",
+    "fps": "<f8",
+    "width": "<i4",
+    "height": "<i4",
+    "n_decoded": "<i4",
+    "n_kept": "<i4",
+    "n_interpolated": "<i4",
+    "status": "str",
+    "message": "str",
+    "sha256": "str",
+}
+#: Those that come from a label file: kept in the index alone.
+LABEL_COLUMNS: tuple[str, ...] = ("subject", "age", "gender", "expression", "condition", "fold")
+#: What an unknown label reads as.
+MISSING_LABEL: dict[str, str | float | int] = {
+    "subject": "",
+    "age": float("nan"),
+    "gender": "",
+    "expression": "",
+    "condition": "",
+    "fold": -1,
+}
+
+
+def record_dtype(size: int, mesh: bool) -> np.dtype:
+    """Structured dtype of one frame: what a spool file holds, field for field what a shard holds."""
+    fields = []
+    for name, field in FRAME_FIELDS.items():
+        if name == "mesh" and not mesh:
+            continue
+        tail = tuple(size if n is None else n for n in field.tail)
+        fields.append((name, field.dtype, tail))
+    return np.dtype(fields)
