@@ -1,0 +1,131 @@
+"""4253H, twice (Velleman 1980): the compound resistant smoother, for whole series and for streams of blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+#: How far an input sample can reach, in samples: 12 in the interior, 13 at an end (through Tukey's end-point rule).
+#: An output this far from a cut in the data is the same with and without the cut.
+SUPPORT = 13
+
+
+def smooth_4253h_twice(x: ArrayLike) -> NDArray[np.float64]:
+    """Smooth every series along the first axis by 4253H, twice: S(y) + S(y - S(y)).
+
+    One application S is six passes, each on the previous one's complete output: running medians of 4, of 2, of 5, of
+    3, Tukey's end-point rule, and hanning (Velleman 1980, JASA 75:609; Velleman & Hoaglin 1981). It commutes with
+    a + b*y and with reversal of time, has no lag, and reproduces constants and straight lines.
+
+    Args:
+        x: (T, ...) real and finite; any T. Integers are converted, never truncated. Not altered.
+
+    Returns:
+        float64 array of the same shape. Series of fewer than 3 samples come back unchanged (as a copy).
+
+    Raises:
+        ValueError: a value is NaN or infinite (interpolate or split before smoothing), or `x` has no first axis.
+    """
+    y = np.array(x, dtype=np.float64)
+    if y.ndim == 0:
+        raise ValueError("smooth_4253h_twice needs at least one axis (time first).")
+    if not np.isfinite(y).all():
+        where = np.unique(np.nonzero(~np.isfinite(y))[0])
+        raise ValueError(
+            f"4253H is not defined for NaN or infinite values (first at sample {where[0]}, {where.size} in all): "
+            "interpolate or split the series before smoothing."
+        )
+    if len(y) < 3:
+        return y
+    smooth = _4253h(y)
+    return smooth + _4253h(y - smooth)
+
+
+def _mean(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (a + b) / 2
+
+
+def _median3(a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
+
+
+def _median4(
+    a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64], d: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Mean of the two middle values: the larger of the two pairs' minima and the smaller of their maxima."""
+    return _mean(
+        np.maximum(np.minimum(a, b), np.minimum(c, d)), np.minimum(np.maximum(a, b), np.maximum(c, d))
+    )
+
+
+def _median5(*v: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The median of 3 of the fifth value and the middle two of the other four."""
+    a, b, c, d, e = v
+    low = np.maximum(np.minimum(a, b), np.minimum(c, d))
+    high = np.minimum(np.maximum(a, b), np.maximum(c, d))
+    return _median3(low, high, e)
+
+
+def _4253h(y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One application of 4253H along axis 0; n >= 3 samples. Names are those of the published passes."""
+    n = len(y)
+    # 4: n-1 values between the samples; the two at the ends are medians (means) of 2.
+    h = _mean(y[:-1], y[1:])
+    if n >= 4:
+        h[1:-1] = _median4(y[:-3], y[1:-2], y[2:-1], y[3:])
+    # 2: back onto the samples.
+    u = y.copy()
+    u[1:-1] = _mean(h[:-1], h[1:])
+    # 5: medians of 3 next to the ends, all from u.
+    v = u.copy()
+    v[1] = _median3(u[0], u[1], u[2])
+    v[-2] = _median3(u[-3], u[-2], u[-1])
+    if n >= 5:
+        v[2:-2] = _median5(u[:-4], u[1:-3], u[2:-2], u[3:-1], u[4:])
+    # 3: once, not repeated to convergence.
+    w = v.copy()
+    w[1:-1] = _median3(v[:-2], v[1:-1], v[2:])
+    # E: both ends from w.
+    z = w.copy()
+    z[0] = _median3(w[0], w[1], 3 * w[1] - 2 * w[2])
+    z[-1] = _median3(w[-1], w[-2], 3 * w[-2] - 2 * w[-3])
+    # H: hanning.
+    s = z.copy()
+    s[1:-1] = (z[:-2] + 2 * z[1:-1] + z[2:]) / 4
+    return s
+
+
+class StreamSmoother:
+    """`smooth_4253h_twice` of one series that arrives piece by piece, in bounded memory.
+
+    `push` takes the next samples and returns those outputs that no later sample can change; `finish` returns the
+    rest. Their concatenation equals smoothing the whole series at once, to the bit.
+    """
+
+    def __init__(self) -> None:
+        self._held: NDArray[np.float64] | None = None  # samples from `_first` on
+        self._first = 0  # index of the first held sample
+        self._done = 0  # outputs given so far
+
+    def push(self, x: ArrayLike) -> NDArray[np.float64]:
+        """Next samples (n, ...) in, finished outputs (m, ...) out, m >= 0."""
+        block = np.asarray(x, dtype=np.float64)
+        self._held = block.copy() if self._held is None else np.concatenate([self._held, block])
+        return self._give(self._first + len(self._held) - SUPPORT)
+
+    def finish(self) -> NDArray[np.float64]:
+        """The outputs not given yet (m, ...)."""
+        if self._held is None:
+            return np.zeros((0,))
+        return self._give(self._first + len(self._held))
+
+    def _give(self, stop: int) -> NDArray[np.float64]:
+        assert self._held is not None
+        if stop <= self._done:
+            return self._held[:0]
+        smooth = smooth_4253h_twice(self._held)[self._done - self._first : stop - self._first]
+        self._done = stop
+        keep_from = max(self._first, stop - SUPPORT)
+        self._held = self._held[keep_from - self._first :]
+        self._first = keep_from
+        return smooth

@@ -1,0 +1,151 @@
+"""Piecewise-affine warp of one gray frame to the mean shape: low-pass, then one remap with precomputed weights."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nemo_pipeline.geometry import Template, shipped_mean_shape, shipped_triangles
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Patch:
+    """The part of a gray frame around a face, low-passed for its size in the crop.
+
+    Pixel (column i, row j) of `gray` stands for the source position x0 + i * step, y0 + j * step (pixel centres at
+    integers; x0 and y0 are not whole numbers after a reduction).
+    """
+
+    gray: NDArray[np.uint8]
+    x0: float
+    y0: float
+    step: float
+
+
+class FaceWarp:
+    """Warps gray frames to the mean shape: `FaceWarp()(gray, landmarks)` -> (size, size) uint8.
+
+    The map goes from the mean shape to the frame (its triangles are the mean shape's), so each crop pixel looks up
+    one source position, sampled bilinearly; 0 outside the hull and outside the picture. Where the face is larger in
+    the source than in the crop, the source is low-pass filtered first.
+
+    Args:
+        mean_shape: (68, 2) in any unit; the shipped one by default.
+        size: side of the crop, pixels.
+        margin: free space on each side of the face, as a fraction of the crop.
+        triangles: (K, 3); by default the shipped ones for the shipped shape, else the Delaunay triangles of
+            `mean_shape`.
+    """
+
+    def __init__(
+        self,
+        mean_shape: ArrayLike | None = None,
+        size: int = 114,
+        margin: float = 0.02,
+        triangles: ArrayLike | None = None,
+    ) -> None:
+        shape = shipped_mean_shape() if mean_shape is None else np.asarray(mean_shape, dtype=np.float64)
+        if triangles is None:
+            triangles = shipped_triangles() if mean_shape is None else delaunay(shape)
+        self.template = Template(shape, np.asarray(triangles, dtype=np.int32), size, margin)
+        self._area = hull_area(self.template.landmarks)
+        # cv2.remap writes every pixel of its destination: work on the bounding rows of the hull only.
+        self._positions = np.full((size * size, 2), -1e6, dtype=np.float32)
+
+    @property
+    def mean_shape(self) -> NDArray[np.float64]:
+        """(68, 2): where the landmarks lie in every crop, pixels."""
+        return self.template.landmarks
+
+    @property
+    def triangles(self) -> NDArray[np.int32]:
+        """(K, 3): the triangles of the map."""
+        return self.template.triangles
+
+    def __call__(self, gray: ArrayLike, landmarks: ArrayLike) -> NDArray[np.uint8]:
+        """Warp one frame.
+
+        Args:
+            gray: (H, W) uint8.
+            landmarks: (68, 2) finite, source pixels, x then y; may lie outside the picture.
+
+        Returns:
+            (size, size) uint8.
+
+        Raises:
+            ValueError: wrong shapes or dtypes, or landmarks that are not finite.
+        """
+        image = np.asarray(gray)
+        if image.ndim != 2 or image.dtype != np.uint8:
+            raise ValueError(f"gray must be (H, W) uint8; this is {image.shape} {image.dtype}.")
+        points = np.asarray(landmarks, dtype=np.float64)
+        if points.shape != (68, 2):
+            raise ValueError(f"landmarks must be (68, 2); these are {points.shape}.")
+        if not np.isfinite(points).all():
+            raise ValueError("landmarks must be finite: a frame without a face cannot be warped.")
+        return self.warp_patch(self.cut_patch(image, points), points)
+
+    def reduction(self, landmarks: NDArray[np.floating]) -> float:
+        """Source pixels per crop pixel (a length): the square root of the ratio of the hulls' areas."""
+        return float(np.sqrt(hull_area(landmarks) / self._area))
+
+    def cut_patch(self, gray: NDArray[np.uint8], landmarks: NDArray[np.floating], slack: float = 0.15) -> Patch:
+        """The face's surroundings, low-passed: all that `warp_patch` needs of a frame.
+
+        The filter is a mean over 2 x 2 for each whole factor of two by which the face is larger than in the crop, and
+        a Gaussian for the rest; positions are exact under both (a ramp stays a ramp).
+
+        Args:
+            gray: (H, W) uint8.
+            landmarks: (68, 2) source pixels.
+            slack: how far beyond the landmarks' box to cut, as a fraction of its larger side.
+        """
+        low, high = landmarks.min(axis=0), landmarks.max(axis=0)
+        reach = slack * float((high - low).max()) + 8.0
+        height, width = gray.shape
+        x0 = int(np.clip(np.floor(low[0] - reach), 0, width))
+        y0 = int(np.clip(np.floor(low[1] - reach), 0, height))
+        x1 = int(np.clip(np.ceil(high[0] + reach) + 1, 0, width))
+        y1 = int(np.clip(np.ceil(high[1] + reach) + 1, 0, height))
+        patch = gray[y0:y1, x0:x1]
+        if patch.size == 0:
+            return Patch(np.zeros((0, 0), np.uint8), float(x0), float(y0), 1.0)
+        scale, step = self.reduction(landmarks), 1.0
+        while scale >= 2.0 and min(patch.shape) >= 4:
+            h, w = patch.shape[0] // 2, patch.shape[1] // 2
+            patch = cv2.resize(patch[: 2 * h, : 2 * w], (w, h), interpolation=cv2.INTER_AREA)
+            scale, step = scale / 2, step * 2
+        if scale > 1.0:
+            # Half a crop pixel's width beyond what the source has: with bilinear sampling, no moire (measured).
+            sigma = 0.5 * float(np.sqrt(scale * scale - 1.0))
+            if sigma > 0.15:
+                patch = cv2.GaussianBlur(patch, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+        offset = (step - 1.0) / 2
+        return Patch(np.ascontiguousarray(patch), x0 + offset, y0 + offset, step)
+
+    def warp_patch(self, patch: Patch, landmarks: NDArray[np.floating]) -> NDArray[np.uint8]:
+        """(size, size) uint8 from a patch of the frame and the (68, 2) landmarks in source pixels."""
+        size = self.template.size
+        if patch.gray.size == 0:
+            return np.zeros((size, size), np.uint8)
+        local = (np.asarray(landmarks, dtype=np.float64) - (patch.x0, patch.y0)) / patch.step
+        self._positions[self.template.inside] = self.template.sampling_inside(local)
+        maps = self._positions.reshape(size, size, 2)
+        return cv2.remap(
+            patch.gray, maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0
+        )
+
+
+def hull_area(points: NDArray[np.floating]) -> float:
+    """Area of the convex hull of (N, 2) points, square pixels."""
+    return float(cv2.contourArea(cv2.convexHull(np.asarray(points, dtype=np.float32))))
+
+
+def delaunay(shape: ArrayLike) -> NDArray[np.int32]:
+    """(K, 3) Delaunay triangles of a mean shape (68, 2) that was not shipped: computed once, then stored with it."""
+    from scipy.spatial import Delaunay  # only a shape of one's own needs it
+
+    return Delaunay(np.asarray(shape, dtype=np.float64)).simplices.astype(np.int32)
