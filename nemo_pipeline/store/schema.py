@@ -23,7 +23,9 @@ FRAME_FIELDS: dict[str, FrameField] = {
     "frames": FrameField((None, None), "u1", "gray face, warped to the mean shape; 0 outside the hull"),
     "landmarks": FrameField((68, 2), "<f4", "smoothed iBUG points, source pixels, x then y"),
     "landmarks_raw": FrameField((68, 2), "<f4", "points as tracked (interpolated where not observed)"),
-    "mesh": FrameField((478, 3), "<f4", "face mesh, source pixels (z: same scale, towards the camera negative)"),
+    "mesh": FrameField(
+        (478, 3), "<f4", "face mesh, source pixels (z: same scale, towards the camera negative)"
+    ),
     "timestamps": FrameField((), "<f8", "presentation time, seconds"),
     "observed": FrameField((), "?", "False where the frame was interpolated"),
     "pose": FrameField((3,), "<f4", "yaw, pitch, roll in degrees"),

@@ -1,0 +1,116 @@
+"""HDF5 files on disk: made for their owner alone, under a temporary name; opened with or without locks."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+
+from nemo_pipeline.errors import NemoError
+
+#: Oldest and newest HDF5 file format used: fixed, so that every library version writes files that all
+#: others read.
+LIBVER = ("v110", "v110")
+#: `errno` of a file system that has no locks (NFS without a lock daemon, Lustre without `flock`).
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES)
+_said_no_locks = False
+
+
+def temporary_name(final: Path) -> Path:
+    """A fresh hidden name beside `final`; `is_temporary` knows it again after a crash."""
+    return final.with_name(f".{final.name}.{secrets.token_hex(6)}.tmp")
+
+
+def leftovers(final: Path) -> list[Path]:
+    """Temporary files that writers of `final` left behind when they were killed."""
+    prefix, suffix = f".{final.name}.", ".tmp"
+    try:
+        names = [path.name for path in final.parent.iterdir()]
+    except OSError:
+        return []
+    hits = [
+        n for n in names if n.startswith(prefix) and n.endswith(suffix) and len(n) == len(prefix) + 12 + 4
+    ]
+    return [final.parent / name for name in sorted(hits)]
+
+
+def fsync_path(path: Path) -> None:
+    """Push a file, or a folder's entries, to the disk. One that cannot (network) is no error."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def replacing(final: Path, temporary: Path | None = None) -> Iterator[Path]:
+    """Yield a new empty file (mode 0600) to fill; on success it becomes `final` at once, or it leaves no
+    trace.
+
+    `temporary` must be on the same file system as `final`. A reader sees the old file, or the new one whole.
+    """
+    temporary = temporary or temporary_name(final)
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    try:
+        yield temporary
+        fsync_path(temporary)
+        temporary.replace(final)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    fsync_path(final.parent)
+
+
+def create_h5(path: Path) -> h5py.File:
+    """Open the empty file that `replacing` gave for writing. No lock: nobody else knows its name."""
+    return h5py.File(path, "w", libver=LIBVER, locking=False)
+
+
+def open_h5(path: Path) -> h5py.File:
+    """Open for reading. Raises NemoError with one sentence; says once when it had to do without locks."""
+    global _said_no_locks
+    try:
+        return h5py.File(path, "r")
+    except FileNotFoundError:
+        raise NemoError(f"{path} does not exist.") from None
+    except IsADirectoryError:
+        raise NemoError(f"{path} is a folder, not an HDF5 file.") from None
+    except PermissionError as error:
+        if "lock" not in str(error):
+            raise NemoError(
+                f"{path} cannot be read: permission denied. Ask its owner, or change its mode."
+            ) from None
+        first: OSError = error
+    except OSError as error:
+        first = error
+    if "lock" in str(first).lower() and first.errno in (*_NO_LOCKS, None):
+        try:
+            handle = h5py.File(path, "r", locking=False)
+        except OSError as error:
+            first = error
+        else:
+            if not _said_no_locks:
+                _said_no_locks = True
+                warnings.warn(
+                    f"The file system of {path} refuses file locks; reading without them.", stacklevel=2
+                )
+            return handle
+    if path.is_dir():
+        raise NemoError(f"{path} is a folder, not an HDF5 file.")
+    raise NemoError(
+        f"{path} cannot be opened as HDF5: it is damaged, cut short or another kind of file ({first})."
+    ) from None

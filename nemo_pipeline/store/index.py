@@ -1,0 +1,141 @@
+"""out.h5, the index: virtual datasets over the shards, the order of the videos, and the labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.store.files import create_h5, replacing
+from nemo_pipeline.store.schema import FRAME_FIELDS, LABEL_COLUMNS, MISSING_LABEL, VIDEO_COLUMNS
+from nemo_pipeline.store.shard import ShardRow, shards_folder
+from nemo_pipeline.store.tables import frame_fields, row_shape, write_columns, write_identity
+
+#: /layout: where each row of /videos lies, for our reader (which opens the shards itself) and for `nemo
+#: verify`.
+LAYOUT_COLUMNS: dict[str, str] = {"shard": "<i4", "shard_start": "<i8", "data_sha256": "str", "bytes": "<i8"}
+#: /shards: the files that the rows lie in. The uuid stands in the shard too, so that a foreign file is
+#: noticed.
+SHARD_TABLE: dict[str, str] = {"name": "str", "uuid": "str"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class IndexRow:
+    """One row of /videos to be: what the shard says, where it lies, its id in this run, its labels."""
+
+    row: ShardRow
+    shard: str
+    shard_uuid: str
+    id: str
+    file: str
+    labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def video_columns(rows: Sequence[IndexRow]) -> dict[str, list[Any]]:
+    """The columns of /videos for rows in their final order; `start` counts frames from the first row on."""
+    columns: dict[str, list[Any]] = {name: [] for name in VIDEO_COLUMNS}
+    start = 0
+    for entry in rows:
+        for name in VIDEO_COLUMNS:
+            if name in LABEL_COLUMNS:
+                value = entry.labels.get(name, MISSING_LABEL[name])
+            elif name == "start":
+                value = start
+            elif name in ("id", "file"):
+                value = getattr(entry, name)
+            else:
+                value = getattr(entry.row, name)
+            columns[name].append(value)
+        start += entry.row.length
+    return columns
+
+
+def write_index(
+    path: Path,
+    rows: Sequence[IndexRow],
+    config: PrepConfig,
+    *,
+    mean_shape: np.ndarray,
+    triangles: np.ndarray,
+    versions: Mapping[str, str],
+    model_sha256: str,
+    synthetic: bool = False,
+    folder: Path | None = None,
+) -> str:
+    """Write the index of `rows`, in their order, as `path` (by rename); answers its uuid.
+
+    `folder`: where the shards are, `out.shards` beside it by default. It must lie beside the index: only
+    its name is stored, so that the two can be moved together.
+    """
+    folder = folder or shards_folder(path)
+    identity = str(uuid.uuid4())
+    names = sorted({(entry.shard, entry.shard_uuid) for entry in rows})
+    number = {name: i for i, (name, _) in enumerate(names)}
+    with replacing(path) as temporary, create_h5(temporary) as file:
+        write_identity(
+            file,
+            "index",
+            identity,
+            config,
+            versions,
+            model_sha256,
+            synthetic=synthetic,
+            shards_folder=folder.name.encode("utf-8", "surrogateescape"),
+        )
+        write_shape(file, mean_shape, triangles)
+        write_columns(file.create_group("videos"), VIDEO_COLUMNS, video_columns(rows))
+        layout: dict[str, list[Any]] = {
+            "shard": [number[entry.shard] for entry in rows],
+            "shard_start": [entry.row.start for entry in rows],
+            "data_sha256": [entry.row.data_sha256 for entry in rows],
+            "bytes": [entry.row.bytes for entry in rows],
+        }
+        write_columns(file.create_group("layout"), LAYOUT_COLUMNS, layout)
+        table = {"name": [name for name, _ in names], "uuid": [text for _, text in names]}
+        write_columns(file.create_group("shards"), SHARD_TABLE, table)
+        _write_virtual(file, rows, config, folder.name)
+    return identity
+
+
+def write_shape(file: h5py.File, mean_shape: np.ndarray, triangles: np.ndarray) -> None:
+    """/mean_shape (68,2) float64 and /triangles (K,3) int32."""
+    file.create_dataset("mean_shape", data=np.asarray(mean_shape, "<f8"), track_times=False)
+    file.create_dataset("triangles", data=np.asarray(triangles, "<i4"), track_times=False)
+
+
+def _write_virtual(file: h5py.File, rows: Sequence[IndexRow], config: PrepConfig, folder: str) -> None:
+    """The frame datasets as windows into the shards; neighbours in the same shard share one window."""
+    runs: list[tuple[str, int, int]] = []  # shard, first row there, count
+    for entry in rows:
+        if not entry.row.length:
+            continue
+        last = runs[-1] if runs else None
+        if last and last[0] == entry.shard and last[1] + last[2] == entry.row.start:
+            runs[-1] = (last[0], last[1], last[2] + entry.row.length)
+        else:
+            runs.append((entry.shard, entry.row.start, entry.row.length))
+    sizes: dict[str, int] = {}
+    for shard, start, count in runs:
+        sizes[shard] = max(sizes.get(shard, 0), start + count)
+    total = sum(count for _, _, count in runs)
+    for name in frame_fields(config.mesh):
+        tail, dtype = row_shape(name, config.size), np.dtype(FRAME_FIELDS[name].dtype)
+        if not total:
+            dataset = file.create_dataset(name, (0, *tail), dtype, track_times=False)
+        else:
+            layout = h5py.VirtualLayout((total, *tail), dtype)
+            at = 0
+            for shard, start, count in runs:
+                # HDF5 reads source names like printf: a percent sign stands doubled.
+                source = f"{folder}/{shard}".replace("%", "%%").encode("utf-8", "surrogateescape")
+                window = h5py.VirtualSource(source, name, (sizes[shard], *tail), dtype)
+                layout[at : at + count] = window[start : start + count]
+                at += count
+            dataset = file.create_virtual_dataset(name, layout)
+        dataset.attrs["meaning"] = FRAME_FIELDS[name].meaning

@@ -1,0 +1,359 @@
+"""`FaceDataset`: out.h5 as a sequence of videos, with labels, read straight from the shards.
+
+HDF5's own virtual datasets read as zeros when a shard is missing and look for it in the current folder too.
+This reader therefore finds the shards itself, beside the real out.h5, and compares the uuid stored on both
+sides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.files import open_h5
+from nemo_pipeline.store.index import LAYOUT_COLUMNS, SHARD_TABLE
+from nemo_pipeline.store.schema import FRAME_FIELDS, VIDEO_COLUMNS
+from nemo_pipeline.store.shard import is_shard_name, shards_folder
+from nemo_pipeline.store.tables import (
+    config_of,
+    frame_fields,
+    read_columns,
+    read_identity,
+    row_shape,
+    versions_of,
+)
+
+#: Shards kept open at the same time, per process.
+_OPEN_SHARDS = 32
+
+
+class FaceDataset:
+    """The videos of an out.h5 (or of a file made by `nemo pack`).
+
+    `len(data)` counts the rows of /videos, failed ones too (they have no frames); `data.usable` lists those
+    with frames. `data[i]` and `data["id"]` give a `FaceVideo`. No file stays open after construction;
+    shards are opened on first read, per process, so that the object may be pickled, forked and used by
+    DataLoader workers.
+
+    Args:
+        path: the file that `nemo prep` or `nemo pack` wrote, or a symbolic link to it.
+        check: look at once whether all shards are there (their uuids are compared when they are opened).
+
+    Attributes:
+        path: the real path.
+        videos: column name -> list of str, or array of length V; the columns of /videos.
+        mean_shape: (68,2) float64, unitless.
+        triangles: (K,3) int32, indices into the 68 points.
+        config: the settings it was made with.
+        attributes: root attributes.
+
+    Raises:
+        NemoError: the file is missing, damaged, no file of ours or of a newer version; a shard is missing
+            or foreign.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], check: bool = True) -> None:
+        self.path = Path(os.path.realpath(path))
+        with open_h5(self.path) as file:
+            self.attributes: dict[str, Any] = read_identity(file)
+            kind = self.attributes.get("kind")
+            if kind == "shard":
+                raise NemoError(
+                    f"{self.path} is one shard of a larger file; "
+                    f"open the .h5 beside the folder {self.path.parent.name}."
+                )
+            if kind not in ("index", "packed"):
+                raise NemoError(f"{self.path} is of the unknown kind {kind!r}; update nemo.")
+            self.videos: dict[str, Any] = read_columns(_group(file, "videos"), VIDEO_COLUMNS)
+            self.layout: dict[str, Any] = read_columns(_group(file, "layout"), LAYOUT_COLUMNS)
+            self.shards: dict[str, Any] = read_columns(_group(file, "shards"), SHARD_TABLE)
+            self.mean_shape: np.ndarray = _array(file, "mean_shape", "<f8")
+            self.triangles: np.ndarray = _array(file, "triangles", "<i4")
+        self.config: PrepConfig = config_of(self.attributes, self.path)
+        self.packed: bool = kind == "packed"
+        self._rows = {name: i for i, name in enumerate(self.videos["id"])}
+        self._handles: OrderedDict[str, h5py.File] = OrderedDict()
+        self._pid = os.getpid()
+        if len(self.layout["shard"]) != len(self):
+            raise NemoError(f"{self.path} is damaged: /layout and /videos differ in length.")
+        if not self.packed:
+            self._check_names()
+            if check:
+                self.check_shards_exist()
+
+    @property
+    def uuid(self) -> str:
+        """Changes whenever the file is written anew."""
+        return str(self.attributes["uuid"])
+
+    @property
+    def size(self) -> int:
+        """Side of the square faces, pixels."""
+        return self.config.size
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the faces are generated: what is learned from them says nothing about people."""
+        return bool(self.attributes.get("synthetic", False))
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Library versions that made it."""
+        return versions_of(self.attributes)
+
+    @property
+    def usable(self) -> list[int]:
+        """Indices of the rows that have frames."""
+        return [int(i) for i in np.flatnonzero(self.videos["length"] > 0)]
+
+    @property
+    def fields(self) -> list[str]:
+        """Names of the frame datasets that this file has."""
+        return frame_fields(self.config.mesh)
+
+    @property
+    def shards_folder(self) -> Path:
+        """The real folder of the shards: the one named in the index, or else the one named like it today."""
+        stored = self.attributes.get("shards_folder", "")
+        if isinstance(stored, str) and stored and "/" not in stored and stored not in (".", ".."):
+            named = self.path.parent / stored
+            if named.is_dir():
+                return named
+        return shards_folder(self.path)
+
+    def __len__(self) -> int:
+        return len(self.videos["id"])
+
+    def __getitem__(self, key: int | str) -> FaceVideo:
+        if isinstance(key, str):
+            if key not in self._rows:
+                raise KeyError(f"no video has the id {key!r} in {self.path}.")
+            key = self._rows[key]
+        if not -len(self) <= key < len(self):
+            raise IndexError(f"{self.path} has {len(self)} videos; there is no number {key}.")
+        key = int(key) % len(self)
+        values = {
+            name: column[key].item() if isinstance(column, np.ndarray) else column[key]
+            for name, column in self.videos.items()
+        }
+        return FaceVideo(self, key, **values)
+
+    def __iter__(self) -> Iterator[FaceVideo]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return (
+            f"FaceDataset({str(self.path)!r}: {len(self.usable)} of {len(self)} videos usable, "
+            f"{int(self.videos['length'].sum())} frames of {self.size}x{self.size})"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handles": OrderedDict()}
+
+    def close(self) -> None:
+        """Close the shards that this process has open. Reading opens them again."""
+        if self._pid == os.getpid():
+            for handle in self._handles.values():
+                handle.close()
+        self._handles = OrderedDict()
+
+    def read(self, row: int, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Frames `start` to `stop` (half-open, within the video) of dataset `name`, for the video `row`."""
+        if name not in FRAME_FIELDS or (name == "mesh" and not self.config.mesh):
+            raise KeyError(f"{name!r} is no frame dataset of {self.path}; it has {', '.join(self.fields)}.")
+        length = int(self.videos["length"][row])
+        start, stop, _ = slice(start, stop).indices(length)
+        dtype, tail = np.dtype(FRAME_FIELDS[name].dtype), row_shape(name, self.size)
+        if stop <= start:
+            return np.zeros((0, *tail), dtype)
+        file, first = self._open(row)
+        dataset = file.get(name)
+        if not isinstance(dataset, h5py.Dataset) or dataset.shape[1:] != tail or dataset.dtype != dtype:
+            raise NemoError(
+                f"{file.filename} has no dataset /{name} of the right kind; run `nemo verify {self.path}`."
+            )
+        if dataset.external or (dataset.is_virtual and not self.packed) or first + length > dataset.shape[0]:
+            raise NemoError(
+                f"{file.filename} does not hold what its index says; run `nemo verify {self.path}`."
+            )
+        try:
+            return dataset[first + start : first + stop]
+        except OSError as error:
+            raise NemoError(f"{file.filename} is damaged: /{name} cannot be read ({error}).") from None
+
+    def shard_path(self, number: int) -> Path:
+        """Path of shard `number` (a row of /shards)."""
+        return self.shards_folder / self.shards["name"][number]
+
+    def check_shards_exist(self) -> None:
+        """Raises NemoError that names the shards which are not there."""
+        missing = [n for i, n in enumerate(self.shards["name"]) if not self.shard_path(i).is_file()]
+        if missing:
+            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+            raise NemoError(
+                f"{self.path} needs {self.shards_folder / missing[0]}{more}, which is not there: "
+                f"move the folder {self.shards_folder.name} together with the .h5, or run `nemo prep` again."
+            )
+
+    def _check_names(self) -> None:
+        for name in self.shards["name"]:
+            if not is_shard_name(name):
+                raise NemoError(
+                    f"{self.path} names the shard {name!r}, which would lie outside its shards folder."
+                )
+        numbers = self.layout["shard"]
+        if len(numbers) and not (numbers.min() >= 0 and numbers.max() < len(self.shards["name"])):
+            raise NemoError(f"{self.path} is damaged: a video lies in a shard that is not listed.")
+
+    def _open(self, row: int) -> tuple[h5py.File, int]:
+        """The open file that holds `row`, and its first row there."""
+        if self._pid != os.getpid():
+            # Forked: the parent's handles are not ours to close, only to forget.
+            self._handles, self._pid = OrderedDict(), os.getpid()
+        if self.packed:
+            path, expected, first = self.path, self.uuid, int(self.videos["start"][row])
+        else:
+            number = int(self.layout["shard"][row])
+            path, expected = self.shard_path(number), self.shards["uuid"][number]
+            first = int(self.layout["shard_start"][row])
+        key = str(path)
+        if key in self._handles:
+            self._handles.move_to_end(key)
+            return self._handles[key], first
+        if not path.is_file():
+            self.check_shards_exist()
+        file = open_h5(path)
+        found = read_identity(file).get("uuid")
+        if found != expected:
+            file.close()
+            raise NemoError(
+                f"{path} is not the shard that {self.path} was made with (another file took its name): "
+                "restore it, or run `nemo prep` again."
+                if not self.packed
+                else f"{path} was replaced while it was open; open it again."
+            )
+        self._handles[key] = file
+        while len(self._handles) > _OPEN_SHARDS:
+            self._handles.popitem(last=False)[1].close()
+        return file, first
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class FaceVideo:
+    """One row of /videos. Metadata at once; arrays are read from disk each time they are asked for.
+
+    `age` is NaN, `fold` -1 and text empty where no label is known. Times in seconds, points in source
+    pixels (x, y).
+    """
+
+    dataset: FaceDataset = dataclasses.field(repr=False)
+    row: int
+    id: str
+    file: str
+    subject: str
+    age: float
+    gender: str
+    expression: str
+    condition: str
+    fold: int
+    start: int
+    length: int
+    fps: float
+    width: int
+    height: int
+    n_decoded: int
+    n_kept: int
+    n_interpolated: int
+    status: str
+    message: str
+    sha256: str
+
+    def __len__(self) -> int:
+        return self.length
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Frames `start` to `stop` (half-open) of dataset `name`."""
+        return self.dataset.read(self.row, name, start, stop)
+
+    @property
+    def frames(self) -> np.ndarray:
+        """(T,S,S) uint8, gray, warped to the mean shape."""
+        return self.read("frames")
+
+    @property
+    def landmarks(self) -> np.ndarray:
+        """(T,68,2) float32, smoothed."""
+        return self.read("landmarks")
+
+    @property
+    def landmarks_raw(self) -> np.ndarray:
+        """(T,68,2) float32, as tracked."""
+        return self.read("landmarks_raw")
+
+    @property
+    def mesh(self) -> np.ndarray | None:
+        """(T,478,3) float32, or None in a file made without it."""
+        return self.read("mesh") if self.dataset.config.mesh else None
+
+    @property
+    def timestamps(self) -> np.ndarray:
+        """(T,) float64, seconds."""
+        return self.read("timestamps")
+
+    @property
+    def observed(self) -> np.ndarray:
+        """(T,) bool, False where interpolated."""
+        return self.read("observed")
+
+    @property
+    def pose(self) -> np.ndarray:
+        """(T,3) float32, yaw, pitch, roll in degrees."""
+        return self.read("pose")
+
+    @property
+    def frame_index(self) -> np.ndarray:
+        """(T,) int32, index of the decoded frame in the source."""
+        return self.read("frame_index")
+
+    @property
+    def face_px(self) -> np.ndarray:
+        """(T,) float32, distance of the outer eye corners, source pixels."""
+        return self.read("face_px")
+
+    @property
+    def sharpness(self) -> np.ndarray:
+        """(T,) float32, variance of the Laplacian of the warped face."""
+        return self.read("sharpness")
+
+    @property
+    def score(self) -> np.ndarray:
+        """(T,) float32, presence 0..1, NaN where the engine has none."""
+        return self.read("score")
+
+    @property
+    def n_faces(self) -> np.ndarray:
+        """(T,) uint8, faces seen."""
+        return self.read("n_faces")
+
+
+def _group(file: h5py.File, name: str) -> h5py.Group:
+    group = file.get(name)
+    if not isinstance(group, h5py.Group):
+        raise NemoError(f"{file.filename} has no /{name}; it is damaged or was not written by `nemo prep`.")
+    return group
+
+
+def _array(file: h5py.File, name: str, dtype: str) -> np.ndarray:
+    dataset = file.get(name)
+    if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 2:
+        raise NemoError(f"{file.filename} has no /{name}; it is damaged or was not written by `nemo prep`.")
+    return np.asarray(dataset[()], dtype=dtype)

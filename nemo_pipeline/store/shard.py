@@ -1,0 +1,173 @@
+"""A shard: whole videos, written once, never changed. It knows how it was made, but no labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import secrets
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.files import create_h5, open_h5, replacing
+from nemo_pipeline.store.tables import (
+    Blocks,
+    create_frame_datasets,
+    read_columns,
+    read_identity,
+    write_columns,
+    write_frames,
+    write_identity,
+)
+
+#: Columns of a shard's /videos. `suffix` tells the rows of one video apart (segments, persons); `bytes` is
+#: the video file's size; `data_sha256` is over the row's arrays.
+SHARD_COLUMNS: dict[str, str] = {
+    "file": "str",
+    "suffix": "str",
+    "sha256": "str",
+    "bytes": "<i8",
+    "start": "<i8",
+    "length": "<i8",
+    "fps": "<f8",
+    "width": "<i4",
+    "height": "<i4",
+    "n_decoded": "<i4",
+    "n_kept": "<i4",
+    "n_interpolated": "<i4",
+    "status": "str",
+    "message": "str",
+    "data_sha256": "str",
+}
+_NAME = re.compile(r"(\d{5})-[0-9a-f]{8}\.h5")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ShardRow:
+    """One row of a shard's /videos, as SHARD_COLUMNS. The writer fills in `start` and `data_sha256`."""
+
+    file: str
+    suffix: str
+    sha256: str
+    bytes: int
+    length: int
+    fps: float
+    width: int
+    height: int
+    n_decoded: int
+    n_kept: int
+    n_interpolated: int
+    status: str
+    message: str
+    start: int = 0
+    data_sha256: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shard:
+    """A finished shard as read from disk. `order` sorts shards from old to new."""
+
+    path: Path
+    uuid: str
+    config_json: str
+    fingerprint: str
+    model_sha256: str
+    versions_json: str
+    created_ns: int
+    rows: tuple[ShardRow, ...]
+
+    @property
+    def name(self) -> str:
+        """File name inside the shards folder."""
+        return self.path.name
+
+    @property
+    def order(self) -> tuple[int, int, str]:
+        """Sequence number, time of writing, name."""
+        match = _NAME.fullmatch(self.name)
+        return (int(match[1]) if match else 0, self.created_ns, self.name)
+
+
+def shards_folder(index: Path) -> Path:
+    """`out.shards` beside `out.h5`."""
+    return index.with_suffix(".shards") if index.suffix == ".h5" else index.with_name(index.name + ".shards")
+
+
+def is_shard_name(name: str) -> bool:
+    """Whether `name` may be that of a shard: a plain visible file name that cannot lead elsewhere."""
+    return name.endswith(".h5") and not name.startswith(".") and "/" not in name and "\\" not in name
+
+
+def new_shard_path(folder: Path) -> Path:
+    """The next free name: a sequence number, and random digits since several machines may write at once."""
+    numbers = [int(match[1]) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return folder / f"{max(numbers, default=0) + 1:05d}-{secrets.token_hex(4)}.h5"
+
+
+def write_shard(
+    final: Path,
+    videos: Sequence[tuple[ShardRow, Blocks]],
+    config: PrepConfig,
+    *,
+    versions: Mapping[str, str],
+    model_sha256: str,
+    temporary: Path | None = None,
+) -> str:
+    """Write `videos` (a row, and the blocks of frames that belong to it) as shard `final`; answers its uuid.
+
+    It appears by rename after fsync, complete or not at all. `temporary`: name until then, same file system.
+    """
+    identity = str(uuid.uuid4())
+    total = sum(row.length for row, _ in videos)
+    with replacing(final, temporary) as path, create_h5(path) as file:
+        write_identity(file, "shard", identity, config, versions, model_sha256, created_ns=time.time_ns())
+        datasets = create_frame_datasets(file, total, config.size, config.mesh)
+        rows, start = [], 0
+        for row, blocks in videos:
+            digest = write_frames(datasets, start, row.length, blocks)
+            rows.append(dataclasses.replace(row, start=start, data_sha256=digest))
+            start += row.length
+        write_columns(file.create_group("videos"), SHARD_COLUMNS, columns_of(rows, SHARD_COLUMNS))
+    return identity
+
+
+def columns_of(rows: Iterable[Any], kinds: Mapping[str, str]) -> dict[str, list[Any]]:
+    """Rows (objects with the columns as attributes) turned into columns."""
+    rows = list(rows)
+    return {name: [getattr(row, name) for row in rows] for name in kinds}
+
+
+def read_shard(path: Path) -> Shard:
+    """Read what a shard says of itself and of its videos. Raises NemoError when it cannot be read."""
+    with open_h5(path) as file:
+        attributes = read_identity(file)
+        if attributes.get("kind") != "shard":
+            raise NemoError(f"{path} lies among the shards, but is not one; move it elsewhere.")
+        columns = read_columns(file["videos"], SHARD_COLUMNS)
+    count = len(columns["file"])
+    plain = {
+        name: [v.item() for v in c] if SHARD_COLUMNS[name] != "str" else c for name, c in columns.items()
+    }
+    rows = tuple(ShardRow(**{name: plain[name][i] for name in SHARD_COLUMNS}) for i in range(count))
+    return Shard(
+        path=path,
+        uuid=str(attributes["uuid"]),
+        config_json=str(attributes["config"]),
+        fingerprint=str(attributes["fingerprint"]),
+        model_sha256=str(attributes.get("model_sha256", "")),
+        versions_json=str(attributes.get("versions", "{}")),
+        created_ns=int(attributes.get("created_ns", 0)),
+        rows=rows,
+    )
+
+
+def read_shards(folder: Path) -> list[Shard]:
+    """Every shard of a folder, oldest first; none when the folder does not exist."""
+    if not folder.is_dir():
+        return []
+    paths = [path for path in folder.iterdir() if is_shard_name(path.name)]
+    return sorted((read_shard(path) for path in paths), key=lambda shard: shard.order)

@@ -1,0 +1,86 @@
+"""Text that comes from outside (file names, label values) on its way into HDF5, a terminal or a spreadsheet.
+
+A POSIX file name is bytes. Python carries those that are no UTF-8 as lone surrogates ("surrogateescape");
+HDF5 gets the original bytes back, so that every name survives a round trip through out.h5.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+#: A spreadsheet runs a cell that starts with one of these.
+_FORMULA_START = ("=", "+", "-", "@", "\t", "\r")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def to_bytes(text: str) -> bytes:
+    """UTF-8, with undecodable file-name bytes restored. HDF5 strings end at NUL, so none may be inside.
+
+    A lone surrogate that stands for no byte (from a label file, not from a file name) becomes "?".
+    """
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        data = text.encode("utf-8", "replace")
+    return data.replace(b"\0", b"")
+
+
+def to_text(data: bytes) -> str:
+    """The inverse of `to_bytes`."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def printable(text: str) -> str:
+    """`text` with everything that could steer a terminal made visible.
+
+    Control and format characters (escape sequences, line breaks, right-to-left overrides) and undecodable
+    bytes become `\\xNN` or `\\uNNNN`; letters, signs and blanks of every script stay.
+    """
+    parts = []
+    for char in text:
+        code = ord(char)
+        if 0xDC80 <= code <= 0xDCFF:
+            parts.append(f"\\x{code - 0xDC00:02x}")
+        elif unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
+            parts.append(
+                f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+            )
+        else:
+            parts.append(char)
+    return "".join(parts)
+
+
+def csv_cell(value: object) -> str:
+    """`value` as a CSV cell that no spreadsheet takes for a formula: a leading apostrophe where it would.
+
+    Numbers, negative ones too, stay as they are. Undo with `csv_value`.
+    """
+    text = str(value)
+    if isinstance(value, str) and text.startswith((*_FORMULA_START, "'")) and not _NUMBER.fullmatch(text):
+        return "'" + text
+    return text
+
+
+def csv_value(cell: str) -> str:
+    """The inverse of `csv_cell`."""
+    if cell.startswith("'") and cell[1:].startswith((*_FORMULA_START, "'")):
+        return cell[1:]
+    return cell
+
+
+def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key in which clip 9 comes before clip 10. Total: different texts have different keys' order."""
+    parts: list[tuple[int, int, str]] = []
+    for part in re.split(r"(\d+)", text):
+        if part.isdecimal():
+            parts.append((0, int(part), part))
+        elif part:
+            parts.append((1, 0, part))
+    return tuple(parts)
+
+
+def natural_sorted(texts: Iterable[str]) -> list[str]:
+    """`texts` in natural order."""
+    return sorted(texts, key=natural_key)
