@@ -1,0 +1,130 @@
+"""The `nemo` command group: a command's module is imported when it is called, not for `nemo --help`."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sys
+import warnings
+from typing import Any
+
+import rich_click as click
+
+from nemo_pipeline import __version__
+from nemo_pipeline.errors import NemoError
+
+from .console import err, say, warn
+
+#: Command -> the line that `nemo --help` shows for it. Its module has the same name and an object `command`.
+COMMANDS: dict[str, str] = {
+    "prep": "Videos to aligned faces: track, smooth, warp, write HDF5.",
+    "train": "Train SIAM on a prepared file.",
+    "evaluate": "Tables and figures of a training run.",
+    "predict": "Age of the person in a clip, with weights and heat maps.",
+    "synth": "Render synthetic smile clips with known ages.",
+    "demo": "Everything once, on synthetic clips, in a few minutes.",
+    "label": "Put ages and other labels into a prepared file.",
+    "info": "What is in this file, run, model or clip?",
+    "verify": "Check a prepared file for damage.",
+    "pack": "Make one file of a prepared file and its shards.",
+    "doctor": "Can this machine run nemo? Versions and settings for a bug report.",
+}
+_GROUPS = [
+    {"name": "The main road", "commands": ["prep", "train", "evaluate", "predict"]},
+    {"name": "Without data of your own", "commands": ["demo", "synth"]},
+    {"name": "Prepared files and this machine", "commands": ["info", "label", "verify", "pack", "doctor"]},
+]
+click.rich_click.COMMAND_GROUPS = {"nemo": _GROUPS}
+click.rich_click.TEXT_MARKUP = False
+
+_debug = False
+
+
+def _set_debug(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    global _debug
+    _debug = _debug or value
+
+
+_debug_option = click.option(
+    "--debug",
+    is_flag=True,
+    expose_value=False,
+    callback=_set_debug,
+    help="Show the traceback of an error.",
+)
+
+
+class _Commands(click.RichGroup):
+    """Lists commands by name; imports one when it is called. Errors become one sentence and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A stand-in with the name and the help line, for listings."""
+        if cmd_name not in COMMANDS:
+            return None
+        return click.RichCommand(cmd_name, help=COMMANDS[cmd_name], short_help=COMMANDS[cmd_name])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in COMMANDS:
+            command = load(name)
+        return name, command, rest
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As click's, with our errors shown as sentences."""
+        standalone = kwargs.get("standalone_mode", True)
+        if not standalone:
+            return super().main(*args, **kwargs)
+        warnings.showwarning = _show_warning
+        try:
+            return super().main(*args, **kwargs)
+        except Exception as error:
+            if _debug:
+                raise
+            _explain(error)
+            sys.exit(1)
+
+
+def load(name: str) -> click.Command:
+    """The command called `name`, imported now."""
+    command: click.Command = importlib.import_module(f".{name}", __package__).command
+    if not any(parameter.name == "debug" for parameter in command.params):
+        _debug_option(command)
+    return command
+
+
+def _explain(error: Exception) -> None:
+    """One sentence for an error that nobody handled."""
+    if isinstance(error, NemoError):
+        text = str(error)
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        text = f"The disk is full ({error.filename or 'while writing'}). Free some space and run the command again."
+    elif isinstance(error, PermissionError) and error.filename:
+        text = f"{error.filename}: permission denied."
+    else:
+        text = f"{type(error).__name__}: {error} (a fault of nemo; --debug shows where)"
+    err.print("[bold red]Error:[/] ", end="")
+    say(text)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    if issubclass(category, UserWarning):
+        warn(message)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="nemo")
+@_debug_option
+def main() -> None:
+    """From a folder of facial-expression videos to a trained, evaluated, explainable age estimator.
+
+    nemo prep videos/ out.h5, then nemo train out.h5, nemo evaluate runs/..., nemo predict clip.mp4.
+    """
+
+
+if __name__ == "__main__":
+    main()
