@@ -102,7 +102,7 @@ def _explain(error: Exception) -> None:
     if isinstance(error, NemoError):
         text = str(error)
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        text = f"The disk is full ({error.filename or 'while writing'}). Free some space and run the command again."
+        text = f"The disk is full ({error.filename or 'while writing'}): free some space and run it again."
     elif isinstance(error, PermissionError) and error.filename:
         text = f"{error.filename}: permission denied."
     else:

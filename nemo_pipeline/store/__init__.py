@@ -1,4 +1,4 @@
-"""out.h5: its format, writer and reader. Needs numpy and h5py alone, and loads them on first use (PEP 562)."""
+"""out.h5: its format, writer and reader. Needs numpy and h5py alone, loaded on first use."""
 
 from __future__ import annotations
 

@@ -1,0 +1,229 @@
+"""From what stands on the command line to a list of videos, each with an id of its own, in natural order.
+
+Whatever is not taken is listed with its reason.
+"""
+
+# Paths are plain strings here: scandir gives them, and resolving links is exactly what must not happen.
+# ruff: noqa: PTH
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import glob
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from nemo_pipeline.datatypes import VideoFile
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.text import natural_key, natural_sorted
+
+#: What counts as a video inside a folder. A file that is named itself may have any extension.
+VIDEO_EXTENSIONS: frozenset[str] = frozenset(
+    [
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".avi",
+        ".wmv",
+        ".mkv",
+        ".webm",
+        ".mpg",
+        ".mpeg",
+        ".mts",
+        ".m2ts",
+        ".3gp",
+        ".flv",
+        ".ogv",
+        ".asf",
+        ".vob",
+        ".mxf",
+        ".y4m",
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Skipped:
+    """A path that is not prepared, and why. `loud`: the user should hear of it even without --dry-run."""
+
+    path: str
+    reason: str
+    loud: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Discovery:
+    """The videos of a run in natural order of `file`, what was left out, and the folders that were given."""
+
+    videos: tuple[VideoFile, ...]
+    skipped: tuple[Skipped, ...]
+    folders: tuple[Path, ...]
+
+
+@dataclasses.dataclass(slots=True)
+class _Found:
+    """Paths in the order of discovery: absolute path -> path relative to its input."""
+
+    videos: dict[str, str] = dataclasses.field(default_factory=dict)
+    skipped: list[Skipped] = dataclasses.field(default_factory=list)
+    folders: list[Path] = dataclasses.field(default_factory=list)
+    seen_folders: set[tuple[int, int]] = dataclasses.field(default_factory=set)
+    seen_files: dict[tuple[int, int], str] = dataclasses.field(default_factory=dict)
+
+
+def discover(
+    inputs: Sequence[str | os.PathLike[str]],
+    *,
+    listed: Iterable[str] = (),
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    limit: int | None = None,
+) -> Discovery:
+    """Find the videos.
+
+    Args:
+        inputs: files, folders (searched to any depth) or glob patterns; `**` crosses folders.
+        listed: further files, as from `read_list`. One that does not exist stays in the list: the run
+            reports it.
+        include, exclude: shell patterns for the relative path or the name; with `include`, one must match.
+        limit: keep the first so many, in natural order.
+
+    Raises:
+        NemoError: an input does not exist, or a pattern matches nothing.
+    """
+    found = _Found()
+    for item in natural_sorted({os.fspath(item) for item in inputs}):
+        if os.path.lexists(item):
+            _take(item, found)
+        elif glob.has_magic(item):
+            hits = natural_sorted(glob.glob(item, recursive=True))
+            if not hits:
+                raise NemoError(f"no file matches {item}.")
+            for hit in hits:
+                _take(hit, found)
+        else:
+            raise NemoError(f"{item} does not exist.")
+    for item in listed:
+        _take(item, found)
+    videos = _name(found.videos)
+    kept = []
+    for video in videos:
+        if include and not _matches(video.file, include):
+            found.skipped.append(Skipped(str(video.path), "no --include pattern matches it"))
+        elif _matches(video.file, exclude):
+            found.skipped.append(Skipped(str(video.path), "an --exclude pattern matches it"))
+        elif limit is not None and len(kept) >= limit:
+            found.skipped.append(Skipped(str(video.path), f"beyond --limit {limit}"))
+        else:
+            kept.append(video)
+    return Discovery(tuple(kept), tuple(found.skipped), tuple(found.folders))
+
+
+def read_list(data: bytes) -> list[str]:
+    """Paths from a list file: one per line, or separated by NUL (`find -print0`). Blank lines do not count."""
+    separator = b"\0" if b"\0" in data else b"\n"
+    lines = (line.rstrip(b"\r") if separator == b"\n" else line for line in data.split(separator))
+    return [os.fsdecode(line) for line in lines if line.strip()]
+
+
+def _matches(file: str, patterns: Sequence[str]) -> bool:
+    name = file.rsplit("/", 1)[-1]
+    return any(fnmatch.fnmatchcase(file, p) or fnmatch.fnmatchcase(name, p) for p in patterns)
+
+
+def _take(item: str, found: _Found) -> None:
+    """One input: a file is taken whatever it is called, a folder is searched."""
+    path = os.path.abspath(item)
+    if os.path.isdir(path):
+        found.folders.append(Path(path))
+        _search(path, found)
+    else:
+        _take_file(path, os.path.basename(path), found)
+
+
+def _take_file(path: str, relative: str, found: _Found) -> None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        found.videos.setdefault(path, relative)  # reported by the run as unreadable
+        return
+    if not stat.S_ISREG(status.st_mode):
+        found.skipped.append(Skipped(path, "no regular file (a pipe, socket or device)", loud=True))
+        return
+    key = (status.st_dev, status.st_ino)
+    if key in found.seen_files:
+        first = found.seen_files[key]
+        if first != path:
+            found.skipped.append(Skipped(path, f"the same file as {first}", loud=True))
+        return
+    found.seen_files[key] = path
+    found.videos[path] = relative
+
+
+def _search(root: str, found: _Found) -> None:
+    """A folder to any depth. Links to folders come last: a video is known by its real place if it has one."""
+    plain, links = [root], []
+    while plain or links:
+        folder = plain.pop() if plain else links.pop(0)
+        try:
+            status = os.stat(folder)
+            with os.scandir(folder) as entries:
+                children = sorted(entries, key=lambda entry: natural_key(entry.name))
+        except OSError as error:
+            found.skipped.append(Skipped(folder, f"folder cannot be read: {error.strerror}", loud=True))
+            continue
+        key = (status.st_dev, status.st_ino)
+        if key in found.seen_folders:
+            found.skipped.append(Skipped(folder, "a link to a folder that was searched already"))
+            continue
+        found.seen_folders.add(key)
+        below = []
+        for entry in children:
+            extension = os.path.splitext(entry.name)[1].lower()
+            if entry.name.startswith("._"):
+                found.skipped.append(Skipped(entry.path, "macOS side file (._*), not a video"))
+            elif entry.name.startswith("."):
+                found.skipped.append(Skipped(entry.path, "hidden"))
+            elif _is_folder(entry):
+                if extension in VIDEO_EXTENSIONS:
+                    found.skipped.append(
+                        Skipped(entry.path, "a folder, though named like a video", loud=True)
+                    )
+                (links if entry.is_symlink() else below).append(entry.path)
+            elif extension not in VIDEO_EXTENSIONS:
+                found.skipped.append(Skipped(entry.path, "its extension is not a video's"))
+            else:
+                _take_file(entry.path, os.path.relpath(entry.path, root), found)
+        plain.extend(reversed(below))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads nowhere or to itself
+        return False
+
+
+def _name(found: dict[str, str]) -> list[VideoFile]:
+    """Unique `file` and `id` for every path, whatever the order of the inputs; in natural order of `file`."""
+    files = dict(found)
+    if len(set(files.values())) < len(files):
+        # Equal relative paths below different inputs: tell them apart by what all paths do not share.
+        base = os.path.commonpath([os.path.dirname(path) for path in files])
+        counts = Counter(files.values())
+        files = {p: os.path.relpath(p, base) if counts[f] > 1 else f for p, f in files.items()}
+        counts = Counter(files.values())
+        files = {p: p if counts[f] > 1 else f for p, f in files.items()}
+    ids = {path: os.path.splitext(os.path.basename(file))[0] for path, file in files.items()}
+    while True:
+        counts = Counter(ids.values())
+        clashing = {p: files[p] for p, name in ids.items() if counts[name] > 1 and name != files[p]}
+        if not clashing:
+            break
+        ids |= clashing
+    ordered = sorted(files, key=lambda path: (natural_key(files[path]), path))
+    return [VideoFile(Path(path), ids[path], files[path]) for path in ordered]
