@@ -4,7 +4,7 @@ Whatever is not taken is listed with its reason.
 """
 
 # Paths are plain strings here: scandir gives them, and resolving links is exactly what must not happen.
-# ruff: noqa: PTH
+# ruff: noqa: PTH100, PTH112, PTH116, PTH119, PTH120, PTH122, PTH207
 
 from __future__ import annotations
 
@@ -22,28 +22,12 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import natural_key, natural_sorted
 
 #: What counts as a video inside a folder. A file that is named itself may have any extension.
-VIDEO_EXTENSIONS: frozenset[str] = frozenset(
-    [
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".avi",
-        ".wmv",
-        ".mkv",
-        ".webm",
-        ".mpg",
-        ".mpeg",
-        ".mts",
-        ".m2ts",
-        ".3gp",
-        ".flv",
-        ".ogv",
-        ".asf",
-        ".vob",
-        ".mxf",
-        ".y4m",
-    ]
-)
+# fmt: off
+VIDEO_EXTENSIONS: frozenset[str] = frozenset({
+    ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf",
+    ".ogv", ".vob", ".webm", ".wmv", ".y4m",
+})
+# fmt: on
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -124,7 +108,7 @@ def discover(
 
 
 def read_list(data: bytes) -> list[str]:
-    """Paths from a list file: one per line, or separated by NUL (`find -print0`). Blank lines do not count."""
+    """Paths from a list file: one per line, or separated by NUL (`find -print0`). Blank lines: none."""
     separator = b"\0" if b"\0" in data else b"\n"
     lines = (line.rstrip(b"\r") if separator == b"\n" else line for line in data.split(separator))
     return [os.fsdecode(line) for line in lines if line.strip()]
