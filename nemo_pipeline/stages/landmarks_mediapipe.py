@@ -1,0 +1,71 @@
+"""The same networks through MediaPipe's Face Landmarker (Tasks API). The only importer of mediapipe."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nemo_pipeline import bundle
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.stages.landmarks import Detection, region_of
+
+GL_ADVICE = (
+    "MediaPipe needs the libraries libEGL and libGLESv2, which this machine lacks; on Debian or Ubuntu: "
+    "apt-get install -y libegl1 libgles2 libgl1 (or use --engine litert, which needs neither)."
+)
+
+
+class MediapipeEngine:
+    """MediaPipe's Face Landmarker in IMAGE mode: no filter over time, so no lag; it gives no presence score (NaN)."""
+
+    name = "mediapipe"
+
+    def __init__(self) -> None:
+        os.environ.setdefault("GLOG_minloglevel", "3")
+        try:
+            import mediapipe as mp
+            from mediapipe.tasks.python import BaseOptions, vision
+        except ImportError as error:
+            if "libEGL" in str(error) or "libGLES" in str(error) or "libGL" in str(error):
+                raise NemoError(GL_ADVICE) from None
+            raise NemoError(f"mediapipe cannot be imported ({error}); reinstall nemo-faces.") from None
+        self._mp = mp
+        data, _ = bundle.read_bundle()
+        try:
+            self._one, self._many = (
+                vision.FaceLandmarker.create_from_options(
+                    vision.FaceLandmarkerOptions(
+                        base_options=BaseOptions(model_asset_buffer=data),
+                        running_mode=vision.RunningMode.IMAGE,
+                        num_faces=n,
+                    )
+                )
+                for n in (1, 10)
+            )
+        except OSError as error:
+            raise NemoError(f"{GL_ADVICE} ({error})") from None
+
+    def _detect(self, landmarker: object, view: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        image = self._mp.Image(image_format=self._mp.ImageFormat.SRGB, data=np.ascontiguousarray(view))
+        side = view.shape[0]
+        faces = landmarker.detect(image).face_landmarks  # type: ignore[attr-defined]
+        return [np.array([(p.x, p.y, p.z) for p in face], dtype=np.float32) * side - (0.5, 0.5, 0.0) for face in faces]
+
+    def detect(self, view: NDArray[np.uint8]) -> list[Detection]:
+        """Faces in a view, largest first."""
+        regions = [region_of(points) for points in self._detect(self._many, view)]
+        return [
+            Detection(r.cx, r.cy, r.size / 1.5, r.angle, 1.0) for r in sorted(regions, key=lambda r: -r.size)
+        ]
+
+    def mesh(self, view: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float] | None:
+        """(478, 3) points in view pixels; the face nearest the view's middle."""
+        faces = self._detect(self._one, view)
+        if not faces:
+            return None
+        middle = (view.shape[0] - 1) / 2
+        face = min(faces, key=lambda f: float(np.hypot(*(f[:, :2].mean(axis=0) - middle))))
+        return face.astype(np.float32), math.nan
