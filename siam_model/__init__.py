@@ -1,0 +1,43 @@
+"""SIAM: the age of a person from a facial-expression video, with attention over face regions and frames.
+
+"Attended End-to-end Architecture for Age Estimation from Facial Expression Videos", Pei, Dibeklioglu,
+Baltrusaitis, Tax (IEEE Transactions on Image Processing, 2020). Public names are resolved on first use
+(PEP 562): importing this package loads neither torch nor anything of the video side.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+#: Public name -> the module that defines it.
+_PUBLIC = {
+    "LoadedModel": "siam_model.predict",
+    "Prediction": "siam_model.predict",
+    "SIAM": "siam_model.model",
+    "SIAMConfig": "siam_model.config",
+    "SIAMOutput": "siam_model.model",
+    "TrainConfig": "siam_model.config",
+    "load": "siam_model.predict",
+}
+__all__ = sorted(_PUBLIC)
+
+if TYPE_CHECKING:
+    from siam_model.config import SIAMConfig as SIAMConfig
+    from siam_model.config import TrainConfig as TrainConfig
+    from siam_model.model import SIAM as SIAM
+    from siam_model.model import SIAMOutput as SIAMOutput
+    from siam_model.predict import LoadedModel as LoadedModel
+    from siam_model.predict import Prediction as Prediction
+    from siam_model.predict import load as load
+
+
+def __getattr__(name: str) -> Any:
+    module = _PUBLIC.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

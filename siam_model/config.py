@@ -1,0 +1,270 @@
+"""`SIAMConfig` (the network) and `TrainConfig` (its training): one validated field per decision, and the
+presets.
+
+Needs neither torch nor numpy, so that the command line can print and check settings without loading them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal, NamedTuple, get_args
+
+Mechanism = Literal["indexed", "agnostic", "full", "mediate"]
+RecurrentInit = Literal["leaky", "identity"]
+Preset = Literal["paper", "small"]
+
+
+class ReceptiveField(NamedTuple):
+    """What one cell of a feature map looks at. Cell i is centred at pixel `first + i * step`; `size` pixels
+    wide."""
+
+    first: float
+    step: int
+    size: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SIAMConfig:
+    """The network, as the paper's section III has it by default.
+
+    The paper gives neither padding nor pooling sizes; it cites AlexNet for both normalisation and
+    architecture, so 3x3 pools of stride 2, no padding, and AlexNet's response normalisation are the defaults.
+
+    Attributes:
+        face_size: side S of the input face, pixels.
+        channels: kernels of the three convolutional layers.
+        kernels: their sides.
+        strides: their strides.
+        paddings: zeros added on each side of their inputs.
+        pools: side of the max-pool after each convolutional layer; 0 means no pool.
+        pool_stride: stride of every max-pool.
+        pool_padding: padding of every max-pool.
+        lrn: response normalisation after the first and second convolutional layer.
+        lrn_size: channels that are summed over.
+        lrn_alpha: factor of the sum of squares (AlexNet's; PyTorch's own function divides by the size first).
+        lrn_beta: exponent.
+        lrn_k: constant term.
+        fully_connected: neurons of the first fully connected layer. The second has `hidden` neurons.
+        hidden: h, units of each recurrent layer.
+        recurrent_layers: layers of the recurrent module.
+        recurrent: False for the ablation without recurrence (age per frame; their mean is the video's age).
+        recurrent_init: how a recurrence starts: see `siam_model.layers.Recurrence`.
+        attention: how weights are shared in the spatial attention (Table I of the paper).
+        attention_position: after which convolutional layer the spatial attention sits; 0 for none.
+        attention_dim: d, width of the spatial attention's first layer.
+        temporal_attention: False for the ablation that takes the plain mean of z_t. Needs `recurrent`.
+        temporal_dim: n', width of the temporal attention's first layer (the paper leaves it open).
+        dropout_conv: dropout of the convolutional part: on the input of both fully connected layers.
+        dropout_recurrent: dropout of the recurrent part: on the input of every recurrent layer, not on the
+            state.
+    """
+
+    face_size: int = 114
+    channels: tuple[int, int, int] = (128, 256, 256)
+    kernels: tuple[int, int, int] = (7, 5, 3)
+    strides: tuple[int, int, int] = (2, 1, 1)
+    paddings: tuple[int, int, int] = (0, 0, 0)
+    pools: tuple[int, int, int] = (3, 3, 0)
+    pool_stride: int = 2
+    pool_padding: int = 0
+    lrn: bool = True
+    lrn_size: int = 5
+    lrn_alpha: float = 1e-4
+    lrn_beta: float = 0.75
+    lrn_k: float = 2.0
+    fully_connected: int = 4096
+    hidden: int = 256
+    recurrent_layers: int = 2
+    recurrent: bool = True
+    recurrent_init: RecurrentInit = "leaky"
+    attention: Mechanism = "indexed"
+    attention_position: int = 2
+    attention_dim: int = 256
+    temporal_attention: bool = True
+    temporal_dim: int = 128
+    dropout_conv: float = 0.0
+    dropout_recurrent: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check every field. Raises ValueError with the field, its value and what is allowed."""
+        for name in ("channels", "kernels", "strides", "paddings", "pools"):
+            values = tuple(int(v) for v in getattr(self, name))
+            least = 0 if name in ("paddings", "pools") else 1
+            _need(
+                len(values) == 3 and min(values) >= least,
+                self,
+                name,
+                f"three whole numbers of at least {least}",
+            )
+            object.__setattr__(self, name, values)
+        for name in (
+            "face_size", "fully_connected", "hidden", "recurrent_layers", "attention_dim", "temporal_dim",
+            "lrn_size", "pool_stride",
+        ):  # fmt: skip
+            _need(getattr(self, name) >= 1, self, name, "at least 1")
+        _need(self.lrn_size % 2 == 1, self, "lrn_size", "an odd number of channels")
+        _need(self.lrn_k > 0 and self.lrn_alpha >= 0, self, "lrn_k", "positive, with lrn_alpha at least 0")
+        _need(self.pool_padding >= 0, self, "pool_padding", "at least 0")
+        for pool in self.pools:
+            _need(
+                not pool or 2 * self.pool_padding <= pool,
+                self,
+                "pool_padding",
+                "at most half of a pool's side",
+            )
+        _need(self.attention in get_args(Mechanism), self, "attention", _one_of(Mechanism))
+        _need(self.recurrent_init in get_args(RecurrentInit), self, "recurrent_init", _one_of(RecurrentInit))
+        _need(self.attention_position in (0, 1, 2, 3), self, "attention_position", "0 (none), 1, 2 or 3")
+        for name in ("dropout_conv", "dropout_recurrent"):
+            _need(0 <= getattr(self, name) < 1, self, name, "at least 0 and below 1")
+        _need(
+            self.recurrent or not self.temporal_attention, self, "temporal_attention",
+            "false when model.recurrent is false, since it weighs the recurrence's states",
+        )  # fmt: skip
+        if min(self.map_sizes()) < 1:
+            trail = " -> ".join(str(n) for n in self.map_sizes())
+            raise ValueError(
+                f"face_size is {self.face_size}, and no pixel is left after the layers ({trail}); take larger "
+                "faces, or smaller kernels, strides and pools."
+            )
+
+    def map_sizes(self) -> tuple[int, ...]:
+        """Sides of the maps: 114, 54, 26, 22, 10, 8 by default
+        (side after the input, then after each convolution and each pool)."""
+        sizes = [self.face_size]
+        for layer in range(3):
+            sizes.append(
+                (sizes[-1] + 2 * self.paddings[layer] - self.kernels[layer]) // self.strides[layer] + 1
+            )
+            if self.pools[layer]:
+                sizes.append((sizes[-1] + 2 * self.pool_padding - self.pools[layer]) // self.pool_stride + 1)
+        return tuple(sizes)
+
+    def map_size(self, position: int) -> int:
+        """Side of the map after convolutional layer `position` (1 to 3) and its pool."""
+        steps = sum(1 + bool(self.pools[layer]) for layer in range(position))
+        return self.map_sizes()[steps]
+
+    def receptive_field(self, position: int | None = None) -> ReceptiveField:
+        """Centre of the first cell, step and size of the field, in pixels of the face; position 1 to 3.
+
+        By default that of the spatial attention's map: (17, 8, 35) after the second layer.
+        """
+        position = self.attention_position if position is None else position
+        first, step, size = 0.0, 1, 1
+        for layer in range(position):
+            stages = [(self.kernels[layer], self.strides[layer], self.paddings[layer])]
+            if self.pools[layer]:
+                stages.append((self.pools[layer], self.pool_stride, self.pool_padding))
+            for kernel, stride, padding in stages:
+                first += ((kernel - 1) / 2 - padding) * step
+                size += (kernel - 1) * step
+                step *= stride
+        return ReceptiveField(first, step, size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain JSON types."""
+        return _plain(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> SIAMConfig:
+        """The inverse of `to_dict`. Raises ValueError on an unknown field or a value out of range."""
+        return cls(**_known(cls, values))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """How a SIAM is trained. Defaults are the paper's where it gives them (section IV-C).
+
+    Attributes:
+        epochs: most passes over the training videos.
+        batch_size: videos per step.
+        learning_rate: of RMSprop.
+        decay: of RMSprop's running mean of squared gradients.
+        epsilon: added to RMSprop's denominator.
+        l2: lambda: factor of the sum of squared weights (not biases) in the loss.
+        clip: every element of the gradient is clipped to [-clip, clip].
+        patience: epochs without a better validation error before training stops.
+        validation_fraction: part of the training subjects kept for early stopping.
+        test_fraction: part of all subjects held out and predicted at the end of a run without folds.
+        frame_step: a video is read as this many interleaved series of every n-th frame. A training pass
+            takes one of them at random, a prediction is the mean over all. 1 is the paper's: every frame.
+        frame_chunk: most frames that pass through the convolutions at once; a training step with more
+            recomputes each chunk in its backward pass, so that memory does not grow with a video's length.
+    """
+
+    epochs: int = 200
+    batch_size: int = 8
+    learning_rate: float = 1e-4
+    decay: float = 0.9
+    epsilon: float = 1e-8
+    l2: float = 1e-4
+    clip: float = 5.0
+    patience: int = 20
+    validation_fraction: float = 0.15
+    test_fraction: float = 0.25
+    frame_step: int = 1
+    frame_chunk: int = 256
+
+    def __post_init__(self) -> None:
+        """Check every field. Raises ValueError with the field, its value and what is allowed."""
+        for name in ("epochs", "batch_size", "patience", "frame_step", "frame_chunk"):
+            _need(getattr(self, name) >= 1, self, name, "at least 1")
+        for name in ("learning_rate", "epsilon", "clip"):
+            _need(getattr(self, name) > 0, self, name, "above 0")
+        _need(0 <= self.decay < 1, self, "decay", "at least 0 and below 1")
+        _need(self.l2 >= 0, self, "l2", "at least 0")
+        for name in ("validation_fraction", "test_fraction"):
+            _need(0 < getattr(self, name) < 0.9, self, name, "above 0 and below 0.9")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain JSON types."""
+        return _plain(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+        """The inverse of `to_dict`. Raises ValueError on an unknown field or a value out of range."""
+        return cls(**_known(cls, values))
+
+
+def preset(name: str) -> tuple[SIAMConfig, TrainConfig]:
+    """The two configurations of a preset.
+
+    `paper`: section III and IV-C of the paper. `small`: a network of the same shape that trains in about a
+    minute on
+    two cores with some 70 clips of 60 frames: narrower layers, every fourth frame, a larger step.
+
+    Raises:
+        ValueError: the preset does not exist.
+    """
+    if name == "paper":
+        return SIAMConfig(), TrainConfig()
+    if name == "small":
+        model = SIAMConfig(
+            channels=(16, 24, 32), fully_connected=128, hidden=32, attention_dim=16, temporal_dim=16,
+        )  # fmt: skip
+        return model, TrainConfig(epochs=40, learning_rate=1e-3, patience=15, frame_step=4)
+    raise ValueError(f"there is no preset {name!r}; there are {', '.join(get_args(Preset))}.")
+
+
+def _need(ok: bool, config: Any, field: str, allowed: str) -> None:
+    if not ok:
+        raise ValueError(f"{field} is {getattr(config, field)!r}; it must be {allowed}.")
+
+
+def _one_of(literal: Any) -> str:
+    return "one of " + ", ".join(get_args(literal))
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """A dataclass as JSON types: tuples become lists."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
+
+
+def _known(cls: type, values: dict[str, Any]) -> dict[str, Any]:
+    """`values` with lists as tuples. Raises ValueError when a field is not one of `cls`."""
+    known = {field.name for field in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ValueError(f"unknown setting {', '.join(unknown)}; known: {', '.join(sorted(known))}.")
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

@@ -1,0 +1,202 @@
+"""The Spatially-Indexed Attention Model, read top to bottom: appearance, spatial attention, recurrence,
+temporal attention, regression (Figure 1 of the paper)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from siam_model.config import SIAMConfig
+from siam_model.layers import Recurrence, ResponseNorm, SpatialAttention, TemporalAttention
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SIAMOutput:
+    """What one forward pass gives for B videos of at most T frames.
+
+    Attributes:
+        age: (B,) years.
+        temporal_weights: (B,T), sums to 1 over a video's frames; exactly 0 on padding. 1/length where the
+            configuration has no temporal attention.
+        spatial_attention: (B,T,M,N) in 0..1, 0 on padding; None where the configuration has no spatial
+            attention.
+        frame_age: (B,T) years, 0 on padding; only where the configuration has no recurrence, else None.
+    """
+
+    age: Tensor
+    temporal_weights: Tensor
+    spatial_attention: Tensor | None = None
+    frame_age: Tensor | None = None
+
+
+class Appearance(nn.Module):
+    """Convolutional appearance module with the spatial attention inside it (sections III-A and III-B).
+
+    Each convolution is followed by ReLU; the first two then by response normalisation; then by a max-pool
+    where the configuration has one; then by the spatial attention where it sits. Two fully connected layers
+    with ReLU end it.
+    """
+
+    def __init__(self, config: SIAMConfig) -> None:
+        super().__init__()
+        self.config = config
+        inputs = (1, *config.channels[:2])
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(inputs[i], config.channels[i], config.kernels[i], config.strides[i], config.paddings[i])
+            for i in range(3)
+        )
+        self.norm = ResponseNorm(config.lrn_size, config.lrn_alpha, config.lrn_beta, config.lrn_k)
+        self.attention: SpatialAttention | None = None
+        if config.attention_position:
+            side, channels = (
+                config.map_size(config.attention_position),
+                config.channels[config.attention_position - 1],
+            )
+            self.attention = SpatialAttention(config.attention, side, side, channels, config.attention_dim)
+        self.first = nn.Linear(config.channels[2] * config.map_sizes()[-1] ** 2, config.fully_connected)
+        self.second = nn.Linear(config.fully_connected, config.hidden)
+        self.dropout = nn.Dropout(config.dropout_conv)
+        for layer in (*self.convolutions, self.first, self.second):
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Standardised frames (F,1,S,S) -> p (F,h) and attention maps (F,M,N) (F,0,0 without attention).
+
+        By default, in the paper's sizes: (F,1,114,114) -> (F,128,54,54) -> (F,128,26,26) -> (F,256,22,22)
+        -> (F,256,10,10) -> attended -> (F,256,8,8) -> (F,4096) -> (F,h).
+        """
+        config, attention = self.config, x.new_empty((x.shape[0], 0, 0))
+        for i, convolution in enumerate(self.convolutions):
+            x = F.relu(convolution(x))  # (F, C_i, M_i, M_i)
+            if config.lrn and i < 2:
+                x = self.norm(x)  # (F, C_i, M_i, M_i)
+            if config.pools[i]:
+                x = F.max_pool2d(
+                    x, config.pools[i], config.pool_stride, config.pool_padding
+                )  # (F, C_i, M_i', M_i')
+            if self.attention is not None and config.attention_position == i + 1:
+                x, attention = self.attention(x)  # (F, C_i, M, N), (F, M, N)
+        x = F.relu(self.first(self.dropout(x.flatten(1))))  # (F, 4096)
+        return F.relu(self.second(self.dropout(x))), attention  # (F, h), (F, M, N)
+
+
+class SIAM(nn.Module):
+    """The whole model. `SIAM(config)(frames, lengths)` -> `SIAMOutput`.
+
+    Attributes:
+        frame_chunk: most frames that pass through the convolutions at once. While training, chunks are
+            recomputed in the backward pass, so that a long video costs time and not memory.
+    """
+
+    def __init__(self, config: SIAMConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or SIAMConfig()
+        self.frame_chunk = 256
+        self.appearance = Appearance(config)
+        self.recurrence = nn.ModuleList()
+        if config.recurrent:
+            self.recurrence.extend(
+                Recurrence(config.hidden, config.hidden, config.recurrent_init)
+                for _ in range(config.recurrent_layers)
+            )
+        self.dropout = nn.Dropout(config.dropout_recurrent)
+        self.temporal = (
+            TemporalAttention(config.hidden, config.temporal_dim) if config.temporal_attention else None
+        )
+        self.regression = nn.Linear(config.hidden, 1)  # k and b of equation 7
+
+    def start_at(self, age: float) -> None:
+        """Set equation 7's bias b to `age`, years. The training median is where the absolute error of a
+        constant is least, so a fresh model starts as that baseline and its weights only learn to differ
+        from it."""
+        with torch.no_grad():
+            self.regression.bias.fill_(age)
+
+    def weights(self) -> Iterator[Tensor]:
+        """The parameters that the L2 term sums over: weights, not biases."""
+        return (p for name, p in self.named_parameters() if name.endswith("weight"))
+
+    def forward(self, frames: Tensor, lengths: Tensor | None = None) -> SIAMOutput:
+        """Ages and attention of a batch.
+
+        Args:
+            frames: (B,T,S,S) float, standardised. What stands in padding frames is never read.
+            lengths: (B,) whole numbers from 1 to T; None when every video has T frames.
+
+        Raises:
+            ValueError: a wrong shape, or a length outside 1..T.
+        """
+        side = self.config.face_size
+        if frames.ndim != 4 or frames.shape[2:] != (side, side):
+            raise ValueError(
+                f"frames have shape {tuple(frames.shape)}; this model takes (B,T,{side},{side})."
+            )
+        batch, time = frames.shape[:2]
+        if lengths is None:
+            lengths = torch.full((batch,), time)
+        lengths = lengths.to(frames.device)
+        if lengths.shape != (batch,) or int(lengths.min()) < 1 or int(lengths.max()) > time:
+            raise ValueError(
+                f"lengths are {lengths.tolist()}; there must be {batch} of them, each from 1 to {time}."
+            )
+
+        real = torch.arange(time, device=frames.device) < lengths[:, None]  # (B, T) bool
+        p_real, maps = self._appearance(
+            frames[real][:, None]
+        )  # (F, h), (F, M, N) with F = number of real frames
+        p = p_real.new_zeros(batch, time, p_real.shape[1])  # (B, T, h)
+        p[real] = p_real
+        spatial = None
+        if self.appearance.attention is not None:
+            spatial = maps.new_zeros(batch, time, *maps.shape[1:])  # (B, T, M, N)
+            spatial[real] = maps
+        even = real / lengths[:, None].to(p.dtype)  # (B, T): weights of a plain mean over a video's frames
+
+        if not self.config.recurrent:  # section V-B: age per frame, averaged over the video
+            frame_age = self.regression(self.dropout(p))[..., 0] * real  # (B, T)
+            return SIAMOutput((frame_age * even).sum(1), even, spatial, frame_age)
+
+        z = p  # (B, T, h)
+        for layer in self.recurrence:
+            z = layer(self.dropout(z))  # (B, T, h)   equation 3
+        if self.temporal is not None:
+            summary, o = self.temporal(z, real)  # (B, h), (B, T)   equations 4 to 6
+        else:
+            summary, o = torch.einsum("bt,bth->bh", even, z), even
+        age = self.regression(summary)[:, 0]  # (B,)   equation 7
+        return SIAMOutput(age, o, spatial)
+
+    def _appearance(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`Appearance` in chunks of at most `frame_chunk` frames: (F,1,S,S) -> (F,h), (F,M,N)."""
+        if len(x) <= self.frame_chunk:
+            return self.appearance(x)
+        parts = []
+        for chunk in x.split(self.frame_chunk):
+            if self.training and torch.is_grad_enabled():
+                parts.append(checkpoint(self.appearance, chunk, use_reentrant=False))
+            else:
+                parts.append(self.appearance(chunk))
+        return torch.cat([p for p, _ in parts]), torch.cat([a for _, a in parts])
+
+
+def absolute_error(output: SIAMOutput, age: Tensor, lengths: Tensor) -> Tensor:
+    """Equation 8 per video: |predicted - true|, (B,) years.
+
+    Without recurrence every frame is an estimate of its own, so a video's error is the mean of its frames'
+    errors.
+    """
+    if output.frame_age is None:
+        return (output.age - age).abs()
+    error = (output.frame_age - age[:, None]).abs() * (output.temporal_weights > 0)
+    return error.sum(1) / lengths.to(error)
+
+
+def l2_term(model: SIAM) -> Tensor:
+    """Sum of squared weights (no biases), a scalar: part of the loss, so that clipping sees its gradient."""
+    return torch.stack([w.square().sum() for w in model.weights()]).sum()

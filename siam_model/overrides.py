@@ -1,0 +1,99 @@
+"""Typed settings from text: `model.hidden=256`, `train.learning_rate=3e-4`, `model.channels=16,24,32`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from nemo_pipeline.errors import NemoError
+from siam_model.config import SIAMConfig, TrainConfig, preset
+
+_SECTIONS: dict[str, type] = {"model": SIAMConfig, "train": TrainConfig}
+_TRUE = {"true", "yes", "on", "1"}
+_FALSE = {"false", "no", "off", "0"}
+
+
+def configure(
+    preset_name: str, overrides: Mapping[str, str] | None = None, **forced: Any
+) -> tuple[SIAMConfig, TrainConfig]:
+    """The preset with single fields replaced.
+
+    Args:
+        preset_name: `paper` or `small`.
+        overrides: `section.field` -> text, with section `model` or `train`.
+        forced: `section__field=value` pairs of the right type already; None leaves a field alone.
+
+    Raises:
+        NemoError: an unknown preset or field (the closest known one is named), or a value that does not fit.
+    """
+    try:
+        configs: dict[str, Any] = dict(zip(("model", "train"), preset(preset_name), strict=True))
+    except ValueError as error:
+        raise NemoError(f"{str(error)[0].upper()}{str(error)[1:]}") from None
+    changes: dict[str, dict[str, Any]] = {"model": {}, "train": {}}
+    for name, text in (overrides or {}).items():
+        section, field = _find(name)
+        changes[section][field] = _parse(name, text, get_type_hints(_SECTIONS[section])[field])
+    for name, value in forced.items():
+        section, _, field = name.partition("__")
+        if value is not None:
+            changes[section][field] = value
+    for section, values in changes.items():
+        try:
+            configs[section] = dataclasses.replace(configs[section], **values)
+        except ValueError as error:
+            raise NemoError(f"The setting {section}.{error}") from None
+    return configs["model"], configs["train"]
+
+
+def split_assignments(pairs: tuple[str, ...] | list[str]) -> dict[str, str]:
+    """`["model.hidden=256"]` -> `{"model.hidden": "256"}`. Raises NemoError when there is no `=`."""
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise NemoError(
+                f"--set takes FIELD=VALUE, as in --set model.hidden=256; {pair!r} is not of that form."
+            )
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _find(name: str) -> tuple[str, str]:
+    """Section and field of `section.field`. Raises NemoError that names the closest known setting."""
+    known = [f"{s}.{f.name}" for s, cls in _SECTIONS.items() for f in dataclasses.fields(cls)]
+    if name in known:
+        section, _, field = name.partition(".")
+        return section, field
+    by_field = [k for k in known if k.partition(".")[2] == name.rpartition(".")[2]]
+    near = by_field or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    raise NemoError(f"There is no setting {name!r}; did you mean {near[0]!r}?")
+
+
+def _parse(name: str, text: str, kind: Any) -> Any:
+    """`text` as a value of the annotated type `kind`. Raises NemoError that says what was expected."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        if text.lower() == "none":
+            return None
+        return _parse(name, text, next(a for a in args if a is not type(None)))
+    if name == "model.attention_position" and text.lower() == "none":
+        return 0
+    if origin is Literal:
+        if text not in args:
+            raise NemoError(f"The setting {name} takes one of {', '.join(args)}; {text!r} is none of them.")
+        return text
+    if origin is tuple:
+        return tuple(_parse(name, part.strip(), args[0]) for part in text.strip("()[] ").split(","))
+    if kind is bool:
+        if text.lower() not in _TRUE | _FALSE:
+            raise NemoError(f"The setting {name} takes true or false; {text!r} is neither.")
+        return text.lower() in _TRUE
+    try:
+        return kind(text)
+    except ValueError:
+        want = "a whole number" if kind is int else "a number"
+        raise NemoError(f"The setting {name} takes {want}; {text!r} is not one.") from None

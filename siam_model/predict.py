@@ -1,0 +1,133 @@
+"""From aligned faces to an age. Neither Lightning nor anything of the video side is imported."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from siam_model.checkpoint import ModelCard, load_model
+from siam_model.config import SIAMConfig
+from siam_model.data import Normalisation
+from siam_model.model import SIAM
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model says about one video of T frames.
+
+    Attributes:
+        age: years.
+        temporal_weights: (T,) float64, sums to 1.
+        spatial_attention: (T,M,N) float32 in 0..1; None where the model has no spatial attention.
+    """
+
+    age: float
+    temporal_weights: np.ndarray
+    spatial_attention: np.ndarray | None
+
+
+def estimate(model: SIAM, frames: np.ndarray, normalisation: Normalisation, frame_step: int) -> Prediction:
+    """Age and attention of one video.
+
+    A model trained with `frame_step` n has seen every n-th frame of a video. The video is therefore read as n
+    interleaved series (frames 0, n, 2n, ...; frames 1, n+1, ...), each gives an age, and the answer is their mean; so
+    every frame counts, and a frame's temporal weight is its weight in its series divided by the number of series.
+
+    Args:
+        model: in evaluation mode.
+        frames: (T,S,S) uint8, T at least 1, S the model's face size.
+
+    Raises:
+        ValueError: another shape or dtype.
+    """
+    frames, side = np.asarray(frames), model.config.face_size
+    if frames.dtype != np.uint8 or frames.ndim != 3 or frames.shape[1:] != (side, side) or not len(frames):
+        raise ValueError(
+            f"frames are {frames.dtype} {frames.shape}; uint8 (T,{side},{side}) is needed, with T > 0."
+        )
+    device = next(model.parameters()).device
+    step = min(frame_step, len(frames))
+    series = [torch.from_numpy(np.ascontiguousarray(frames[phase::step])) for phase in range(step)]
+    lengths = torch.tensor([len(s) for s in series])
+    batch = torch.nn.utils.rnn.pad_sequence(series, batch_first=True)  # (n, T', S, S) uint8
+    with torch.inference_mode():
+        output = model(normalisation(batch.to(device)), lengths.to(device))
+    weights = np.empty(len(frames))
+    maps = None
+    if output.spatial_attention is not None:
+        maps = np.empty((len(frames), *output.spatial_attention.shape[2:]), dtype=np.float32)
+    for phase, length in enumerate(lengths.tolist()):
+        weights[phase::step] = output.temporal_weights[phase, :length].double().cpu().numpy() / step
+        if maps is not None and output.spatial_attention is not None:
+            maps[phase::step] = output.spatial_attention[phase, :length].float().cpu().numpy()
+    return Prediction(float(output.age.double().mean()), weights, maps)
+
+
+class LoadedModel:
+    """A trained model, ready to predict. `siam_model.load(path)` makes one.
+
+    Attributes:
+        network: the SIAM, in evaluation mode.
+        card: all that was stored beside its weights.
+    """
+
+    def __init__(self, network: SIAM, card: ModelCard) -> None:
+        self.network, self.card = network, card
+
+    def predict(self, frames: np.ndarray) -> Prediction:
+        """(T,S,S) uint8 faces, warped as `nemo prep` does with this model's mean shape -> `Prediction`."""
+        return estimate(self.network, frames, self.card.normalisation, self.card.train.frame_step)
+
+    @property
+    def config(self) -> SIAMConfig:
+        """The network's configuration."""
+        return self.card.model
+
+    @property
+    def prep_config(self) -> dict[str, Any]:
+        """Settings of the preparation that its faces need (`PrepConfig.from_dict` takes them)."""
+        return self.card.prep
+
+    @property
+    def mean_shape(self) -> np.ndarray:
+        """(68,2) float64, unitless: the shape that its faces were warped to."""
+        return self.card.mean_shape
+
+    @property
+    def triangles(self) -> np.ndarray:
+        """(K,3) int32: the triangles of that warp."""
+        return self.card.triangles
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether it was trained on generated faces: its ages then mean nothing for people."""
+        return self.card.synthetic
+
+    @property
+    def age_range(self) -> tuple[float, float]:
+        """Youngest and oldest age that it was trained on, years."""
+        return self.card.ages["min"], self.card.ages["max"]
+
+    @property
+    def subjects(self) -> dict[str, list[str]]:
+        """Codes of the subjects seen in `training` and in `validation`."""
+        return self.card.subjects
+
+    def __repr__(self) -> str:
+        kind = ", trained on synthetic faces" if self.synthetic else ""
+        low, high = self.age_range
+        return f"LoadedModel({self.config.attention} attention, ages {low:g} to {high:g}{kind})"
+
+
+def load(path: str | os.PathLike[str], device: str = "cpu") -> LoadedModel:
+    """The model of a run folder, or of its `model/`.
+
+    Raises:
+        NemoError: there is none, or it is damaged.
+    """
+    return LoadedModel(*load_model(Path(path), device))
