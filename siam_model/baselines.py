@@ -11,7 +11,7 @@ from siam_model.predictions import Predictions, join
 from siam_model.splits import Split
 
 #: File name (without .csv) -> what it is called in tables.
-NAMES = {"median": "always the training median"}
+NAMES = {"median": "training median"}
 
 
 def training_median(splits: Sequence[Split], table: VideoTable) -> Predictions:
