@@ -1,0 +1,199 @@
+"""A whole synthetic set: clips, labels.csv and truth.h5 in one folder."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.synth.plan import Clip, SynthConfig, list_clips
+from nemo_pipeline.synth.truth import ClipTruth, load_part, write_truth
+
+MARK = "synth.json"
+LABEL_COLUMNS = ("video", "subject", "age", "gender", "expression", "condition", "synthetic")
+#: Raised whenever the same settings give other pictures than before.
+GENERATOR_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SynthSet:
+    """What was written."""
+
+    directory: Path
+    clips: tuple[Path, ...]
+    labels: Path
+    truth: Path
+    frames: int
+    config: SynthConfig
+
+
+def render_set(
+    directory: Path | str,
+    subjects: int = 32,
+    clips: int = 4,
+    seed: int = 0,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **settings: Any,
+) -> SynthSet:
+    """Render a set of clips with known ages and known landmarks.
+
+    The same settings give the same files whatever the number of processes. A set that was broken off is
+    completed.
+
+    Args:
+        directory: a new or empty folder, or one that holds the same set already.
+        subjects, clips, seed, settings: see `SynthConfig`.
+        workers: processes; default: the cores that this process may use.
+        progress: called with the numbers of finished clips and of clips in all.
+
+    Raises:
+        NemoError: bad settings, or the folder holds something else.
+    """
+    config = SynthConfig(subjects=subjects, clips=clips, seed=seed, **settings)
+    directory = Path(directory)
+    _claim(directory, config)
+    plan = list_clips(config)
+    workers = min(workers or _cores(), subjects)
+    report = progress or (lambda done, total: None)
+    report(0, len(plan))
+    if workers <= 1:
+        from nemo_pipeline.synth.worker import render_clips
+
+        truths: list[ClipTruth] = []
+        for truth in render_clips(config, plan, directory):
+            truths.append(truth)
+            report(len(truths), len(plan))
+    else:
+        truths = _render_in_processes(config, plan, directory, workers, report)
+    labels, truth_file = directory / "labels.csv", directory / "truth.h5"
+    _write_labels(labels, plan)
+    write_truth(truth_file, {"generator_version": GENERATOR_VERSION, **config.to_dict()}, truths)
+    videos = tuple(directory / f"{clip.name}.mp4" for clip in plan)
+    return SynthSet(directory, videos, labels, truth_file, sum(len(t.landmarks) for t in truths), config)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1
+
+
+def _claim(directory: Path, config: SynthConfig) -> None:
+    """Make the folder ours, or say why not."""
+    mark = directory / MARK
+    text = (
+        json.dumps({"generator_version": GENERATOR_VERSION, **config.to_dict()}, indent=1, sort_keys=True)
+        + "\n"
+    )
+    if directory.exists() and not directory.is_dir():
+        raise NemoError(f"{directory} is a file; name a folder for the synthetic clips.")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if mark.exists():
+            if mark.read_text(encoding="utf-8") != text:
+                raise NemoError(
+                    f"{directory} holds a synthetic set with other settings; name another folder, "
+                    "or delete this one."
+                )
+            return
+        if any(directory.iterdir()):
+            raise NemoError(
+                f"{directory} is not empty and holds no synthetic set; name a new or empty folder, "
+                "so that nothing of yours is overwritten."
+            )
+        mark.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise NemoError(f"Cannot write to {directory}: {error.strerror or error}.") from error
+
+
+def _write_labels(path: Path, plan: list[Clip]) -> None:
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(LABEL_COLUMNS)
+        for clip in plan:
+            person = clip.person
+            writer.writerow(
+                [
+                    f"{clip.name}.mp4",
+                    person.code,
+                    person.age,
+                    person.gender,
+                    clip.expression,
+                    clip.condition,
+                    "true",
+                ]
+            )
+    part.replace(path)
+
+
+def _render_in_processes(
+    config: SynthConfig, plan: list[Clip], directory: Path, workers: int, report: Callable[[int, int], None]
+) -> list[ClipTruth]:
+    """Share the subjects among worker processes; all of a subject's clips stay together."""
+    shares: list[list[int]] = [[] for _ in range(workers)]
+    for index, clip in enumerate(plan):
+        shares[clip.person.index % workers].append(index)
+    answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
+
+    def listen(process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            answers.put(json.loads(line))
+        if process.wait() != 0:
+            answers.put({"error": f"a rendering process ended with code {process.returncode}"})
+        answers.put(None)
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    with tempfile.TemporaryDirectory(prefix=".parts-", dir=directory) as parts:
+        processes = []
+        try:
+            for share in shares:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "nemo_pipeline.synth.worker"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    encoding="utf-8",
+                    env=environment,
+                )
+                processes.append(process)
+                request = {
+                    "config": config.to_dict(),
+                    "clips": share,
+                    "directory": str(directory),
+                    "parts": parts,
+                }
+                assert process.stdin is not None
+                process.stdin.write(json.dumps(request) + "\n")
+                process.stdin.close()
+                threading.Thread(target=listen, args=(process,), daemon=True).start()
+            done, running = 0, len(processes)
+            while running:
+                answer = answers.get()
+                if answer is None:
+                    running -= 1
+                elif "error" in answer:
+                    raise NemoError(f"Rendering into {directory} failed: {answer['error']}.")
+                else:
+                    done += 1
+                    report(done, len(plan))
+        finally:
+            for process in processes:
+                if process.poll() is None:
+                    process.kill()
+        return [load_part(Path(parts) / f"{index}.npz") for index in range(len(plan))]

@@ -1,0 +1,184 @@
+"""What is rendered: the settings of a set, its subjects and its clips, all drawn from one seed.
+
+Every subject and clip has a generator of its own, keyed by its index (numpy's SeedSequence), so that the
+result does not depend on how many processes share the work or in which order they do it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from nemo_pipeline.errors import NemoError
+
+EXPRESSIONS = ("smile", "disgust")
+CONDITIONS = ("posed", "spontaneous")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SynthConfig:
+    """Settings of a synthetic set.
+
+    Attributes:
+        subjects, clips: how many people, and clips of each.
+        seed: decides everything by chance.
+        width, height: of the video, even numbers of pixels.
+        fps: frames per second.
+        seconds: shortest and longest clip.
+        ages: youngest and oldest subject, years.
+        appearance, dynamics: how strongly age acts on the skin and on the expression's course; 1 as intended,
+            0 not at all.
+        balanced: give every clip the same set of intensities, in an order that depends on age (see
+            `dynamics.balanced_course`); all clips then have the same length.
+        expression: "smile", "disgust", or "both" (alternating).
+        motion: factor on the head's movement.
+        noise: factor on the camera's noise.
+        quality: x264's constant rate factor (lower is better, 0 lossless).
+    """
+
+    subjects: int = 32
+    clips: int = 4
+    seed: int = 0
+    width: int = 320
+    height: int = 320
+    fps: float = 25.0
+    seconds: tuple[float, float] = (2.0, 2.6)
+    ages: tuple[int, int] = (8, 76)
+    appearance: float = 1.0
+    dynamics: float = 1.0
+    balanced: bool = False
+    expression: str = "smile"
+    motion: float = 1.0
+    noise: float = 1.0
+    quality: int = 20
+
+    def __post_init__(self) -> None:
+        """Check every field. Raises NemoError that names the field and what it may be."""
+
+        def need(ok: bool, what: str) -> None:
+            if not ok:
+                raise NemoError(f"Cannot make a synthetic set: {what}.")
+
+        need(1 <= self.subjects <= 10000, f"subjects is {self.subjects}, it must be between 1 and 10000")
+        need(1 <= self.clips <= 1000, f"clips is {self.clips}, it must be between 1 and 1000")
+        need(self.seed >= 0, f"the seed is {self.seed}, it must not be negative")
+        for side, value in (("width", self.width), ("height", self.height)):
+            need(
+                64 <= value <= 4096 and value % 2 == 0,
+                f"{side} is {value}, it must be even and within 64 to 4096",
+            )
+        need(5 <= self.fps <= 240, f"fps is {self.fps:g}, it must be between 5 and 240")
+        low, high = self.seconds
+        need(
+            0.8 <= low <= high <= 60,
+            f"clips of {low:g} to {high:g} s; 0.8 to 60 s are possible, shortest first",
+        )
+        young, old = self.ages
+        need(0 <= young <= old <= 100, f"ages of {young} to {old}; 0 to 100 are possible, youngest first")
+        need(0 <= self.appearance <= 3, f"appearance is {self.appearance:g}, it must be between 0 and 3")
+        need(0 <= self.dynamics <= 1.5, f"dynamics is {self.dynamics:g}, it must be between 0 and 1.5")
+        need(
+            self.expression in (*EXPRESSIONS, "both"),
+            f"expression is {self.expression!r}, it must be smile, disgust or both",
+        )
+        need(0 <= self.motion <= 4, f"motion is {self.motion:g}, it must be between 0 and 4")
+        need(0 <= self.noise <= 10, f"noise is {self.noise:g}, it must be between 0 and 10")
+        need(0 <= self.quality <= 51, f"quality is {self.quality}, it must be between 0 and 51")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Person:
+    """One subject: code, age in whole years and gender. Face and skin come from its own generator."""
+
+    index: int
+    code: str
+    age: int
+    gender: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Clip:
+    """One clip to be made."""
+
+    person: Person
+    index: int
+    name: str
+    expression: str
+    condition: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Camera:
+    """What differs from clip to clip and says nothing of the person.
+
+    Attributes:
+        centre: where the nose comes to lie, fractions of the frame.
+        eye_px: outer-eye distance, pixels, of a face as large as the portrait's.
+        gain, gamma: exposure.
+        noise: standard deviation of the noise, gray levels.
+        backdrop_seed: seeds the background.
+    """
+
+    centre: tuple[float, float]
+    eye_px: float
+    gain: float
+    gamma: float
+    noise: float
+    backdrop_seed: int
+
+
+def generator(config: SynthConfig, *key: int) -> np.random.Generator:
+    """The generator of one thing: (0,) the set, (1, subject), (2, subject, clip)."""
+    return np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=key))
+
+
+def draw_people(config: SynthConfig) -> list[Person]:
+    """The subjects, with ages spread evenly over the range (one per equal part, in random order)."""
+    rng = generator(config, 0)
+    young, old = config.ages
+    parts = rng.permutation(config.subjects) + rng.uniform(0, 1, config.subjects)
+    ages = np.floor(young + (old - young + 1) * parts / config.subjects).astype(int)
+    digits = max(3, len(str(config.subjects)))
+    genders = rng.permutation(np.arange(config.subjects) % 2)
+    return [
+        Person(i, f"{i + 1:0{digits}d}", int(min(ages[i], old)), "female" if genders[i] else "male")
+        for i in range(config.subjects)
+    ]
+
+
+def list_clips(config: SynthConfig) -> list[Clip]:
+    """Every clip of the set, in order of subject and clip."""
+    clips = []
+    for person in draw_people(config):
+        for k in range(config.clips):
+            expression = EXPRESSIONS[(k // 2) % 2] if config.expression == "both" else config.expression
+            condition = CONDITIONS[k % 2]
+            name = f"{person.code}_{condition}_{expression}_{k + 1}"
+            clips.append(Clip(person, k, name, expression, condition))
+    return clips
+
+
+def draw_camera(rng: np.random.Generator, config: SynthConfig) -> Camera:
+    """One clip's camera, by chance."""
+    side = min(config.width, config.height)
+    return Camera(
+        centre=(0.5 + rng.uniform(-0.06, 0.06), 0.52 + rng.uniform(-0.05, 0.05)),
+        eye_px=float(side * rng.uniform(0.21, 0.29)),
+        gain=float(np.exp(rng.uniform(-0.15, 0.15))),
+        gamma=float(np.exp(rng.uniform(-0.12, 0.12))),
+        noise=float(config.noise * rng.uniform(0.8, 3.0)),
+        backdrop_seed=int(rng.integers(2**31)),
+    )
+
+
+def draw_frames(rng: np.random.Generator, config: SynthConfig) -> int:
+    """Length of one clip in frames: chance, never age."""
+    low, high = config.seconds
+    seconds = high if config.balanced else rng.uniform(low, high)
+    return max(20, round(seconds * config.fps))

@@ -1,0 +1,301 @@
+"""From a clip's plan to its frames and its truth.
+
+A frame is sampled once: a coarse grid of sampling positions is carried from the picture through the camera,
+the head's turn, the person's shape and the expression back to the portrait's texture, enlarged, and read with
+one `cv2.remap`. Only the mouth, where three layers meet, is done pixel by pixel. The truth goes the other way
+through the same maps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from nemo_pipeline.synth.backdrop import make_backdrop
+from nemo_pipeline.synth.dynamics import Course, balanced_course, head_motion, natural_course
+from nemo_pipeline.synth.identity import PLATE, Head, draw_identity
+from nemo_pipeline.synth.layers import FACE, Expressions, Mouth, mouth_of
+from nemo_pipeline.synth.motion import Turn
+from nemo_pipeline.synth.plan import Camera, Clip, Person, SynthConfig, draw_camera, draw_frames, generator
+from nemo_pipeline.synth.portrait import portrait
+from nemo_pipeline.synth.texture import FOLD_TINT, MOVING_STEPS, Texture, draw_complexion, make_texture
+
+#: Output pixels between nodes of the coarse grid.
+STEP = 4
+#: Tabulated intensities.
+LEVELS = np.linspace(-0.02, 1.26, 17)
+
+
+class Subject:
+    """One person, ready to be filmed: shape, expressions, skin. Depends on the set's seed and the person
+    alone."""
+
+    def __init__(self, config: SynthConfig, person: Person) -> None:
+        rng = generator(config, 1, person.index)
+        self.config, self.person = config, person
+        self.face = portrait()
+        self.identity = draw_identity(rng, person.gender)
+        self.look = draw_complexion(rng, self.face)
+        self.head = Head(self.face, self.identity)
+        self.turn = Turn(self.face, self.head)
+        self._expressions: dict[str, Expressions] = {}
+        self._textures: dict[tuple[str, float], Texture] = {}
+
+    def expressions(self, kind: str) -> Expressions:
+        """The person's tabulated smile or disgust."""
+        if kind not in self._expressions:
+            self._expressions[kind] = Expressions(self.face, self.identity.style, LEVELS, kind)
+        return self._expressions[kind]
+
+    def texture(self, kind: str, scale: float) -> Texture:
+        """The person's skin, hair and clothes at a resolution."""
+        if (kind, scale) not in self._textures:
+            self._textures[kind, scale] = make_texture(
+                self.face, self.look, self.person.age, self.config.appearance, kind, scale
+            )
+        return self._textures[kind, scale]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Truth:
+    """What is exactly known of one clip.
+
+    Attributes:
+        landmarks: (T, 68, 2) float64, pixels of the frame, before noise and compression.
+        pose: (T, 3) float64, yaw, pitch, roll in degrees (`motion.Turn`).
+        course: intensity (T,) and the phases.
+        camera: position, size, exposure, noise.
+    """
+
+    landmarks: np.ndarray
+    pose: np.ndarray
+    course: Course
+    camera: Camera
+
+
+class ClipRenderer:
+    """One clip: `truth`, and `frames()`.
+
+    Args:
+        subject: the person.
+        clip: what is filmed.
+    """
+
+    def __init__(self, subject: Subject, clip: Clip) -> None:
+        config = subject.config
+        rng = generator(config, 2, clip.person.index, clip.index)
+        count = draw_frames(rng, config)
+        self.camera = draw_camera(rng, config)
+        self.pose = head_motion(rng, count, config.fps, config.motion)
+        if config.balanced:
+            self.course = balanced_course(rng, clip.person.age, config.dynamics, count)
+        else:
+            self.course = natural_course(
+                rng, clip.person.age, clip.condition, config.dynamics, count, config.fps
+            )
+        self._noise_rng = rng
+        self.config, self.subject, self.clip = config, subject, clip
+        self._scale = self.camera.eye_px / subject.face.unit
+        self._anchor = subject.head.from_portrait(subject.face.landmarks[[30]])[0]
+        self._offset = np.array(self.camera.centre) * (config.width, config.height) - 0.5
+        self._expressions = subject.expressions(clip.expression)
+        self.truth = Truth(self._landmarks(), self.pose, self.course, self.camera)
+
+    def _landmarks(self) -> np.ndarray:
+        """(T, 68, 2): forward through expression, shape, turn and camera."""
+        in_portrait = np.stack([self._expressions.points(value) for value in self.course.intensity])
+        in_head = self.subject.head.from_portrait(in_portrait.reshape(-1, 2)).reshape(in_portrait.shape)
+        turned = np.empty_like(in_head)
+        for frame, angles in enumerate(self.pose):
+            turned[frame] = self.subject.turn.forward(in_head[frame], self.subject.turn.field(*angles))
+        return (turned - self._anchor) * self._scale + self._offset
+
+    def sampling(self, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Coarse sampling positions of a frame, each (rows, columns, 2) float32, portrait pixels.
+
+        Returns:
+            Positions on the portrait in this expression (before the expression is undone), and after it is
+            undone above and below the lips' line. Node (i, j) is output pixel ((j - 0.5) * STEP - 0.5, (i -
+            0.5) * STEP - 0.5).
+        """
+        config, subject = self.config, self.subject
+        columns, rows = -(-config.width // STEP) + 2, -(-config.height // STEP) + 2
+        x = (np.arange(columns) - 0.5) * STEP - 0.5
+        y = (np.arange(rows) - 0.5) * STEP - 0.5
+        seen = (np.stack(np.meshgrid(x, y), -1) - self._offset) / self._scale + self._anchor
+        field = subject.turn.field(*self.pose[frame])
+        unturned = seen
+        for _ in range(30):  # unturned + field(unturned) = seen, by fixed-point steps
+            step = seen - PLATE.sample(field, unturned)
+            change = float(np.abs(step - unturned).max())
+            unturned = step
+            if change < 0.01:
+                break
+        expressive = unturned + PLATE.sample(subject.head.backward, unturned)
+        above, below = self._expressions.layers(self.course.intensity[frame])
+        return (
+            expressive.astype(np.float32),
+            (expressive + FACE.sample(above, expressive)).astype(np.float32),
+            (expressive + FACE.sample(below, expressive)).astype(np.float32),
+        )
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """Yields (height, width, 3) uint8, blue, green, red, without noise."""
+        import cv2
+
+        config = self.config
+        # A texture a little finer than the picture keeps both sharp; much finer would alias.
+        scale = float(np.clip(np.ceil(self._scale * 4) / 4, 0.5, 6.0))
+        texture = self.subject.texture(self.clip.expression, scale)
+        backdrop = make_backdrop(self.camera.backdrop_seed, config.width, config.height)
+        levels = np.clip(np.arange(256) / 255 * self.camera.gain, 0, 1) ** self.camera.gamma
+        exposure = np.clip(levels * 255 + 0.5, 0, 255).astype(np.uint8)
+        portrait_mouth = mouth_of(self.subject.face.landmarks)
+        for frame, intensity in enumerate(self.course.intensity):
+            expressive, above, below = self.sampling(frame)
+            mouth = mouth_of(self._expressions.points(intensity))
+            x, y = mouth.coordinates(expressive)
+            upper, lower = mouth.edges(x)
+            share = _above(x, y - (upper + lower) / 2, 0.5)[..., None]
+            whole = _enlarge(_to_texture(below + share * (above - below), scale), config.height, config.width)
+            sampled = cv2.remap(
+                texture.layers, whole, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            )
+            person = cv2.remap(texture.person, whole, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            lips = self.truth.landmarks[frame, 48:68]
+            self._mouth(sampled, texture, (expressive, above, below), lips, mouth, portrait_mouth)
+            picture = self._deepen(sampled, self.truth.landmarks[frame], intensity)
+            weight = person.astype(np.float32) / 255
+            yield cv2.LUT(cv2.blendLinear(picture, backdrop, weight, 1 - weight), exposure)
+
+    def _mouth(
+        self,
+        sampled: np.ndarray,
+        texture: Texture,
+        fields: tuple[np.ndarray, np.ndarray, np.ndarray],
+        lips: np.ndarray,
+        mouth: Mouth,
+        portrait_mouth: Mouth,
+    ) -> None:
+        """Paint the mouth's surroundings again at full resolution: upper lip, lower lip, and teeth between
+        them."""
+        import cv2
+
+        rows, columns = fields[0].shape[:2]
+        low = np.maximum(np.floor(lips.min(0) / STEP).astype(int) - 3, 0)
+        high = np.minimum(np.ceil(lips.max(0) / STEP).astype(int) + 3, (columns - 2, rows - 2))
+        if (high <= low).any():
+            return
+        (j0, i0), (j1, i1) = low, high
+        # One node more on every side than the cells that are painted: `_enlarge` drops the outermost half
+        # cells.
+        part = (slice(i0, i1 + 2), slice(j0, j1 + 2))
+        shape = ((i1 - i0) * STEP, (j1 - j0) * STEP)
+        expressive, above, below = (_enlarge(np.ascontiguousarray(field[part]), *shape) for field in fields)
+        x, y = mouth.coordinates(expressive)
+        upper, lower = mouth.edges(x)
+        soft = 0.7 / self._scale  # about one output pixel, in portrait pixels
+        between = (x > 0) & (x < 1)
+        # Lips that touch in this expression do not in the portrait: never sample past the portrait's own lip
+        # edge.
+        above = _kept(above, portrait_mouth, "upper", between)
+        below = _kept(below, portrait_mouth, "lower", between)
+        share = _above(x, y - (upper + lower) / 2, soft)[..., None]
+
+        def read(positions: np.ndarray) -> np.ndarray:
+            mapped = _to_texture(positions, texture.scale)
+            return cv2.remap(texture.layers, mapped, None, cv2.INTER_LINEAR).astype(np.float32)
+
+        painted = share * read(above) + (1 - share) * read(below)
+        gap = lower - upper
+        open_here = (
+            between * np.clip((y - upper) / soft + 0.5, 0, 1) * np.clip((lower - y) / soft + 0.5, 0, 1)
+        )
+        open_here *= np.clip(gap / 0.8, 0, 1)
+        depth = np.clip((y - upper) / np.maximum(gap, 1e-3), 0, 1)
+        inside = read(_inside(portrait_mouth, np.clip(x, 0, 1), depth))
+        inside[..., :3] *= (0.55 + 0.45 * np.clip(gap / 4, 0, 1))[
+            ..., None
+        ]  # a narrow gap lets little light in
+        painted += open_here[..., None] * (inside - painted)
+        # Where the lips touch, the line between them is dark.
+        crease = np.exp(-(((y - (upper + lower) / 2) / 0.75) ** 2)) * between * (1 - np.clip(gap / 0.8, 0, 1))
+        ends = np.clip(8 * np.minimum(x, 1 - x), 0, 1)
+        painted[..., :3] *= (1 - 0.4 * crease * ends)[..., None]
+        height, width = sampled.shape[:2]
+        target = sampled[i0 * STEP : min(i1 * STEP, height), j0 * STEP : min(j1 * STEP, width)]
+        target[:] = np.clip(painted[: target.shape[0], : target.shape[1]] + 0.5, 0, 255).astype(np.uint8)
+
+    def _deepen(self, sampled: np.ndarray, landmarks: np.ndarray, intensity: float) -> np.ndarray:
+        """Apply the moving layer (fourth channel) in proportion to the expression; returns (H, W, 3)
+        uint8."""
+        import cv2
+
+        picture = np.ascontiguousarray(sampled[..., :3])
+        size = landmarks.max(0) - landmarks.min(0)
+        height, width = picture.shape[:2]
+        x0, y0 = np.clip(landmarks.min(0) - 0.2 * size, 0, (width, height)).astype(int)
+        x1, y1 = np.clip(landmarks.max(0) + 0.2 * size, 0, (width, height)).astype(int)
+        if x1 <= x0 or y1 <= y0:
+            return picture
+        steps = (np.arange(256) - 128) / MOVING_STEPS * max(intensity, 0.0)
+        table = np.exp(steps[:, None] * FOLD_TINT).astype(np.float32).reshape(256, 1, 3)
+        moving = np.ascontiguousarray(sampled[y0:y1, x0:x1, 3])
+        factor = cv2.LUT(cv2.merge([moving] * 3), table)
+        picture[y0:y1, x0:x1] = cv2.multiply(
+            picture[y0:y1, x0:x1].astype(np.float32), factor, dtype=cv2.CV_8U
+        )
+        return picture
+
+    def noise(self) -> Iterator[np.ndarray]:
+        """Yields (height, width) int16 camera noise for the luma, one per frame, gray levels."""
+        import cv2
+
+        height, width = self.config.height, self.config.width
+        margin = 61
+        tile = self._noise_rng.standard_normal((height + margin, width + margin)).astype(np.float32)
+        tile = cv2.GaussianBlur(tile, (0, 0), 0.6)  # a demosaiced sensor's noise is not white
+        tile = np.round(tile * (self.camera.noise / tile.std())).astype(np.int16)
+        for _ in self.course.intensity:
+            y, x = self._noise_rng.integers(0, margin, 2)
+            yield tile[y : y + height, x : x + width]
+
+
+def _above(x: np.ndarray, y: np.ndarray, soft: float) -> np.ndarray:
+    """Share of the upper layer: an edge of width `soft` within the mouth that widens beyond its corners."""
+    beyond = np.maximum(np.maximum(-x, x - 1), 0)
+    return np.clip(0.5 - y / (soft + 60 * beyond), 0, 1)
+
+
+def _kept(positions: np.ndarray, mouth: Mouth, lip: str, between: np.ndarray) -> np.ndarray:
+    """Sampling positions moved back onto a lip of the portrait where they lie past its inner edge."""
+    x, y = mouth.coordinates(positions)
+    upper, lower = mouth.edges(x)
+    past = np.maximum(y - (upper - 0.4), 0) if lip == "upper" else np.minimum(y - (lower + 0.4), 0)
+    past = np.where(between, past, 0)[..., None]
+    return positions - past * np.array([-mouth.across[1], mouth.across[0]], np.float32)
+
+
+def _inside(mouth: Mouth, x: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """Positions inside the portrait's open mouth: x along it (0..1), depth from upper to lower lip (0..1)."""
+    upper, lower = mouth.edges(x)
+    y = upper + depth * (lower - upper)
+    down = np.array([-mouth.across[1], mouth.across[0]])
+    return mouth.origin + (x * mouth.width)[..., None] * mouth.across + y[..., None] * down
+
+
+def _to_texture(positions: np.ndarray, scale: float) -> np.ndarray:
+    """Portrait pixels -> texture pixels, float32."""
+    return ((positions + 0.5) * scale - 0.5).astype(np.float32)
+
+
+def _enlarge(coarse: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear values at every pixel of a grid whose nodes lie at the middles of STEP x STEP blocks, one ring
+    of blocks beyond the picture on every side."""
+    import cv2
+
+    rows, columns = coarse.shape[:2]
+    full = cv2.resize(coarse, (columns * STEP, rows * STEP), interpolation=cv2.INTER_LINEAR)
+    return full[STEP : STEP + height, STEP : STEP + width]

@@ -1,0 +1,104 @@
+"""truth.h5: what is exactly known of every clip of a synthetic set. numpy and h5py only."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMAT = "nemo-synth-truth"
+FORMAT_VERSION = 1
+#: Arrays of a clip, with a row per frame (`phases`: per phase).
+ARRAYS = ("landmarks", "pose", "intensity", "phases")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ClipTruth:
+    """Truth of one clip.
+
+    Attributes:
+        video: file name of the clip.
+        landmarks: (T, 68, 2) float32, pixels of the frame, iBUG order, before noise and compression.
+        pose: (T, 3) float32, yaw, pitch, roll in degrees (see `nemo_pipeline.synth.motion.Turn`).
+        intensity: (T,) float32, the expression: 0 neutral, 1 broad.
+        phases: (3, 2) int32, first frame and the frame after the last of onset, apex, offset.
+        values: everything else: subject, age, gender, expression, condition, fps, camera, identity,
+            complexion.
+    """
+
+    video: str
+    landmarks: np.ndarray
+    pose: np.ndarray
+    intensity: np.ndarray
+    phases: np.ndarray
+    values: dict[str, Any]
+
+
+def save_part(path: Path, truth: ClipTruth) -> None:
+    """One clip's truth to an .npz, for a worker to hand to its parent."""
+    arrays = {name: getattr(truth, name) for name in ARRAYS}
+    with path.open("wb") as file:
+        np.savez(file, meta=np.array(json.dumps({"video": truth.video, "values": truth.values})), **arrays)
+
+
+def load_part(path: Path) -> ClipTruth:
+    """The inverse of `save_part`."""
+    with np.load(path, allow_pickle=False) as stored:
+        meta = json.loads(str(stored["meta"]))
+        return ClipTruth(meta["video"], values=meta["values"], **{name: stored[name] for name in ARRAYS})
+
+
+def write_truth(path: Path, config: dict[str, Any], clips: Iterable[ClipTruth]) -> None:
+    """All clips into one file: a group per clip, named as the video without its ending. Appears complete or
+    not."""
+    import h5py
+
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with h5py.File(part, "w", libver=("v110", "v110")) as file:
+            file.attrs["format"] = FORMAT
+            file.attrs["format_version"] = FORMAT_VERSION
+            file.attrs["synthetic"] = True
+            file.attrs["config"] = json.dumps(config, sort_keys=True)
+            for clip in clips:
+                group = file.create_group(Path(clip.video).stem)
+                group.attrs["video"] = clip.video
+                group.attrs["values"] = json.dumps(clip.values, sort_keys=True)
+                for name in ("subject", "age", "gender", "expression", "condition", "fps"):
+                    group.attrs[name] = clip.values[name]
+                for name in ARRAYS:
+                    group.create_dataset(name, data=getattr(clip, name))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_truth(path: Path | str) -> dict[str, ClipTruth]:
+    """Every clip of a truth.h5, by the video's name without its ending.
+
+    Raises:
+        NemoError: the file is not a truth file.
+    """
+    import h5py
+
+    from nemo_pipeline.errors import NemoError
+
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise NemoError(f"{path}: not a readable truth file of nemo synth ({error}).") from error
+    with file:
+        if file.attrs.get("format") != FORMAT:
+            raise NemoError(f"{path}: not a truth file of nemo synth.")
+        return {
+            name: ClipTruth(
+                group.attrs["video"],
+                values=json.loads(group.attrs["values"]),
+                **{array: group[array][()] for array in ARRAYS},
+            )
+            for name, group in file.items()
+        }
