@@ -12,20 +12,49 @@ from .console import print_json, say, warn
 
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path), metavar="DATA.h5")
-@click.option("--out", "-o", type=click.Path(path_type=Path), metavar="RUN",
-              help="Run folder, new or empty. Default: runs/<date-time>.")  # fmt: skip
-@click.option("--preset", type=click.Choice(["paper", "small"]), default="paper", show_default=True,
-              help="paper: the published network. small: the same shape, about a minute on 2 cores.")  # fmt: skip
+@click.option(
+    "--out",
+    "-o",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Run folder, new or empty. Default: runs/<date-time>.",
+)
+@click.option(
+    "--preset",
+    type=click.Choice(["paper", "small"]),
+    default="paper",
+    show_default=True,
+    help="paper: the published network. small: the same shape, about a minute on 2 cores.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Of the split, the start and the order. Equal seeds give equal results.")  # fmt: skip
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the split, the start and the order. Equal seeds give equal results.",
+)
 @click.option("--epochs", type=click.IntRange(min=1), help="Most epochs, instead of the preset's.")
-@click.option("--folds", type=click.IntRange(min=2), metavar="K",
-              help="Cross-validate over K subject-disjoint folds (10 for the paper's protocol), then train on all.")  # fmt: skip
-@click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE",
-              help="Any setting, as in --set model.hidden=256 or --set train.l2=1e-3. May be given again.")  # fmt: skip
-@click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Processes that read data beside the training.")  # fmt: skip
+@click.option(
+    "--folds",
+    type=click.IntRange(min=2),
+    metavar="K",
+    help="Cross-validate over K subject-disjoint folds (10 for the paper's protocol), then train on all.",
+)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Any setting, as in --set model.hidden=256 or --set train.l2=1e-3. May be given again.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Processes that read data beside the training.",
+)
 @click.option("--quiet", is_flag=True, help="No line per epoch.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object about the run on standard output."
@@ -45,8 +74,8 @@ def command(
 ) -> None:
     """Train SIAM on a file of `nemo prep` that has ages and subjects.
 
-    Writes a run folder: model/ (config.json, model.safetensors), predictions.csv (people that the model never saw),
-    history.csv, split.json, run.json.
+    Writes a run folder: model/ (config.json, model.safetensors), predictions.csv (people that the model
+    never saw), history.csv, split.json, run.json.
     """
     from siam_model.evaluate import SYNTHETIC_NOTE
     from siam_model.fit import EpochRecord

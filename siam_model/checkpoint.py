@@ -1,4 +1,5 @@
-"""A trained model on disk: config.json (all that prediction needs to know) and model.safetensors (the weights).
+"""A trained model on disk: config.json (all that prediction needs to know) and model.safetensors (the
+weights).
 
 Nothing is unpickled: a model from elsewhere can give wrong ages, but it runs no code.
 """

@@ -124,7 +124,8 @@ class SIAMConfig:
         if min(self.map_sizes()) < 1:
             trail = " -> ".join(str(n) for n in self.map_sizes())
             raise ValueError(
-                f"face_size is {self.face_size}, and no pixel is left after the layers ({trail}); take larger "
+                f"face_size is {self.face_size}, and no pixel is left after the layers ({trail}); take "
+                "larger "
                 "faces, or smaller kernels, strides and pools."
             )
 

@@ -32,8 +32,8 @@ def cross_validate(
     The last one has nobody left to stop it, so it trains for the median of the folds' best epochs.
 
     Returns:
-        The model of all subjects, its normalisation, the out-of-fold predictions (every video once, by a model that
-        never saw its subject), and the folds' best epochs.
+        The model of all subjects, its normalisation, the out-of-fold predictions (every video once, by a
+        model that never saw its subject), and the folds' best epochs.
 
     Raises:
         NemoError: a subject is tested twice or never, or the loss is not finite.
@@ -58,7 +58,7 @@ def cross_validate(
     everyone = np.arange(len(table))
     normalisation = measure_normalisation(clips.dataset, table.index[everyone])
     final = fit(
-        clips, everyone, everyone[:0], model_config, dataclasses.replace(config, epochs=epochs), normalisation,
-        seed=(seed, 0), fold=-1, device=device, workers=workers, on_epoch=on_epoch,
+        clips, everyone, everyone[:0], model_config, dataclasses.replace(config, epochs=epochs),
+        normalisation, seed=(seed, 0), fold=-1, device=device, workers=workers, on_epoch=on_epoch,
     )  # fmt: skip
     return final, normalisation, predictions, best

@@ -1,4 +1,4 @@
-"""From out.h5 to batches: which videos can be learnt from, their standardisation, and batches of like length."""
+"""From out.h5 to batches: which videos can be learnt from, their standardisation, batches of like length."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from nemo_pipeline.store.text import printable
 #: Ages outside this range are a mistake in a label file (months, a year of birth, 999 for unknown).
 AGE_RANGE = (0.0, 125.0)
 _HOW_TO_LABEL = (
-    "add the labels with `nemo label {file} FILE`, where FILE is the database's own details file or a CSV with "
+    "add the labels with `nemo label {file} FILE`, where FILE is the database's own details file or a CSV "
+    "with "
     "the columns video, subject, age"
 )
 
@@ -74,7 +75,8 @@ def labelled_videos(dataset: FaceDataset) -> VideoTable:
         raise NemoError(f"{file} has no ages, so there is nothing to learn from; {how}.")
     if not (has_age & has_subject).any():
         raise NemoError(
-            f"{file} has ages but does not say which videos show the same person, so training and test could share "
+            f"{file} has ages but does not say which videos show the same person, so training and test "
+            "could share "
             f"one; {how}."
         )
     wrong = has_age & ((age < AGE_RANGE[0]) | (age > AGE_RANGE[1]))
@@ -100,7 +102,7 @@ def labelled_videos(dataset: FaceDataset) -> VideoTable:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Normalisation:
-    """Mean and deviation of the gray levels (0..255) of the training part: one number each, for every pixel."""
+    """Mean and deviation of the gray levels (0..255) of the training part: one number each for all pixels."""
 
     mean: float
     deviation: float
@@ -111,7 +113,7 @@ class Normalisation:
 
 
 def measure_normalisation(dataset: FaceDataset, index: Sequence[int] | np.ndarray) -> Normalisation:
-    """Over all pixels of the given videos, by a histogram: exact, and the same in whatever order they come."""
+    """Over all pixels of the given videos, by a histogram: exact, and the same in any order."""
     counts = np.zeros(256, dtype=np.int64)
     for i in index:
         counts += np.bincount(np.asarray(dataset[int(i)].frames).ravel(), minlength=256)
@@ -122,7 +124,9 @@ def measure_normalisation(dataset: FaceDataset, index: Sequence[int] | np.ndarra
 
 
 class Clip(NamedTuple):
-    """What to read: a row of the table, and which of its interleaved series (frames phase, phase + step, ...)."""
+    """What to read: a row of the table, and which of its interleaved series (frames phase, phase + step,
+    ...).
+    """
 
     row: int
     phase: int

@@ -46,8 +46,8 @@ def evaluate(run_dir: str | os.PathLike[str], out_dir: str | os.PathLike[str] | 
 
     Args:
         run_dir: a folder of `nemo train`.
-        out_dir: where evaluation.json, by_decade.csv, scatter.png and cumulative_error.png go; `RUN/evaluation` by
-            default.
+        out_dir: where evaluation.json, by_decade.csv, scatter.png and cumulative_error.png go;
+            `RUN/evaluation` by default.
 
     Raises:
         NemoError: the folder holds no finished run, or a baseline's videos are not those of the predictions.

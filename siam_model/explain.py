@@ -19,9 +19,10 @@ def cell_centres(config: SIAMConfig) -> np.ndarray:
 def heat_map(attention: np.ndarray, config: SIAMConfig) -> np.ndarray:
     """Attention as a sum of Gaussians at the receptive-field centres.
 
-    The map is no small image that could be stretched to the face: its cells' centres start 17 pixels inside the face
-    and end 24 pixels before its other side, so stretching would move every spot. The Gaussian's deviation is a quarter
-    of the receptive field's side (a field's influence is strongest in its middle), 8.75 pixels by default.
+    The map is no small image that could be stretched to the face: its cells' centres start 17 pixels inside
+    the face and end 24 pixels before its other side, so stretching would move every spot. The Gaussian's
+    deviation is a quarter of the receptive field's side (a field's influence is strongest in its middle),
+    8.75 pixels by default.
 
     Args:
         attention: (M,N) or (T,M,N), values 0..1.

@@ -44,7 +44,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def scatter(methods: dict[str, Predictions], title: str) -> Figure:
-    """Predicted against true age, one point per video; the first method in colour, the others gray behind it."""
+    """Predicted against true age, one point per video; the first method in colour, others gray behind it."""
     with _plain_text():
         figure = Figure(figsize=(4.6, 4.6), dpi=150, layout="constrained")
         axes = figure.add_subplot()

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from nemo_pipeline.errors import NemoError
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import Batch, Clips, Normalisation, training_loader, validation_loader
+from siam_model.devices import resolve_device
 from siam_model.model import SIAM, absolute_error, l2_term
 
 
@@ -29,8 +30,8 @@ from siam_model.model import SIAM, absolute_error, l2_term
 class EpochRecord:
     """One line of history.csv. Errors are mean absolute errors in years; the loss includes the L2 term.
 
-    `fold` is -1 for the final model after a cross-validation, `validation_mae` NaN where nothing validates, `best`
-    whether this epoch's weights are the best so far, `seconds` the epoch's duration.
+    `fold` is -1 for the final model after a cross-validation, `validation_mae` NaN where nothing validates,
+    `best` whether this epoch's weights are the best so far, `seconds` the epoch's duration.
     """
 
     fold: int
@@ -44,7 +45,7 @@ class EpochRecord:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Fitted:
-    """A trained network (in evaluation mode, on the CPU) with the weights of its best epoch, and its history."""
+    """A trained network (evaluation mode, on the CPU) with the weights of its best epoch, and its history."""
 
     model: SIAM
     history: tuple[EpochRecord, ...]
@@ -67,14 +68,14 @@ def fit(
 ) -> Fitted:
     """Train a fresh SIAM on the rows `training` of the table of `clips`.
 
-    Stops after `config.epochs`, or when the error on `validation` was not better for `config.patience` epochs, and
-    keeps the weights of the best epoch. With an empty `validation` it runs all epochs and keeps the last weights.
-    Everything random follows from `seed`; the caller's random state is left alone.
+    Stops after `config.epochs`, or when the error on `validation` was not better for `config.patience`
+    epochs, and keeps the weights of the best epoch. With an empty `validation` it runs all epochs and keeps
+    the last weights. Everything random follows from `seed`; the caller's random state is left alone.
 
     Raises:
         NemoError: the loss stopped being a finite number, or the device does not exist.
     """
-    accelerator, devices = choose_device(device)
+    chosen = resolve_device(device)
     derived = int(np.random.SeedSequence([*seed, 0x51A]).generate_state(1, np.uint64)[0] >> np.uint64(1))
     with torch.random.fork_rng(), _quiet_lightning():
         torch.manual_seed(derived)
@@ -84,8 +85,8 @@ def fit(
         task = _Task(model, config, normalisation, clips, training, validation, tuple(seed), workers)
         keeper = _Keeper(fold, config.patience, on_epoch)
         trainer = lightning.Trainer(
-            accelerator=accelerator,
-            devices=devices,
+            accelerator="gpu" if chosen.type == "cuda" else chosen.type,
+            devices=1 if chosen.index is None else [chosen.index],
             max_epochs=config.epochs,
             gradient_clip_val=config.clip,
             gradient_clip_algorithm="value",
@@ -104,23 +105,6 @@ def fit(
         if keeper.best_state is not None:
             model.load_state_dict(keeper.best_state)
     return Fitted(model.cpu().eval(), tuple(keeper.history), keeper.best_epoch)
-
-
-def choose_device(name: str) -> tuple[str, int | list[int]]:
-    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps` as Lightning's accelerator and devices. `auto` prefers a GPU.
-
-    Raises:
-        NemoError: no such device here.
-    """
-    kind, _, number = name.partition(":")
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if kind == "auto":
-        kind = next(k for k in ("cuda", "mps", "cpu") if available[k])
-    if kind not in available or (number and not number.isdecimal()):
-        raise NemoError(f"There is no device {name!r}; --device takes auto, cpu, cuda, cuda:N or mps.")
-    if not available[kind] or (kind == "cuda" and number and int(number) >= torch.cuda.device_count()):
-        raise NemoError(f"This machine has no usable device {name!r}; use --device auto or --device cpu.")
-    return kind, [int(number)] if kind == "cuda" and number else 1
 
 
 class _Task(lightning.LightningModule):
@@ -170,7 +154,8 @@ class _Task(lightning.LightningModule):
         value = float(loss.detach())
         if not math.isfinite(value):
             raise NemoError(
-                f"The loss is not a finite number any more (epoch {self.current_epoch + 1}, batch {batch_index + 1}); "
+                f"The loss is not a finite number any more (epoch {self.current_epoch + 1}, batch "
+                f"{batch_index + 1}); "
                 "try a smaller step, for instance --set train.learning_rate="
                 f"{self.config.learning_rate / 10:g}."
             )

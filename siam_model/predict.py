@@ -13,6 +13,7 @@ import torch
 from siam_model.checkpoint import ModelCard, load_model
 from siam_model.config import SIAMConfig
 from siam_model.data import Normalisation
+from siam_model.devices import resolve_device
 from siam_model.model import SIAM
 
 
@@ -35,8 +36,9 @@ def estimate(model: SIAM, frames: np.ndarray, normalisation: Normalisation, fram
     """Age and attention of one video.
 
     A model trained with `frame_step` n has seen every n-th frame of a video. The video is therefore read as n
-    interleaved series (frames 0, n, 2n, ...; frames 1, n+1, ...), each gives an age, and the answer is their mean; so
-    every frame counts, and a frame's temporal weight is its weight in its series divided by the number of series.
+    interleaved series (frames 0, n, 2n, ...; frames 1, n+1, ...), each gives an age, and the answer is
+    their mean; so every frame counts, and a frame's temporal weight is its weight in its series divided by
+    the number of series.
 
     Args:
         model: in evaluation mode.
@@ -125,9 +127,9 @@ class LoadedModel:
 
 
 def load(path: str | os.PathLike[str], device: str = "cpu") -> LoadedModel:
-    """The model of a run folder, or of its `model/`.
+    """The model of a run folder, or of its `model/`, on `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
 
     Raises:
-        NemoError: there is none, or it is damaged.
+        NemoError: there is none, or it is damaged, or this machine lacks the device.
     """
-    return LoadedModel(*load_model(Path(path), device))
+    return LoadedModel(*load_model(Path(path), resolve_device(device)))

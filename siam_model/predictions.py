@@ -20,7 +20,9 @@ COLUMNS = ("video", "subject", "fold", "age", "predicted")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Predictions:
-    """Held-out predictions, one row per video: ids, subject codes, fold (V,), age and predicted (V,) in years."""
+    """Held-out predictions, one row per video: ids, subject codes, fold (V,), age and predicted (V,) in
+    years.
+    """
 
     video: tuple[str, ...]
     subject: tuple[str, ...]
@@ -118,6 +120,6 @@ def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file, complete or not at all, readable by its owner alone: codes and ages of people are in it."""
+    """Write a file, complete or not at all, readable by its owner alone: it holds ages of people."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)

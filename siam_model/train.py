@@ -18,7 +18,8 @@ from siam_model.baselines import predictions_of, training_median
 from siam_model.checkpoint import ModelCard, library_versions, save_model
 from siam_model.crossval import cross_validate
 from siam_model.data import Clips, Normalisation, VideoTable, labelled_videos, measure_normalisation
-from siam_model.fit import EpochRecord, Fitted, choose_device, fit
+from siam_model.devices import resolve_device
+from siam_model.fit import EpochRecord, Fitted, fit
 from siam_model.overrides import configure
 from siam_model.predict import estimate
 from siam_model.predictions import Predictions, write_predictions, write_table
@@ -44,9 +45,9 @@ def train(
 ) -> Path:
     """Train a SIAM on a file of `nemo prep`; answers the run folder.
 
-    Without `folds`, a part of the subjects is held out, predicted at the end, and never seen by the model that is
-    kept. With `folds` K, K models predict the fold that they never saw, and the model that is kept is trained on all
-    subjects, for the median of the folds' best epochs.
+    Without `folds`, a part of the subjects is held out, predicted at the end, and never seen by the model
+    that is kept. With `folds` K, K models predict the fold that they never saw, and the model that is kept
+    is trained on all subjects, for the median of the folds' best epochs.
 
     Args:
         data: out.h5.
@@ -66,8 +67,12 @@ def train(
     """
     started, say = time.monotonic(), say or (lambda _: None)
     dataset = FaceDataset(data)
+    if "model.face_size" in (overrides or {}):
+        raise NemoError(
+            "model.face_size follows from the data; prepare faces of another size with `nemo prep --size`."
+        )
     model_config, config = configure(preset, overrides, train__epochs=epochs, model__face_size=dataset.size)
-    choose_device(device)
+    resolve_device(device)
     if folds is not None and folds < 2:
         raise NemoError(f"--folds is {folds}; a cross-validation takes at least 2 folds.")
     table = labelled_videos(dataset)
@@ -194,6 +199,7 @@ def _cell(value: object) -> object:
 def _balance_sentence(line: dict[str, object]) -> str:
     genders = ", ".join(f"{n} {g}" for g, n in dict(line["gender"]).items())  # type: ignore[call-overload]
     return printable(
-        f"Test part of fold {line['fold']}: {line['subjects']} subjects ({genders}), {line['videos']} videos, "
+        f"Test part of fold {line['fold']}: {line['subjects']} subjects ({genders}), {line['videos']} "
+        "videos, "
         f"ages {line['age_min']:.0f} to {line['age_max']:.0f}, mean {line['age_mean']:.1f}."
     )

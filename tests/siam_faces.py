@@ -16,7 +16,8 @@ def drawn_videos(
 ) -> Iterator[dict[str, Any]]:
     """Videos of an oval with stripes: their contrast grows with age, and comes and goes like a smile.
 
-    Brightness and the oval's blobs are the subject's own and say nothing about age. Lengths differ by a few frames.
+    Brightness and the oval's blobs are the subject's own and say nothing about age. Lengths differ by a few
+    frames.
     """
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:size, 0:size] / size - 0.5

@@ -1,0 +1,124 @@
+"""Clips to faces for a trained model: the preparation that the model carries, by the child process that
+`nemo prep` uses."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.datatypes import USABLE, VideoFile
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.geometry import shipped_mean_shape
+from nemo_pipeline.store.spool import read_records
+from nemo_pipeline.worker import Pool, VideoTask, prepare_video
+
+if TYPE_CHECKING:
+    from siam_model import LoadedModel
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class ClipFaces:
+    """One row of a prepared clip.
+
+    Attributes:
+        file: the clip, with "/s1" or "#2" behind it when it has several rows.
+        frames: (T,S,S) uint8; T is 0 where there is no usable face.
+        frame_index: (T,) int32 in the clip. timestamps: (T,) float64, seconds.
+        n_decoded: frames in the clip. n_interpolated: of the T, how many had no face of their own.
+        status, message: as in `nemo prep`.
+    """
+
+    file: str
+    frames: np.ndarray
+    frame_index: np.ndarray
+    timestamps: np.ndarray
+    n_decoded: int
+    n_interpolated: int
+    status: str
+    message: str
+
+
+def prep_for(model: LoadedModel) -> tuple[PrepConfig, np.ndarray | None]:
+    """The settings with which a clip becomes what the model was trained on, and its mean shape if not the
+    shipped one.
+
+    The mesh is left out: the model does not see it. Landmarks are tracked here, also where they came from
+    files.
+
+    Raises:
+        NemoError: the model names a setting that this version does not know.
+    """
+    values = dict(model.prep_config)
+    try:
+        config = dataclasses.replace(PrepConfig.from_dict(values), mesh=False, landmarks_source="track")
+    except (TypeError, ValueError) as error:
+        raise NemoError(
+            f"The model's preparation settings do not fit this version of nemo: {error}"
+        ) from None
+    shape = np.asarray(model.mean_shape, dtype=np.float64)
+    if np.array_equal(shape, shipped_mean_shape()):
+        return dataclasses.replace(config, mean_shape="shipped", mean_shape_sha256=""), None
+    digest = hashlib.sha256(np.ascontiguousarray(shape, "<f8").tobytes()).hexdigest()
+    return dataclasses.replace(config, mean_shape="custom", mean_shape_sha256=digest), shape
+
+
+def clip_faces(
+    clips: Sequence[VideoFile],
+    model: LoadedModel,
+    *,
+    timeout: float | None = None,
+    on_frames: Callable[[VideoFile, int], None] | None = None,
+) -> Iterator[ClipFaces]:
+    """Prepare clips one after the other in a child process; yields every row of each, in order.
+
+    Args:
+        timeout: seconds that one clip may take; None for no limit.
+        on_frames: told now and then how many frames of a clip were decoded.
+
+    Raises:
+        NemoError: nothing can work (installation, disk full). A bad clip is a row with a status instead.
+    """
+    config, shape = prep_for(model)
+    pool = Pool()
+    with contextlib.ExitStack() as stack:
+        stack.callback(pool.stop)  # also when the caller stops half-way
+        for clip in clips:
+            with tempfile.TemporaryDirectory(prefix="nemo-predict-") as folder:  # mode 0700: it holds faces
+                task = VideoTask(
+                    path=str(clip.path),
+                    file=clip.file,
+                    folder=folder,
+                    config=config.to_dict(),
+                    timeout=timeout,
+                    mean_shape=None if shape is None else shape.tolist(),
+                )
+                watch = None if on_frames is None else lambda n, clip=clip: on_frames(clip, n)
+                result = prepare_video(task, pool=pool, on_frames=watch).result
+                for row in result.rows:
+                    blocks = list(read_records(Path(folder) / row.spool, row.start, row.stop, config))
+                    usable = bool(blocks) and row.status in USABLE
+                    yield ClipFaces(
+                        file=clip.file + row.suffix,
+                        frames=_column(blocks, "frames", (config.size, config.size), usable),
+                        frame_index=_column(blocks, "frame_index", (), usable),
+                        timestamps=_column(blocks, "timestamps", (), usable),
+                        n_decoded=result.n_decoded,
+                        n_interpolated=row.n_interpolated,
+                        status=row.status,
+                        message=row.message or "; ".join(result.warnings),
+                    )
+
+
+def _column(blocks: list[np.ndarray], name: str, tail: tuple[int, ...], usable: bool) -> np.ndarray:
+    """One field of all records, (T, ...); T = 0 where the row has no usable face."""
+    if not usable:
+        return np.zeros((0, *tail), np.uint8 if name == "frames" else np.float64)
+    return np.ascontiguousarray(np.concatenate([block[name] for block in blocks]))
