@@ -94,7 +94,7 @@ def discover(
     for item in listed:
         _take(item, found)
     videos = _name(found.videos)
-    kept = []
+    kept: list[VideoFile] = []
     for video in videos:
         if include and not _matches(video.file, include):
             found.skipped.append(Skipped(str(video.path), "no --include pattern matches it"))
@@ -150,7 +150,8 @@ def _take_file(path: str, relative: str, found: _Found) -> None:
 
 def _search(root: str, found: _Found) -> None:
     """A folder to any depth. Links to folders come last: a video is known by its real place if it has one."""
-    plain, links = [root], []
+    plain: list[str] = [root]
+    links: list[str] = []
     while plain or links:
         folder = plain.pop() if plain else links.pop(0)
         try:
@@ -165,7 +166,7 @@ def _search(root: str, found: _Found) -> None:
             found.skipped.append(Skipped(folder, "a link to a folder that was searched already"))
             continue
         found.seen_folders.add(key)
-        below = []
+        below: list[str] = []
         for entry in children:
             extension = os.path.splitext(entry.name)[1].lower()
             if entry.name.startswith("._"):

@@ -1,0 +1,203 @@
+"""`python -m nemo_pipeline.child`: the process that runs native code, for one video at a time.
+
+Decoder and networks are C++ and may crash, hang or keep memory. They run here, and only here, so that the
+worst that a video can do is end this process. The driver is nemo_pipeline.worker. One JSON object per line
+each way:
+
+    in   {"do": "prep", "path", "file", "folder", "stem", "config", "mean_shape"}       {"do": "probe",
+    "path"} out  {"event": "ready"}, {"event": "frames", "n"}, and one last: "done", "error" (a fault in our
+         code, on this video) or "abort" (nothing can work: disk full, broken installation)
+
+The process ends when its input does, or when its parent dies.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# Before anything native is imported: one process, one core. argv: [parent pid, core or "-"].
+if __name__ == "__main__" and len(sys.argv) == 3 and sys.argv[2] != "-" and hasattr(os, "sched_setaffinity"):
+    try:
+        os.sched_setaffinity(0, {int(sys.argv[2])})
+    except OSError:  # the core was taken from us meanwhile
+        pass
+
+import ctypes
+import errno
+import hashlib
+import json
+import queue
+import resource
+import signal
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any, TextIO
+
+from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.datatypes import VideoResult
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.spool import Piece, write_piece
+
+#: Installs the system libraries that the wheels of OpenCV and MediaPipe link to.
+APT_LINE = "sudo apt-get install -y libgl1 libegl1 libgles2 libglib2.0-0"
+#: Seconds between two progress messages.
+_EVERY = 0.5
+_PR_SET_PDEATHSIG = 1
+
+
+class _Parent:
+    """The pipe to the driver. Standard output itself is led to standard error: libraries print there."""
+
+    def __init__(self) -> None:
+        self._out: TextIO = os.fdopen(os.dup(1), "w", encoding="ascii")
+        os.dup2(2, 1)
+        self._lock = threading.Lock()
+        self._last = 0.0
+
+    def send(self, event: str, **values: Any) -> None:
+        with self._lock:
+            self._out.write(json.dumps({"event": event, **values}) + "\n")
+            self._out.flush()
+
+    def frames(self, n: int) -> None:
+        """Say how many frames were decoded, at most every half second."""
+        now = time.monotonic()
+        if now - self._last >= _EVERY:
+            self._last = now
+            self.send("frames", n=n)
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends (Linux)."""
+    try:
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    except (OSError, AttributeError):
+        return
+    if os.getppid() != parent:  # it ended before we asked
+        os._exit(1)
+
+
+def file_hash(path: Path) -> tuple[int, str]:
+    """Size in bytes and sha256 of a file, read in blocks. Raises OSError."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb", buffering=0) as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+            size += len(block)
+    return size, digest.hexdigest()
+
+
+def prepare(job: dict[str, Any], parent: _Parent) -> dict[str, Any]:
+    """Do one video and make its piece durable. Answers what the driver tells people about it."""
+    path, folder = Path(job["path"]), Path(job["folder"])
+    config = PrepConfig.from_dict(job["config"])
+    size, digest = 0, ""
+    try:
+        before = path.stat()
+        size, digest = file_hash(path)
+    except OSError as error:
+        result = VideoResult.failed("unreadable", unreadable_message(error))
+    else:
+        import numpy as np
+
+        from nemo_pipeline.video import process_video
+
+        mean_shape = None if job.get("mean_shape") is None else np.asarray(job["mean_shape"], np.float64)
+        result = process_video(
+            path, config, folder / job["stem"], mean_shape=mean_shape, progress=parent.frames
+        )
+        try:
+            after = path.stat()
+        except OSError as error:
+            result = VideoResult.failed("unreadable", unreadable_message(error))
+        else:
+            if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+                text = "The file changed while it was read: run the command again when it is complete."
+                result = VideoResult.failed("unreadable", text)
+    write_piece(folder, Piece(job["file"], size, digest, config.fingerprint(), result))
+    return {"rows": len(result.rows), "n_decoded": result.n_decoded}
+
+
+def unreadable_message(error: OSError) -> str:
+    """One sentence: why a file cannot be read, and what helps."""
+    if isinstance(error, FileNotFoundError):
+        return "The file is not there (any more): restore it, or leave it out."
+    if isinstance(error, PermissionError):
+        return "The file may not be read: permission denied. Change its mode or its owner."
+    return f"The file cannot be read ({error.strerror or error}): check the disk or the network folder."
+
+
+def probe(job: dict[str, Any]) -> dict[str, Any]:
+    """What a clip's stream says of itself."""
+    from nemo_pipeline.video import probe_video
+
+    return probe_video(Path(job["path"]))
+
+
+def serve(parent: _Parent) -> None:
+    """Answer jobs from standard input until it ends."""
+    jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            jobs.put(line)
+        os._exit(0)  # the driver has gone, or wants no more; a job in progress is worth nothing now
+
+    threading.Thread(target=listen, daemon=True).start()
+    try:
+        import nemo_pipeline.video  # noqa: F401
+    except (ImportError, OSError) as error:
+        parent.send("abort", message=import_message(error))
+        return
+    except NemoError as error:
+        parent.send("abort", message=str(error))
+        return
+    parent.send("ready", pid=os.getpid())
+    while True:
+        job = json.loads(jobs.get())
+        try:
+            answer = prepare(job, parent) if job["do"] == "prep" else probe(job)
+        except NemoError as error:
+            parent.send("abort", message=str(error))
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                where = job.get("folder", "")
+                text = f"The disk of {where} is full: free some space and run the same command again."
+                parent.send("abort", message=text, disk_full=True)
+                continue
+            if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES) and "folder" in job:
+                parent.send("abort", message=f"{job['folder']} cannot be written: {error.strerror}.")
+                continue
+            traceback.print_exc()
+            sys.stderr.flush()
+            parent.send("error", message=f"{type(error).__name__}: {error}")
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            parent.send("done", peak_kb=peak, **answer)
+
+
+def import_message(error: Exception) -> str:
+    """One sentence for an installation that cannot run, with the remedy where it is known."""
+    text = str(error)
+    if any(library in text for library in ("libGL", "libEGL", "libgthread", "libglib")):
+        return f"A system library is missing ({text}). On Debian or Ubuntu: {APT_LINE}"
+    return (
+        f"The decoder or the landmarker cannot be loaded ({type(error).__name__}: {text}): run `nemo doctor`."
+    )
+
+
+def main() -> None:
+    """Entry point of the child process."""
+    die_with_parent(int(sys.argv[1]))
+    # The terminal's Ctrl-C is for the driver, which decides what ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold faces
+    serve(_Parent())
+
+
+if __name__ == "__main__":
+    main()

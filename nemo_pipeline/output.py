@@ -1,0 +1,156 @@
+"""What lies around out.h5 while it is made: shards, work folders, locks, the mark of a forced run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.files import leftovers, replacing
+from nemo_pipeline.store.shard import shards_folder
+
+#: Bytes that must be free before a run starts; a run that fills the disk later stops with a sentence.
+_NEEDED = 64 << 20
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Part:
+    """Part `number` (from 1) of `of`: a contiguous share of the sorted videos."""
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """From "3/8". Raises ValueError."""
+        match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+        if not match or not 1 <= int(match[1]) <= int(match[2]):
+            raise ValueError(f"{text!r} is no part; give K/N with K from 1 to N, such as 3/8.")
+        return cls(int(match[1]), int(match[2]))
+
+    def share(self, count: int) -> range:
+        """Indices of this part among `count` videos: the parts cover all, none twice."""
+        return range(count * (self.number - 1) // self.of, count * self.number // self.of)
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+
+class OutputFolder:
+    """Paths that belong to one output, and the rules for touching them.
+
+    A whole run holds `.lock` and every part's lock; a part holds its own and needs `.lock` to be free.
+    """
+
+    def __init__(self, index: Path, part: Part | None = None) -> None:
+        self.index = Path(os.path.realpath(index))
+        self.part = part
+        self.shards = shards_folder(self.index)
+        tag = f"-{part.number}-of-{part.of}" if part else ""
+        self.work = self.shards / f".work{tag}"
+        self._lock = self.shards / f".lock{tag}"
+        self._force = self.shards / f".forced{tag}.json"
+
+    def create(self) -> None:
+        """Make the folders, for the owner alone. Raises NemoError with the reason when that cannot be."""
+        parent = self.index.parent
+        if self.index.is_dir():
+            raise NemoError(f"{self.index} is a folder; the output must be a file name such as out.h5.")
+        if not parent.is_dir():
+            raise NemoError(
+                f"{parent} does not exist: create the folder first, or correct the output's name."
+            )
+        if not os.access(parent, os.W_OK):
+            raise NemoError(f"{parent} is read-only: the output cannot be written there.")
+        try:
+            self.shards.mkdir(mode=0o700, exist_ok=True)
+            self.work.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise NemoError(f"{self.shards} cannot be used for the results: {error.strerror}.") from None
+        free = shutil.disk_usage(self.shards).free
+        if free < _NEEDED:
+            raise NemoError(f"The disk of {self.shards} has only {free >> 20} MiB free: make room first.")
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the output against every other run. Raises NemoError when another one is at work."""
+        with contextlib.ExitStack() as stack:
+            if self.part is None:
+                stack.enter_context(self._hold(self._lock))
+                for path in sorted(self.shards.glob(".lock-*")):
+                    stack.enter_context(self._hold(path))
+                    stack.callback(path.unlink, missing_ok=True)
+            else:
+                stack.enter_context(self._hold(self._lock))
+                with self._hold(self.shards / ".lock", patience=2.0):
+                    pass
+            yield
+
+    @contextlib.contextmanager
+    def _hold(self, path: Path, patience: float = 0.0) -> Iterator[None]:
+        lock = filelock.FileLock(path, timeout=patience, mode=0o600)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise NemoError(
+                f"another `nemo prep` is writing {self.index}: wait for it or choose another output."
+            ) from None
+        except (NotImplementedError, OSError) as error:
+            if isinstance(error, PermissionError):
+                raise NemoError(f"{self.shards} is read-only: the output cannot be written there.") from None
+            # A file system without locks: go on, as the reader does.
+            yield
+            return
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def clear_temporaries(self) -> None:
+        """Remove what killed writers of the index left. Hold the lock."""
+        if self.part is None:
+            for path in leftovers(self.index):
+                path.unlink(missing_ok=True)
+
+    def other_work(self) -> list[Path]:
+        """Work folders of parts (or of the whole run) that still hold something."""
+        return [
+            path
+            for path in sorted(self.shards.glob(".work*"))
+            if path != self.work and path.is_dir() and any(path.glob("*.json"))
+        ]
+
+    def close(self) -> None:
+        """Remove the work folder and the locks when nothing is left to keep."""
+        with contextlib.suppress(OSError):
+            self.work.rmdir()
+
+    # ---- --force
+    # -----------------------------------------------------------------------------------------------
+
+    def obsolete(self, fingerprint: str) -> set[str] | None:
+        """Shards that an unfinished forced run with these settings leaves behind; None when there is none."""
+        try:
+            mark = json.loads(self._force.read_text())
+        except (OSError, ValueError):
+            return None
+        return set(mark["shards"]) if mark.get("fingerprint") == fingerprint else None
+
+    def begin_forced(self, fingerprint: str, shards: set[str]) -> None:
+        """Remember that `shards` are to be replaced, so that a killed forced run goes on instead of anew."""
+        with replacing(self._force) as path:
+            path.write_text(json.dumps({"fingerprint": fingerprint, "shards": sorted(shards)}))
+
+    def end_forced(self, shards: set[str]) -> None:
+        """The new index is in place: remove what it replaced."""
+        for name in shards:
+            (self.shards / name).unlink(missing_ok=True)
+        self._force.unlink(missing_ok=True)

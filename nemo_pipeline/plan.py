@@ -1,0 +1,161 @@
+"""What a run has to do: which videos are finished in the shards or in the work folder, and which are not.
+
+A finished video is known by its content (sha256) and the settings; names decide nothing but the order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from nemo_pipeline.child import file_hash
+from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.datatypes import RETRIED, VideoFile
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.shard import Shard, ShardRow
+from nemo_pipeline.store.spool import Piece
+
+#: Videos per shard, planned from the sorted list before any work is done.
+VIDEOS_PER_SHARD = 32
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finished:
+    """A video in a shard: its rows, more than one with several segments or persons."""
+
+    shard: Shard
+    rows: tuple[ShardRow, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """Every video of the run is in exactly one of the three, keyed by `VideoFile.file`."""
+
+    finished: dict[str, Finished]
+    pieces: dict[str, Piece]
+    todo: tuple[VideoFile, ...]
+
+    @property
+    def n_done(self) -> int:
+        """Videos that need no work."""
+        return len(self.finished) + len(self.pieces)
+
+
+def finished_videos(shards: Iterable[Shard]) -> dict[tuple[str, str], Finished]:
+    """Videos in `shards` (old to new) by (sha256, file); the newest row for a video wins."""
+    found: dict[tuple[str, str], Finished] = {}
+    for shard in shards:
+        groups: dict[tuple[str, str], list[ShardRow]] = defaultdict(list)
+        for row in shard.rows:
+            groups[row.sha256, row.file].append(row)
+        for key, rows in groups.items():
+            found[key] = Finished(shard, tuple(rows))
+    return found
+
+
+def make_plan(
+    videos: Sequence[VideoFile],
+    shards: Sequence[Shard],
+    pieces: dict[str, Piece],
+    *,
+    threads: int = 1,
+    on_hashed: Callable[[int, int], None] | None = None,
+) -> Plan:
+    """Sort `videos` into finished, waiting for a shard, and to do. Hashes only files that may be finished.
+
+    Args:
+        shards, pieces: of these settings only.
+        on_hashed: called with (files hashed, files to hash).
+    """
+    known = finished_videos(shards)
+    by_content: dict[str, Finished] = {}
+    sizes: set[int] = set()
+    for (digest, _), item in known.items():
+        sizes.add(item.rows[0].bytes)
+        if digest and all(row.status == "ok" for row in item.rows):
+            by_content[digest] = item
+    sizes |= {piece.bytes for piece in pieces.values()}
+    hashes = _hashes([v for v in videos if _size(v) in sizes], threads, on_hashed)
+    finished: dict[str, Finished] = {}
+    waiting: dict[str, Piece] = {}
+    todo: list[VideoFile] = []
+    for video in videos:
+        digest = hashes.get(video.file, "")
+        piece = pieces.get(video.file)
+        # A file that changed its name keeps its arrays; a failed one is tried under the new name.
+        done = known.get((digest, video.file)) or by_content.get(digest)
+        if not digest:
+            todo.append(video)
+        elif piece is not None and piece.sha256 == digest and not piece.statuses & RETRIED:
+            waiting[video.file] = piece
+        elif done is not None and not {row.status for row in done.rows} & RETRIED:
+            finished[video.file] = done
+        else:
+            todo.append(video)
+    return Plan(finished, waiting, tuple(todo))
+
+
+def groups_of(videos: Sequence[VideoFile], plan: Plan) -> list[tuple[VideoFile, ...]]:
+    """The shards to be: the unfinished videos in natural order, so many at a time."""
+    rest = [video for video in videos if video.file not in plan.finished]
+    return [tuple(rest[i : i + VIDEOS_PER_SHARD]) for i in range(0, len(rest), VIDEOS_PER_SHARD)]
+
+
+def check_settings(
+    shards: Iterable[Shard], pieces: Iterable[Piece], config: PrepConfig, model_sha256: str, output: object
+) -> None:
+    """Refuse to mix. Raises NemoError that names the settings in which `output` differs from this run."""
+    remedy = "Use the same settings, write to another output, or add --force to redo everything."
+    for shard in shards:
+        if shard.fingerprint != config.fingerprint():
+            raise NemoError(f"{output} was made with other settings ({_difference(shard, config)}). {remedy}")
+        if shard.model_sha256 != model_sha256:
+            raise NemoError(f"{output} was made with another landmark bundle. {remedy}")
+    for piece in pieces:
+        if piece.fingerprint != config.fingerprint():
+            raise NemoError(f"{output} was begun with other settings. {remedy}")
+
+
+def _difference(shard: Shard, config: PrepConfig) -> str:
+    """ "size 96 there, 114 here"."""
+    try:
+        old: dict[str, Any] = json.loads(shard.config_json)
+    except ValueError:
+        return "unreadable"
+    new = config.to_dict()
+    parts = [
+        f"{name} {old.get(name)} there, {new.get(name)} here" for name in new if old.get(name) != new[name]
+    ]
+    return "; ".join(parts) or "an older version of the method"
+
+
+def _size(video: VideoFile) -> int:
+    try:
+        return video.path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _hashes(
+    videos: Sequence[VideoFile], threads: int, on_hashed: Callable[[int, int], None] | None
+) -> dict[str, str]:
+    """sha256 by `file`; files that cannot be read are left out (the run will say why)."""
+    hashes: dict[str, str] = {}
+
+    def one(video: VideoFile) -> tuple[str, str]:
+        try:
+            return video.file, file_hash(video.path)[1]
+        except OSError:
+            return video.file, ""
+
+    with ThreadPoolExecutor(max(1, threads)) as threads_pool:
+        for n, (file, digest) in enumerate(threads_pool.map(one, videos), 1):
+            if digest:
+                hashes[file] = digest
+            if on_hashed is not None:
+                on_hashed(n, len(videos))
+    return hashes

@@ -1,0 +1,243 @@
+"""One video done by a child process, with a second try, a time limit and a status for every way to fail.
+
+A `Pool` gives each of the threads that work at the same time a child of its own. Nothing here knows Dask.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.datatypes import VideoResult
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.machine import allowed_cores
+from nemo_pipeline.process import Child, ChildDied, ChildTimeout, JobFailed
+from nemo_pipeline.store.spool import Piece, piece_key, read_piece, write_piece
+
+#: A child is replaced after this many videos: native memory is known not to come back.
+RECYCLE_AFTER = 50
+#: ... or when its peak memory passed this many kilobytes.
+RECYCLE_ABOVE_KB = 2_000_000
+
+
+class Stopped(Exception):
+    """The run is being stopped; what this thread was doing is void."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class VideoTask:
+    """Everything that the preparation of one video needs, wherever it runs. Plain types: it travels.
+
+    Attributes:
+        path, file: where the video is, and its name in the run.
+        folder: the work folder, on the shared file system if there are several machines.
+        config: `PrepConfig.to_dict()`.
+        timeout: seconds, or None.
+        mean_shape: 68 pairs, or None for the shipped one.
+    """
+
+    path: str
+    file: str
+    folder: str
+    config: dict[str, Any]
+    timeout: float | None
+    mean_shape: list[list[float]] | None = None
+
+
+class Pool:
+    """Children for the threads of this process: at most one per thread at work, kept between videos."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[tuple[int, Child]] = []
+        self._busy: dict[int, Child | None] = {}
+        self._stopping = False
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the children that are alive."""
+        with self._lock:
+            children = [child for _, child in self._idle] + [c for c in self._busy.values() if c]
+        return [child.pid for child in children]
+
+    def acquire(self, first_core: int = 0) -> tuple[int, Child]:
+        """An idle child, or a new one on a core that no other child of this pool uses. Raises Stopped."""
+        with self._lock:
+            if self._stopping:
+                raise Stopped
+            if self._idle:
+                slot, child = self._idle.pop()
+                self._busy[slot] = child
+                return slot, child
+            slot = next(n for n in range(len(self._busy) + 1) if n not in self._busy)
+            self._busy[slot] = None
+        try:
+            child = Child(_core(first_core + slot))
+        except BaseException:
+            with self._lock:
+                del self._busy[slot]
+            raise
+        with self._lock:
+            self._busy[slot] = child
+            if self._stopping:
+                child.kill()
+        return slot, child
+
+    def release(self, slot: int, child: Child, keep: bool) -> None:
+        """Give a child back; without `keep` it ends."""
+        keep = keep and child.jobs_done < RECYCLE_AFTER and child.peak_kb < RECYCLE_ABOVE_KB
+        with self._lock:
+            del self._busy[slot]
+            keep = keep and not self._stopping
+            if keep:
+                self._idle.append((slot, child))
+        if not keep:
+            child.close()
+
+    def stop(self) -> None:
+        """Kill every child, at once; whoever waits for one gets Stopped. From any thread."""
+        with self._lock:
+            self._stopping = True
+            children = [child for child in self._busy.values() if child]
+            idle, self._idle = self._idle, []
+        for child in children:
+            child.kill()
+        for _, child in idle:
+            child.close()
+
+    def start(self) -> None:
+        """Allow children again, after `stop`."""
+        self._stopping = False
+
+
+#: The children of this process.
+POOL = Pool()
+
+
+def prepare_video(
+    task: VideoTask,
+    *,
+    pool: Pool = POOL,
+    first_core: int = 0,
+    on_frames: Callable[[int], None] | None = None,
+) -> Piece:
+    """Have one video done by a child; answers its piece, which is on disk by then.
+
+    A child that dies is replaced once; then, or on time-out, the video's status says so. A piece of the
+    same run that exists already (this task was started a second time elsewhere) is taken as it is.
+
+    Raises:
+        Stopped: the run is being stopped.
+        NemoError: nothing can work (installation, disk full).
+    """
+    config = PrepConfig.from_dict(task.config)
+    folder = Path(task.folder)
+    where = folder / f"{piece_key(task.file)}.json"
+    existing = read_piece(where, config)
+    if existing is not None and existing.fingerprint == config.fingerprint():
+        return existing
+    deaths: list[ChildDied] = []
+    while True:
+        # A stem of its own for every attempt: another machine may be at the same video, believing us dead.
+        stem = f"{piece_key(task.file)}-{secrets.token_hex(4)}"
+        job = {
+            "do": "prep",
+            "path": task.path,
+            "file": task.file,
+            "folder": task.folder,
+            "stem": stem,
+            "config": task.config,
+            "mean_shape": task.mean_shape,
+        }
+        slot, child = pool.acquire(first_core)
+        keep = False
+        try:
+            child.ask(job, task.timeout, on_frames)
+            keep = True
+            break
+        except ChildDied as death:
+            if pool.stopping:
+                raise Stopped from None
+            deaths.append(death)
+            if len(deaths) == 2:
+                return _failed(task, config, "crashed", _crash_message(deaths))
+        except ChildTimeout:
+            text = (
+                f"It took longer than {task.timeout:g} s and was given up: "
+                "if it is only long, raise --video-timeout."
+            )
+            return _failed(task, config, "timeout", text)
+        except JobFailed as fault:
+            keep = True
+            return _failed(task, config, "crashed", f"A fault of nemo, please report it: {fault}.")
+        finally:
+            pool.release(slot, child, keep)
+            _remove_attempt(folder, stem, unless_in=where)
+    piece = read_piece(where, config)
+    if piece is None:
+        raise NemoError(
+            f"{where} is not there although it was just written: is {folder} being cleaned by someone?"
+        )
+    return piece
+
+
+def probe_video(path: Path, timeout: float = 60.0) -> dict[str, Any]:
+    """What a clip's stream says of itself, asked for in a child. Raises NemoError."""
+    pool = Pool()
+    slot, child = pool.acquire()
+    try:
+        return child.ask({"do": "probe", "path": str(path)}, timeout)
+    except ChildDied as death:
+        raise NemoError(f"{path}: the process that opened it {death.how}.") from None
+    except ChildTimeout:
+        raise NemoError(f"{path}: it could not be opened within {timeout:g} s.") from None
+    except JobFailed as fault:
+        raise NemoError(f"{path}: {fault}") from None
+    finally:
+        pool.release(slot, child, keep=False)
+
+
+def _core(number: int) -> int | None:
+    """The core for child `number`: none when there is a child for every core already."""
+    cores = allowed_cores()
+    return cores[number] if number < len(cores) else None
+
+
+def _failed(task: VideoTask, config: PrepConfig, status: str, message: str) -> Piece:
+    """Make a failure durable, as a piece without frames."""
+    from nemo_pipeline.child import file_hash
+
+    try:
+        size, digest = file_hash(Path(task.path))
+    except OSError:
+        size, digest = 0, ""
+    piece = Piece(task.file, size, digest, config.fingerprint(), VideoResult.failed(status, message))
+    write_piece(Path(task.folder), piece)
+    return piece
+
+
+def _crash_message(deaths: list[ChildDied]) -> str:
+    words = f" Its last words: {deaths[-1].last_words}" if deaths[-1].last_words else ""
+    return (
+        f"The process that worked on it {deaths[-1].how}, twice. Convert the file (ffmpeg -i FILE "
+        f"-c:v libx264 NEW.mp4), or use fewer --workers if memory is short.{words}"
+    )
+
+
+def _remove_attempt(folder: Path, stem: str, unless_in: Path) -> None:
+    """Remove the record files of an attempt that did not become a piece."""
+    piece = read_piece(unless_in)
+    wanted = piece.spools if piece is not None else set()
+    for path in folder.glob(f"{stem}*"):
+        if path.name not in wanted:
+            path.unlink(missing_ok=True)
