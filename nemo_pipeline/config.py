@@ -79,7 +79,9 @@ class PrepConfig:
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ValueError(f"unknown preparation setting {', '.join(unknown)}; known: {', '.join(sorted(known))}.")
+            raise ValueError(
+                f"unknown preparation setting {', '.join(unknown)}; known: {', '.join(sorted(known))}."
+            )
         return cls(**values)
 
     def fingerprint(self) -> str:

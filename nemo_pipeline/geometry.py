@@ -17,7 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 
 @functools.cache
 def _shipped() -> dict[str, NDArray[np.generic]]:
-    with resources.as_file(resources.files("nemo_pipeline.data") / "face_geometry.npz") as path, np.load(path) as f:
+    with (
+        resources.as_file(resources.files("nemo_pipeline.data") / "face_geometry.npz") as path,
+        np.load(path) as f,
+    ):
         return {name: f[name] for name in f.files}
 
 

@@ -21,7 +21,17 @@ from nemo_pipeline.stages.frame import Frame, Plane
 av.logging.set_level(av.logging.PANIC)
 
 # Formats whose planes are used as they are: (bits, planes).
-_PLANAR = ("yuv420p", "yuv422p", "yuv444p", "yuv411p", "yuv440p", "yuvj420p", "yuvj422p", "yuvj444p", "yuvj440p")
+_PLANAR = (
+    "yuv420p",
+    "yuv422p",
+    "yuv444p",
+    "yuv411p",
+    "yuv440p",
+    "yuvj420p",
+    "yuvj422p",
+    "yuvj444p",
+    "yuvj440p",
+)
 _GRAY = ("gray", "gray8")
 _HIGH_BITS = {f"{name}{bits}le": bits for name in _PLANAR[:5] for bits in (9, 10, 12, 14, 16)}
 _HIGH_BITS |= {f"gray{bits}le": bits for bits in (9, 10, 12, 14, 16)}
@@ -186,7 +196,8 @@ def _open(path: Path) -> Any:
         raise DecodeError("unreadable", "This is a folder, not a video file.") from None
     except OSError as error:
         raise DecodeError(
-            "unreadable", f"The file cannot be read ({error.strerror}); check that it exists and its permissions."
+            "unreadable",
+            f"The file cannot be read ({error.strerror}); check that it exists and its permissions.",
         ) from None
     try:
         return av.open(str(path), metadata_errors="replace")
@@ -242,9 +253,12 @@ def _display_transform(picture: Any, tag_rotation: int) -> tuple[bool, bool, boo
             if abs(int(b)) > abs(int(a)):
                 return True, bool(c < 0), bool(b < 0)
             return False, bool(a < 0), bool(d < 0)
-    return {0: (False, False, False), 90: (True, True, False), 180: (False, True, True), 270: (True, False, True)}[
-        tag_rotation
-    ]
+    return {
+        0: (False, False, False),
+        90: (True, True, False),
+        180: (False, True, True),
+        270: (True, False, True),
+    }[tag_rotation]
 
 
 def _degrees(transpose: bool, flip_x: bool, flip_y: bool) -> int:

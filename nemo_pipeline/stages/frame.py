@@ -87,7 +87,9 @@ class Frame:
     def rgb(self) -> Plane:
         """(H, W, 3) uint8: the whole picture."""
         y = self.planes[0]
-        chroma = [cv2.resize(p, (self.width, self.height), interpolation=cv2.INTER_LINEAR) for p in self.planes[1:]]
+        chroma = [
+            cv2.resize(p, (self.width, self.height), interpolation=cv2.INTER_LINEAR) for p in self.planes[1:]
+        ]
         return self._to_rgb(y, chroma)
 
     def view(self, region: Region, side: int) -> Plane:
@@ -107,9 +109,7 @@ class Frame:
             ratio = np.array([plane.shape[1] / frame.width, plane.shape[0] / frame.height])[:, None]
             to_plane = to_source * ratio
             to_plane[:, 2:] += (ratio - 1) / 2
-            chroma.append(
-                cv2.warpAffine(plane, to_plane, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-            )
+            chroma.append(cv2.warpAffine(plane, to_plane, size, flags=flags, borderMode=cv2.BORDER_REPLICATE))
         return self._to_rgb(y, chroma)
 
     def _to_rgb(self, y: Plane, chroma: list[Plane]) -> Plane:
@@ -136,7 +136,9 @@ class Frame:
         """A frame from an (H, W, 3) uint8 RGB picture (or (H, W) gray)."""
         image = np.ascontiguousarray(rgb)
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
-            raise ValueError(f"a picture must be (H, W, 3) or (H, W) uint8; this is {image.shape} {image.dtype}.")
+            raise ValueError(
+                f"a picture must be (H, W, 3) or (H, W) uint8; this is {image.shape} {image.dtype}."
+            )
         if image.ndim == 2:
             return cls(index, time, (image,), full_range=True)
         forward = np.linalg.inv(_yuv_to_rgb(True, "601")[:, :3])

@@ -59,6 +59,10 @@ class Engine(Protocol):
         """Faces in a view, best first."""
         ...
 
+    def confirm(self, view: NDArray[np.uint8]) -> list[Detection]:
+        """As `detect`, but only faces that are beyond doubt need be returned."""
+        ...
+
     def mesh(self, view: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float] | None:
         """(478, 3) points in view pixels, centres at integers, and the presence; None where there is no face."""
         ...
@@ -126,6 +130,10 @@ class LitertEngine:
         points[:, 2:] += self._anchors[keep][:, None] * side
         return _merge(points, scores[keep])
 
+    def confirm(self, view: NDArray[np.uint8]) -> list[Detection]:
+        """The same as `detect`: the scores say how certain a face is."""
+        return self.detect(view)
+
     def mesh(self, view: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float] | None:
         """(478, 3) points in pixels of a (256, 256, 3) view, and the presence."""
         points, presence, _ = self._landmarks(view.astype(np.float32) / 255.0)
@@ -172,7 +180,9 @@ def _merge(points: NDArray[np.floating], scores: NDArray[np.floating]) -> list[D
     area = points[:, 1].prod(axis=1)
     while rest.size:
         best = rest[0]
-        overlap = np.clip(np.minimum(high[best], high[rest]) - np.maximum(low[best], low[rest]), 0, None).prod(axis=1)
+        overlap = np.clip(
+            np.minimum(high[best], high[rest]) - np.maximum(low[best], low[rest]), 0, None
+        ).prod(axis=1)
         same = overlap / (area[best] + area[rest] - overlap) > 0.3
         same[0] = True
         group = rest[same]

@@ -17,6 +17,9 @@ GL_ADVICE = (
     "apt-get install -y libegl1 libgles2 libgl1 (or use --engine litert, which needs neither)."
 )
 
+#: Detector score of a face beyond doubt (the same as the search asks of the other engine).
+CERTAIN = 0.78
+
 
 class MediapipeEngine:
     """MediaPipe's Face Landmarker in IMAGE mode: no filter over time, so no lag; it gives no presence score (NaN)."""
@@ -35,15 +38,17 @@ class MediapipeEngine:
         self._mp = mp
         data, _ = bundle.read_bundle()
         try:
-            self._one, self._many = (
+            # MediaPipe withholds its detector's score, so certainty is asked for by the threshold.
+            self._one, self._many, self._certain = (
                 vision.FaceLandmarker.create_from_options(
                     vision.FaceLandmarkerOptions(
                         base_options=BaseOptions(model_asset_buffer=data),
                         running_mode=vision.RunningMode.IMAGE,
                         num_faces=n,
+                        min_face_detection_confidence=score,
                     )
                 )
-                for n in (1, 10)
+                for n, score in ((1, 0.5), (10, 0.5), (10, CERTAIN))
             )
         except OSError as error:
             raise NemoError(f"{GL_ADVICE} ({error})") from None
@@ -52,11 +57,21 @@ class MediapipeEngine:
         image = self._mp.Image(image_format=self._mp.ImageFormat.SRGB, data=np.ascontiguousarray(view))
         side = view.shape[0]
         faces = landmarker.detect(image).face_landmarks  # type: ignore[attr-defined]
-        return [np.array([(p.x, p.y, p.z) for p in face], dtype=np.float32) * side - (0.5, 0.5, 0.0) for face in faces]
+        return [
+            np.array([(p.x, p.y, p.z) for p in face], dtype=np.float32) * side - (0.5, 0.5, 0.0)
+            for face in faces
+        ]
 
     def detect(self, view: NDArray[np.uint8]) -> list[Detection]:
-        """Faces in a view, largest first."""
-        regions = [region_of(points) for points in self._detect(self._many, view)]
+        """Faces in a view, largest first; every score is 1."""
+        return self._faces(self._many, view)
+
+    def confirm(self, view: NDArray[np.uint8]) -> list[Detection]:
+        """Faces in a view that the detector gives at least `CERTAIN`; every score is 1."""
+        return self._faces(self._certain, view)
+
+    def _faces(self, landmarker: object, view: NDArray[np.uint8]) -> list[Detection]:
+        regions = [region_of(points) for points in self._detect(landmarker, view)]
         return [
             Detection(r.cx, r.cy, r.size / 1.5, r.angle, 1.0) for r in sorted(regions, key=lambda r: -r.size)
         ]

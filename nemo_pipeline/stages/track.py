@@ -24,7 +24,7 @@ from nemo_pipeline.stages.landmarks import (
     region_of,
 )
 from nemo_pipeline.stages.pose import head_pose
-from nemo_pipeline.stages.search import full_search, near_search, quick_search
+from nemo_pipeline.stages.search import confirmed, full_search, near_search, quick_search
 
 #: Searching every scale is repeated this often while nobody is found, seconds.
 FULL_SEARCH_SECONDS = 0.25
@@ -34,8 +34,12 @@ CENSUS_SECONDS = 0.5
 MEMORY_SECONDS = 1.0
 #: Appearance correlation below which two consecutive looks show different scenes or people (measured: see docs).
 SAME_SCENE = 0.35
-#: At most this many people are followed at once.
-MOST_PEOPLE = 16
+#: At most this many people are followed at once: for `all`, and where one subject is wanted.
+MOST_PEOPLE, MOST_RIVALS = 16, 4
+#: Where one subject is wanted, faces smaller than this part of the largest are no rivals.
+RIVAL_SIZE = 0.6
+#: How often a new face is checked again in its first frames (then at every census).
+FIRST_CHECKS = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,37 +77,47 @@ class _Follower:
 class Tracker:
     """Follows the faces of one video: feed it the frames in order, one `Tracker` per video.
 
+    Everybody whose face is not much smaller than the largest is followed, since who the subject is can only be said at
+    the end: the nearest person may look away in the first frame. (`all` follows small faces too.)
+
     Args:
         engine: the landmark engine (shared between videos; it keeps no state).
-        subject: "largest" or "central" follows one person, "all" everybody.
+        subject: "largest", "central" or "all".
     """
 
     def __init__(self, engine: Engine, subject: str = "largest") -> None:
         self._engine = engine
         self._subject = subject
-        self._most = MOST_PEOPLE if subject == "all" else 1
+        self._most = MOST_PEOPLE if subject == "all" else MOST_RIVALS
         self._followers: list[_Follower] = []
-        self._people = 0
+        self._trust: dict[int, list[bool]] = {}
         self._last_full = -math.inf
         self._last_census = -math.inf
         self._turn = 0
         self.n_faces = 0
 
+    def trusted(self, person: int) -> bool:
+        """Whether the detector agreed that this person is one, in most of the looks it had."""
+        checks = self._trust.get(person, [])
+        return 2 * sum(checks) > len(checks)
+
     def step(self, frame: Frame) -> list[Observation]:
         """The people seen in the next frame; `n_faces` is then the number of faces last counted."""
+        census = frame.time - self._last_census >= CENSUS_SECONDS
         seen = []
         for follower in self._followers:
             mesh = None if follower.lost else self._follow(follower, frame)
             if mesh is not None:
-                seen.append(self._observe(follower, mesh))
+                seen.append(observe(mesh, follower.person))
+                checks = self._trust[follower.person]
+                if census or len(checks) < FIRST_CHECKS:
+                    checks.append(confirmed(self._engine, frame, mesh))
             follower.lost = mesh is None
-        self._followers = [
-            f for f in self._followers if not f.lost or frame.time - f.seen <= MEMORY_SECONDS
-        ]
-        for mesh in self._search(frame, len(seen)):
-            follower_ = self._recognise(mesh, frame)
-            if follower_ is not None and len(seen) < self._most:
-                seen.append(self._observe(follower_, mesh))
+        self._followers = [f for f in self._followers if not f.lost or frame.time - f.seen <= MEMORY_SECONDS]
+        for mesh in self._search(frame, seen, census):
+            person = self._recognise(mesh, frame)
+            if person is not None:
+                seen.append(observe(mesh, person))
         self.n_faces = max(self.n_faces, len(seen))
         return seen
 
@@ -119,29 +133,35 @@ class Tracker:
         for other in self._followers:  # two followers on one face: the earlier keeps it
             if other is follower:
                 break
-            if not other.lost and math.hypot(other.region.cx - region.cx, other.region.cy - region.cy) < 0.2 * region.size:
+            if not other.lost and _distance(other.region, region) < 0.2 * region.size:
                 return None
         follower.region, follower.look, follower.seen = region, look, frame.time
         return mesh
 
-    def _search(self, frame: Frame, n_seen: int) -> list[FaceMesh]:
-        """Faces to consider in this frame beyond those followed: all when nobody is, else now and then."""
+    def _search(self, frame: Frame, seen: list[Observation], census: bool) -> list[FaceMesh]:
+        """Faces to consider in this frame beyond those followed."""
         everyone = self._subject == "all"
-        if n_seen and frame.time - self._last_census < CENSUS_SECONDS:
-            if not (everyone and any(f.lost for f in self._followers)):
-                return []
-        if n_seen:
-            self._last_census = frame.time
-            found = full_search(self._engine, frame) if everyone else quick_search(self._engine, frame)
-            self.n_faces = max(n_seen, len(found))
-            return self._unfollowed(found) if everyone else []
-        found = []
+        found: list[FaceMesh] = []
         for follower in self._followers:
-            found += near_search(self._engine, frame, follower.region)
-        if not found or everyone:
+            if follower.lost:
+                found += near_search(self._engine, frame, follower.region)
+        if census and seen:
+            self._last_census = frame.time
+            counted = (
+                full_search(self._engine, frame, everyone=True)
+                if everyone
+                else quick_search(self._engine, frame)
+            )
+            found += counted
+            self.n_faces = len(seen) + len(self._unfollowed(counted))
+        elif not seen and not found:
             found += self._look_everywhere(frame)
-        self.n_faces = len(found)
-        return self._ranked(self._unfollowed(found), frame)
+            self.n_faces = len(found)
+        fresh = self._unfollowed(found)
+        if fresh and not everyone:
+            largest = max([region_of(f.points).size for f in fresh] + [region_of(o.mesh).size for o in seen])
+            fresh = [f for f in fresh if region_of(f.points).size >= RIVAL_SIZE * largest]
+        return sorted(fresh, key=lambda face: -region_of(face.points).size)
 
     def _look_everywhere(self, frame: Frame) -> list[FaceMesh]:
         if frame.time - self._last_full >= FULL_SEARCH_SECONDS:
@@ -157,50 +177,30 @@ class Tracker:
         fresh = []
         for face in faces:
             region = region_of(face.points)
-            if all(math.hypot(region.cx - r.cx, region.cy - r.cy) > 0.3 * max(region.size, r.size) for r in active):
+            if all(_distance(region, r) > 0.3 * max(region.size, r.size) for r in active):
                 active.append(region)
                 fresh.append(face)
         return fresh
 
-    def _ranked(self, faces: list[FaceMesh], frame: Frame) -> list[FaceMesh]:
-        """The face of somebody just lost first, then by the rule of `subject`."""
-        middle = np.array([(frame.width - 1) / 2, (frame.height - 1) / 2])
-
-        def rank(face: FaceMesh) -> tuple[bool, float]:
-            region = region_of(face.points)
-            new = self._remembered(region, _look(frame, region)) is None
-            if self._subject == "central":
-                return new, float(np.hypot(*(middle - (region.cx, region.cy))))
-            return new, -region.size
-
-        return sorted(faces, key=rank)
-
-    def _remembered(self, region: Region, look: NDArray[np.float32]) -> _Follower | None:
-        """A person lost a moment ago who was here and looked like this."""
-        for follower in self._followers:
-            if follower.lost and _continues(follower, region, 0.6) and _similarity(follower.look, look) > SAME_SCENE:
-                return follower
-        return None
-
-    def _recognise(self, mesh: FaceMesh, frame: Frame) -> _Follower | None:
-        """The follower for a newly found face: somebody just lost, or a new person."""
+    def _recognise(self, mesh: FaceMesh, frame: Frame) -> int | None:
+        """The person of a newly found face: somebody lost a moment ago who was here and looked like this, or new."""
         region = region_of(mesh.points)
         look = _look(frame, region)
-        follower = self._remembered(region, look)
-        if follower is None:
+        for follower in self._followers:
+            if (
+                follower.lost
+                and _continues(follower, region, 0.6)
+                and _similarity(follower.look, look) > SAME_SCENE
+            ):
+                break
+        else:
             if sum(not f.lost for f in self._followers) >= self._most:
                 return None
-            if self._most == 1:
-                self._followers.clear()
-            self._people += 1
-            follower = _Follower(self._people, region, look, frame.time)
+            follower = _Follower(len(self._trust) + 1, region, look, frame.time)
             self._followers.append(follower)
+            self._trust[follower.person] = [True]
         follower.region, follower.look, follower.seen, follower.lost = region, look, frame.time, False
-        return follower
-
-    @staticmethod
-    def _observe(follower: _Follower, mesh: FaceMesh) -> Observation:
-        return observe(mesh, follower.person)
+        return follower.person
 
 
 def observe(mesh: FaceMesh, person: int = 1) -> Observation:
@@ -216,13 +216,14 @@ def observe(mesh: FaceMesh, person: int = 1) -> Observation:
     )
 
 
+def _distance(a: Region, b: Region) -> float:
+    return math.hypot(a.cx - b.cx, a.cy - b.cy)
+
+
 def _continues(follower: _Follower, region: Region, reach: float) -> bool:
     """Whether a face can have moved from the follower's last region to this one."""
-    moved = math.hypot(region.cx - follower.region.cx, region.cy - follower.region.cy)
-    return (
-        moved < reach * max(region.size, follower.region.size)
-        and 0.6 < region.size / follower.region.size < 1 / 0.6
-    )
+    near = _distance(region, follower.region) < reach * max(region.size, follower.region.size)
+    return near and 0.6 < region.size / follower.region.size < 1 / 0.6
 
 
 def _look(frame: Frame, region: Region) -> NDArray[np.float32]:

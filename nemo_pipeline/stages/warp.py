@@ -52,7 +52,7 @@ class FaceWarp:
             triangles = shipped_triangles() if mean_shape is None else delaunay(shape)
         self.template = Template(shape, np.asarray(triangles, dtype=np.int32), size, margin)
         self._area = hull_area(self.template.landmarks)
-        # cv2.remap writes every pixel of its destination: work on the bounding rows of the hull only.
+        # Pixels outside the hull look far outside every picture, where the border value is.
         self._positions = np.full((size * size, 2), -1e6, dtype=np.float32)
 
     @property
@@ -92,7 +92,14 @@ class FaceWarp:
         """Source pixels per crop pixel (a length): the square root of the ratio of the hulls' areas."""
         return float(np.sqrt(hull_area(landmarks) / self._area))
 
-    def cut_patch(self, gray: NDArray[np.uint8], landmarks: NDArray[np.floating], slack: float = 0.15) -> Patch:
+    def cut_patch(
+        self,
+        gray: NDArray[np.uint8],
+        landmarks: NDArray[np.floating],
+        *,
+        expand: NDArray[np.uint8] | None = None,
+        slack: float = 0.15,
+    ) -> Patch:
         """The face's surroundings, low-passed: all that `warp_patch` needs of a frame.
 
         The filter is a mean over 2 x 2 for each whole factor of two by which the face is larger than in the crop, and
@@ -101,6 +108,7 @@ class FaceWarp:
         Args:
             gray: (H, W) uint8.
             landmarks: (68, 2) source pixels.
+            expand: (256,) table applied to the gray levels first (limited to full range).
             slack: how far beyond the landmarks' box to cut, as a fraction of its larger side.
         """
         low, high = landmarks.min(axis=0), landmarks.max(axis=0)
@@ -113,13 +121,15 @@ class FaceWarp:
         patch = gray[y0:y1, x0:x1]
         if patch.size == 0:
             return Patch(np.zeros((0, 0), np.uint8), float(x0), float(y0), 1.0)
+        if expand is not None:
+            patch = cv2.LUT(patch, expand)
         scale, step = self.reduction(landmarks), 1.0
         while scale >= 2.0 and min(patch.shape) >= 4:
             h, w = patch.shape[0] // 2, patch.shape[1] // 2
             patch = cv2.resize(patch[: 2 * h, : 2 * w], (w, h), interpolation=cv2.INTER_AREA)
             scale, step = scale / 2, step * 2
         if scale > 1.0:
-            # Half a crop pixel's width beyond what the source has: with bilinear sampling, no moire (measured).
+            # What a pixel of the crop sees, less what a pixel of the source sees already.
             sigma = 0.5 * float(np.sqrt(scale * scale - 1.0))
             if sigma > 0.15:
                 patch = cv2.GaussianBlur(patch, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
@@ -145,7 +155,7 @@ def hull_area(points: NDArray[np.floating]) -> float:
 
 
 def delaunay(shape: ArrayLike) -> NDArray[np.int32]:
-    """(K, 3) Delaunay triangles of a mean shape (68, 2) that was not shipped: computed once, then stored with it."""
+    """(K, 3) Delaunay triangles of a mean shape (68, 2) of one's own: computed once, then stored with it."""
     from scipy.spatial import Delaunay  # only a shape of one's own needs it
 
     return Delaunay(np.asarray(shape, dtype=np.float64)).simplices.astype(np.int32)

@@ -1,0 +1,197 @@
+"""One person's way through a video: observations in, segments of finished records on disk out, in bounded memory.
+
+    observation -> gaps -> (delay line) -> smoothed landmarks -> warped face -> record
+
+The delay line is as long as the smoother's support: a frame's patch of luma waits until no later frame can change its
+landmarks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.stages.frame import Frame
+from nemo_pipeline.stages.gaps import Entry, SegmentBuilder
+from nemo_pipeline.stages.quality import FaceQuality
+from nemo_pipeline.stages.smooth import StreamSmoother
+from nemo_pipeline.stages.track import Observation
+from nemo_pipeline.stages.warp import FaceWarp, Patch
+from nemo_pipeline.store.schema import record_dtype
+
+# Frames are smoothed and written this many at a time: less overhead, a slightly longer delay line.
+_BLOCK = 16
+
+
+@dataclasses.dataclass(slots=True)
+class Segment:
+    """A stretch of one person, half-open in records of the spool and in frames of the source."""
+
+    start: int
+    stop: int
+    first_frame: int
+    last_frame: int
+    n_interpolated: int
+    n_blank: int
+
+    @property
+    def length(self) -> int:
+        """Frames."""
+        return self.stop - self.start
+
+
+@dataclasses.dataclass(slots=True)
+class Tally:
+    """What is counted of one person over the whole video."""
+
+    n_seen: int = 0
+    n_turned: int = 0
+    longest: int = 0
+    size_sum: float = 0.0
+    off_centre_sum: float = 0.0
+    sizes: list[float] = dataclasses.field(default_factory=list)
+
+    def add(self, seen: Observation, frame: Frame, turned: bool) -> None:
+        """One more frame with this person's face."""
+        self.n_seen += 1
+        self.n_turned += turned
+        self.size_sum += seen.face_px
+        middle = np.array([(frame.width - 1) / 2, (frame.height - 1) / 2])
+        self.off_centre_sum += float(np.hypot(*(seen.landmarks.mean(axis=0) - middle)) / frame.width)
+        if len(self.sizes) < 1000:  # a median needs no more, and memory must not grow with the video
+            self.sizes.append(seen.face_px)
+
+    @property
+    def face_px(self) -> float:
+        """Median distance of the outer eye corners, pixels."""
+        return float(np.median(self.sizes)) if self.sizes else 0.0
+
+
+class PersonRecorder:
+    """Turns one person's observations into records in a spool file.
+
+    Args:
+        spool: the record file to write.
+        config: settings of the preparation.
+        warp: the warp to the mean shape, shared between people.
+        quality: measures on warped faces, shared between people.
+    """
+
+    def __init__(self, spool: Path, config: PrepConfig, warp: FaceWarp, quality: FaceQuality) -> None:
+        self.spool = spool
+        self.segments: list[Segment] = []
+        self.tally = Tally()
+        self._config, self._warp, self._quality = config, warp, quality
+        self._builder: SegmentBuilder[Frame] = SegmentBuilder(config.max_gap_seconds)
+        self._dtype = record_dtype(config.size, config.mesh)
+        self._file: BinaryIO | None = None
+        self._n_records = 0
+        self._begin()
+
+    def push(self, frame: Frame, seen: Observation | None, n_faces: int) -> None:
+        """The next frame of the video, with this person's observation or None."""
+        if seen is not None:
+            turned = abs(seen.pose[0]) > self._config.max_yaw_degrees
+            self.tally.add(seen, frame, turned)
+            if turned:
+                seen = None
+        for entry in self._builder.push(frame.index, frame.time, seen, n_faces, frame):
+            self._take(entry)
+
+    def finish(self) -> None:
+        """End of the video: the rest is written and forced to disk."""
+        for entry in self._builder.finish():
+            self._take(entry)
+        if self._file is not None:
+            import os
+
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._file = None
+
+    def discard(self) -> None:
+        """Close and delete the spool."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self.spool.unlink(missing_ok=True)
+
+    def _begin(self) -> None:
+        """A new segment."""
+        self._smoother = StreamSmoother()
+        self._fresh: list[NDArray[np.float64]] = []
+        self._waiting: list[tuple[NDArray[np.void], Patch]] = []
+        self._segment = Segment(self._n_records, self._n_records, -1, -1, 0, 0)
+
+    def _take(self, entry: Entry[Frame] | None) -> None:
+        if entry is None:
+            self._end()
+            return
+        frame = entry.payload
+        patch = self._warp.cut_patch(frame.planes[0], entry.seen.landmarks, expand=frame.expand)
+        self._waiting.append((self._record(entry), patch))
+        self._fresh.append(entry.seen.landmarks)
+        segment = self._segment
+        segment.first_frame = entry.index if segment.first_frame < 0 else segment.first_frame
+        segment.last_frame = entry.index
+        segment.n_interpolated += not entry.observed
+        if len(self._fresh) >= _BLOCK:
+            self._write(self._smoother.push(np.stack(self._fresh)))
+            self._fresh = []
+
+    def _end(self) -> None:
+        """The segment is complete: write what waits, keep it if it is long enough."""
+        if self._fresh:
+            self._write(self._smoother.push(np.stack(self._fresh)))
+        if self._waiting:
+            self._write(self._smoother.finish())
+        segment = self._segment
+        segment.stop = self._n_records
+        self.tally.longest = max(self.tally.longest, segment.length)
+        if segment.length >= self._config.min_frames:
+            self.segments.append(segment)
+        elif self._file is not None:
+            self._n_records = segment.start
+            self._file.seek(segment.start * self._dtype.itemsize)
+            self._file.truncate()
+        self._begin()
+
+    def _record(self, entry: Entry[Frame]) -> NDArray[np.void]:
+        """All of a record but the smoothed landmarks, the face and its sharpness."""
+        seen = entry.seen
+        record = np.zeros((), self._dtype)
+        record["landmarks_raw"] = seen.landmarks
+        if self._config.mesh:
+            record["mesh"] = seen.mesh
+        record["timestamps"] = entry.time
+        record["observed"] = entry.observed
+        record["pose"] = seen.pose
+        record["frame_index"] = entry.index
+        record["face_px"] = seen.face_px
+        record["score"] = seen.score
+        record["n_faces"] = min(entry.n_faces, 255)
+        return record
+
+    def _write(self, smoothed: NDArray[np.float64]) -> None:
+        """Warp and write the oldest waiting frames, whose landmarks are now final."""
+        if len(smoothed) == 0:
+            return
+        done, self._waiting = self._waiting[: len(smoothed)], self._waiting[len(smoothed) :]
+        block = np.zeros(len(done), self._dtype)
+        for i, ((record, patch), landmarks) in enumerate(zip(done, smoothed, strict=True)):
+            face = self._warp.warp_patch(patch, landmarks)
+            record["landmarks"] = landmarks
+            record["frames"] = face
+            record["sharpness"] = self._quality.sharpness(face)
+            self._segment.n_blank += self._quality.blank(face)
+            block[i] = record
+        if self._file is None:
+            self._file = self.spool.open("wb")
+        self._file.write(block.tobytes())
+        self._n_records += len(block)

@@ -1,0 +1,78 @@
+"""Quality: what is measured on each warped face, and the status and sentence of a video that gave none."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from nemo_pipeline.geometry import Template
+
+#: Faces with less between the outer eye corners than this are not followed reliably, pixels.
+SMALLEST_FACE_PX = 12.0
+#: A warped face whose gray levels spread less than this (standard deviation inside the hull) shows nothing.
+BLANK_SPREAD = 2.0
+
+
+class FaceQuality:
+    """Sharpness and blankness of warped faces, measured well inside the hull (its edge is no feature of the face)."""
+
+    def __init__(self, template: Template) -> None:
+        size = template.size
+        mask = np.zeros(size * size, np.uint8)
+        mask[template.inside] = 1
+        mask = cv2.erode(mask.reshape(size, size), np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT)
+        self._mask = mask.astype(bool)
+
+    def sharpness(self, face: NDArray[np.uint8]) -> float:
+        """Variance of the Laplacian (3 x 3) of a warped face, gray levels squared."""
+        return float(cv2.Laplacian(face, cv2.CV_32F)[self._mask].var())
+
+    def blank(self, face: NDArray[np.uint8]) -> bool:
+        """Whether a warped face is black or constant."""
+        return float(face[self._mask].std()) < BLANK_SPREAD
+
+
+def why_none(
+    *,
+    n_seen: int,
+    n_turned: int,
+    longest: int,
+    face_px: float,
+    min_frames: int,
+    max_yaw: float,
+    n_decoded: int,
+) -> tuple[str, str]:
+    """Status and sentence of a video without a usable segment.
+
+    Args:
+        n_seen: frames with a face of the best candidate.
+        n_turned: of those, frames turned beyond the limit.
+        longest: frames of its longest segment.
+        face_px: its median distance of the outer eye corners, pixels.
+        min_frames, max_yaw: the limits in force.
+        n_decoded: frames decoded.
+    """
+    if n_seen == 0:
+        return (
+            "no_face",
+            f"No face was found in {n_decoded} frames; check that the clip shows a face of at least "
+            f"{SMALLEST_FACE_PX:.0f} pixels between the outer eye corners.",
+        )
+    if face_px < SMALLEST_FACE_PX:
+        return (
+            "too_small",
+            f"The face has {face_px:.0f} pixels between the outer eye corners, {SMALLEST_FACE_PX:.0f} are needed; "
+            "use a version of the clip with more pixels.",
+        )
+    if n_turned > n_seen / 2:
+        return (
+            "turned_away",
+            f"The face is turned by more than {max_yaw:g} degrees in {n_turned} of the {n_seen} frames that show it; "
+            "use a frontal view, or raise --max-yaw.",
+        )
+    return (
+        "too_short",
+        f"The longest stretch with a face has {longest} frames, {min_frames} are needed; use a longer clip, "
+        "or allow longer gaps with --max-gap.",
+    )

@@ -1,0 +1,399 @@
+"""The whole flow of one video: decode -> track -> (per person: gaps, smooth, warp, measure) -> rows.
+
+`process_video` is what `nemo prep` and `nemo predict` run in a child process; `prep_video`, `track_video` and
+`landmarks_in_image` are for notebooks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.datatypes import VideoInfo, VideoResult, VideoRow
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.person import PersonRecorder, Segment
+from nemo_pipeline.stages.decode import DecodeError, DecodeReport, VideoReader
+from nemo_pipeline.stages.frame import Frame
+from nemo_pipeline.stages.gaps import SegmentBuilder
+from nemo_pipeline.stages.landmarks import Engine, load_engine
+from nemo_pipeline.stages.quality import FaceQuality, why_none
+from nemo_pipeline.stages.search import full_search
+from nemo_pipeline.stages.smooth import smooth_4253h_twice
+from nemo_pipeline.stages.track import Observation, Tracker, observe
+from nemo_pipeline.stages.warp import FaceWarp
+from nemo_pipeline.store.schema import record_dtype
+
+#: Runs of fewer frames with a face than this are taken for false faces (where the video is longer).
+SHORTEST_RUN = 3
+
+
+def process_video(
+    path: str | Path,
+    config: PrepConfig,
+    spool_stem: Path,
+    *,
+    mean_shape: ArrayLike | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> VideoResult:
+    """Prepare one video in this process, in memory that does not depend on its length.
+
+    Args:
+        path: the video.
+        config: settings.
+        spool_stem: record files are written beside it, named after it: `<stem>.p<K>.records`, raw records of
+            `store.schema.record_dtype(config.size, config.mesh)`, on disk when this returns.
+        mean_shape: (68, 2), where `config.mean_shape` is not "shipped".
+        progress: called now and then with the number of frames decoded so far.
+
+    Returns:
+        The result, with at least one row. A bad video is a status with a sentence, never an exception.
+
+    Raises:
+        NemoError: the landmark engine cannot be loaded at all.
+        OSError: the spool cannot be written (disk full, read-only).
+    """
+    engine = _engine(config.engine)
+    started = time.perf_counter()
+    if (config.mean_shape == "shipped") != (mean_shape is None):
+        raise ValueError("mean_shape must be given exactly when config.mean_shape is not 'shipped'.")
+    warp = FaceWarp(mean_shape, config.size, config.margin)
+    quality = FaceQuality(warp.template)
+    people: dict[int, PersonRecorder] = {}
+    try:
+        with VideoReader(path) as reader:
+            tracker = Tracker(engine, config.subject)
+            for frame in reader:
+                seen = {o.person: o for o in tracker.step(frame)}
+                for number in seen.keys() - people.keys():
+                    spool = spool_stem.with_name(f"{spool_stem.name}.p{number}.records")
+                    people[number] = PersonRecorder(spool, config, warp, quality)
+                for number, person in people.items():
+                    person.push(frame, seen.get(number), tracker.n_faces)
+                if progress is not None and frame.index % 16 == 0:
+                    progress(frame.index + 1)
+            info, report = reader.info, reader.report
+    except DecodeError as error:
+        return VideoResult.failed(error.status, str(error))
+    except BaseException:
+        for person in people.values():
+            person.discard()
+        raise
+    for person in people.values():
+        person.finish()
+    if progress is not None:
+        progress(report.n_frames)
+    rows = _rows(people, tracker, config, report)
+    used = {row.spool for row in rows}
+    for person in people.values():
+        if person.spool.name not in used:
+            person.discard()
+    seconds = {"total": time.perf_counter() - started}
+    return VideoResult(info, report.n_frames, tuple(rows), seconds, _warnings(report))
+
+
+@functools.cache
+def _engine(name: str) -> Engine:
+    """One engine per process: loading the networks costs more than a short clip."""
+    return load_engine(name)
+
+
+def _warnings(report: DecodeReport) -> tuple[str, ...]:
+    found = []
+    if report.n_repaired_times:
+        found.append(
+            f"{report.n_repaired_times} presentation times were missing or out of order and were repaired"
+        )
+    if report.n_interlaced:
+        found.append(f"{report.n_interlaced} frames are interlaced")
+    return tuple(found)
+
+
+def _rows(
+    people: dict[int, PersonRecorder], tracker: Tracker, config: PrepConfig, report: DecodeReport
+) -> list[VideoRow]:
+    """The rows of /videos that a finished video gives."""
+    trusted = {n: p for n, p in people.items() if tracker.trusted(n)}
+    usable = {n: p for n, p in trusted.items() if p.segments}
+    if not usable:
+        status, message = _why_none(trusted, config, report)
+        return [VideoRow("", "", 0, 0, 0, 0, status, message)]
+    everyone = config.subject == "all"
+    chosen = _by_subject(usable, config.subject)
+    rows: list[VideoRow] = []
+    taken: list[Segment] = []
+    for k, person in enumerate(
+        chosen if everyone else chosen[: None if config.keep == "all" else 1], start=1
+    ):
+        segments = person.segments
+        if config.keep == "longest":
+            segments = [max(segments, key=lambda s: s.length)]
+        elif not everyone:  # one subject at a time: after a cut, whoever is then the subject
+            segments = [s for s in segments if all(_apart(s, t) for t in taken)]
+            taken += segments
+        for j, segment in enumerate(segments, start=1):
+            suffix = f"#{k}" if everyone else ""
+            suffix += f"/s{j}" if config.keep == "all" else ""
+            rows.append(_row(suffix, person, segment, report))
+    if config.keep == "all" and not everyone:
+        order = sorted(range(len(rows)), key=lambda i: taken[i].first_frame)
+        rows = [dataclasses.replace(rows[i], suffix=f"/s{j}") for j, i in enumerate(order, start=1)]
+    return rows
+
+
+def _by_subject(people: dict[int, PersonRecorder], subject: str) -> list[PersonRecorder]:
+    """People, the subject first: the largest over time, or the most central of those who are there most of the time;
+    for "all", in order of appearance."""
+    if subject == "all":
+        return [people[n] for n in sorted(people)]
+    if subject == "central":
+        most = max(p.tally.n_seen for p in people.values())
+        return sorted(
+            people.values(),
+            key=lambda p: (p.tally.n_seen < most / 2, p.tally.off_centre_sum / p.tally.n_seen),
+        )
+    return sorted(people.values(), key=lambda p: -p.tally.size_sum)
+
+
+def _apart(a: Segment, b: Segment) -> bool:
+    return a.last_frame < b.first_frame or b.last_frame < a.first_frame
+
+
+def _row(suffix: str, person: PersonRecorder, segment: Segment, report: DecodeReport) -> VideoRow:
+    if segment.n_blank > segment.length / 2:
+        message = (
+            f"{segment.n_blank} of {segment.length} warped faces are black or of one gray level; "
+            "check the clip's picture (a failed export, a lens cap, a mask over the face)."
+        )
+        return VideoRow(suffix, "", 0, 0, 0, 0, "blank", message)
+    status, message = "ok", ""
+    if report.damage:
+        status = "truncated"
+        message = (
+            f"Usable, but {report.damage}: the sound frames were kept; copy the file again from its source."
+        )
+    return VideoRow(
+        suffix,
+        person.spool.name,
+        segment.start,
+        segment.stop,
+        segment.length,
+        segment.n_interpolated,
+        status,
+        message,
+    )
+
+
+def _why_none(people: dict[int, PersonRecorder], config: PrepConfig, report: DecodeReport) -> tuple[str, str]:
+    if report.n_frames == 0:
+        return (
+            "decode_error",
+            "Not one frame could be decoded; the file may be damaged or cut off: copy it again from its source.",
+        )
+    best = max((p.tally for p in people.values()), key=lambda t: t.n_seen, default=None)
+    status, message = why_none(
+        n_seen=best.n_seen if best else 0,
+        n_turned=best.n_turned if best else 0,
+        longest=best.longest if best else 0,
+        face_px=best.face_px if best else 0.0,
+        min_frames=config.min_frames,
+        max_yaw=config.max_yaw_degrees,
+        n_decoded=report.n_frames,
+    )
+    return status, message + (f" Also, {report.damage}." if report.damage else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedVideo:
+    """One prepared row of a video, in memory. `records` has one element per frame, with the fields of out.h5.
+
+    Any field of a record is an attribute too: `.frames` (T, size, size) uint8, `.landmarks` (T, 68, 2) float32
+    smoothed, `.landmarks_raw`, `.timestamps` (T,) float64 seconds, `.observed` (T,) bool, `.pose` (T, 3) degrees, ...
+    """
+
+    info: VideoInfo
+    n_decoded: int
+    status: str
+    message: str
+    suffix: str
+    records: NDArray[np.void]
+
+    def __getattr__(self, name: str) -> NDArray[np.generic]:
+        names = self.__dict__["records"].dtype.names if "records" in self.__dict__ else ()
+        if name in names:
+            return self.records[name]
+        raise AttributeError(name)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __repr__(self) -> str:
+        return (
+            f"PreparedVideo({self.status}, {len(self.records)} of {self.n_decoded} frames, "
+            f"{self.info.width}x{self.info.height} at {self.info.fps:.3g}/s)"
+        )
+
+
+def prep_video(
+    path: str | Path, config: PrepConfig | None = None, *, mean_shape: ArrayLike | None = None
+) -> PreparedVideo:
+    """Prepare one video in this process and return it in memory (the first row, where settings ask for several).
+
+    Never raises for a bad video: look at `.status` and `.message`.
+    """
+    return prep_video_rows(path, config, mean_shape=mean_shape)[0]
+
+
+def prep_video_rows(
+    path: str | Path, config: PrepConfig | None = None, *, mean_shape: ArrayLike | None = None
+) -> list[PreparedVideo]:
+    """As `prep_video`, with every row (`subject="all"`, `keep="all"`)."""
+    config = config or PrepConfig()
+    dtype = record_dtype(config.size, config.mesh)
+    with tempfile.TemporaryDirectory(prefix="nemo-") as folder:
+        result = process_video(path, config, Path(folder) / "video", mean_shape=mean_shape)
+        out = []
+        for row in result.rows:
+            records = np.zeros(0, dtype)
+            if row.spool:
+                records = np.fromfile(
+                    Path(folder) / row.spool,
+                    dtype,
+                    count=row.stop - row.start,
+                    offset=row.start * dtype.itemsize,
+                )
+            out.append(
+                PreparedVideo(result.info, result.n_decoded, row.status, row.message, row.suffix, records)
+            )
+    return out
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoTrack:
+    """Where one person's face is in every decoded frame of a video.
+
+    Attributes:
+        landmarks: (T, 68, 2) float64, smoothed (4253H, twice) within each segment, source pixels; NaN without a face.
+        landmarks_raw: (T, 68, 2) float64, as tracked (interpolated where not observed); NaN without a face.
+        timestamps: (T,) float64, seconds.
+        observed: (T,) bool: a face was seen (False where interpolated or absent).
+        pose: (T, 3) float64, yaw, pitch, roll in degrees; NaN without a face.
+        mesh: (T, 478, 3) float32, source pixels; NaN without a face.
+        score: (T,) float32 presence; NaN where unknown.
+        info: what the stream says of itself.
+    """
+
+    landmarks: NDArray[np.float64]
+    landmarks_raw: NDArray[np.float64]
+    timestamps: NDArray[np.float64]
+    observed: NDArray[np.bool_]
+    pose: NDArray[np.float64]
+    mesh: NDArray[np.float32]
+    score: NDArray[np.float32]
+    info: VideoInfo
+
+    def __len__(self) -> int:
+        return len(self.timestamps)
+
+
+def track_video(path: str | Path, config: PrepConfig | None = None) -> VideoTrack:
+    """Track the subject of a video through every decoded frame.
+
+    Raises:
+        NemoError: the file cannot be read as a video (the sentence says why).
+    """
+    config = config or PrepConfig()
+    tracks: dict[int, dict[int, Observation]] = {}
+    times: list[float] = []
+    sizes: list[tuple[int, int]] = []
+    try:
+        with VideoReader(path) as reader:
+            tracker = Tracker(_engine(config.engine), config.subject)
+            for frame in reader:
+                times.append(frame.time)
+                sizes.append((frame.width, frame.height))
+                for seen in tracker.step(frame):
+                    tracks.setdefault(seen.person, {})[frame.index] = seen
+            info = reader.info
+    except DecodeError as error:
+        raise NemoError(f"{path}: {error}") from None
+    best = max(
+        (n for n in tracks if tracker.trusted(n)),
+        key=lambda n: _subject_weight(list(tracks[n].values()), info, config.subject),
+        default=None,
+    )
+    return _assemble(tracks[best] if best is not None else {}, np.array(times), info, config)
+
+
+def _subject_weight(seen: list[Observation], info: VideoInfo, subject: str) -> float:
+    if subject == "central":
+        middle = np.array([info.width / 2, info.height / 2])
+        return -float(np.mean([np.hypot(*(o.landmarks.mean(axis=0) - middle)) for o in seen]))
+    return sum(o.face_px for o in seen)
+
+
+def _assemble(
+    seen: dict[int, Observation], times: NDArray[np.float64], info: VideoInfo, config: PrepConfig
+) -> VideoTrack:
+    """Arrays over all frames from one person's observations: gaps filled, segments smoothed."""
+    n = len(times)
+    nan = float("nan")
+    track = VideoTrack(
+        landmarks=np.full((n, 68, 2), nan),
+        landmarks_raw=np.full((n, 68, 2), nan),
+        timestamps=times,
+        observed=np.zeros(n, dtype=bool),
+        pose=np.full((n, 3), nan),
+        mesh=np.full((n, 478, 3), nan, dtype=np.float32),
+        score=np.full(n, nan, dtype=np.float32),
+        info=info,
+    )
+    builder: SegmentBuilder[None] = SegmentBuilder(config.max_gap_seconds)
+    segment = []
+    events = []
+    for i in range(n):
+        one = seen.get(i)
+        if one is not None and abs(one.pose[0]) > config.max_yaw_degrees:
+            one = None
+        events += builder.push(i, float(times[i]), one, 1, None)
+    for entry in [*events, *builder.finish()]:
+        if entry is not None:
+            segment.append(entry)
+            continue
+        if sum(e.observed for e in segment) >= min(SHORTEST_RUN, n):
+            where = [e.index for e in segment]
+            raw = np.stack([e.seen.landmarks for e in segment])
+            track.landmarks_raw[where] = raw
+            track.landmarks[where] = smooth_4253h_twice(raw)
+            track.observed[where] = [e.observed for e in segment]
+            track.pose[where] = [e.seen.pose for e in segment]
+            track.mesh[where] = np.stack([e.seen.mesh for e in segment])
+            track.score[where] = [e.seen.score for e in segment]
+        segment = []
+    return track
+
+
+def landmarks_in_image(rgb: ArrayLike, *, engine: str = "litert") -> NDArray[np.float64]:
+    """The 68 iBUG points of every face in a picture, largest face first.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        engine: "litert" or "mediapipe".
+
+    Returns:
+        (F, 68, 2) float64, pixels (centres at integers), x then y; F is 0 where there is no face.
+
+    Raises:
+        ValueError: not an (H, W, 3) uint8 picture.
+    """
+    frame = Frame.from_rgb(np.asarray(rgb))
+    faces = [observe(mesh) for mesh in full_search(_engine(engine), frame, everyone=True)]
+    faces.sort(key=lambda face: -face.face_px)
+    return np.stack([face.landmarks for face in faces]) if faces else np.zeros((0, 68, 2))
