@@ -19,11 +19,12 @@ from nemo_pipeline.stages.landmarks import REGION_SCALE, Engine, FaceMesh, find_
 DETECTOR_VIEW = 128
 #: Tiles get no smaller than this: faces then have about 15 pixels between the outer eye corners.
 SMALLEST_TILE = 120
-#: A new face must show the detector this score, seen upright in its own region. Measured on real clips: cartoons and
-#: other false faces stay below 0.77, real ones lie at 0.87 to 0.92 (turned or half-hidden: 0.76 and more).
-CONFIRM_SCORE = 0.78
-#: ... and the landmark network this presence.
-CONFIRM_PRESENCE = 0.8
+#: A face must show the detector this score, seen upright in its own region, and the landmark network this presence:
+#: (score, presence), either pair. Measured on real clips: cartoons and other false faces stay below, real ones lie at
+#: 0.87 to 0.92 with presence 1.000; turned, half-hidden or cut by the picture's edge: 0.73 and more.
+CONFIRM = ((0.78, 0.8), (0.7, 0.9995))
+#: A face that lies sideways or upside down is rarer than an object that looks like one: it must show this score.
+CONFIRM_TURNED = 0.84
 _TURNS = (0.0, math.pi, math.pi / 2, -math.pi / 2)
 
 
@@ -126,13 +127,16 @@ def refine(engine: Engine, frame: Frame, region: Region, rounds: int = 2) -> Fac
 
 def confirmed(engine: Engine, frame: Frame, mesh: FaceMesh) -> bool:
     """Whether a found face is a face: the detector, shown it upright and with some surroundings, agrees."""
-    if mesh.score < CONFIRM_PRESENCE:
+    least = min((score for score, presence in CONFIRM if not mesh.score < presence), default=math.inf)
+    if least == math.inf:
         return False
     region = region_of(mesh.points)
+    if abs(region.angle) > math.radians(60) and not math.isnan(mesh.score):
+        least = max(least, CONFIRM_TURNED)
     around = Region(region.cx, region.cy, region.size * 1.35, region.angle)
     middle = (DETECTOR_VIEW - 1) / 2
     return any(
-        face.score >= CONFIRM_SCORE and math.hypot(face.x - middle, face.y - middle) < 0.3 * face.size
+        face.score >= least and math.hypot(face.x - middle, face.y - middle) < 0.3 * face.size
         for face in engine.confirm(frame.view(around, DETECTOR_VIEW))
     )
 

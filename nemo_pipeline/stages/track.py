@@ -39,7 +39,7 @@ MOST_PEOPLE, MOST_RIVALS = 16, 4
 #: Where one subject is wanted, faces smaller than this part of the largest are no rivals.
 RIVAL_SIZE = 0.6
 #: How often a new face is checked again in its first frames (then at every census).
-FIRST_CHECKS = 4
+FIRST_CHECKS = 6
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
