@@ -121,8 +121,26 @@ class Template:
     def sampling_inside(self, landmarks: ArrayLike) -> NDArray[np.float32]:
         """(P, 2) float32: as `sampling_positions`, for the pixels `inside` alone."""
         points = np.asarray(landmarks, dtype=np.float32)
-        w, v = self.weights, self.vertices
-        return w[:, :1] * points[v[:, 0]] + w[:, 1:2] * points[v[:, 1]] + w[:, 2:] * points[v[:, 2]]
+        positions = np.empty((self.inside.size, 2), dtype=np.float32)
+        # Column by column: several times faster than gathering (P, 3, 2) at once, and this runs for every frame.
+        for axis in (0, 1):
+            column = np.ascontiguousarray(points[:, axis])
+            total = self._columns[0][1] * column.take(self._columns[0][0])
+            for vertices, weights in self._columns[1:]:
+                total += weights * column.take(vertices)
+            positions[:, axis] = total
+        return positions
+
+    @functools.cached_property
+    def _columns(self) -> list[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+        """The three (vertices, weights) columns, each contiguous."""
+        return [
+            (
+                np.ascontiguousarray(self.vertices[:, k], dtype=np.intp),
+                np.ascontiguousarray(self.weights[:, k]),
+            )
+            for k in range(3)
+        ]
 
 
 def shipped_template(size: int = 114, margin: float = 0.02) -> Template:

@@ -93,43 +93,56 @@ class Frame:
         return self._to_rgb(y, chroma)
 
     def view(self, region: Region, side: int) -> Plane:
-        """(side, side, 3) uint8 RGB of a region: bilinear, after a mean over whole pixels where it shrinks by 2 or more;
-        the picture's edge is continued outside."""
-        shrink = int(region.size / side)
-        frame = self._reduced(shrink) if shrink >= 2 else self
-        factor = shrink if shrink >= 2 else 1
-        offset = (factor - 1) / 2
+        """(side, side, 3) uint8 RGB of a region.
+
+        Bilinear, after a mean over whole pixels where it shrinks by 2 or more; the picture's edge is continued
+        outside.
+        """
         to_source = region.to_source(side)
-        to_source[:, :2] /= factor
-        to_source[:, 2] = (to_source[:, 2] - offset) / factor
-        size, flags = (side, side), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        y = cv2.warpAffine(frame.planes[0], to_source, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        chroma = []
-        for plane in frame.planes[1:]:
-            ratio = np.array([plane.shape[1] / frame.width, plane.shape[0] / frame.height])[:, None]
-            to_plane = to_source * ratio
-            to_plane[:, 2:] += (ratio - 1) / 2
-            chroma.append(cv2.warpAffine(plane, to_plane, size, flags=flags, borderMode=cv2.BORDER_REPLICATE))
+        shrink = max(1, int(region.size / side))
+        y, *chroma = (self._sample(plane, to_source, side, shrink) for plane in self.planes)
         return self._to_rgb(y, chroma)
+
+    def gray_view(self, region: Region, side: int) -> Plane:
+        """(side, side) uint8: as `view`, luma alone, in the range of the file."""
+        return self._sample(self.planes[0], region.to_source(side), side, max(1, int(region.size / side)))
+
+    def _sample(self, plane: Plane, to_source: NDArray[np.float64], side: int, shrink: int) -> Plane:
+        """One plane under an affine map to pixels of the luma plane; only the part looked at is averaged."""
+        ratio = np.array([plane.shape[1] / self.width, plane.shape[0] / self.height])[:, None]
+        to_plane = to_source * ratio
+        to_plane[:, 2:] += (ratio - 1) / 2
+        # Chroma shrinks only as far as it stays no coarser than luma.
+        factor = max(1, round(shrink * float(ratio[0, 0]))) if shrink > 1 else 1
+        if factor > 1:
+            corners = to_plane @ np.array(
+                [[0, side - 1, 0, side - 1], [0, 0, side - 1, side - 1], [1, 1, 1, 1]]
+            )
+            height, width = plane.shape
+            # Whole cells of the averaging grid, so that what is seen does not depend on where the part is cut.
+            low = np.clip(np.floor(corners.min(axis=1) / factor) - 2, 0, None).astype(int) * factor
+            high = np.ceil(corners.max(axis=1) / factor).astype(int) * factor + 3 * factor
+            x0, y0 = min(int(low[0]), max(0, width - factor)), min(int(low[1]), max(0, height - factor))
+            x1, y1 = max(int(high[0]), x0 + factor), max(int(high[1]), y0 + factor)
+            part = plane[y0:y1, x0:x1]
+            h, w = part.shape[0] // factor, part.shape[1] // factor
+            if h and w:
+                plane = cv2.resize(part[: h * factor, : w * factor], (w, h), interpolation=cv2.INTER_AREA)
+                offset = np.array([x0, y0]) + (factor - 1) / 2
+                to_plane[:, 2] -= offset
+                to_plane /= factor
+        return cv2.warpAffine(
+            plane,
+            to_plane,
+            (side, side),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
 
     def _to_rgb(self, y: Plane, chroma: list[Plane]) -> Plane:
         if not chroma:
             return cv2.cvtColor(y if self.full_range else cv2.LUT(y, _EXPAND), cv2.COLOR_GRAY2RGB)
         return cv2.transform(cv2.merge([y, *chroma]), _yuv_to_rgb(self.full_range, self.matrix))
-
-    def _reduced(self, factor: int) -> Frame:
-        cache = self.__dict__.setdefault("_cache", {})
-        if factor not in cache:
-            planes = []
-            for p in self.planes:
-                # Chroma shrinks only as far as it stays no coarser than luma.
-                own = max(1, round(factor * p.shape[1] / self.width))
-                h, w = p.shape[0] // own, p.shape[1] // own
-                if own > 1 and h and w:
-                    p = cv2.resize(p[: h * own, : w * own], (w, h), interpolation=cv2.INTER_AREA)
-                planes.append(p)
-            cache[factor] = dataclasses.replace(self, planes=tuple(planes))
-        return cache[factor]
 
     @classmethod
     def from_rgb(cls, rgb: NDArray[np.uint8], index: int = 0, time: float = 0.0) -> Frame:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -229,7 +228,7 @@ def _continues(follower: _Follower, region: Region, reach: float) -> bool:
 def _look(frame: Frame, region: Region) -> NDArray[np.float32]:
     """The face's appearance: 24 x 24 gray of the region's inner part, light and contrast taken out."""
     inner = Region(region.cx, region.cy, region.size / REGION_SCALE, region.angle)
-    gray = cv2.cvtColor(frame.view(inner, 24), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    gray = frame.gray_view(inner, 24).astype(np.float32)
     gray -= gray.mean()
     return gray / max(float(np.sqrt((gray**2).mean())), 1e-3)
 
