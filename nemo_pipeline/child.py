@@ -24,6 +24,7 @@ if __name__ == "__main__" and len(sys.argv) == 3 and sys.argv[2] != "-" and hasa
         pass
 
 import ctypes
+import dataclasses
 import errno
 import hashlib
 import json
@@ -132,9 +133,14 @@ def unreadable_message(error: OSError) -> str:
 
 def probe(job: dict[str, Any]) -> dict[str, Any]:
     """What a clip's stream says of itself."""
-    from nemo_pipeline.video import probe_video
+    from nemo_pipeline.stages.decode import DecodeError, VideoReader
 
-    return probe_video(Path(job["path"]))
+    path = Path(job["path"])
+    try:
+        with VideoReader(path) as reader:
+            return {"info": dataclasses.asdict(reader.info), "bytes": path.stat().st_size}
+    except DecodeError as error:
+        raise NemoError(f"{path}: {error}") from None
 
 
 def serve(parent: _Parent) -> None:

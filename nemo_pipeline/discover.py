@@ -93,7 +93,7 @@ def discover(
             raise NemoError(f"{item} does not exist.")
     for item in listed:
         _take(item, found)
-    videos = _name(found.videos)
+    videos = name_videos(found.videos)
     kept: list[VideoFile] = []
     for video in videos:
         if include and not _matches(video.file, include):
@@ -193,7 +193,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _name(found: dict[str, str]) -> list[VideoFile]:
+def name_videos(found: dict[str, str]) -> list[VideoFile]:
     """Unique `file` and `id` for every path, whatever the order of the inputs; in natural order of `file`."""
     files = dict(found)
     if len(set(files.values())) < len(files):

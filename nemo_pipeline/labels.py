@@ -64,6 +64,15 @@ class LabelTable:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class LabelledVideo:
+    """A video that labels may be about: its name and id in the run, and the ids of its rows."""
+
+    file: str
+    id: str
+    row_ids: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Matched:
     """Labels found for videos.
 
@@ -84,7 +93,7 @@ class Matched:
     synthetic: bool
 
     def for_row(self, file: str, row_id: str, suffix: str) -> dict[str, Any]:
-        """Labels of one row. A second person in a clip ("#2") is not the one that the clip's label is about."""
+        """Labels of one row. A second person ("#2") is not the one that a clip's label is about."""
         if row_id in self.by_id:
             return self.by_id[row_id]
         return {} if suffix.startswith("#") and not suffix.startswith("#1") else self.labels.get(file, {})
@@ -123,27 +132,25 @@ def find_labels(folders: Iterable[Path]) -> Path | None:
     return None
 
 
-def match_labels(table: LabelTable, videos: Sequence[tuple[str, Sequence[str]]]) -> Matched:
+def match_labels(table: LabelTable, videos: Sequence[LabelledVideo]) -> Matched:
     """Find whom the labels are about.
 
     A name in the file means a video by its relative path, its file name, its id, or its stem: in this
     order, and only where it is one video. Letter case does not matter where that leaves no choice.
 
     Args:
-        videos: (`file`, ids of its rows), for every video of the run.
+        videos: every video of the run.
     """
     keys: list[dict[str, set[str]]] = [defaultdict(set) for _ in range(5)]
     row_ids: dict[str, str] = {}
-    for file, ids in videos:
+    for video in videos:
+        file = video.file
         name = file.rsplit("/", 1)[-1]
         stem = name.rsplit(".", 1)[0]
-        first = ids[0].split("#")[0].split("/s")[0] if ids else stem
-        for level, key in enumerate((file, name, first, stem, name.lower())):
+        for level, key in enumerate((file, name, video.id, stem, name.lower())):
             keys[level][key].add(file)
         keys[4][stem.lower()].add(file)
-        for row_id in ids:
-            if row_id not in (file, name, stem, first):
-                row_ids[row_id] = file
+        row_ids |= {row_id: file for row_id in video.row_ids if row_id not in (file, name, stem, video.id)}
     labels: dict[str, dict[str, Any]] = {}
     by_id: dict[str, dict[str, Any]] = {}
     unused: list[str] = []
@@ -170,13 +177,13 @@ def match_labels(table: LabelTable, videos: Sequence[tuple[str, Sequence[str]]])
             (ambiguous if hits else unused).append(name)
     if table.by_subject:
         _add_subjects(table, videos, labels, unused)
-    unlabelled = [file for file, ids in videos if file not in labels and not any(i in by_id for i in ids)]
+    unlabelled = [v.file for v in videos if v.file not in labels and not any(i in by_id for i in v.row_ids)]
     return Matched(labels, by_id, tuple(unlabelled), tuple(unused), tuple(ambiguous), synthetic)
 
 
 def _add_subjects(
     table: LabelTable,
-    videos: Sequence[tuple[str, Sequence[str]]],
+    videos: Sequence[LabelledVideo],
     labels: dict[str, dict[str, Any]],
     unused: list[str],
 ) -> None:
@@ -184,7 +191,7 @@ def _add_subjects(
     (001_posed_2.mp4).
     """
     used = set()
-    for file, _ in videos:
+    for file in (video.file for video in videos):
         subject = labels.get(file, {}).get("subject")
         if subject is None:
             match = re.match(r"[A-Za-z]*\d+", file.rsplit("/", 1)[-1])

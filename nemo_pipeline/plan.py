@@ -90,10 +90,10 @@ def make_plan(
         done = known.get((digest, video.file)) or by_content.get(digest)
         if not digest:
             todo.append(video)
-        elif piece is not None and piece.sha256 == digest and not piece.statuses & RETRIED:
-            waiting[video.file] = piece
         elif done is not None and not {row.status for row in done.rows} & RETRIED:
             finished[video.file] = done
+        elif piece is not None and piece.sha256 == digest and not piece.statuses & RETRIED:
+            waiting[video.file] = piece
         else:
             todo.append(video)
     return Plan(finished, waiting, tuple(todo))

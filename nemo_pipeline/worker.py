@@ -170,16 +170,16 @@ def prepare_video(
                 raise Stopped from None
             deaths.append(death)
             if len(deaths) == 2:
-                return _failed(task, config, "crashed", _crash_message(deaths))
+                return give_up(task, "crashed", _crash_message(deaths))
         except ChildTimeout:
             text = (
                 f"It took longer than {task.timeout:g} s and was given up: "
                 "if it is only long, raise --video-timeout."
             )
-            return _failed(task, config, "timeout", text)
+            return give_up(task, "timeout", text)
         except JobFailed as fault:
             keep = True
-            return _failed(task, config, "crashed", f"A fault of nemo, please report it: {fault}.")
+            return give_up(task, "crashed", f"A fault of nemo, please report it: {fault}.")
         finally:
             pool.release(slot, child, keep)
             _remove_attempt(folder, stem, unless_in=where)
@@ -213,7 +213,7 @@ def _core(number: int) -> int | None:
     return cores[number] if number < len(cores) else None
 
 
-def _failed(task: VideoTask, config: PrepConfig, status: str, message: str) -> Piece:
+def give_up(task: VideoTask, status: str, message: str) -> Piece:
     """Make a failure durable, as a piece without frames."""
     from nemo_pipeline.child import file_hash
 
@@ -221,6 +221,7 @@ def _failed(task: VideoTask, config: PrepConfig, status: str, message: str) -> P
         size, digest = file_hash(Path(task.path))
     except OSError:
         size, digest = 0, ""
+    config = PrepConfig.from_dict(task.config)
     piece = Piece(task.file, size, digest, config.fingerprint(), VideoResult.failed(status, message))
     write_piece(Path(task.folder), piece)
     return piece

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_pipeline.discover import _name, discover, read_list
+from nemo_pipeline.discover import discover, name_videos, read_list
 from nemo_pipeline.errors import NemoError
 
 
@@ -54,7 +54,7 @@ def test_equal_stems_get_distinct_ids_whatever_the_order(tmp_path):
 
 @given(st.sets(st.from_regex(r"/[ab]/([ab]/)?[ab](\.[ab]){0,3}", fullmatch=True), min_size=1, max_size=8))
 def test_names_are_unique(paths):
-    videos = _name({path: path.split("/", 2)[2] for path in paths})
+    videos = name_videos({path: path.split("/", 2)[2] for path in paths})
     assert len({video.id for video in videos}) == len({video.file for video in videos}) == len(paths)
 
 

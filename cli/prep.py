@@ -1,0 +1,344 @@
+"""`nemo prep`: videos to aligned faces."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from nemo_pipeline.config import Engine, Keep, PrepConfig, Subject
+from nemo_pipeline.errors import NemoError
+
+from .console import err, new_table, print_json, printable, say, shown, warn
+from .progress import RunProgress, stop_on_signals
+
+_CHOICES = {
+    name: list(kind.__args__) for name, kind in (("engine", Engine), ("keep", Keep), ("subject", Subject))
+}
+_DEFAULTS = PrepConfig()
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("paths", nargs=-1, metavar="INPUT... OUT.h5", type=click.Path(path_type=str))
+@click.option("--labels", type=click.Path(path_type=Path), help="Details file of the database, or CSV.")
+@click.option(
+    "--list", "list_file", metavar="FILE", help="Take further videos from a list file; - is standard input."
+)
+@click.option("--include", multiple=True, metavar="PATTERN", help="Only videos whose path or name matches.")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="Not those whose path or name matches.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first so many videos.")
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would be done, and why each file is or is not a video."
+)
+@click.option(
+    "--engine",
+    type=click.Choice(_CHOICES["engine"]),
+    default=_DEFAULTS.engine,
+    show_default=True,
+    help="What runs the landmark networks.",
+)
+@click.option(
+    "--subject",
+    type=click.Choice(_CHOICES["subject"]),
+    default=_DEFAULTS.subject,
+    show_default=True,
+    help="Whom to follow where there are several faces.",
+)
+@click.option(
+    "--keep",
+    type=click.Choice(_CHOICES["keep"]),
+    default=_DEFAULTS.keep,
+    show_default=True,
+    help="Longest segment with a face, or every one as a row of its own.",
+)
+@click.option(
+    "--max-gap",
+    type=float,
+    default=_DEFAULTS.max_gap_seconds,
+    show_default=True,
+    metavar="SECONDS",
+    help="Interpolate at most this long without a face.",
+)
+@click.option(
+    "--max-yaw",
+    type=float,
+    default=_DEFAULTS.max_yaw_degrees,
+    show_default=True,
+    metavar="DEGREES",
+    help="A face turned further counts as none.",
+)
+@click.option(
+    "--size", type=int, default=_DEFAULTS.size, show_default=True, help="Side of the faces, pixels."
+)
+@click.option(
+    "--margin",
+    type=float,
+    default=_DEFAULTS.margin,
+    show_default=True,
+    help="Space around the face, fraction of the side.",
+)
+@click.option("--no-mesh", is_flag=True, help="Leave the 478-point mesh out (a third of the file).")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Videos at a time  [default: cores this process may use]"
+)
+@click.option(
+    "--scheduler", metavar="ADDRESS|FILE", help="Run on a Dask cluster: tcp://host:port, or a scheduler file."
+)
+@click.option("--part", metavar="K/N", help="Do the K-th of N parts, for array jobs; then --join.")
+@click.option("--join", is_flag=True, help="Make OUT.h5 from the parts that were done.")
+@click.option(
+    "--video-timeout",
+    type=float,
+    default=3600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Give a video up after this time; 0 for never.",
+)
+@click.option("--force", is_flag=True, help="Redo everything, also with other settings.")
+@click.option("--strict", is_flag=True, help="Exit with 1 when any video fails.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@click.option("--quiet", is_flag=True, help="No progress, no table.")
+def command(paths: tuple[str, ...], **options: Any) -> None:
+    """Track faces in videos, smooth, warp, crop, and write them to OUT.h5.
+
+    INPUT: files, folders (searched to any depth) or glob patterns. Run the same command again to go on
+        where it was
+    stopped, or after adding videos: only what is missing is done.
+
+    Exit code: 0 when at least one video is usable, 1 when none is, 2 for wrong usage.
+    """
+    if not paths:
+        raise click.UsageError("give the videos and, last, the file to write: nemo prep videos/ out.h5")
+    *inputs, output = paths
+    _check_usage(inputs, output, options)
+    try:
+        config = PrepConfig(
+            size=options["size"],
+            margin=options["margin"],
+            engine=options["engine"],
+            subject=options["subject"],
+            keep=options["keep"],
+            max_gap_seconds=options["max_gap"],
+            max_yaw_degrees=options["max_yaw"],
+            mesh=not options["no_mesh"],
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    if options["join"]:
+        sys.exit(_join(inputs, Path(output), options))
+    found = _discover(inputs, options)
+    if options["dry_run"]:
+        _dry_run(found, Path(output), config, options)
+        return
+    if not found.videos:
+        raise NemoError(
+            f"there is no video in {', '.join(inputs) or 'the list'}: name files, or folders that hold some "
+            "(--dry-run says why a file is left out)."
+        )
+    sys.exit(_prepare(found, Path(output), config, options))
+
+
+def _check_usage(inputs: list[str], output: str, options: dict[str, Any]) -> None:
+    from nemo_pipeline.discover import VIDEO_EXTENSIONS
+
+    if not inputs and not options["list_file"] and not options["join"]:
+        raise click.UsageError(f"give the videos before the file to write: nemo prep videos/ {output}")
+    if Path(output).suffix.lower() in VIDEO_EXTENSIONS or output.endswith("/"):
+        raise click.UsageError(
+            f"the last argument is the file to write, and {output!r} is none: nemo prep INPUT... out.h5"
+        )
+    for item in inputs:
+        if not os.path.lexists(item) and not any(c in item for c in "*?["):
+            raise click.UsageError(f"{printable(item)} does not exist.")
+    if options["part"] and (options["force"] or options["join"] or options["scheduler"]):
+        raise click.UsageError("--part goes with neither --force, --join nor --scheduler.")
+    if options["video_timeout"] < 0:
+        raise click.UsageError("--video-timeout must be 0 (never) or a number of seconds.")
+
+
+def _discover(inputs: list[str], options: dict[str, Any]) -> Any:
+    from nemo_pipeline.discover import discover, read_list
+
+    listed: list[str] = []
+    if options["list_file"] == "-":
+        listed = read_list(sys.stdin.buffer.read())
+    elif options["list_file"]:
+        try:
+            listed = read_list(Path(options["list_file"]).read_bytes())
+        except OSError as error:
+            raise click.UsageError(f"{options['list_file']}: {error.strerror}.") from None
+    found = discover(
+        inputs, listed=listed, include=options["include"], exclude=options["exclude"], limit=options["limit"]
+    )
+    if not options["dry_run"]:
+        for item in found.skipped:
+            if item.loud:
+                warn(f"{item.path} is left out: {item.reason}.")
+    return found
+
+
+def _labels(found: Any, options: dict[str, Any]) -> tuple[Any, Any]:
+    """The labels that were given, and those that lie beside the videos."""
+    from nemo_pipeline.labels import find_labels, read_labels
+
+    if options["labels"]:
+        return read_labels(options["labels"]), None
+    folders = dict.fromkeys([*found.folders, *(video.path.parent for video in found.videos)])
+    beside = find_labels(folders)
+    if beside is None:
+        return None, None
+    try:
+        table = read_labels(beside)
+    except NemoError as error:
+        warn(f"{error} It lies beside the videos; it is not used.")
+        return None, None
+    if not options["quiet"]:
+        say(f"Labels from {beside}, which lies beside the videos.")
+    return None, table
+
+
+def _dry_run(found: Any, output: Path, config: PrepConfig, options: dict[str, Any]) -> None:
+    from nemo_pipeline.run import preview
+
+    done = preview(found.videos, output, config, force=options["force"])
+    if options["as_json"]:
+        print_json(
+            {
+                "output": output,
+                "videos": [
+                    {"id": v.id, "file": v.file, "path": v.path, "done": v.file in done} for v in found.videos
+                ],
+                "left_out": [{"path": item.path, "reason": item.reason} for item in found.skipped],
+            }
+        )
+        return
+    rows = [(v.file, v.id, "done" if v.file in done else "to do") for v in found.videos]
+    err.print(new_table("", ["video", "id", "state"], rows))
+    if found.skipped:
+        err.print(new_table("Left out", ["path", "why"], [(s.path, s.reason) for s in found.skipped]))
+    say(f"{len(done)} done, {len(found.videos) - len(done)} to do, {len(found.skipped)} paths left out.")
+
+
+def _prepare(found: Any, output: Path, config: PrepConfig, options: dict[str, Any]) -> int:
+    from nemo_pipeline.output import Part
+    from nemo_pipeline.run import RunOptions, prep
+
+    try:
+        part = Part.parse(options["part"]) if options["part"] else None
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    given, beside = _labels(found, options)
+    run_options = RunOptions(
+        workers=options["workers"],
+        scheduler=options["scheduler"],
+        video_timeout=options["video_timeout"] or None,
+        force=options["force"],
+        part=part,
+    )
+    show = RunProgress(quiet=options["quiet"])
+    with stop_on_signals(show.farewell), show:
+        summary = prep(
+            found.videos,
+            output,
+            config,
+            run_options,
+            labels=given,
+            labels_beside=beside,
+            on_event=show.on_event,
+        )
+    _report(summary, options, warn_unlabelled=given is not None or beside is not None)
+    if summary.part is not None:
+        failed = summary.n_failed
+        return 1 if options["strict"] and failed else 0
+    if not summary.n_usable or (options["strict"] and summary.n_failed):
+        return 1
+    return 0
+
+
+def _join(inputs: list[str], output: Path, options: dict[str, Any]) -> int:
+    from nemo_pipeline.join import join
+    from nemo_pipeline.labels import read_labels
+
+    labels = read_labels(options["labels"]) if options["labels"] else None
+    summary = join([Path(item) for item in inputs], output, labels=labels)
+    _report(summary, options, warn_unlabelled=labels is not None)
+    return 0 if summary.n_usable and not (options["strict"] and summary.n_failed) else 1
+
+
+def _report(summary: Any, options: dict[str, Any], warn_unlabelled: bool) -> None:
+    """The table (or JSON) at the end, and what did not fit."""
+    if options["as_json"]:
+        print_json(
+            {
+                "output": summary.output,
+                "counts": summary.counts,
+                "seconds": round(summary.seconds, 3),
+                "frames_per_second": round(summary.frames_per_second, 2),
+                "done_before": summary.done_before,
+                "done_now": summary.done_now,
+                "videos": summary.videos,
+                "labels": _label_report(summary.matched),
+            }
+        )
+    if options["quiet"]:
+        return
+    if not options["as_json"]:
+        err.print(_table(summary))
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.counts.items()))
+    say(
+        f"{summary.output}: {counts}; {sum(row['length'] for row in summary.videos)} frames. "
+        f"{summary.done_now} videos in {summary.seconds:.1f} s, {summary.frames_per_second:.0f} frames/s."
+    )
+    report_labels(summary.matched, warn_unlabelled)
+    if summary.part is not None:
+        say(f"Part {summary.part} is done. When all are: nemo prep --join {summary.output}")
+    elif not summary.n_usable:
+        warn("no video is usable: the table says why.")
+    elif not any(row["age"] == row["age"] for row in summary.videos):
+        say(f"No ages yet: nemo label {summary.output} FILE puts them in; training needs them.")
+
+
+def _label_report(matched: Any) -> dict[str, Any] | None:
+    if matched is None:
+        return None
+    return {
+        "videos_without_labels": matched.unlabelled,
+        "labels_without_video": matched.unused,
+        "ambiguous_labels": matched.ambiguous,
+    }
+
+
+def report_labels(matched: Any, complain: bool = True) -> None:
+    """Who has no label, and which labels have nobody: by name, both ways."""
+    if matched is None or not complain:
+        return
+    for names, text in (
+        (matched.unlabelled, "videos have no label"),
+        (matched.unused, "labels fit no video"),
+        (matched.ambiguous, "labels fit several videos and were given to none (write the path)"),
+    ):
+        if names:
+            shown_names = ", ".join(printable(name) for name in names[:20])
+            more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+            warn(f"{len(names)} {text}: {shown_names}{more}.")
+
+
+def _table(summary: Any) -> Any:
+    rows = []
+    for row in summary.videos:
+        style = "green" if row["status"] == "ok" else "yellow" if row["length"] else "red"
+        rows.append(
+            (
+                row["id"],
+                shown(row["status"], style),
+                row["n_decoded"],
+                row["n_kept"],
+                row["n_interpolated"],
+                row["message"],
+            )
+        )
+    columns = ["video", "status", "decoded", "kept", "interpolated", "message"]
+    return new_table("", columns, rows, right="decoded,kept,interpolated")

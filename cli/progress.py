@@ -1,0 +1,147 @@
+"""A preparation run as people see it, and how signals end it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .console import err, new_progress, say, shown, warn
+
+
+class RunProgress:
+    """Events of a run on standard error: a bar on a terminal, a line per video elsewhere."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bar = None if quiet or not err.is_terminal else new_progress("videos")
+        self._task: Any = None
+        self._done_before = self._total = self._n = self._failed = 0
+        self._frames_done = 0
+        self._running: dict[str, int] = {}
+        self._started = 0.0
+
+    def __enter__(self) -> RunProgress:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    @property
+    def n_finished(self) -> int:
+        """Videos that are done, in this run and before."""
+        return self._done_before + self._n
+
+    @property
+    def n_all(self) -> int:
+        """Videos of the run."""
+        return self._done_before + self._total
+
+    def farewell(self) -> None:
+        """Say what is kept and how to go on."""
+        if self._bar is not None:
+            self._bar.stop()
+        say(
+            f"Stopped: {self.n_finished} of {self.n_all} videos are done and kept. "
+            "Run the same command again to go on."
+        )
+        err.file.flush()
+
+    def on_event(self, event: Any) -> None:
+        """Show one event."""
+        if event.kind == "note":
+            warn(event.text)
+        elif event.kind == "planned":
+            self._done_before, self._total, self._started = event.n, event.total, time.monotonic()
+            if not self._quiet:
+                say(f"{event.n} done, {event.total} to do")
+            if self._bar is not None and event.total:
+                self._task = self._bar.add_task("preparing", total=event.total, note="")
+        elif event.kind == "frames":
+            self._running[event.file] = event.n
+            self._show()
+        elif event.kind == "video":
+            self._video(event)
+
+    def _video(self, event: Any) -> None:
+        self._n = event.n
+        self._running.pop(event.file, None)
+        result = event.piece.result
+        self._frames_done += result.n_decoded
+        statuses = sorted({row.status for row in result.rows})
+        kept = sum(row.n_kept for row in result.rows)
+        failed = not kept
+        self._failed += failed
+        self._show()
+        if self._quiet:
+            return
+        if self._bar is None:
+            left = self._left()
+            say(
+                f"[{event.n}/{event.total}] {event.file}: {', '.join(statuses)}, "
+                f"{kept} of {result.n_decoded} frames; "
+                f"{self._rate():.0f} frames/s, {left} left, {self._failed} failed"
+            )
+        elif failed:
+            message = result.rows[0].message
+            err.print(shown(f"{event.file}: {', '.join(statuses)}. {message}", "yellow"))
+
+    def _rate(self) -> float:
+        frames = self._frames_done + sum(self._running.values())
+        return frames / max(time.monotonic() - self._started, 1e-3)
+
+    def _left(self) -> str:
+        if not self._n:
+            return "?"
+        seconds = (time.monotonic() - self._started) / self._n * (self._total - self._n)
+        hours, rest = divmod(int(seconds + 0.5), 3600)
+        return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
+
+    def _show(self) -> None:
+        if self._bar is not None and self._task is not None:
+            note = f"{self._rate():.0f} frames/s, {self._failed} failed"
+            self._bar.update(self._task, completed=self._n, note=note)
+
+
+@contextlib.contextmanager
+def stop_on_signals(farewell: Callable[[], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM raise KeyboardInterrupt, after which the body has 1.8 s to end.
+
+    Then, or at a second signal, `farewell` is called and the process ends: all that counts is on disk.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = False
+
+    def leave() -> None:
+        with contextlib.suppress(Exception):
+            farewell()
+        os._exit(130)
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal asked
+        if asked:
+            leave()
+        asked = True
+        timer = threading.Timer(1.8, leave)
+        timer.daemon = True
+        timer.start()
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        # Threads of the cluster may still be winding down; nobody needs to wait for them.
+        leave()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,176 @@
+"""From finished videos and labels to the index, out.h5."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.datatypes import VideoFile
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.labels import LabelledVideo, LabelTable, Matched, match_labels
+from nemo_pipeline.plan import Finished
+from nemo_pipeline.store.index import IndexRow, video_columns, write_index
+from nemo_pipeline.store.reader import FaceDataset
+from nemo_pipeline.store.schema import LABEL_COLUMNS
+
+Labels = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KnownLabels:
+    """Labels that an earlier index holds: by (file, row of that file) and by (sha256, row of that file)."""
+
+    by_file: Mapping[tuple[str, int], Labels] = dataclasses.field(default_factory=dict)
+    by_content: Mapping[tuple[str, int], Labels] = dataclasses.field(default_factory=dict)
+    synthetic: bool = False
+
+    def of(self, file: str, sha256: str, row: int) -> Labels:
+        """Labels of row `row` of a video; none when it was not there before."""
+        return self.by_file.get((file, row)) or self.by_content.get((sha256, row), {})
+
+
+def known_labels(data: FaceDataset) -> KnownLabels:
+    """The labels in an index."""
+    by_file: dict[tuple[str, int], Labels] = {}
+    by_content: dict[tuple[str, int], Labels] = {}
+    counts: dict[str, int] = {}
+    for i, file in enumerate(data.videos["file"]):
+        row = counts.get(file, 0)
+        counts[file] = row + 1
+        labels = row_labels(data, i)
+        if labels:
+            by_file[file, row] = labels
+            if data.videos["sha256"][i]:
+                by_content[data.videos["sha256"][i], row] = labels
+    return KnownLabels(by_file, by_content, data.synthetic)
+
+
+def row_labels(data: FaceDataset, row: int) -> Labels:
+    """The labels of one row that are known."""
+    labels = {}
+    for name in LABEL_COLUMNS:
+        value = data.videos[name][row]
+        value = value.item() if isinstance(value, np.generic) else value
+        if value not in ("", -1) and not (isinstance(value, float) and math.isnan(value)):
+            labels[name] = value
+    return labels
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Assembled:
+    """The rows of an index in their final order, and how the label file fitted (None: there was none)."""
+
+    rows: tuple[IndexRow, ...]
+    matched: Matched | None
+    synthetic: bool
+
+    @property
+    def columns(self) -> dict[str, list[Any]]:
+        """The columns of /videos."""
+        return video_columns(self.rows)
+
+
+def assemble(
+    videos: Sequence[VideoFile],
+    finished: Mapping[str, Finished],
+    *,
+    known: KnownLabels | None = None,
+    table: LabelTable | None = None,
+    found: LabelTable | None = None,
+) -> Assembled:
+    """Order the rows, name them, label them.
+
+    Args:
+        videos: in natural order; each must be in `finished`.
+        known: labels of an earlier index.
+        table: labels that the user gave: they win over `known`, name by name.
+        found: labels that lay beside the videos: they fill what `known` leaves open.
+    """
+    known = known or KnownLabels()
+    entries = [(video, row) for video in videos for row in finished[video.file].rows]
+    ids = _row_ids([(video.id, video.file, row.suffix) for video, row in entries])
+    by_video: dict[str, list[str]] = {video.file: [] for video in videos}
+    for (video, _), row_id in zip(entries, ids, strict=True):
+        by_video[video.file].append(row_id)
+    labelled = [LabelledVideo(v.file, v.id, tuple(by_video[v.file])) for v in videos]
+    given = match_labels(table, labelled) if table else None
+    beside = match_labels(found, labelled) if found else None
+    rows = []
+    for (video, row), row_id in zip(entries, ids, strict=True):
+        position = by_video[video.file].index(row_id)
+        labels: Labels = {}
+        if beside is not None:
+            labels |= beside.for_row(video.file, row_id, row.suffix)
+        labels |= known.of(video.file, row.sha256, position)
+        if given is not None:
+            labels |= given.for_row(video.file, row_id, row.suffix)
+        shard = finished[video.file].shard
+        rows.append(IndexRow(row, shard.name, shard.uuid, row_id, video.file, labels))
+    synthetic = known.synthetic or any(match.synthetic for match in (given, beside) if match)
+    return Assembled(tuple(rows), given or beside, synthetic)
+
+
+def write_assembled(
+    path: Path,
+    assembled: Assembled,
+    config: PrepConfig,
+    *,
+    mean_shape: np.ndarray,
+    triangles: np.ndarray,
+    versions: Mapping[str, str],
+    model_sha256: str,
+) -> None:
+    """Write the index. Raises NemoError when the disk is full."""
+    try:
+        write_index(
+            path,
+            assembled.rows,
+            config,
+            mean_shape=mean_shape,
+            triangles=triangles,
+            versions=versions,
+            model_sha256=model_sha256,
+            synthetic=assembled.synthetic,
+        )
+    except OSError as error:
+        if is_disk_full(error):
+            raise NemoError(disk_full_message(path)) from None
+        raise
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, also one of HDF5's that hides its number in the text, means a full disk or quota."""
+    import errno
+
+    text = str(error)
+    return isinstance(error, OSError) and (
+        error.errno in (errno.ENOSPC, errno.EDQUOT)
+        or "No space left on device" in text
+        or "Disk quota exceeded" in text
+    )
+
+
+def disk_full_message(path: Path) -> str:
+    """One sentence, with the way on."""
+    return f"The disk of {path} is full: free some space and run the command again; what is done is kept."
+
+
+def _row_ids(rows: Sequence[tuple[str, str, str]]) -> list[str]:
+    """Unique ids for (video id, file, suffix): id + suffix, told apart by the file where that is taken."""
+    taken: set[str] = set()
+    ids = []
+    for video_id, file, suffix in rows:
+        row_id = video_id + suffix
+        n = 2
+        while row_id in taken:
+            row_id = f"{file}{suffix}" if n == 2 else f"{file}{suffix}~{n}"
+            n += 1
+        taken.add(row_id)
+        ids.append(row_id)
+    return ids

@@ -1,0 +1,313 @@
+"""Dask runs one task per video, and one per planned shard. The only module that imports Dask.
+
+Here or on the user's own cluster the tasks are the same; each thread that runs them drives a child process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import queue
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nemo_pipeline.assemble import (
+    disk_full_message,
+    is_disk_full,
+)
+from nemo_pipeline.bundle import SHA256 as MODEL_SHA256
+from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.datatypes import VideoFile
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.machine import default_workers
+from nemo_pipeline.merge import merge_pieces
+from nemo_pipeline.output import OutputFolder, Part
+from nemo_pipeline.plan import Finished, Plan, finished_videos, groups_of
+from nemo_pipeline.store.shard import read_shard
+from nemo_pipeline.store.spool import Piece, piece_key, read_piece, remove_piece
+from nemo_pipeline.worker import POOL, VideoTask, give_up, prepare_video
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+_TOPIC = "nemo-frames"
+#: A video this many times larger than the median is started before all others, so that no worker ends
+#: alone with it.
+_OUTLIER = 2.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Event:
+    """Something to tell the user while a run goes on.
+
+    `kind`: "checking" (`n` of `total` files hashed), "planned" (`n` videos done before, `total` to do),
+    "frames" (`n` frames of `file` decoded), "video" (`file` is finished; `n` of `total`), "note" (`text`).
+    """
+
+    kind: str
+    n: int = 0
+    total: int = 0
+    file: str = ""
+    text: str = ""
+    piece: Piece | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How to run; none of it changes the numbers.
+
+    Attributes:
+        workers: videos at a time on this machine; None for the cores it may use.
+        scheduler: address ("tcp://host:port") or scheduler file of a Dask cluster; None to run here.
+        video_timeout: seconds after which a video is given up; None for never.
+        force: do everything anew.
+        part: do this share alone and write no index.
+    """
+
+    workers: int | None = None
+    scheduler: str | None = None
+    video_timeout: float | None = 3600.0
+    force: bool = False
+    part: Part | None = None
+
+
+class ClusterRun:
+    """The part of a run that Dask does: videos into pieces, pieces into shards."""
+
+    def __init__(
+        self,
+        videos: Sequence[VideoFile],
+        plan: Plan,
+        out: OutputFolder,
+        config: PrepConfig,
+        options: RunOptions,
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self.plan, self.out, self.config, self.options, self.on_event = plan, out, config, options, on_event
+        #: Every video of the run, once `execute` returned.
+        self.finished: dict[str, Finished] = dict(plan.finished)
+        #: Frames decoded by this run.
+        self.n_frames = 0
+        self._groups = groups_of(videos, plan)
+        self._group_of = {video.file: i for i, group in enumerate(self._groups) for video in group}
+        self._missing = [sum(v.file not in plan.pieces for v in group) for group in self._groups]
+        self._n_done = 0
+        self._results: queue.SimpleQueue[tuple[str, Any, Any]] = queue.SimpleQueue()
+
+    def execute(self) -> None:
+        """Do all of it. Raises NemoError when nothing can go on; stops the children whatever ends it."""
+        if not self._groups:
+            return
+        with _client(self.options, min(len(self.plan.todo), 10_000)) as client:
+            self._submit_all(client)
+            left = len(self._groups)
+            while left:
+                try:
+                    kind, subject, value = self._results.get(timeout=0.25)
+                except queue.Empty:
+                    _check_alive(client)
+                    continue
+                if kind == "frames":
+                    self.on_event(Event("frames", value, file=subject))
+                elif kind == "video":
+                    self._video_done(client, subject, value)
+                else:
+                    self._group_done(subject, value)
+                    left -= 1
+
+    def _submit_all(self, client: Client) -> None:
+        """Videos in natural order, but outsized ones first; groups that have all their pieces at once."""
+        client.subscribe_topic(_TOPIC, self._heard)
+        cores = _first_cores(client)
+        self._name = uuid.uuid4().hex[:8]
+        for i, missing in enumerate(self._missing):
+            if not missing:
+                self._merge(client, i)
+        sizes = {video.file: _size(video.path) for video in self.plan.todo}
+        limit = _OUTLIER * sorted(sizes.values())[len(sizes) // 2] if sizes else 0
+        ordered = sorted(self.plan.todo, key=lambda v: -sizes[v.file] if sizes[v.file] > limit else 0)
+        for n, video in enumerate(ordered):
+            task = VideoTask(
+                path=str(video.path),
+                file=video.file,
+                folder=str(self.out.work),
+                config=self.config.to_dict(),
+                timeout=self.options.video_timeout,
+            )
+            key = f"video-{self._name}-{n}"
+            future = client.submit(_video_task, task, cores, key=key, pure=False)
+            future.add_done_callback(lambda f, task=task: self._results.put(("video", task, f)))
+
+    def _heard(self, event: tuple[float, Any]) -> None:
+        """A progress message of a worker; in a thread of the client."""
+        message = event[1]
+        if isinstance(message, dict) and message.get("run") == str(self.out.work):
+            self._results.put(("frames", message["file"], message["n"]))
+
+    def _video_done(self, client: Client, task: VideoTask, future: Future) -> None:
+        piece = self._piece_of(task, future)
+        self._n_done += 1
+        self.n_frames += piece.result.n_decoded
+        self.on_event(Event("video", self._n_done, len(self.plan.todo), task.file, piece=piece))
+        group = self._group_of[task.file]
+        self._missing[group] -= 1
+        if not self._missing[group]:
+            self._merge(client, group)
+
+    def _piece_of(self, task: VideoTask, future: Future) -> Piece:
+        """What a task gave. A worker that dies again and again under one video makes it `crashed`."""
+        from distributed.scheduler import KilledWorker
+
+        try:
+            piece: Piece = future.result()
+        except KilledWorker:
+            return give_up(
+                task, "crashed", "The machines that worked on it died or were taken away, several times."
+            )
+        except OSError as error:
+            if is_disk_full(error):
+                raise NemoError(disk_full_message(self.out.work)) from None
+            raise NemoError(f"{task.file} cannot be worked on in {self.out.work}: {error}.") from None
+        return piece
+
+    def _merge(self, client: Client, group: int) -> None:
+        future = client.submit(
+            merge_pieces,
+            [video.file for video in self._groups[group]],
+            str(self.out.work),
+            str(self.out.shards),
+            self.config.to_dict(),
+            MODEL_SHA256,
+            key=f"merge-{self._name}-{group}",
+            pure=False,
+            priority=10,
+        )
+        future.add_done_callback(lambda f: self._results.put(("merged", group, f)))
+
+    def _group_done(self, group: int, future: Future) -> None:
+        """The group's shards are on disk: note where its videos are, and remove its pieces."""
+        try:
+            names: list[str] = future.result()
+        except OSError as error:
+            if is_disk_full(error):
+                raise NemoError(disk_full_message(self.out.shards)) from None
+            raise NemoError(f"{self.out.shards} cannot be written: {error}.") from None
+        for name in names:
+            for (_, file), item in finished_videos([read_shard(self.out.shards / name)]).items():
+                self.finished[file] = item
+        for video in self._groups[group]:
+            path = self.out.work / f"{piece_key(video.file)}.json"
+            piece = read_piece(path)
+            if piece is not None:
+                remove_piece(self.out.work, piece)
+
+
+def _video_task(task: VideoTask, first_cores: dict[str, int]) -> Piece:
+    """Runs on a Dask worker's thread: one video, done by a child of this process."""
+    from distributed import get_worker
+
+    worker = get_worker()
+
+    def say(n: int) -> None:
+        with contextlib.suppress(Exception):
+            worker.log_event(_TOPIC, {"run": task.folder, "file": task.file, "n": n})
+
+    return prepare_video(task, first_core=first_cores.get(worker.address, 0), on_frames=say)
+
+
+def _first_cores(client: Client) -> dict[str, int]:
+    """Worker address -> number of its first core: workers on one machine must not pin children to the same
+    one.
+    """
+    taken: dict[str, int] = {}
+    first: dict[str, int] = {}
+    for address, worker in sorted(client.scheduler_info(n_workers=-1)["workers"].items()):
+        host = str(worker.get("host", ""))
+        first[address] = taken.get(host, 0)
+        taken[host] = first[address] + int(worker.get("nthreads", 1))
+    return first
+
+
+@contextlib.contextmanager
+def _client(options: RunOptions, n_videos: int) -> Iterator[Client]:
+    """A Dask client: of the user's cluster, or of one inside this process with a thread per worker.
+
+    However it is left, the children end.
+    """
+    from distributed import Client, LocalCluster
+
+    if options.scheduler is not None:
+        with _remote_client(options.scheduler) as client:
+            yield client
+        return
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    workers = max(1, min(options.workers or default_workers(), n_videos))
+    POOL.start()
+    cluster = LocalCluster(
+        n_workers=1,
+        threads_per_worker=workers,
+        processes=False,
+        dashboard_address=None,
+        # What is large lives in the children, which Dask does not see; it must not pause for what it does
+        # see.
+        memory_limit=0,
+    )
+    client = Client(cluster, set_as_default=False)
+    try:
+        yield client
+    finally:
+        POOL.stop()
+        with contextlib.suppress(Exception):
+            client.close(timeout=1)
+        with contextlib.suppress(Exception):
+            cluster.close(timeout=1)
+
+
+@contextlib.contextmanager
+def _remote_client(scheduler: str) -> Iterator[Client]:
+    from distributed import Client
+
+    try:
+        if "://" in scheduler:
+            client = Client(scheduler, set_as_default=False, timeout=20)
+        else:
+            client = Client(scheduler_file=scheduler, set_as_default=False, timeout=20)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise NemoError(f"no Dask scheduler answers at {scheduler}: {error}.") from None
+    try:
+        client.run(_open_pool)
+        client.register_worker_callbacks(_open_pool)
+        yield client
+    finally:
+        with contextlib.suppress(Exception):
+            client.run(_stop_pool, wait=False)
+            time.sleep(0.3)
+        with contextlib.suppress(Exception):
+            client.close(timeout=1)
+
+
+def _open_pool() -> None:
+    POOL.start()
+
+
+def _stop_pool() -> None:
+    POOL.stop()
+
+
+def _check_alive(client: Client) -> None:
+    """Raise NemoError when the scheduler went away."""
+    if client.status not in ("running", "connecting"):
+        raise NemoError(
+            "the Dask scheduler went away: start one and run the same command; what is done is kept."
+        )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,108 @@
+"""`nemo prep --join`: one index over the shards of several parts, wherever they were made."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from nemo_pipeline.assemble import KnownLabels, assemble, known_labels, write_assembled
+from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.discover import name_videos
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.geometry import shipped_mean_shape, shipped_triangles
+from nemo_pipeline.labels import LabelTable
+from nemo_pipeline.output import OutputFolder
+from nemo_pipeline.plan import Finished, finished_videos
+from nemo_pipeline.run import PrepSummary, summarize
+from nemo_pipeline.store.files import replacing
+from nemo_pipeline.store.reader import FaceDataset
+from nemo_pipeline.store.shard import Shard, read_shard, read_shards, shards_folder
+
+
+def join(parts: Sequence[Path], output: Path, *, labels: LabelTable | None = None) -> PrepSummary:
+    """Write the index `output` over its shards and those of `parts` (other outputs, or their shards folders).
+
+    Shards of other outputs are linked or copied into `output`'s folder. The order is the one that a single
+    run over the same videos has.
+
+    Raises:
+        NemoError: the parts were made with different settings, one of them is unfinished, or there is
+            nothing.
+    """
+    out = OutputFolder(output)
+    out.create()
+    with out.locked():
+        out.clear_temporaries()
+        known = KnownLabels()
+        if out.index.exists():
+            known = known_labels(FaceDataset(out.index, check=False))
+        own = read_shards(out.shards)
+        foreign = [shard for part in parts for shard in read_shards(_folder(part, out))]
+        _same_settings([*own, *foreign])
+        unfinished = [folder for folder in (*out.other_work(), out.work) if any(folder.glob("*.json"))]
+        for part in parts:
+            unfinished += [
+                folder for folder in _folder(part, out).glob(".work*") if any(folder.glob("*.json"))
+            ]
+        if unfinished:
+            raise NemoError(
+                f"{unfinished[0]} holds finished videos that are in no shard yet: run that part to its end first."
+            )
+        shards = own + [_bring(shard, out.shards) for shard in foreign]
+        shards.sort(key=lambda shard: shard.order)
+        newest: dict[str, Finished] = {}
+        for (_, file), item in finished_videos(shards).items():
+            newest[file] = item
+        videos = name_videos({file: file for file in newest})
+        assembled = assemble(videos, newest, known=known, table=labels)
+        config = PrepConfig.from_dict(json.loads(shards[0].config_json))
+        write_assembled(
+            out.index,
+            assembled,
+            config,
+            mean_shape=shipped_mean_shape(),
+            triangles=shipped_triangles(),
+            versions=json.loads(shards[-1].versions_json),
+            model_sha256=shards[0].model_sha256,
+        )
+        out.close()
+    return summarize(out.index, assembled)
+
+
+def _folder(part: Path, out: OutputFolder) -> Path:
+    folder = part if part.is_dir() else shards_folder(Path(os.path.realpath(part)))
+    if not folder.is_dir():
+        raise NemoError(f"{part} is no output of `nemo prep`: there is no {folder.name} beside it.")
+    if folder.resolve() == out.shards.resolve():
+        raise NemoError(f"{part} is the output itself; name only other parts before it.")
+    return folder
+
+
+def _same_settings(shards: Sequence[Shard]) -> None:
+    if not shards:
+        raise NemoError("there is no finished part to join.")
+    first = shards[0]
+    for shard in shards[1:]:
+        if (shard.fingerprint, shard.model_sha256) != (first.fingerprint, first.model_sha256):
+            raise NemoError(
+                f"{shard.path} and {first.path} were made with different settings; only equal ones can be joined."
+            )
+
+
+def _bring(shard: Shard, folder: Path) -> Shard:
+    """A shard of another output, in this one's folder: linked where that is possible, else copied."""
+    final = folder / shard.name
+    if final.exists():
+        if read_shard(final).uuid == shard.uuid:
+            return read_shard(final)
+        raise NemoError(f"{final} exists and is another shard than {shard.path}: rename one of them.")
+    with contextlib.suppress(OSError):
+        os.link(shard.path, final)
+        return read_shard(final)
+    with replacing(final) as temporary:
+        shutil.copyfile(shard.path, temporary)
+    return read_shard(final)

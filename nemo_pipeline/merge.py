@@ -1,0 +1,71 @@
+"""Pieces into shards: the second half of a run, one planned shard at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.machine import library_versions
+from nemo_pipeline.store.schema import record_dtype
+from nemo_pipeline.store.shard import ShardRow, new_shard_path, write_shard
+from nemo_pipeline.store.spool import piece_key, piece_rows, read_piece
+
+#: A planned shard that grows beyond this is written as several.
+MAX_SHARD_BYTES = 1 << 30
+
+
+def merge_pieces(
+    files: Sequence[str], work: str, shards: str, config_values: dict[str, Any], model_sha256: str
+) -> list[str]:
+    """Write the finished videos `files` (in this order) into one shard or, if they are large, several.
+
+    The pieces stay: whoever planned this removes them when it knows of the shards. Runs anywhere that sees
+    the folders.
+
+    Returns:
+        Names of the shards, complete and on disk.
+
+    Raises:
+        NemoError: a piece is missing, or cannot be read.
+        OSError: the disk is full.
+    """
+    config = PrepConfig.from_dict(config_values)
+    folder = Path(work)
+    itemsize = record_dtype(config.size, config.mesh).itemsize
+    batch: list[tuple[ShardRow, Iterator[np.ndarray]]] = []
+    held = 0
+    names = []
+
+    def flush() -> None:
+        nonlocal held
+        if batch:
+            final = new_shard_path(Path(shards))
+            write_shard(
+                final,
+                batch,
+                config,
+                versions=library_versions(),
+                model_sha256=model_sha256,
+                temporary=folder / f"{final.name}.tmp",
+            )
+            names.append(final.name)
+        batch.clear()
+        held = 0
+
+    for file in files:
+        piece = read_piece(folder / f"{piece_key(file)}.json", config)
+        if piece is None:
+            raise NemoError(f"the finished work on {file} is gone from {folder}; run the command again.")
+        rows = piece_rows(folder, piece, config)
+        size = sum(row.length for row, _ in rows) * itemsize
+        if batch and held + size > MAX_SHARD_BYTES:
+            flush()
+        batch.extend(rows)
+        held += size
+    flush()
+    return names

@@ -1,0 +1,221 @@
+"""`nemo prep` as a function: plan, let Dask run one task per video, merge, write the index.
+
+The only module that imports Dask. State is on disk alone (pieces, shards), so that a run may end at any
+moment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nemo_pipeline.assemble import (
+    Assembled,
+    KnownLabels,
+    assemble,
+    known_labels,
+    write_assembled,
+)
+from nemo_pipeline.bundle import SHA256 as MODEL_SHA256
+from nemo_pipeline.bundle import read_bundle
+from nemo_pipeline.cluster import ClusterRun, Event, RunOptions
+from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.datatypes import USABLE, VideoFile
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.geometry import shipped_mean_shape, shipped_triangles
+from nemo_pipeline.labels import LabelTable, Matched
+from nemo_pipeline.machine import default_workers, library_versions
+from nemo_pipeline.output import OutputFolder, Part
+from nemo_pipeline.plan import check_settings, make_plan
+from nemo_pipeline.store.reader import FaceDataset
+from nemo_pipeline.store.shard import Shard, read_shards
+from nemo_pipeline.store.spool import clear_leftovers, read_pieces, remove_piece
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PrepSummary:
+    """What a run gave.
+
+    Attributes:
+        output: the index that was written (for a part: will be).
+        counts: rows of /videos by status.
+        seconds: wall time of this run.
+        frames_per_second: frames decoded in this run per second of it.
+        videos: one dict per row, keyed as the columns of /videos.
+        done_before, done_now: videos that needed no work, and those done by this run.
+        matched: how the label file fitted.
+        part: set when this was a part, which writes no index.
+    """
+
+    output: Path
+    counts: dict[str, int]
+    seconds: float
+    frames_per_second: float
+    videos: list[dict[str, Any]]
+    done_before: int
+    done_now: int
+    matched: Matched | None = None
+    part: Part | None = None
+
+    @property
+    def n_usable(self) -> int:
+        """Rows with frames."""
+        return sum(count for status, count in self.counts.items() if status in USABLE)
+
+    @property
+    def n_failed(self) -> int:
+        """Rows without."""
+        return sum(self.counts.values()) - self.n_usable
+
+
+def prep(
+    videos: Sequence[VideoFile],
+    output: Path,
+    config: PrepConfig,
+    options: RunOptions | None = None,
+    *,
+    labels: LabelTable | None = None,
+    labels_beside: LabelTable | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> PrepSummary:
+    """Prepare `videos` into `output`, going on where an earlier run with the same settings ended.
+
+    Args:
+        videos: in natural order, as from `discover`.
+        output: the index, out.h5; shards go to out.shards beside it.
+        config: settings.
+        options: how to run.
+        labels: given by the user; they win over those that `output` has already.
+        labels_beside: found beside the videos; they fill what is unknown.
+        on_event: called in this thread.
+
+    Raises:
+        NemoError: nothing can be done or written; finished videos are kept.
+        KeyboardInterrupt: passed on after the children were stopped.
+    """
+    options = options or RunOptions()
+    started = time.monotonic()
+    read_bundle()
+    out = OutputFolder(output, options.part)
+    out.create()
+    with out.locked():
+        out.clear_temporaries()
+        known = _known(out, config)
+        if options.part is not None:
+            videos = [videos[i] for i in options.part.share(len(videos))]
+        shards, obsolete = _shards(out, config, options.force)
+        pieces = {} if options.force and obsolete is None else read_pieces(out.work, config)
+        obsolete = obsolete or set()
+        check_settings(shards, pieces.values(), config, MODEL_SHA256, out.index)
+        plan = make_plan(
+            videos,
+            shards,
+            pieces,
+            threads=options.workers or default_workers(),
+            on_hashed=lambda n, total: on_event(Event("checking", n, total)),
+        )
+        clear_leftovers(out.work, list(plan.pieces.values()))
+        on_event(Event("planned", plan.n_done, len(plan.todo)))
+        work = ClusterRun(videos, plan, out, config, options, on_event)
+        work.execute()
+        assembled = assemble(videos, work.finished, known=known, table=labels, found=labels_beside)
+        if options.part is None:
+            gone = {row.file for shard in shards for row in shard.rows} - {video.file for video in videos}
+            if gone:
+                on_event(Event("note", len(gone), text=_gone_message(len(gone))))
+            write_assembled(
+                out.index,
+                assembled,
+                config,
+                mean_shape=shipped_mean_shape(),
+                triangles=shipped_triangles(),
+                versions=library_versions(),
+                model_sha256=MODEL_SHA256,
+            )
+            out.end_forced(obsolete)
+        out.close()
+    seconds = time.monotonic() - started
+    return dataclasses.replace(
+        summarize(out.index, assembled, options.part),
+        seconds=seconds,
+        frames_per_second=work.n_frames / max(seconds, 1e-9),
+        done_before=plan.n_done,
+        done_now=len(plan.todo),
+    )
+
+
+def _known(out: OutputFolder, config: PrepConfig) -> KnownLabels:
+    """Labels of the index that is there already. Refuses to overwrite what is no index of ours."""
+    if not out.index.exists():
+        return KnownLabels()
+    data = FaceDataset(out.index, check=False)
+    if data.packed:
+        raise NemoError(f"{out.index} is one packed file; write to another name.")
+    if data.shards_folder != out.shards:
+        raise NemoError(
+            f"{out.index} takes its shards from {data.shards_folder.name}, not from {out.shards.name}: "
+            "rename both alike, or write to another output."
+        )
+    return known_labels(data)
+
+
+def _shards(out: OutputFolder, config: PrepConfig, force: bool) -> tuple[list[Shard], set[str] | None]:
+    """Shards that count, and those that a forced run replaces (None when this is no forced run, or a new
+    one).
+    """
+    fingerprint = config.fingerprint()
+    obsolete = out.obsolete(fingerprint)
+    try:
+        shards = read_shards(out.shards)
+    except NemoError as error:
+        raise NemoError(f"{error} Remove that file and run again: its videos are done anew.") from None
+    if force and obsolete is None:
+        names = {shard.name for shard in shards}
+        out.begin_forced(fingerprint, names)
+        for piece in read_pieces(out.work).values():
+            remove_piece(out.work, piece)
+        return [], names
+    return [shard for shard in shards if not obsolete or shard.name not in obsolete], obsolete
+
+
+def _gone_message(count: int) -> str:
+    return (
+        f"{count} videos prepared earlier are not among the inputs and leave the index; their data stay in "
+        "the "
+        "shards, and come back when the videos are named again."
+    )
+
+
+def summarize(output: Path, assembled: Assembled, part: Part | None = None) -> PrepSummary:
+    """Counts and rows of an index."""
+    columns = assembled.columns
+    rows = [{name: columns[name][i] for name in columns} for i in range(len(assembled.rows))]
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row["status"]] = counts.get(row["status"], 0) + 1
+    return PrepSummary(output, counts, 0.0, 0.0, rows, 0, 0, assembled.matched, part)
+
+
+def preview(
+    videos: Sequence[VideoFile], output: Path, config: PrepConfig, *, force: bool = False
+) -> set[str]:
+    """Names (`file`) of the videos that a run would find done. Writes nothing.
+
+    Raises:
+        NemoError: such a run would refuse to start.
+    """
+    out = OutputFolder(output)
+    if force or not out.shards.is_dir():
+        return set()
+    obsolete = out.obsolete(config.fingerprint()) or set()
+    shards = [shard for shard in read_shards(out.shards) if shard.name not in obsolete]
+    pieces = read_pieces(out.work, config)
+    check_settings(shards, pieces.values(), config, MODEL_SHA256, out.index)
+    plan = make_plan(videos, shards, pieces, threads=default_workers())
+    return set(plan.finished) | set(plan.pieces)
