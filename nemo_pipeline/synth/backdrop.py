@@ -13,13 +13,13 @@ def make_backdrop(seed: int, width: int, height: int) -> np.ndarray:
     small = 64  # drawn small and enlarged: out of focus
     first, second = rng.uniform(30, 220, (2, 3))
     # A wall is rather gray: pull both colours towards their own mean.
-    first, second = (0.35 * colour + 0.65 * colour.mean() for colour in (first, second))
+    first, second = (0.25 * colour + 0.75 * colour.mean() for colour in (first, second))
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[0:small, 0:small] / (small - 1) - 0.5
     slope = np.clip(0.5 + (x * np.cos(angle) + y * np.sin(angle)) * 0.9, 0, 1)[..., None]
     canvas = (first + slope * (second - first)).astype(np.float32)
     for _ in range(int(rng.integers(0, 4))):
-        colour = np.clip(canvas.mean((0, 1)) + rng.normal(0, 30, 3), 0, 255).tolist()
+        colour = np.clip(canvas.mean((0, 1)) + rng.normal(0, 25) + rng.normal(0, 10, 3), 0, 255).tolist()
         a, b = rng.integers(-10, small + 10, (2, 2))
         cv2.rectangle(canvas, a.tolist(), b.tolist(), colour, -1)
     cloud = cv2.resize(

@@ -139,8 +139,13 @@ def _lips(face: Portrait, smile: float, style: Style) -> np.ndarray:
     for outer, inner, share in ((1, 13, 0.6), (5, 15, 0.6), (7, 17, 0.6), (11, 19, 0.6)):
         opening[outer] = opening[inner] * share
     seam_portrait -= opening
-    way = smile / PORTRAIT_SMILE
+    way = min(smile / PORTRAIT_SMILE, 1.0)
     lips = seam_neutral + way * (seam_portrait - seam_neutral)
+    # Beyond the portrait's smile the mouth widens and bends, but the lips become no thinner.
+    beyond = max(smile / PORTRAIT_SMILE - 1, 0.0)
+    corner_move = -CORNER_RANGE[0] * beyond
+    bend = (lips[:, 0] / half) ** 2
+    lips += np.stack([lips[:, 0] / half * corner_move * outwards, -bend * corner_move * upwards], -1)
     lips += opening * _parted(smile, style) * style.gap
     # The corners keep exactly the stated way; the skew turns a little of it from one to the other.
     corner = CORNER_RANGE[0] + (CORNER_RANGE[1] - CORNER_RANGE[0]) * smile

@@ -9,7 +9,7 @@ import numpy as np
 
 from nemo_pipeline.synth.expression import Style, expression_points, skin_points
 from nemo_pipeline.synth.portrait import Portrait
-from nemo_pipeline.synth.tps import Grid, ThinPlate
+from nemo_pipeline.synth.tps import Grid, ThinPlate, bilinear
 
 #: The whole picture, in portrait pixels, one node every 4.
 PLATE = Grid.over(-16, -16, 527, 527, 4)
@@ -185,18 +185,6 @@ class Head:
             if np.abs(error).max() < 1e-3:
                 break
         return here
-
-
-def bilinear(grid: Grid, field: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """(N, 2) -> (N, C) in float64; for the truth, where OpenCV's steps of 1/32 of a cell would be too
-    coarse."""
-    x = np.clip((points[:, 0] - grid.left) / grid.step, 0, grid.columns - 1.001)
-    y = np.clip((points[:, 1] - grid.top) / grid.step, 0, grid.rows - 1.001)
-    column, row = x.astype(int), y.astype(int)
-    fx, fy = (x - column)[:, None], (y - row)[:, None]
-    top = field[row, column] * (1 - fx) + field[row, column + 1] * fx
-    bottom = field[row + 1, column] * (1 - fx) + field[row + 1, column + 1] * fx
-    return top * (1 - fy) + bottom * fy
 
 
 def _least_stretch(positions: np.ndarray) -> float:

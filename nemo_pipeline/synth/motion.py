@@ -6,9 +6,9 @@ import functools
 
 import numpy as np
 
-from nemo_pipeline.synth.identity import PLATE, Head, bilinear
+from nemo_pipeline.synth.identity import PLATE, Head
 from nemo_pipeline.synth.portrait import Portrait, portrait
-from nemo_pipeline.synth.tps import ThinPlate
+from nemo_pipeline.synth.tps import ThinPlate, bilinear
 
 #: The neck's joint, portrait pixels: rotations leave it where it is.
 PIVOT = np.array([224.0, 160.0])

@@ -63,7 +63,8 @@ def portrait() -> Portrait:
     if hashlib.sha256(image.tobytes()).hexdigest() != constants["sha256"]:
         raise NemoError(
             "The portrait in this version of scikit-image (skimage.data.astronaut) is not the picture "
-            "that nemo's synthetic faces were measured on; install the version of scikit-image named in constraints.txt."
+            "that nemo's synthetic faces were measured on; install the version of scikit-image that "
+            "constraints.txt names."
         )
     packed = np.frombuffer(folder.joinpath("portrait_masks.png").read_bytes(), np.uint8)
     masks = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.float32) / 255

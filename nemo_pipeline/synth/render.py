@@ -16,16 +16,16 @@ import numpy as np
 from nemo_pipeline.synth.backdrop import make_backdrop
 from nemo_pipeline.synth.dynamics import Course, balanced_course, head_motion, natural_course
 from nemo_pipeline.synth.identity import PLATE, Head, draw_identity
-from nemo_pipeline.synth.layers import FACE, Expressions, Mouth, mouth_of
+from nemo_pipeline.synth.layers import Expressions, Layer, Mouth, mouth_of
 from nemo_pipeline.synth.motion import Turn
 from nemo_pipeline.synth.plan import Camera, Clip, Person, SynthConfig, draw_camera, draw_frames, generator
 from nemo_pipeline.synth.portrait import portrait
 from nemo_pipeline.synth.texture import FOLD_TINT, MOVING_STEPS, Texture, draw_complexion, make_texture
 
-#: Output pixels between nodes of the coarse grid.
-STEP = 4
+#: Distance between nodes of the coarse grid, portrait pixels (rounded to whole pixels of the output).
+COARSE = 3.0
 #: Tabulated intensities.
-LEVELS = np.linspace(-0.02, 1.26, 17)
+LEVELS = np.linspace(-0.02, 1.26, 25)
 
 
 class Subject:
@@ -98,6 +98,7 @@ class ClipRenderer:
         self._noise_rng = rng
         self.config, self.subject, self.clip = config, subject, clip
         self._scale = self.camera.eye_px / subject.face.unit
+        self._step = max(2, round(COARSE * self._scale))
         self._anchor = subject.head.from_portrait(subject.face.landmarks[[30]])[0]
         self._offset = np.array(self.camera.centre) * (config.width, config.height) - 0.5
         self._expressions = subject.expressions(clip.expression)
@@ -117,28 +118,28 @@ class ClipRenderer:
 
         Returns:
             Positions on the portrait in this expression (before the expression is undone), and after it is
-            undone above and below the lips' line. Node (i, j) is output pixel ((j - 0.5) * STEP - 0.5, (i -
-            0.5) * STEP - 0.5).
+            undone above and below the lips' line. The nodes are the middles of square blocks of `_step`
+            pixels that cover the picture, and of one more ring of blocks around it.
         """
-        config, subject = self.config, self.subject
-        columns, rows = -(-config.width // STEP) + 2, -(-config.height // STEP) + 2
-        x = (np.arange(columns) - 0.5) * STEP - 0.5
-        y = (np.arange(rows) - 0.5) * STEP - 0.5
+        config, subject, size = self.config, self.subject, self._step
+        columns, rows = -(-config.width // size) + 2, -(-config.height // size) + 2
+        x = (np.arange(columns) - 0.5) * size - 0.5
+        y = (np.arange(rows) - 0.5) * size - 0.5
         seen = (np.stack(np.meshgrid(x, y), -1) - self._offset) / self._scale + self._anchor
         field = subject.turn.field(*self.pose[frame])
         unturned = seen
-        for _ in range(30):  # unturned + field(unturned) = seen, by fixed-point steps
+        for _ in range(12):  # unturned + field(unturned) = seen, by fixed-point steps
             step = seen - PLATE.sample(field, unturned)
             change = float(np.abs(step - unturned).max())
             unturned = step
-            if change < 0.01:
+            if change < 0.03:
                 break
         expressive = unturned + PLATE.sample(subject.head.backward, unturned)
         above, below = self._expressions.layers(self.course.intensity[frame])
         return (
             expressive.astype(np.float32),
-            (expressive + FACE.sample(above, expressive)).astype(np.float32),
-            (expressive + FACE.sample(below, expressive)).astype(np.float32),
+            above.back(expressive).astype(np.float32),
+            below.back(expressive).astype(np.float32),
         )
 
     def frames(self) -> Iterator[np.ndarray]:
@@ -159,22 +160,44 @@ class ClipRenderer:
             x, y = mouth.coordinates(expressive)
             upper, lower = mouth.edges(x)
             share = _above(x, y - (upper + lower) / 2, 0.5)[..., None]
-            whole = _enlarge(_to_texture(below + share * (above - below), scale), config.height, config.width)
-            sampled = cv2.remap(
-                texture.layers, whole, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-            )
-            person = cv2.remap(texture.person, whole, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            lips = self.truth.landmarks[frame, 48:68]
-            self._mouth(sampled, texture, (expressive, above, below), lips, mouth, portrait_mouth)
-            picture = self._deepen(sampled, self.truth.landmarks[frame], intensity)
+            skin = _to_texture(below + share * (above - below), scale)
+            where, blocks = self._covered(skin, texture)
+            positions = self._enlarge(skin, blocks)[: where[0].stop - where[0].start]
+            positions = np.ascontiguousarray(positions[:, : where[1].stop - where[1].start])
+            sampled = cv2.remap(texture.layers, positions, None, cv2.INTER_LINEAR)
+            person = cv2.remap(texture.person, positions, None, cv2.INTER_LINEAR)
+            points = self.truth.landmarks[frame] - (where[1].start, where[0].start)
+            layers = self._expressions.layers(intensity)
+            self._mouth(sampled, texture, expressive[blocks], layers, points[48:68], mouth, portrait_mouth)
+            painted = self._deepen(sampled, points, intensity)
             weight = person.astype(np.float32) / 255
-            yield cv2.LUT(cv2.blendLinear(picture, backdrop, weight, 1 - weight), exposure)
+            picture = backdrop.copy()
+            picture[where] = cv2.blendLinear(painted, backdrop[where], weight, 1 - weight)
+            yield cv2.LUT(picture, exposure)
+
+    def _covered(
+        self, positions: np.ndarray, texture: Texture
+    ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """The part of the picture that the person may touch: as rows and columns of pixels, and of nodes (one
+        more on every side)."""
+        import cv2
+
+        person = cv2.remap(texture.person, positions, None, cv2.INTER_LINEAR)
+        person = cv2.dilate(person, np.ones((5, 5), np.uint8))
+        pixels, nodes = [], []
+        for axis, length in ((1, self.config.height), (0, self.config.width)):
+            hit = np.flatnonzero(person.max(axis)[1:-1])
+            first, last = (int(hit[0]), int(hit[-1]) + 1) if len(hit) else (0, 1)
+            pixels.append(slice(first * self._step, min(last * self._step, length)))
+            nodes.append(slice(first, last + 2))
+        return (pixels[0], pixels[1]), (nodes[0], nodes[1])
 
     def _mouth(
         self,
         sampled: np.ndarray,
         texture: Texture,
-        fields: tuple[np.ndarray, np.ndarray, np.ndarray],
+        expressive: np.ndarray,
+        layers: tuple[Layer, Layer],
         lips: np.ndarray,
         mouth: Mouth,
         portrait_mouth: Mouth,
@@ -183,17 +206,17 @@ class ClipRenderer:
         them."""
         import cv2
 
-        rows, columns = fields[0].shape[:2]
-        low = np.maximum(np.floor(lips.min(0) / STEP).astype(int) - 3, 0)
-        high = np.minimum(np.ceil(lips.max(0) / STEP).astype(int) + 3, (columns - 2, rows - 2))
+        size = self._step
+        rows, columns = expressive.shape[:2]
+        low = np.maximum(np.floor(lips.min(0) / size).astype(int) - 3, 0)
+        high = np.minimum(np.ceil(lips.max(0) / size).astype(int) + 3, (columns - 2, rows - 2))
         if (high <= low).any():
             return
         (j0, i0), (j1, i1) = low, high
-        # One node more on every side than the cells that are painted: `_enlarge` drops the outermost half
-        # cells.
-        part = (slice(i0, i1 + 2), slice(j0, j1 + 2))
-        shape = ((i1 - i0) * STEP, (j1 - j0) * STEP)
-        expressive, above, below = (_enlarge(np.ascontiguousarray(field[part]), *shape) for field in fields)
+        blocks = (slice(i0, i1 + 2), slice(j0, j1 + 2))
+        expressive = self._enlarge(expressive, blocks)
+        # The lips' own folds are finer than the coarse grid.
+        above, below = (layer.back(expressive) for layer in layers)
         x, y = mouth.coordinates(expressive)
         upper, lower = mouth.edges(x)
         soft = 0.7 / self._scale  # about one output pixel, in portrait pixels
@@ -216,16 +239,15 @@ class ClipRenderer:
         open_here *= np.clip(gap / 0.8, 0, 1)
         depth = np.clip((y - upper) / np.maximum(gap, 1e-3), 0, 1)
         inside = read(_inside(portrait_mouth, np.clip(x, 0, 1), depth))
-        inside[..., :3] *= (0.55 + 0.45 * np.clip(gap / 4, 0, 1))[
-            ..., None
-        ]  # a narrow gap lets little light in
+        # A narrow gap lets little light in.
+        inside[..., :3] *= (0.55 + 0.45 * np.clip(gap / 4, 0, 1))[..., None]
         painted += open_here[..., None] * (inside - painted)
         # Where the lips touch, the line between them is dark.
         crease = np.exp(-(((y - (upper + lower) / 2) / 0.75) ** 2)) * between * (1 - np.clip(gap / 0.8, 0, 1))
         ends = np.clip(8 * np.minimum(x, 1 - x), 0, 1)
         painted[..., :3] *= (1 - 0.4 * crease * ends)[..., None]
         height, width = sampled.shape[:2]
-        target = sampled[i0 * STEP : min(i1 * STEP, height), j0 * STEP : min(j1 * STEP, width)]
+        target = sampled[i0 * size : min(i1 * size, height), j0 * size : min(j1 * size, width)]
         target[:] = np.clip(painted[: target.shape[0], : target.shape[1]] + 0.5, 0, 255).astype(np.uint8)
 
     def _deepen(self, sampled: np.ndarray, landmarks: np.ndarray, intensity: float) -> np.ndarray:
@@ -244,10 +266,19 @@ class ClipRenderer:
         table = np.exp(steps[:, None] * FOLD_TINT).astype(np.float32).reshape(256, 1, 3)
         moving = np.ascontiguousarray(sampled[y0:y1, x0:x1, 3])
         factor = cv2.LUT(cv2.merge([moving] * 3), table)
-        picture[y0:y1, x0:x1] = cv2.multiply(
-            picture[y0:y1, x0:x1].astype(np.float32), factor, dtype=cv2.CV_8U
-        )
+        face = picture[y0:y1, x0:x1].astype(np.float32) * factor
+        picture[y0:y1, x0:x1] = np.clip(face + 0.5, 0, 255).astype(np.uint8)
         return picture
+
+    def _enlarge(self, coarse: np.ndarray, nodes: tuple[slice, slice]) -> np.ndarray:
+        """Bilinear values at every pixel of the blocks whose middles are `nodes`, less the outermost ring."""
+        import cv2
+
+        part = np.ascontiguousarray(coarse[nodes])
+        rows, columns = part.shape[:2]
+        size = self._step
+        full = cv2.resize(part, (columns * size, rows * size), interpolation=cv2.INTER_LINEAR)
+        return full[size:-size, size:-size]
 
     def noise(self) -> Iterator[np.ndarray]:
         """Yields (height, width) int16 camera noise for the luma, one per frame, gray levels."""
@@ -289,13 +320,3 @@ def _inside(mouth: Mouth, x: np.ndarray, depth: np.ndarray) -> np.ndarray:
 def _to_texture(positions: np.ndarray, scale: float) -> np.ndarray:
     """Portrait pixels -> texture pixels, float32."""
     return ((positions + 0.5) * scale - 0.5).astype(np.float32)
-
-
-def _enlarge(coarse: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear values at every pixel of a grid whose nodes lie at the middles of STEP x STEP blocks, one ring
-    of blocks beyond the picture on every side."""
-    import cv2
-
-    rows, columns = coarse.shape[:2]
-    full = cv2.resize(coarse, (columns * STEP, rows * STEP), interpolation=cv2.INTER_LINEAR)
-    return full[STEP : STEP + height, STEP : STEP + width]

@@ -51,11 +51,11 @@ def draw_complexion(rng: np.random.Generator, face: Portrait) -> Complexion:
     """One person's colours, by chance."""
     return Complexion(
         skin_gain=float(np.exp(rng.uniform(np.log(0.55), np.log(1.08)))),
-        skin_tint=np.exp(0.04 * np.clip(rng.standard_normal(3), -2, 2)),
+        skin_tint=np.exp(0.025 * np.clip(rng.standard_normal(3), -2, 2)),
         contrast=float(np.exp(0.12 * np.clip(rng.standard_normal(), -2, 2))),
         light=0.07 * np.clip(rng.standard_normal(2), -2, 2),
         hair_gain=float(np.exp(rng.uniform(np.log(0.3), np.log(1.15)))),
-        hair_tint=np.exp(0.08 * np.clip(rng.standard_normal(3), -2, 2)),
+        hair_tint=np.exp(0.05 * np.clip(rng.standard_normal(3), -2, 2)),
         suit_turn=float(rng.uniform(0, 360)),
         pores=float(rng.uniform(0.005, 0.018)),
         lines=draw_lines(rng, face),
@@ -105,12 +105,16 @@ def make_texture(
     suit = (1 - np.clip(skin + hair, 0, 1))[..., None]
     hsv = cv2.cvtColor(picture, cv2.COLOR_BGR2HSV)
     hsv[..., 0] = (hsv[..., 0] + look.suit_turn) % 360
+    hsv[..., 1] *= 0.6
     picture += suit * (cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR) - picture)
 
     logarithm = np.log(np.clip(picture, 1 / 255, 1))
     middle = float(np.log(0.55))
     toned = middle + look.contrast * (logarithm - middle) + np.log(look.skin_gain)
-    toned += np.log(look.skin_tint[::-1]).astype(np.float32) + _light(face, look, side, scale)[..., None]
+    # Darker skin is also warmer: less of the light that is lost is red.
+    warmth = -np.log(look.skin_gain) * np.array([-0.22, -0.02, 0.12])
+    toned += (np.log(look.skin_tint[::-1]) + warmth).astype(np.float32)
+    toned += _light(face, look, side, scale)[..., None]
     logarithm += skin[..., None] * (toned - logarithm)
     logarithm += hair[..., None] * (np.log(look.hair_gain) + np.log(look.hair_tint[::-1])).astype(np.float32)
 
@@ -159,7 +163,7 @@ def _age_layers(
     spots = _spots(rng, age, appearance, height, width, scale)
     lines_still, lines_moving = line_layers(look.lines, age, expression, FACE_BOX, scale)
     ageing = float(np.clip((age - 8) / 68, 0, 1))
-    resting = look.pores * fine + appearance * (0.008 + 0.06 * ageing**1.3) * blotches + spots
+    resting = look.pores * fine + appearance * (0.008 + 0.045 * ageing**1.3) * blotches + spots
     resting = resting + appearance * lines_still
     moving = appearance * lines_moving
 

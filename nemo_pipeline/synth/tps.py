@@ -79,3 +79,15 @@ class Grid:
         y = ((points[..., 1] - self.top) / self.step).astype(np.float32)
         values = cv2.remap(field, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return values.reshape(*x.shape, -1)
+
+
+def bilinear(grid: Grid, field: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(N, 2) -> (N, C) in float64; for the truth, where OpenCV's steps of 1/32 of a cell would be too
+    coarse."""
+    x = np.clip((points[:, 0] - grid.left) / grid.step, 0, grid.columns - 1.001)
+    y = np.clip((points[:, 1] - grid.top) / grid.step, 0, grid.rows - 1.001)
+    column, row = x.astype(int), y.astype(int)
+    fx, fy = (x - column)[:, None], (y - row)[:, None]
+    top = field[row, column] * (1 - fx) + field[row, column + 1] * fx
+    bottom = field[row + 1, column] * (1 - fx) + field[row + 1, column + 1] * fx
+    return top * (1 - fy) + bottom * fy
