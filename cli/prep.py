@@ -11,6 +11,7 @@ import rich_click as click
 
 from nemo_pipeline.config import Engine, Keep, PrepConfig, Subject
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.text import counted
 
 from .console import err, new_table, print_json, printable, say, shown, warn
 from .progress import RunProgress, stop_on_signals
@@ -290,7 +291,8 @@ def _report(summary: Any, options: dict[str, Any], warn_unlabelled: bool) -> Non
     counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.counts.items()))
     say(
         f"{summary.output}: {counts}; {sum(row['length'] for row in summary.videos)} frames. "
-        f"{summary.done_now} videos in {summary.seconds:.1f} s, {summary.frames_per_second:.0f} frames/s."
+        f"{counted(summary.done_now, 'video')} in {summary.seconds:.1f} s, "
+        f"{summary.frames_per_second:.0f} frames/s."
     )
     report_labels(summary.matched, warn_unlabelled)
     if summary.part is not None:
@@ -315,15 +317,15 @@ def report_labels(matched: Any, complain: bool = True) -> None:
     """Who has no label, and which labels have nobody: by name, both ways."""
     if matched is None or not complain:
         return
-    for names, text in (
-        (matched.unlabelled, "videos have no label"),
-        (matched.unused, "labels fit no video"),
-        (matched.ambiguous, "labels fit several videos and were given to none (write the path)"),
+    for names, noun, text in (
+        (matched.unlabelled, "video", "without a label"),
+        (matched.unused, "label", "that fit no video"),
+        (matched.ambiguous, "label", "that could mean several videos, given to none (write the path)"),
     ):
         if names:
             shown_names = ", ".join(printable(name) for name in names[:20])
             more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-            warn(f"{len(names)} {text}: {shown_names}{more}.")
+            warn(f"{counted(len(names), noun)} {text}: {shown_names}{more}.")
 
 
 def _table(summary: Any) -> Any:

@@ -17,6 +17,7 @@ from nemo_pipeline.labels import LabelledVideo, LabelTable, Matched, match_label
 from nemo_pipeline.plan import Finished
 from nemo_pipeline.store.index import IndexRow, video_columns, write_index
 from nemo_pipeline.store.reader import FaceDataset
+from nemo_pipeline.store.relabel import write_labels
 from nemo_pipeline.store.schema import LABEL_COLUMNS
 
 Labels = dict[str, Any]
@@ -174,3 +175,34 @@ def _row_ids(rows: Sequence[tuple[str, str, str]]) -> list[str]:
         taken.add(row_id)
         ids.append(row_id)
     return ids
+
+
+def relabel(path: Path, table: LabelTable, *, replace: bool = False) -> Matched:
+    """Put labels into a finished file. Labels that `table` does not speak of stay, unless `replace`.
+
+    Raises:
+        NemoError: `path` is no file of ours, or cannot be written.
+    """
+    data = FaceDataset(path, check=False)
+    by_video: dict[str, list[int]] = {}
+    for row, file in enumerate(data.videos["file"]):
+        by_video.setdefault(file, []).append(row)
+    videos = []
+    for file, rows in by_video.items():
+        ids = tuple(data.videos["id"][row] for row in rows)
+        videos.append(LabelledVideo(file, ids[0].removesuffix(data.layout["suffix"][rows[0]]), ids))
+    matched = match_labels(table, videos)
+    labels = []
+    for row in range(len(data)):
+        old = {} if replace else row_labels(data, row)
+        new = matched.for_row(data.videos["file"][row], data.videos["id"][row], data.layout["suffix"][row])
+        labels.append(old | new)
+    try:
+        write_labels(data.path, labels, data.synthetic or matched.synthetic)
+    except PermissionError:
+        raise NemoError(f"{data.path.parent} is read-only: the labels cannot be written there.") from None
+    except OSError as error:
+        if is_disk_full(error):
+            raise NemoError(disk_full_message(data.path)) from None
+        raise
+    return matched

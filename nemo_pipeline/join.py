@@ -50,7 +50,7 @@ def join(parts: Sequence[Path], output: Path, *, labels: LabelTable | None = Non
             ]
         if unfinished:
             raise NemoError(
-                f"{unfinished[0]} holds finished videos that are in no shard yet: run that part to its end first."
+                f"{unfinished[0]} holds finished videos that are in no shard yet: finish that part first."
             )
         shards = own + [_bring(shard, out.shards) for shard in foreign]
         shards.sort(key=lambda shard: shard.order)
@@ -89,7 +89,7 @@ def _same_settings(shards: Sequence[Shard]) -> None:
     for shard in shards[1:]:
         if (shard.fingerprint, shard.model_sha256) != (first.fingerprint, first.model_sha256):
             raise NemoError(
-                f"{shard.path} and {first.path} were made with different settings; only equal ones can be joined."
+                f"{shard.path} and {first.path} were made with different settings and cannot be joined."
             )
 
 

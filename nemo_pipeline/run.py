@@ -33,6 +33,7 @@ from nemo_pipeline.plan import check_settings, make_plan
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.shard import Shard, read_shards
 from nemo_pipeline.store.spool import clear_leftovers, read_pieces, remove_piece
+from nemo_pipeline.store.text import counted
 
 if TYPE_CHECKING:
     pass
@@ -154,7 +155,12 @@ def _known(out: OutputFolder, config: PrepConfig) -> KnownLabels:
     """Labels of the index that is there already. Refuses to overwrite what is no index of ours."""
     if not out.index.exists():
         return KnownLabels()
-    data = FaceDataset(out.index, check=False)
+    try:
+        data = FaceDataset(out.index, check=False)
+    except NemoError as error:
+        raise NemoError(
+            f"{error} Remove or rename it and run again: finished videos are in the shards, labels are not."
+        ) from None
     if data.packed:
         raise NemoError(f"{out.index} is one packed file; write to another name.")
     if data.shards_folder != out.shards:
@@ -186,9 +192,8 @@ def _shards(out: OutputFolder, config: PrepConfig, force: bool) -> tuple[list[Sh
 
 def _gone_message(count: int) -> str:
     return (
-        f"{count} videos prepared earlier are not among the inputs and leave the index; their data stay in "
-        "the "
-        "shards, and come back when the videos are named again."
+        f"{counted(count, 'video')} prepared earlier and not among the inputs leave the index; their data stay "
+        "in the shards, and come back when the videos are named again."
     )
 
 

@@ -17,9 +17,15 @@ from nemo_pipeline.store.schema import FRAME_FIELDS, LABEL_COLUMNS, MISSING_LABE
 from nemo_pipeline.store.shard import ShardRow, shards_folder
 from nemo_pipeline.store.tables import frame_fields, row_shape, write_columns, write_identity
 
-#: /layout: where each row of /videos lies, for our reader (which opens the shards itself) and for `nemo
-#: verify`.
-LAYOUT_COLUMNS: dict[str, str] = {"shard": "<i4", "shard_start": "<i8", "data_sha256": "str", "bytes": "<i8"}
+#: /layout, a row per row of /videos: where it lies (for our reader, which opens the shards itself), what
+#: its arrays hash to, the size of the video file, and the part of its id that tells rows of one video apart.
+LAYOUT_COLUMNS: dict[str, str] = {
+    "shard": "<i4",
+    "shard_start": "<i8",
+    "data_sha256": "str",
+    "bytes": "<i8",
+    "suffix": "str",
+}
 #: /shards: the files that the rows lie in. The uuid stands in the shard too, so that a foreign file is
 #: noticed.
 SHARD_TABLE: dict[str, str] = {"name": "str", "uuid": "str"}
@@ -95,6 +101,7 @@ def write_index(
             "shard_start": [entry.row.start for entry in rows],
             "data_sha256": [entry.row.data_sha256 for entry in rows],
             "bytes": [entry.row.bytes for entry in rows],
+            "suffix": [entry.row.suffix for entry in rows],
         }
         write_columns(file.create_group("layout"), LAYOUT_COLUMNS, layout)
         table = {"name": [name for name, _ in names], "uuid": [text for _, text in names]}

@@ -70,6 +70,11 @@ def csv_value(cell: str) -> str:
     return cell
 
 
+def counted(number: int, noun: str) -> str:
+    """ "1 video", "2 videos"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key in which clip 9 comes before clip 10. Total: different texts have different keys' order."""
     parts: list[tuple[int, int, str]] = []

@@ -1,0 +1,203 @@
+"""`nemo info`: one panel about a prepared file, a shard, a run, a model or a clip."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rich_click as click
+
+from nemo_pipeline.errors import NemoError
+
+from .console import out, panel, print_json
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def command(path: Path, as_json: bool) -> None:
+    """What is PATH? A prepared file (out.h5), a shard, a run folder, a model or a clip."""
+    facts = describe(path)
+    if as_json:
+        print_json(facts)
+        return
+    rows = [(name.replace("_", " "), _cell(value)) for name, value in facts.items() if name != "path"]
+    out.print(panel(str(path), rows))
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Facts about `path`, first its `kind`. Raises NemoError when it is none of the known kinds."""
+    if not path.exists():
+        raise NemoError(f"{path} does not exist.")
+    if path.is_dir():
+        if (path / "config.json").is_file() or (path / "model" / "config.json").is_file():
+            return _model(path)
+        return _folder(path)
+    if path.name in ("config.json", "model.safetensors"):
+        return _model(path.parent)
+    with path.open("rb") as handle:
+        head = handle.read(8)
+    return _hdf5(path) if head == b"\x89HDF\r\n\x1a\n" else _clip(path)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_cell(item)}" for name, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_cell(item) for item in value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "yes" if value is True else "no" if value is False else str(value)
+
+
+def _hdf5(path: Path) -> dict[str, Any]:
+    from nemo_pipeline.store.files import open_h5
+    from nemo_pipeline.store.tables import read_identity
+
+    with open_h5(path) as file:
+        kind = read_identity(file).get("kind")
+    return _shard(path) if kind == "shard" else _dataset(path)
+
+
+def _dataset(path: Path) -> dict[str, Any]:
+    from nemo_pipeline.store import FaceDataset
+
+    data = FaceDataset(path, check=False)
+    usable = np.array(data.usable, dtype=int)
+    ages = data.videos["age"][usable]
+    ages = ages[np.isfinite(ages)]
+    missing = (
+        []
+        if data.packed
+        else [
+            data.shards["name"][i]
+            for i in range(len(data.shards["name"]))
+            if not data.shard_path(i).is_file()
+        ]
+    )
+    sizes = [data.path.stat().st_size]
+    sizes += [
+        data.shard_path(i).stat().st_size
+        for i in range(len(data.shards["name"]))
+        if data.shard_path(i).is_file()
+    ]
+    subjects = {data.videos["subject"][i] for i in usable} - {""}
+    return {
+        "path": data.path,
+        "kind": "prepared file, packed" if data.packed else "prepared file (index and shards)",
+        "videos": len(data),
+        "usable": len(usable),
+        "status": dict(Counter(data.videos["status"]).most_common()),
+        "frames": int(data.videos["length"].sum()),
+        "face_size": data.size,
+        "seconds_of_video": float(
+            sum(data.videos["length"][i] / data.videos["fps"][i] for i in usable if data.videos["fps"][i] > 0)
+        ),
+        "subjects": len(subjects),
+        "ages": {"known": len(ages), "lowest": float(ages.min()), "highest": float(ages.max())}
+        if len(ages)
+        else "none",
+        "synthetic": data.synthetic,
+        "mesh": data.config.mesh,
+        "shards": "none (packed)" if data.packed else len(data.shards["name"]),
+        "missing_shards": missing or "none",
+        "bytes_on_disk": sum(sizes),
+        "settings": data.config.to_dict(),
+        "made_with": data.versions,
+        "model_sha256": data.attributes.get("model_sha256", ""),
+        "format_version": data.attributes["format_version"],
+        "uuid": data.uuid,
+    }
+
+
+def _shard(path: Path) -> dict[str, Any]:
+    from nemo_pipeline.store.shard import read_shard
+
+    shard = read_shard(path)
+    return {
+        "path": path,
+        "kind": "shard (open the .h5 beside its folder instead)",
+        "videos": len(shard.rows),
+        "status": dict(Counter(row.status for row in shard.rows).most_common()),
+        "frames": sum(row.length for row in shard.rows),
+        "files": [row.file for row in shard.rows],
+        "bytes_on_disk": path.stat().st_size,
+        "settings": json.loads(shard.config_json),
+        "made_with": json.loads(shard.versions_json),
+        "uuid": shard.uuid,
+    }
+
+
+def _model(path: Path) -> dict[str, Any]:
+    from siam_model.checkpoint import load_card, model_folder
+
+    card = load_card(path)
+    folder = model_folder(path)
+    run = folder.parent if folder.name == "model" else None
+    facts: dict[str, Any] = {
+        "path": path,
+        "kind": "model" if run is None or path != run else "run folder",
+        "synthetic": card.synthetic,
+        "preset": card.preset,
+        "seed": card.seed,
+        "trained_on": card.dataset.get("name", ""),
+        "ages_trained_on": card.ages,
+        "subjects": {name: len(codes) for name, codes in card.subjects.items()},
+        "network": card.model.to_dict(),
+        "training": card.train.to_dict(),
+        "prepared_with": card.prep,
+        "made_with": card.versions,
+    }
+    weights = folder / "model.safetensors"
+    facts["weights"] = f"{weights.stat().st_size / 1e6:.1f} MB" if weights.is_file() else "missing"
+    if run is not None:
+        facts |= _results(run)
+    return facts
+
+
+def _results(run: Path) -> dict[str, Any]:
+    """Error over a run's predictions, and its number of epochs."""
+    facts: dict[str, Any] = {}
+    try:
+        with (run / "predictions.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as handle:
+            errors = [abs(float(row["age"]) - float(row["predicted"])) for row in csv.DictReader(handle)]
+        if errors:
+            facts["predictions"] = {
+                "videos": len(errors),
+                "mean_absolute_error_years": float(np.mean(errors)),
+            }
+    except (OSError, KeyError, ValueError, TypeError):
+        facts["predictions"] = "none"
+    return facts
+
+
+def _clip(path: Path) -> dict[str, Any]:
+    from nemo_pipeline.worker import probe_video
+
+    answer = probe_video(path)
+    return {
+        "path": path,
+        "kind": "video",
+        **answer["info"],
+        "bytes_on_disk": answer["bytes"],
+        "note": "what the file says of itself; how many frames it holds is known after decoding",
+    }
+
+
+def _folder(path: Path) -> dict[str, Any]:
+    from nemo_pipeline.discover import discover
+    from nemo_pipeline.labels import find_labels
+
+    found = discover([path])
+    beside = find_labels(found.folders)
+    return {
+        "path": path,
+        "kind": "folder",
+        "videos": len(found.videos),
+        "left_out": len(found.skipped),
+        "labels_beside": str(beside) if beside else "none",
+    }

@@ -1,0 +1,54 @@
+"""`nemo label`: ages and other labels into a finished file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rich_click as click
+
+from nemo_pipeline.store.text import counted
+
+from .console import print_json, say
+from .prep import report_labels
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("data", type=click.Path(path_type=Path), metavar="OUT.h5")
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--replace", is_flag=True, help="Forget the labels that are there, also those not in FILE.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def command(data: Path, file: Path, replace: bool, as_json: bool) -> None:
+    """Put the labels of FILE into OUT.h5. No video is touched.
+
+    FILE: the database's own File_Details or Subject_Details text, or a CSV file with the columns video,
+    subject, age, and optionally gender, expression, condition, fold. A video is named by its path, file
+    name, stem or id.
+    """
+    from nemo_pipeline.assemble import relabel
+    from nemo_pipeline.labels import read_labels
+    from nemo_pipeline.store import FaceDataset
+
+    matched = relabel(data, read_labels(file), replace=replace)
+    after = FaceDataset(data, check=False)
+    usable = after.usable
+    aged = [i for i in usable if after.videos["age"][i] == after.videos["age"][i]]
+    subjects = {after.videos["subject"][i] for i in aged} - {""}
+    if as_json:
+        print_json(
+            {
+                "file": after.path,
+                "labelled_videos": len(matched.labels),
+                "usable_videos": len(usable),
+                "usable_videos_with_age": len(aged),
+                "subjects": len(subjects),
+                "videos_without_labels": matched.unlabelled,
+                "labels_without_video": matched.unused,
+                "ambiguous_labels": matched.ambiguous,
+            }
+        )
+        return
+    say(
+        f"{after.path}: labels for {counted(len(matched.labels), 'video')}; {len(aged)} of "
+        f"{counted(len(usable), 'usable video')} with an age, of {counted(len(subjects), 'subject')}."
+    )
+    report_labels(matched)

@@ -1,0 +1,75 @@
+"""`nemo pack`: an index and its shards as one ordinary file, with the same names inside."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.files import create_h5, replacing
+from nemo_pipeline.store.index import LAYOUT_COLUMNS, SHARD_TABLE, write_shape
+from nemo_pipeline.store.reader import FaceDataset
+from nemo_pipeline.store.schema import VIDEO_COLUMNS
+from nemo_pipeline.store.tables import create_frame_datasets, write_columns, write_frames, write_identity
+
+#: Frames copied at a time.
+_BLOCK = 256
+
+
+def pack(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    compression: int | None = None,
+    on_video: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Copy `source` (an index, or a packed file) into the one file `target`.
+
+    Args:
+        compression: gzip level 1 to 9, or None.
+        on_video: called with (videos copied, videos in all).
+
+    Raises:
+        NemoError: the target exists, a shard is missing, or what is read differs from what was written once.
+    """
+    data = FaceDataset(source)
+    path = Path(os.path.realpath(target))
+    if path.exists():
+        raise NemoError(f"{path} exists already; choose another name or remove it.")
+    total = int(data.videos["length"].sum())
+    with replacing(path) as temporary, create_h5(temporary) as file:
+        write_identity(
+            file,
+            "packed",
+            str(uuid.uuid4()),
+            data.config,
+            data.versions,
+            str(data.attributes.get("model_sha256", "")),
+            synthetic=data.synthetic,
+        )
+        write_shape(file, data.mean_shape, data.triangles)
+        datasets = create_frame_datasets(file, total, data.size, data.config.mesh, compression)
+        for row in range(len(data)):
+            start, length = int(data.videos["start"][row]), int(data.videos["length"][row])
+            digest = write_frames(datasets, start, length, _blocks(data, row, length))
+            if digest != data.layout["data_sha256"][row]:
+                raise NemoError(
+                    f"{data.path}: the arrays of {data.videos['id'][row]!r} are not those that were written; "
+                    f"run `nemo verify {data.path}`."
+                )
+            if on_video is not None:
+                on_video(row + 1, len(data))
+        write_columns(file.create_group("videos"), VIDEO_COLUMNS, data.videos)
+        layout = data.layout | {"shard": [-1] * len(data), "shard_start": data.videos["start"]}
+        write_columns(file.create_group("layout"), LAYOUT_COLUMNS, layout)
+        write_columns(file.create_group("shards"), SHARD_TABLE, {"name": [], "uuid": []})
+    return path
+
+
+def _blocks(data: FaceDataset, row: int, length: int) -> Iterator[dict[str, np.ndarray]]:
+    for start in range(0, length, _BLOCK):
+        yield {name: data.read(row, name, start, start + _BLOCK) for name in data.fields}

@@ -1,0 +1,207 @@
+"""`nemo verify`: is this file what was written once, and does it make sense?"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import h5py
+import numpy as np
+
+from nemo_pipeline.datatypes import STATUSES, USABLE
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.files import open_h5
+from nemo_pipeline.store.reader import FaceDataset
+from nemo_pipeline.store.schema import FRAME_FIELDS
+from nemo_pipeline.store.shard import read_shard
+from nemo_pipeline.store.tables import data_hash, row_shape
+from nemo_pipeline.store.text import counted
+
+_BLOCK = 1024
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that `verify` has to say. `level`: "error" (do not use it), "warning", or "note"."""
+
+    level: Literal["error", "warning", "note"]
+    where: str
+    text: str
+
+
+def verify(path: str | os.PathLike[str], on_video: Callable[[int, int], None] | None = None) -> list[Finding]:
+    """Check structure, shards, uuids, hashes, ranges and labels of an index or a packed file.
+
+    Raises:
+        NemoError: it cannot even be opened.
+    """
+    data = FaceDataset(path, check=False)
+    findings = [*_tables(data), *_geometry(data), *_virtual(data)]
+    broken = set()
+    for number, finding in _shards(data):
+        findings.append(finding)
+        if finding.level == "error":
+            broken.add(number)
+    for row in range(len(data)):
+        if data.packed or int(data.layout["shard"][row]) not in broken:
+            findings += _row(data, row)
+        if on_video is not None:
+            on_video(row + 1, len(data))
+    data.close()
+    return [*findings, *_labels(data)]
+
+
+def _tables(data: FaceDataset) -> Iterator[Finding]:
+    """The columns of /videos agree with each other."""
+    videos = data.videos
+    for name, count in Counter(videos["id"]).items():
+        if count > 1:
+            yield Finding("error", name, f"{count} rows have this id.")
+    length = videos["length"]
+    if (length < 0).any() or (
+        videos["start"] != np.concatenate([[0], np.cumsum(length)[:-1]])[: len(length)]
+    ).any():
+        yield Finding("error", "/videos", "start and length do not lie end to end.")
+    for i, name in enumerate(videos["id"]):
+        status = videos["status"][i]
+        if status not in STATUSES:
+            yield Finding("error", name, f"its status {status!r} is unknown.")
+        elif (status in USABLE) != (length[i] > 0):
+            yield Finding("error", name, f"its status is {status}, with {length[i]} frames.")
+        if length[i] > 0 and videos["n_kept"][i] != length[i]:
+            yield Finding("error", name, f"n_kept is {videos['n_kept'][i]}, with {length[i]} frames.")
+
+
+def _geometry(data: FaceDataset) -> Iterator[Finding]:
+    if data.mean_shape.shape != (68, 2) or not np.isfinite(data.mean_shape).all():
+        yield Finding("error", "/mean_shape", "it is not 68 finite points.")
+    triangles = data.triangles
+    if triangles.ndim != 2 or triangles.shape[1] != 3 or not ((triangles >= 0) & (triangles < 68)).all():
+        yield Finding("error", "/triangles", "they do not join the 68 points.")
+
+
+def _virtual(data: FaceDataset) -> Iterator[Finding]:
+    """What other programs see: the frame datasets have the right shape and lead into the shards folder."""
+    total = int(data.videos["length"].sum())
+    with open_h5(data.path) as file:
+        for name in data.fields:
+            dataset = file.get(name)
+            if not isinstance(dataset, h5py.Dataset):
+                yield Finding("error", f"/{name}", "it is missing.")
+                continue
+            expected = (total, *row_shape(name, data.size))
+            if dataset.shape != expected or dataset.dtype != np.dtype(FRAME_FIELDS[name].dtype):
+                yield Finding("error", f"/{name}", f"it is {dataset.dtype} {dataset.shape}, not {expected}.")
+            if dataset.is_virtual:
+                folder = data.shards_folder.name
+                allowed = {f"{folder}/{shard}".replace("%", "%%") for shard in data.shards["name"]}
+                strange = {source.file_name for source in dataset.virtual_sources()} - allowed
+                if strange:
+                    text = f"other programs would look for its frames in {sorted(strange)[0]!r}"
+                    yield Finding("warning", f"/{name}", f"{text}; is the folder renamed?")
+
+
+def _shards(data: FaceDataset) -> Iterator[tuple[int, Finding]]:
+    """Every shard is there, is the one, and holds the rows at the places that the index says."""
+    if data.packed:
+        return
+    for number, name in enumerate(data.shards["name"]):
+        path = data.shard_path(number)
+        try:
+            shard = read_shard(path)
+        except NemoError as error:
+            yield number, Finding("error", name, str(error))
+            continue
+        if shard.uuid != data.shards["uuid"][number]:
+            yield (
+                number,
+                Finding("error", name, "it is another file than the one that the index was made with."),
+            )
+            continue
+        if shard.fingerprint != data.config.fingerprint():
+            yield number, Finding("error", name, "it was made with other settings than the index says.")
+        at = {row.start: row for row in shard.rows if row.length}
+        for i in np.flatnonzero((data.layout["shard"] == number) & (data.videos["length"] > 0)):
+            row = at.get(int(data.layout["shard_start"][i]))
+            same = row is not None and (row.length, row.sha256, row.data_sha256) == (
+                int(data.videos["length"][i]),
+                data.videos["sha256"][i],
+                data.layout["data_sha256"][i],
+            )
+            if not same:
+                yield (
+                    number,
+                    Finding("error", data.videos["id"][i], f"{name} holds another video at its place."),
+                )
+
+
+def _row(data: FaceDataset, row: int) -> Iterator[Finding]:
+    """The arrays of one video: hash, and ranges."""
+    name, length = data.videos["id"][row], int(data.videos["length"][row])
+    if not length:
+        return
+
+    def blocks(field: str) -> Iterator[np.ndarray]:
+        for start in range(0, length, _BLOCK):
+            yield data.read(row, field, start, start + _BLOCK)
+
+    try:
+        digest = data_hash((field, blocks(field)) for field in data.fields)
+        if digest != data.layout["data_sha256"][row]:
+            yield Finding("error", name, "its arrays are not those that were written: the file is damaged.")
+            return
+        times, index = data.read(row, "timestamps"), data.read(row, "frame_index")
+        observed, score = data.read(row, "observed"), data.read(row, "score")
+        pose, eyes = data.read(row, "pose"), data.read(row, "face_px")
+        finite = all(np.isfinite(block).all() for block in blocks("landmarks"))
+        flat = all((block.max() == block.min()) for block in blocks("frames"))
+    except NemoError as error:
+        yield Finding("error", name, str(error))
+        return
+    if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
+        yield Finding("error", name, "its timestamps do not increase.")
+    if (index < 0).any() or (np.diff(index) <= 0).any():
+        yield Finding("error", name, "its frame numbers do not increase.")
+    if int((~observed).sum()) != int(data.videos["n_interpolated"][row]):
+        yield Finding("error", name, "n_interpolated does not count the frames that were not observed.")
+    if ((score < 0) | (score > 1)).any():
+        yield Finding("error", name, "a score lies outside 0..1.")
+    if (np.abs(pose) > 180).any():
+        yield Finding("error", name, "an angle lies outside -180..180 degrees.")
+    if (eyes <= 0).any():
+        yield Finding("error", name, "a face has no size.")
+    if flat:
+        yield Finding("error", name, "its faces are of one gray level.")
+    if not finite:
+        yield Finding("warning", name, "it has no landmarks, or not on every frame.")
+
+
+def _labels(data: FaceDataset) -> Iterator[Finding]:
+    """Label coverage."""
+    usable = np.array(data.usable, dtype=int)
+    ages = data.videos["age"][usable]
+    n_aged = int(np.isfinite(ages).sum())
+    if n_aged < len(usable):
+        some = ", ".join(data.videos["id"][i] for i in usable[~np.isfinite(ages)][:5])
+        yield Finding(
+            "note",
+            "labels",
+            f"{len(usable) - n_aged} of {counted(len(usable), 'usable video')} without an age: {some}",
+        )
+    if n_aged and ((ages < 0) | (ages > 130)).any():
+        yield Finding("error", "labels", "an age lies outside 0..130 years.")
+    no_subject = [data.videos["id"][i] for i in usable if not data.videos["subject"][i]]
+    if n_aged and no_subject:
+        text = f"{counted(len(no_subject), 'usable video')} without a subject cannot be split by person: "
+        yield Finding("warning", "labels", text + ", ".join(no_subject[:5]))
+    by_subject: dict[str, set[float]] = {}
+    for i in usable:
+        if data.videos["subject"][i] and np.isfinite(data.videos["age"][i]):
+            by_subject.setdefault(data.videos["subject"][i], set()).add(float(data.videos["age"][i]))
+    several = sorted(subject for subject, known in by_subject.items() if max(known) - min(known) > 5)
+    if several:
+        text = "these subjects have ages more than 5 years apart: "
+        yield Finding("warning", "labels", text + ", ".join(several[:5]))
