@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 Mechanism = Literal["indexed", "agnostic", "full", "mediate"]
 RecurrentInit = Literal["leaky", "identity"]
+Schedule = Literal["constant", "cosine"]
 Preset = Literal["paper", "small"]
 
 
@@ -181,6 +182,8 @@ class TrainConfig:
         epochs: most passes over the training videos.
         batch_size: videos per step.
         learning_rate: of RMSprop.
+        schedule: of the learning rate over `epochs`: `constant` (the paper names none), or `cosine`, which falls
+            to zero and so ends without the jitter of large steps.
         decay: of RMSprop's running mean of squared gradients.
         epsilon: added to RMSprop's denominator.
         l2: lambda: factor of the sum of squared weights (not biases) in the loss.
@@ -197,6 +200,7 @@ class TrainConfig:
     epochs: int = 200
     batch_size: int = 8
     learning_rate: float = 1e-4
+    schedule: Schedule = "constant"
     decay: float = 0.9
     epsilon: float = 1e-8
     l2: float = 1e-4
@@ -213,6 +217,7 @@ class TrainConfig:
             _need(getattr(self, name) >= 1, self, name, "at least 1")
         for name in ("learning_rate", "epsilon", "clip"):
             _need(getattr(self, name) > 0, self, name, "above 0")
+        _need(self.schedule in get_args(Schedule), self, "schedule", _one_of(Schedule))
         _need(0 <= self.decay < 1, self, "decay", "at least 0 and below 1")
         _need(self.l2 >= 0, self, "l2", "at least 0")
         for name in ("validation_fraction", "test_fraction"):

@@ -144,6 +144,14 @@ class _Task(lightning.LightningModule):
         c = self.config
         return torch.optim.RMSprop(self.parameters(), lr=c.learning_rate, alpha=c.decay, eps=c.epsilon)
 
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        """The learning rate of this step, from the epoch and batch alone, so that nothing is left to remember."""
+        if self.config.schedule == "cosine":
+            steps = math.ceil(len(self.training_rows) / self.config.batch_size)
+            done = (self.current_epoch + batch_index / steps) / self.config.epochs
+            for group in self.trainer.optimizers[0].param_groups:
+                group["lr"] = self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
     def on_train_epoch_start(self) -> None:
         self.sums = dict.fromkeys(self.sums, 0.0)
 
