@@ -238,6 +238,7 @@ def _client(options: RunOptions, n_videos: int) -> Iterator[Client]:
 
     However it is left, the children end.
     """
+    import dask
     from distributed import Client, LocalCluster
 
     if options.scheduler is not None:
@@ -247,15 +248,21 @@ def _client(options: RunOptions, n_videos: int) -> Iterator[Client]:
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     workers = max(1, min(options.workers or default_workers(), n_videos))
     POOL.start()
-    cluster = LocalCluster(
-        n_workers=1,
-        threads_per_worker=workers,
-        processes=False,
-        dashboard_address=None,
-        # What is large lives in the children, which Dask does not see; it must not pause for what it does
-        # see.
-        memory_limit=0,
-    )
+    # Dask's web servers would listen on every interface, and show the names of files: none of them stays.
+    nowhere = "127.0.0.1:0"
+    with dask.config.set({"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}):
+        cluster = LocalCluster(
+            n_workers=1,
+            threads_per_worker=workers,
+            processes=False,
+            dashboard_address=nowhere,
+            worker_dashboard_address=nowhere,
+            # What is large lives in the children, which Dask does not see; it must not pause for what it sees.
+            memory_limit=0,
+        )
+    cluster.scheduler.http_server.stop()
+    for worker in cluster.workers.values():
+        worker.http_server.stop()
     client = Client(cluster, set_as_default=False)
     try:
         yield client

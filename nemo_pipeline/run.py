@@ -192,8 +192,8 @@ def _shards(out: OutputFolder, config: PrepConfig, force: bool) -> tuple[list[Sh
 
 def _gone_message(count: int) -> str:
     return (
-        f"{counted(count, 'video')} prepared earlier and not among the inputs leave the index; their data stay "
-        "in the shards, and come back when the videos are named again."
+        f"{counted(count, 'video')} prepared earlier and not among the inputs leave the index; their data "
+        "stay in the shards, and come back when the videos are named again."
     )
 
 
