@@ -31,7 +31,7 @@ def write_mp4(
             stream = container.add_stream("libx264", rate=rate)
             stream.pix_fmt = "yuv420p"
             # One thread: the bytes must not depend on the machine's cores.
-            stream.options = {"preset": "veryfast", "crf": str(quality), "threads": "1"}
+            stream.options = {"preset": "superfast", "crf": str(quality), "threads": "1"}
             stream.codec_context.thread_count = 1
             # BT.601, limited range: what cv2's conversion below gives.
             stream.codec_context.color_range = 1

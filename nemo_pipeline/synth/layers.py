@@ -200,7 +200,7 @@ def _undone(pose: Pose68, layer: str, start: Layer | None) -> Layer:
             # Six tenths of the whole step: lips that become twice as thick would make the whole one diverge.
             step = -0.6 * (offsets + source.sample(moves, nodes + offsets))
             offsets = offsets + step
-            if np.abs(step).max() < 0.006:
+            if np.abs(step).max() < 0.01:
                 break
         fields.append(offsets)
     return Layer(fields[0], fields[1])
@@ -227,8 +227,7 @@ def _settled(wanted: np.ndarray, face: Portrait, above: Layer, below: Layer) -> 
         if least.max() < 1e-3:
             break
         h = 0.05
-        by_x = (miss(points + (h, 0)) - miss(points - (h, 0))) / (2 * h)
-        by_y = (miss(points + (0, h)) - miss(points - (0, h))) / (2 * h)
+        by_x, by_y = ((miss(points + d) - miss(points - d)) / (2 * h) for d in h * np.eye(2))
         step = np.linalg.solve(np.stack([by_x, by_y], -1) + 1e-6 * np.eye(2), error[..., None])[..., 0]
         points = points - np.clip(step, -0.5, 0.5)
     return best

@@ -72,9 +72,8 @@ class Turn:
         nodes = PLATE.nodes()
         flat = nodes.reshape(-1, 2)
         at_portrait = head.to_portrait(flat)
-        self._nodes = nodes
-        self._depth = bilinear(PLATE, _depth(), at_portrait).reshape(*nodes.shape[:2], 1)
-        self._share = _follows(at_portrait.reshape(nodes.shape))
+        offset = np.concatenate([flat - PIVOT, bilinear(PLATE, _depth(), at_portrait)], axis=1)
+        self._turning = (offset * _follows(at_portrait)).astype(np.float32)
 
     @staticmethod
     def _rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
@@ -87,10 +86,8 @@ class Turn:
 
     def field(self, yaw: float, pitch: float, roll: float) -> np.ndarray:
         """Offsets (turned position - position) at PLATE's nodes, (rows, columns, 2) float32."""
-        rotation = self._rotation(yaw, pitch, roll)
-        offset = self._nodes - PIVOT
-        turned = offset @ rotation[:, :2].T + self._depth * rotation[:, 2]
-        return ((turned - offset) * self._share).astype(np.float32)
+        change = (self._rotation(yaw, pitch, roll) - np.eye(2, 3)).astype(np.float32)
+        return (self._turning @ change.T).reshape(PLATE.rows, PLATE.columns, 2)
 
     def forward(self, points: np.ndarray, field: np.ndarray) -> np.ndarray:
         """(N, 2) positions in the unturned head -> where they lie after the turn of `field`."""

@@ -15,6 +15,8 @@ from nemo_pipeline.errors import NemoError
 
 EXPRESSIONS = ("smile", "disgust")
 CONDITIONS = ("posed", "spontaneous")
+#: Outer-eye distance against the frame's shorter side: smallest and largest.
+EYE_SHARE = (0.21, 0.29)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -169,7 +171,7 @@ def draw_camera(rng: np.random.Generator, config: SynthConfig) -> Camera:
     side = min(config.width, config.height)
     return Camera(
         centre=(0.5 + rng.uniform(-0.06, 0.06), 0.52 + rng.uniform(-0.05, 0.05)),
-        eye_px=float(side * rng.uniform(0.21, 0.29)),
+        eye_px=float(side * rng.uniform(*EYE_SHARE)),
         gain=float(np.exp(rng.uniform(-0.15, 0.15))),
         gamma=float(np.exp(rng.uniform(-0.12, 0.12))),
         noise=float(config.noise * rng.uniform(0.8, 3.0)),

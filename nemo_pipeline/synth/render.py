@@ -18,14 +18,23 @@ from nemo_pipeline.synth.dynamics import Course, balanced_course, head_motion, n
 from nemo_pipeline.synth.identity import PLATE, Head, draw_identity
 from nemo_pipeline.synth.layers import Expressions, Layer, Mouth, mouth_of
 from nemo_pipeline.synth.motion import Turn
-from nemo_pipeline.synth.plan import Camera, Clip, Person, SynthConfig, draw_camera, draw_frames, generator
+from nemo_pipeline.synth.plan import (
+    EYE_SHARE,
+    Camera,
+    Clip,
+    Person,
+    SynthConfig,
+    draw_camera,
+    draw_frames,
+    generator,
+)
 from nemo_pipeline.synth.portrait import portrait
 from nemo_pipeline.synth.texture import FOLD_TINT, MOVING_STEPS, Texture, draw_complexion, make_texture
 
 #: Distance between nodes of the coarse grid, portrait pixels (rounded to whole pixels of the output).
 COARSE = 3.0
 #: Tabulated intensities.
-LEVELS = np.linspace(-0.02, 1.26, 25)
+LEVELS = np.linspace(-0.02, 1.26, 17)
 
 
 class Subject:
@@ -147,8 +156,10 @@ class ClipRenderer:
         import cv2
 
         config = self.config
-        # A texture a little finer than the picture keeps both sharp; much finer would alias.
-        scale = float(np.clip(np.ceil(self._scale * 4) / 4, 0.5, 6.0))
+        # A texture about as fine as the largest face of the set: much finer would alias, and all of a
+        # subject's clips can share it.
+        largest = EYE_SHARE[1] * min(config.width, config.height) / self.subject.face.unit
+        scale = float(np.clip(round(largest * 4) / 4, 0.5, 6.0))
         texture = self.subject.texture(self.clip.expression, scale)
         backdrop = make_backdrop(self.camera.backdrop_seed, config.width, config.height)
         levels = np.clip(np.arange(256) / 255 * self.camera.gain, 0, 1) ** self.camera.gamma
@@ -286,9 +297,9 @@ class ClipRenderer:
 
         height, width = self.config.height, self.config.width
         margin = 61
-        tile = self._noise_rng.standard_normal((height + margin, width + margin)).astype(np.float32)
-        tile = cv2.GaussianBlur(tile, (0, 0), 0.6)  # a demosaiced sensor's noise is not white
-        tile = np.round(tile * (self.camera.noise / tile.std())).astype(np.int16)
+        white = self._noise_rng.standard_normal((height + margin, width + margin), dtype=np.float32)
+        smooth = np.asarray(cv2.GaussianBlur(white, (0, 0), 0.6))  # a demosaiced sensor's noise is not white
+        tile = np.round(smooth * (self.camera.noise / smooth.std())).astype(np.int16)
         for _ in self.course.intensity:
             y, x = self._noise_rng.integers(0, margin, 2)
             yield tile[y : y + height, x : x + width]
