@@ -282,7 +282,7 @@ class VideoTrack:
     Attributes:
         landmarks: (T, 68, 2) float64, smoothed (4253H, twice) within each segment, source pixels; NaN without a face.
         landmarks_raw: (T, 68, 2) float64, as tracked (interpolated where not observed); NaN without a face.
-        timestamps: (T,) float64, seconds.
+        timestamps: (T,) float64, seconds; NaN where the frame is damaged.
         observed: (T,) bool: a face was seen (False where interpolated or absent).
         pose: (T, 3) float64, yaw, pitch, roll in degrees; NaN without a face.
         mesh: (T, 478, 3) float32, source pixels; NaN without a face.
@@ -311,17 +311,15 @@ def track_video(path: str | Path, config: PrepConfig | None = None) -> VideoTrac
     """
     config = config or PrepConfig()
     tracks: dict[int, dict[int, Observation]] = {}
-    times: list[float] = []
-    sizes: list[tuple[int, int]] = []
+    times: dict[int, float] = {}
     try:
         with VideoReader(path) as reader:
             tracker = Tracker(_engine(config.engine), config.subject)
             for frame in reader:
-                times.append(frame.time)
-                sizes.append((frame.width, frame.height))
+                times[frame.index] = frame.time
                 for seen in tracker.step(frame):
                     tracks.setdefault(seen.person, {})[frame.index] = seen
-            info = reader.info
+            info, n_frames = reader.info, reader.report.n_frames
     except DecodeError as error:
         raise NemoError(f"{path}: {error}") from None
     best = max(
@@ -329,7 +327,8 @@ def track_video(path: str | Path, config: PrepConfig | None = None) -> VideoTrac
         key=lambda n: _subject_weight(list(tracks[n].values()), info, config.subject),
         default=None,
     )
-    return _assemble(tracks[best] if best is not None else {}, np.array(times), info, config)
+    timestamps = np.array([times.get(i, np.nan) for i in range(n_frames)])
+    return _assemble(tracks[best] if best is not None else {}, timestamps, info, config)
 
 
 def _subject_weight(seen: list[Observation], info: VideoInfo, subject: str) -> float:
@@ -358,7 +357,7 @@ def _assemble(
     builder: SegmentBuilder[None] = SegmentBuilder(config.max_gap_seconds)
     segment = []
     events = []
-    for i in range(n):
+    for i in np.flatnonzero(np.isfinite(times)).tolist():
         one = seen.get(i)
         if one is not None and abs(one.pose[0]) > config.max_yaw_degrees:
             one = None

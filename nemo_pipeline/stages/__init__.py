@@ -1,1 +1,1 @@
-"""The stages of one video, in order: decode, landmarks, track, gaps, smooth, warp, quality. None imports another."""
+"""The stages of one video, in order: decode, landmarks, track, gaps, smooth, warp, quality."""

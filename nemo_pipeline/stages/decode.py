@@ -1,6 +1,8 @@
 """Decode: a file to its frames, upright, with the file's own times. The only importer of PyAV.
 
 Only decoded frames count: headers claim frames that are not there, and a cut file can end without an error.
+Pictures that a decoder had to guess, and those that lean on them, are counted but never given out.
+Interlaced pictures are given as stored (two fields woven) and counted, not deinterlaced.
 """
 
 from __future__ import annotations
@@ -12,31 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import av
-import cv2
-import numpy as np
 
 from nemo_pipeline.datatypes import VideoInfo
-from nemo_pipeline.stages.frame import Frame, Plane
+from nemo_pipeline.stages.frame import Frame
+from nemo_pipeline.stages.planes import degrees, display_turn, frame_of, tag_turn
+from nemo_pipeline.stages.times import repair_times
+from nemo_pipeline.stages.wholeness import missing_bytes
 
 av.logging.set_level(av.logging.PANIC)
 
-# Formats whose planes are used as they are: (bits, planes).
-_PLANAR = (
-    "yuv420p",
-    "yuv422p",
-    "yuv444p",
-    "yuv411p",
-    "yuv440p",
-    "yuvj420p",
-    "yuvj422p",
-    "yuvj444p",
-    "yuvj440p",
-)
-_GRAY = ("gray", "gray8")
-_HIGH_BITS = {f"{name}{bits}le": bits for name in _PLANAR[:5] for bits in (9, 10, 12, 14, 16)}
-_HIGH_BITS |= {f"gray{bits}le": bits for bits in (9, 10, 12, 14, 16)}
-_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
-_BT709 = 1  # AVCOL_SPC_BT709
+#: Text formats that only name other files: their pictures are not this file's.
+_PLAYLISTS = {"concat", "hls", "dash", "imf"}
+_INTRA, _BIDIRECTIONAL = 1, 3  # AV_PICTURE_TYPE_I, AV_PICTURE_TYPE_B
+#: Pictures of type B that wait for the next of another type; no codec allows more.
+_MOST_HELD = 16
+_AGAIN = "copy it again from its source"
 
 
 class DecodeError(Exception):
@@ -52,18 +44,19 @@ class DecodeReport:
     """What went wrong on the way, filled while the frames are read.
 
     Attributes:
-        n_frames: frames decoded.
+        n_frames: frames decoded, the damaged ones too.
+        n_damaged: frames that the decoder had to guess, or that lean on such; they are not given out.
         n_errors: packets that could not be decoded.
-        n_corrupt: frames that the decoder itself marked as damaged.
-        n_repaired_times: presentation times that were missing, repeated or ran backwards, and were replaced.
+        n_repaired_times: presentation times that were missing, repeated, negative or ran backwards, and
+            were replaced.
         n_interlaced: frames stored as two fields.
-        missing_bytes: bytes that the file's own index places beyond its end (a cut file).
+        missing_bytes: bytes that the file itself places beyond its end (a cut file).
         ended_early: the stream broke off with an error.
     """
 
     n_frames: int = 0
+    n_damaged: int = 0
     n_errors: int = 0
-    n_corrupt: int = 0
     n_repaired_times: int = 0
     n_interlaced: int = 0
     missing_bytes: int = 0
@@ -72,19 +65,23 @@ class DecodeReport:
     @property
     def damage(self) -> str:
         """A clause that says what is damaged, or "" for a sound stream."""
+        found = []
         if self.missing_bytes:
-            return f"the file is cut off ({self.missing_bytes} bytes of its index lie beyond its end)"
-        if self.ended_early or self.n_errors:
-            return f"the stream is damaged ({self.n_errors or 1} undecodable packets)"
-        if self.n_corrupt:
-            return f"the stream is damaged ({self.n_corrupt} frames that the decoder marked as corrupt)"
-        return ""
+            found.append(f"the file is cut off ({_count(self.missing_bytes, 'byte')} missing)")
+        elif self.ended_early:
+            found.append("the stream breaks off with an error")
+        if self.n_errors:
+            found.append(f"{_count(self.n_errors, 'packet')} could not be decoded")
+        if self.n_damaged:
+            found.append(f"{_count(self.n_damaged, 'frame')} decoded to a damaged picture")
+        return " and ".join(found)
 
 
 class VideoReader:
-    """Iterates over the `Frame`s of one video in presentation order; `info` and `report` beside them.
+    """Iterates over the sound `Frame`s of one video in presentation order; `info` and `report` beside them.
 
-    Use as a context manager. One decoding thread: videos run side by side instead.
+    Use as a context manager, and iterate once. `Frame.index` counts all decoded frames, so it jumps where
+    damaged ones were left out. One decoding thread: videos run side by side instead.
 
     Raises:
         DecodeError: the file cannot be read, is no video, or holds no video stream.
@@ -95,11 +92,15 @@ class VideoReader:
         self.report = DecodeReport()
         self._container = _open(self.path)
         try:
-            self._stream = _video_stream(self._container, self.path)
+            self._stream = _video_stream(self._container)
             context = self._stream.codec_context
+            if context is None:
+                raise DecodeError(
+                    "decode_error", "No decoder for this video format is at hand; convert it to H.264 in mp4."
+                )
             context.thread_count = 1
             rate = self._stream.average_rate or self._stream.guessed_rate
-            self._tag_rotation = _tag_rotation(self._stream.metadata)
+            self._tag_turn = tag_turn(self._stream.metadata)
             self.info = VideoInfo(
                 width=context.width,
                 height=context.height,
@@ -107,10 +108,17 @@ class VideoReader:
                 codec=context.name,
                 pixel_format=context.pix_fmt or "",
             )
-            self.report.missing_bytes = _missing_bytes(self._stream, self.path)
-        except BaseException:
+            index = self._stream.index_entries
+            self.report.missing_bytes = missing_bytes(
+                self.path, max((entry.pos + entry.size for entry in index), default=0)
+            )
+        except DecodeError:
             self._container.close()
             raise
+        except Exception as error:
+            # Whatever a demuxer makes of a file that is not what it seems.
+            self._container.close()
+            raise DecodeError("decode_error", _not_opened(error, self.path)) from None
 
     def __enter__(self) -> VideoReader:
         return self
@@ -119,98 +127,160 @@ class VideoReader:
         self._container.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        clock = _Clock(self._stream.time_base, self.info.fps, self.report)
-        for picture in self._pictures():
-            report = self.report
-            report.n_corrupt += bool(picture.is_corrupt)
-            report.n_interlaced += bool(picture.interlaced_frame)
-            planes, full_range = _planes(picture)
-            transform = _display_transform(picture, self._tag_rotation)
-            planes = tuple(_upright(p, *transform) for p in planes)
-            frame = Frame(
-                index=report.n_frames,
-                time=clock.time(picture),
-                planes=planes,
-                full_range=full_range,
-                matrix="709" if picture.colorspace == _BT709 else "601",
-            )
-            if report.n_frames == 0:
-                self.info = dataclasses.replace(
-                    self.info, width=frame.width, height=frame.height, rotation=_degrees(*transform)
-                )
+        report = self.report
+        base = self._stream.time_base
+        timed = ((_seconds(picture, base), (picture, sound)) for picture, sound in self._judged())
+        first = last = 0.0
+        for time, repaired, (picture, sound) in repair_times(timed, 1.0 / (self.info.fps or 25.0)):
+            index = report.n_frames
             report.n_frames += 1
+            report.n_repaired_times += repaired
+            report.n_interlaced += bool(picture.interlaced_frame)
+            first, last = (time if index == 0 else first), time
+            frame = self._frame(picture, index, time) if sound else None
+            if frame is None:
+                report.n_damaged += 1
+                continue
             yield frame
+        if report.n_frames > 1 and not (report.n_errors and self.info.fps):
+            self.info = dataclasses.replace(
+                self.info, fps=_rate(self.info.fps, (report.n_frames - 1) / (last - first))
+            )
 
-    def _pictures(self) -> Iterator[Any]:
-        """Decoded pictures; a packet that cannot be decoded is counted and passed over."""
+    def _frame(self, picture: Any, index: int, time: float) -> Frame | None:
+        """The frame of a picture; None where the picture cannot be read."""
+        try:
+            turn = display_turn(picture, self._tag_turn)
+            frame = frame_of(picture, index, time, turn)
+        except (av.error.FFmpegError, ValueError, OverflowError):
+            return None
+        if self.report.n_frames - self.report.n_damaged == 1:
+            self.info = dataclasses.replace(
+                self.info, width=frame.width, height=frame.height, rotation=degrees(turn)
+            )
+        return frame
+
+    def _judged(self) -> Iterator[tuple[Any, bool]]:
+        """Decoded pictures, each with whether it is sound.
+
+        From the first damaged picture (or the place of a lost one) to the next intra-coded one, every
+        picture may lean on damage. One of type B leans on the picture after it too, so it waits for that.
+        """
+        broken = False
+        held: list[Any] = []
+        for picture, lost in self._pictures():
+            intra = picture.key_frame or int(picture.pict_type) == _INTRA
+            broken = picture.is_corrupt or ((broken or lost) and not intra)
+            if int(picture.pict_type) == _BIDIRECTIONAL and not broken and len(held) < _MOST_HELD:
+                held.append(picture)
+                continue
+            for earlier in held:
+                yield earlier, not broken
+            held = []
+            yield picture, not broken
+        for earlier in held:
+            yield earlier, True
+
+    def _pictures(self) -> Iterator[tuple[Any, bool]]:
+        """Decoded pictures; with each, whether a packet was lost before it (in presentation order)."""
+        lost_at: float | None = None
+        for packet in self._packets():
+            try:
+                if packet is not None and packet.is_corrupt:  # cut short, or so marked by its carrier
+                    raise av.error.InvalidDataError(0, "damaged packet")
+                pictures = self._stream.codec_context.decode(packet)
+            except av.error.EOFError:
+                return
+            except (av.error.FFmpegError, ValueError):
+                # The decoder goes on with the next packet.
+                if packet is not None:
+                    self.report.n_errors += 1
+                    at = -math.inf if packet.pts is None else packet.pts
+                    lost_at = at if lost_at is None else min(lost_at, at)
+                continue
+            for picture in pictures:
+                lost = lost_at is not None and (picture.pts is None or picture.pts >= lost_at)
+                if lost:
+                    lost_at = None
+                yield picture, lost
+
+    def _packets(self) -> Iterator[Any]:
+        """Packets of the stream, then None, which makes the decoder give out what it still holds."""
         packets = self._container.demux(self._stream)
         while True:
             try:
                 packet = next(packets)
             except StopIteration:
-                return
-            except (av.error.FFmpegError, OSError):
+                break
+            except (av.error.FFmpegError, OSError, ValueError):
                 self.report.ended_early = True
-                return
-            try:
-                pictures = packet.decode()
-            except av.error.EOFError:
-                return
-            except (av.error.FFmpegError, ValueError):
-                # A damaged packet: the decoder goes on at the next key frame.
-                if packet.size:
-                    self.report.n_errors += 1
-                continue
-            yield from pictures
+                break
+            if packet.size:
+                yield packet
+        yield None
 
 
-class _Clock:
-    """Presentation times in seconds; missing, repeated and backward ones are replaced by the last plus one interval."""
+def _seconds(picture: Any, base: Any) -> float:
+    """Presentation time, seconds; NaN without one. Where a container has decoding times alone (AVI), those
+    are it.
+    """
+    stamp = picture.dts if picture.pts is None else picture.pts
+    base = picture.time_base or base
+    return math.nan if stamp is None or not base else float(stamp * base)
 
-    def __init__(self, time_base: Any, fps: float, report: DecodeReport) -> None:
-        self._base = float(time_base) if time_base else 0.0
-        self._interval = 1.0 / fps if fps > 0 else 0.04
-        self._last: float | None = None
-        self._report = report
 
-    def time(self, picture: Any) -> float:
-        """Seconds."""
-        time = math.nan if picture.pts is None else float(picture.pts * (picture.time_base or self._base))
-        if self._last is None:
-            if not math.isfinite(time):
-                self._report.n_repaired_times += 1
-                time = 0.0
-        elif not time > self._last:
-            self._report.n_repaired_times += 1
-            time = self._last + self._interval
-        self._last = time
-        return time
+def _rate(stated: float, measured: float) -> float:
+    """Frames per second: as stated, unless the frames' own times say otherwise by more than 5 %."""
+    return stated if abs(stated - measured) <= 0.05 * measured else measured
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _open(path: Path) -> Any:
     try:
+        if path.is_dir():
+            raise DecodeError("unreadable", "This is a folder, not a video file.")
+        if path.exists() and not path.is_file():
+            raise DecodeError("unreadable", "This is a device or a pipe, not a video file.")
         with path.open("rb") as file:
             if not file.read(1):
-                raise DecodeError("unreadable", "The file is empty (0 bytes); copy it again from its source.")
-    except IsADirectoryError:
-        raise DecodeError("unreadable", "This is a folder, not a video file.") from None
-    except OSError as error:
-        raise DecodeError(
-            "unreadable",
-            f"The file cannot be read ({error.strerror}); check that it exists and its permissions.",
-        ) from None
-    try:
-        return av.open(str(path), metadata_errors="replace")
-    except (av.error.FFmpegError, OSError, ValueError) as error:
+                raise DecodeError("unreadable", f"The file is empty (0 bytes); {_AGAIN}.")
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DecodeError(
-            "decode_error",
-            f"The file cannot be opened as a video ({reason}); it may be cut off, damaged or no video at all: "
-            "play it, or copy it again from its source.",
+            "unreadable", f"The file cannot be read ({reason}); check that it exists and its permissions."
         ) from None
+    try:
+        # A name may hold a colon, which would make it a protocol; and nothing but this file is opened.
+        container = av.open(f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"})
+    except Exception as error:
+        raise DecodeError("decode_error", _not_opened(error, path)) from None
+    if container.format.name in _PLAYLISTS:
+        container.close()
+        raise DecodeError(
+            "no_video", "The file only names other files (a playlist); give the videos themselves."
+        )
+    return container
 
 
-def _video_stream(container: Any, path: Path) -> Any:
+def _not_opened(error: Exception, path: Path) -> str:
+    missing = 0
+    try:
+        missing = missing_bytes(path)
+    except OSError:
+        pass
+    if missing:
+        return f"The file is cut off ({_count(missing, 'byte')} missing) and cannot be opened; {_AGAIN}."
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return (
+        f"The file cannot be opened as a video ({reason}); it may be cut off, damaged or no video at all: "
+        f"play it, or {_AGAIN}."
+    )
+
+
+def _video_stream(container: Any) -> Any:
     """The default video stream that is not cover art."""
     streams = [s for s in container.streams.video if "attached_pic" not in _disposition(s)]
     if not streams:
@@ -222,81 +292,3 @@ def _video_stream(container: Any, path: Path) -> Any:
 
 def _disposition(stream: Any) -> str:
     return str(getattr(stream.disposition, "name", None) or stream.disposition).lower()
-
-
-def _missing_bytes(stream: Any, path: Path) -> int:
-    """How far beyond the end of the file its own index reaches (mp4, mov)."""
-    size = path.stat().st_size
-    end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
-    return max(0, end - size)
-
-
-def _tag_rotation(metadata: dict[str, str]) -> int:
-    """Degrees clockwise from the old `rotate` tag; 0 without one."""
-    for key, value in metadata.items():
-        if key.lower() == "rotate":
-            try:
-                return round(float(value) / 90) * 90 % 360
-            except ValueError:
-                return 0
-    return 0
-
-
-def _display_transform(picture: Any, tag_rotation: int) -> tuple[bool, bool, bool]:
-    """How stored pixels become upright: (transpose, then flip left-right, then flip up-down).
-
-    A display matrix (a b u; c d v; x y w) sends a stored pixel (p, q) to (a p + c q, b p + d q).
-    """
-    for data in picture.side_data:
-        if getattr(data.type, "name", "") == "DISPLAYMATRIX":
-            a, b, _, c, d = np.frombuffer(bytes(data), dtype="<i4")[:5]
-            if abs(int(b)) > abs(int(a)):
-                return True, bool(c < 0), bool(b < 0)
-            return False, bool(a < 0), bool(d < 0)
-    return {
-        0: (False, False, False),
-        90: (True, True, False),
-        180: (False, True, True),
-        270: (True, False, True),
-    }[tag_rotation]
-
-
-def _degrees(transpose: bool, flip_x: bool, flip_y: bool) -> int:
-    """Clockwise degrees of a display transform (a mirror image counts as its rotation part)."""
-    return (90 if flip_x else 270) if transpose else (180 if flip_y else 0)
-
-
-def _upright(plane: Plane, transpose: bool, flip_x: bool, flip_y: bool) -> Plane:
-    if transpose:
-        plane = cv2.transpose(plane)
-    if flip_x or flip_y:
-        plane = cv2.flip(plane, -1 if flip_x and flip_y else (1 if flip_x else 0))
-    return plane
-
-
-def _planes(picture: Any) -> tuple[tuple[Plane, ...], bool]:
-    """8-bit planes of a picture, and whether its luma is full-range."""
-    name = picture.format.name
-    full = picture.color_range == _FULL_RANGE or name.startswith("yuvj")
-    if name in _GRAY:
-        # Gray without a stated range is full-range; with one, as stated.
-        return (_plane(picture.planes[0], 1),), full or picture.color_range != 1
-    if name in _PLANAR:
-        return tuple(_plane(p, 1) for p in picture.planes), full
-    if name in _HIGH_BITS:
-        bits = _HIGH_BITS[name]
-        scale = 255.0 / (2**bits - 1) if full else 0.5 ** (bits - 8)
-        planes = tuple(cv2.convertScaleAbs(_plane(p, 2), alpha=scale) for p in picture.planes)
-        return planes, full or (name.startswith("gray") and picture.color_range != 1)
-    if picture.format.is_rgb or name.startswith(("pal", "mono", "ya")):
-        rgb = picture.reformat(format="rgb24").to_ndarray()
-        return Frame.from_rgb(rgb).planes, True
-    converted = picture.reformat(format="yuv444p", dst_color_range=picture.color_range or None)
-    return tuple(_plane(p, 1) for p in converted.planes), full
-
-
-def _plane(plane: Any, bytes_per_sample: int) -> Any:
-    """A plane as (h, w), without a copy. uint8, or uint16 for 2 bytes per sample."""
-    dtype = np.uint8 if bytes_per_sample == 1 else np.dtype("<u2")
-    rows = np.frombuffer(plane, dtype=dtype).reshape(plane.height, plane.line_size // bytes_per_sample)
-    return rows[:, : plane.width]

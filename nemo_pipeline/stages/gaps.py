@@ -1,8 +1,13 @@
-"""Gaps: a short stretch without a face is interpolated and marked, a longer one ends the segment."""
+"""Gaps: a short stretch without a face is interpolated and marked, a longer one ends the segment.
+
+So does a hole in the recording: decoded frames that were left out as damaged, or a long time without any
+frame.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -10,6 +15,11 @@ import numpy as np
 from nemo_pipeline.stages.track import Observation
 
 Payload = TypeVar("Payload")
+
+#: Containers that count in milliseconds round both ends of a gap, seconds.
+_ROUNDING = 0.0015
+#: Two frames further apart than the last two by this much are two recordings, seconds.
+HOLE_SECONDS = 0.5
 
 
 @dataclasses.dataclass(slots=True)
@@ -35,23 +45,41 @@ class _Missing(Generic[Payload]):
 class SegmentBuilder(Generic[Payload]):
     """Cuts one person's frames into segments as they arrive.
 
-    `push` returns what the new frame settles: a list of frames that now belong to the current segment, with None
-    where a segment ends.
+    `push` returns what the new frame settles: a list of frames that now belong to the current segment, with
+    None where a segment ends.
 
     Args:
-        max_gap_seconds: the longest stretch without a face that is interpolated, from the start of its first frame to
-            the start of the next frame with a face.
+        max_gap_seconds: the longest stretch without a face that is interpolated, from the start of its
+            first frame to the start of the next frame with a face.
     """
 
     def __init__(self, max_gap_seconds: float) -> None:
-        self._max_gap = max_gap_seconds + 1e-6
+        self._max_gap = max_gap_seconds + _ROUNDING
         self._last: Entry[Payload] | None = None
+        self._previous: tuple[int, float] | None = None  # index and time of the last frame
+        self._step = math.inf
         self._missing: list[_Missing[Payload]] = []
 
     def push(
         self, index: int, time: float, seen: Observation | None, n_faces: int, payload: Payload
     ) -> list[Entry[Payload] | None]:
         """The next frame; `seen` is None where there is no usable face."""
+        out = self.finish() if self._hole_before(index, time) else []
+        return out + self._next(index, time, seen, n_faces, payload)
+
+    def _hole_before(self, index: int, time: float) -> bool:
+        """Whether frames are missing between the last frame and this one."""
+        hole = False
+        if self._previous is not None:
+            step = time - self._previous[1]
+            hole = index != self._previous[0] + 1 or step > max(self._max_gap, HOLE_SECONDS) + self._step
+            self._step = step
+        self._previous = (index, time)
+        return hole
+
+    def _next(
+        self, index: int, time: float, seen: Observation | None, n_faces: int, payload: Payload
+    ) -> list[Entry[Payload] | None]:
         if seen is None:
             if self._last is None:
                 return []
