@@ -257,7 +257,7 @@ def _client(options: RunOptions, n_videos: int) -> Iterator[Client]:
             processes=False,
             dashboard_address=nowhere,
             worker_dashboard_address=nowhere,
-            # What is large lives in the children, which Dask does not see; it must not pause for what it sees.
+            # What is large lives in the children, unseen by Dask; it must not pause for what it does see.
             memory_limit=0,
         )
     cluster.scheduler.http_server.stop()

@@ -18,6 +18,8 @@ from typing import Any
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import printable
 
+#: Beginnings of lines that the networks' libraries write when all is well.
+_CHATTER = ("INFO:", "I0000", "W0000", "WARNING: All log messages")
 #: Seconds that a child may take to start.
 _START_TIMEOUT = 120.0
 #: One process is one core: no library in it may start threads of its own.
@@ -179,7 +181,8 @@ class Child:
         with contextlib.suppress(OSError, ValueError):
             size = os.fstat(self._stderr.fileno()).st_size
             data = os.pread(self._stderr.fileno(), 4000, max(0, size - 4000))
-            lines = data.decode("utf-8", "replace").strip().splitlines()
+            lines = data.decode("utf-8", "replace").splitlines()
+            lines = [line for line in lines if line.strip() and not line.startswith(_CHATTER)]
             return printable(lines[-1].strip())[:200] if lines else ""
         return ""
 

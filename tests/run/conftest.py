@@ -1,0 +1,51 @@
+"""Tiny clips of a real face (the public-domain portrait that scikit-image ships), made on the spot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import skimage.data
+
+
+def write_clip(path: Path, *, frames: int = 10, seed: int = 0, side: int = 160, codec: str = "mpeg4") -> Path:
+    """A face that moves a little, differently for every seed."""
+    rng = np.random.default_rng(seed)
+    portrait = skimage.data.astronaut()
+    top, left = rng.integers(4, 16), rng.integers(140, 160)
+    gain = rng.uniform(0.8, 1.1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width = stream.height = side
+        stream.bit_rate = 1_000_000
+        for i in range(frames):
+            dx, dy = int(3 * np.sin(i / 5 + seed)), int(2 * np.cos(i / 4))
+            picture = portrait[top + dy : top + dy + side, left + dx : left + dx + side]
+            picture = np.clip(picture * gain, 0, 255).astype(np.uint8)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory) -> Path:
+    """A folder with three good clips, read-only by convention."""
+    folder = tmp_path_factory.mktemp("clips")
+    for i in range(3):
+        write_clip(folder / f"clip{i}.mp4", seed=i, frames=10 + 2 * i)
+    return folder
+
+
+def arrays(path: Path) -> dict[str, dict[str, bytes]]:
+    """Every array of every video of an out.h5, by file and dataset."""
+    from nemo_pipeline.store import FaceDataset
+
+    data = FaceDataset(path)
+    return {
+        f"{video.file} {video.id}": {name: video.read(name).tobytes() for name in data.fields}
+        for video in data
+    }
