@@ -1,4 +1,4 @@
-"""The 68 iBUG points: what each index means, which mirrors which, and how they are built from the 478-point mesh.
+"""The 68 iBUG points: what each index means, which mirrors which, how they are built from the 478-point mesh.
 
 Sides are the subject's: "right" is the subject's right, which is on the picture's left. Indices count from 0
 (iBUG's own numbers count from 1).
@@ -25,21 +25,23 @@ RIGHT_LIP_CORNER, LEFT_LIP_CORNER = 48, 54
 
 #: MIRROR[i] is the point that i becomes when the picture is flipped left to right.
 MIRROR: NDArray[np.intp] = np.array(
-    [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31]
-    + [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
-    + [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55]
-    + [64, 63, 62, 61, 60, 67, 66, 65],
+    [
+        *[*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31],
+        *[45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40],
+        *[54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55],
+        *[64, 63, 62, 61, 60, 67, 66, 65],
+    ],
     dtype=np.intp,
 )
 
-# Every point that is neither on the jaw line, a brow nor the nose's bridge is a mesh vertex or the midpoint of two.
+# What is neither on the jaw line, a brow nor the nose's bridge is a mesh vertex or the midpoint of two.
 _Place = int | tuple[int, int]
 _RIGHT_BROW: list[_Place] = [(70, 156), 70, 63, 105, 66, 107, (55, 107)]
 _LEFT_BROW: list[_Place] = [(285, 336), 336, 296, 334, 293, 300, (300, 383)]
 _NOSE_BRIDGE: list[_Place] = [168, 6, 197, 195, 5, 4]
-_NOSE_BASE: list[_Place] = [(75, 240), 97, 2, 326, (305, 460)]
-_RIGHT_EYE: list[_Place] = [33, (159, 160), 158, 155, 153, 144]
-_LEFT_EYE: list[_Place] = [382, 385, (386, 387), 263, 373, 380]
+_NOSE_BASE: list[_Place] = [(75, 240), 97, (2, 164), 326, (305, 460)]
+_RIGHT_EYE: list[_Place] = [(7, 33), (159, 160), 158, 155, 153, 144]
+_LEFT_EYE: list[_Place] = [382, 385, (386, 387), (249, 263), 373, 380]
 _OUTER_MOUTH: list[_Place] = [
     *[61, (40, 73), (37, 72), (0, 11), (267, 302), (270, 303)],
     *[291, (321, 405), 314, 17, 84, (91, 181)],
@@ -65,59 +67,84 @@ _POLYLINES = {
 _FIXED = _mixing_matrix([*_NOSE_BASE, *_RIGHT_EYE, *_LEFT_EYE, *_OUTER_MOUTH, *_INNER_MOUTH])
 
 
+def _arcs(polyline: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(M,) length along `polyline` (M,2) from its start to each of its points."""
+    return np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(polyline, axis=0).T))])
+
+
+def _points_at(
+    polyline: NDArray[np.float64], own: NDArray[np.float64], arcs: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(n, 2): the points at lengths `arcs` (n,) along `polyline` (M,2), its own being at `own` (M,)."""
+    return np.stack([np.interp(arcs, own, polyline[:, axis]) for axis in (0, 1)], axis=1)
+
+
 def _at_equal_arcs(polyline: NDArray[np.float64], n: int) -> NDArray[np.float64]:
     """`n` points at equal arc lengths along `polyline` (M,2), both ends included. Pixels."""
-    arc = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(polyline, axis=0).T))])
-    at = np.linspace(0.0, arc[-1], n)
-    return np.stack([np.interp(at, arc, polyline[:, axis]) for axis in (0, 1)], axis=1)
+    own = _arcs(polyline)
+    return _points_at(polyline, own, np.linspace(0.0, own[-1], n))
 
 
-def jaw_outline(mesh: NDArray[np.floating]) -> tuple[NDArray[np.float64], int]:
+def _nearest_arc(
+    polyline: NDArray[np.float64], own: NDArray[np.float64], point: NDArray[np.float64]
+) -> float:
+    """Length along `polyline` (M,2), its own points being at `own` (M,), to where it is nearest `point`."""
+    start, step = polyline[:-1], np.diff(polyline, axis=0)
+    share = ((point - start) * step).sum(axis=1) / np.maximum((step**2).sum(axis=1), 1e-18)
+    share = np.clip(share, 0.0, 1.0)
+    away = start + share[:, None] * step - point
+    nearest = int(np.argmin((away**2).sum(axis=1)))
+    return float(own[nearest] + share[nearest] * (own[nearest + 1] - own[nearest]))
+
+
+def jaw_outline(mesh: NDArray[np.floating]) -> NDArray[np.float64]:
     """The face's outline in the picture from one ear over the chin to the other.
 
-    It is the part of the convex hull of the mesh that lies on the chin's side of the line between the two vertices
-    in front of the ears, so it follows the visible outline when the head turns, as iBUG's annotators did.
+    It is the convex hull of the mesh, cut along the straight line through the two vertices in front of the
+    ears and kept on the chin's side, so it follows the visible outline when the head turns, as iBUG's
+    annotators did. (It ends where that line meets the hull: the two vertices may lie inside it.)
 
     Args:
         mesh: (478, >=2), x then y, pixels; also (468, >=2).
 
     Returns:
-        The outline (M,2) from the subject's right to the left, and the index in it of the point nearest the chin.
+        (M, 2) from the subject's right to the left, pixels.
     """
     points = np.asarray(mesh[:_N_SURFACE, :2], dtype=np.float64)
     right, chin, left = points[_JAW_RIGHT_END], points[_CHIN], points[_JAW_LEFT_END]
     across = left - right
-
-    def height(p: NDArray[np.float64]) -> NDArray[np.float64]:
-        # Signed area: positive on the chin's side of the ear line.
-        return across[0] * (p[..., 1] - right[1]) - across[1] * (p[..., 0] - right[0])
-
-    sign = 1.0 if height(chin) >= 0 else -1.0
-    below = points[sign * height(points) > 0]
-    candidates = np.concatenate([right[None], left[None], below])
-    order = cv2.convexHull(candidates.astype(np.float32), returnPoints=False)[:, 0]
-    hull = candidates[order]
-    # Turn the ring so that it runs from the right ear, with the chin's side first.
-    first = int(np.argmin(np.hypot(*(hull - right).T)))
-    hull = np.roll(hull, -first, axis=0)
-    last = int(np.argmin(np.hypot(*(hull - left).T)))
-    if last <= len(hull) // 2 and last < len(hull) - 1:
-        hull = np.concatenate([hull[:1], hull[:0:-1]])
-        last = len(hull) - last
-    outline = hull[: last + 1]
-    return outline, int(np.argmin(np.hypot(*(outline - chin).T)))
+    normal = np.array([-across[1], across[0]])
+    if (chin - right) @ normal < 0:
+        normal = -normal
+    order = cv2.convexHull((points - chin).astype(np.float32), returnPoints=False)[:, 0]
+    hull = points[order]
+    # The ring starts at the vertex furthest on the forehead's side, so that what is kept lies in one piece.
+    hull = np.roll(hull, -int(np.argmin((hull - right) @ normal)), axis=0)
+    height = (hull - right) @ normal
+    kept = np.flatnonzero(height > 0)
+    if not len(kept):  # a face without height: nothing better can be said
+        return np.stack([right, chin, left])
+    first, last = int(kept[0]), int(kept[-1])
+    after = (last + 1) % len(hull)
+    ends = [
+        hull[i] + (hull[j] - hull[i]) * (height[i] / (height[i] - height[j]))
+        for i, j in ((first - 1, first), (after, last))
+    ]
+    outline = np.concatenate([ends[0][None], hull[first : last + 1], ends[1][None]])
+    return outline if (outline[-1] - outline[0]) @ across >= 0 else outline[::-1]
 
 
 def from_mesh(mesh: NDArray[np.floating]) -> NDArray[np.float64]:
     """The 68 iBUG points of one face mesh.
 
-    By definition, never fitted to annotations: mesh vertices and midpoints for eyes, mouth and the nose's base; equal
-    arcs along a polyline for each brow and the nose's bridge; 8 equal arcs along each half of the face's outline for
-    the jaw line. The measured error against 300-W annotations, and the usual table's, stands in docs/landmarks.md.
+    By definition, never fitted to annotations: mesh vertices and midpoints for eyes, mouth and the nose's
+    base; equal arcs along a polyline for each brow and the nose's bridge; 8 equal arcs along the face's
+    outline from each ear to the chin for the jaw line. The measured error against 300-W annotations, and the
+    usual table's, stands in docs/landmarks.md.
 
     Args:
-        mesh: (478, >=2), x then y, pixels of the picture (the jaw line is an outline in the picture, so the face must
-            not have been turned away from it first; any rotation in the picture's plane is fine).
+        mesh: (478, >=2), x then y, pixels of the picture (the jaw line is an outline in the picture, so the
+            face must not have been turned away from it first; any rotation in the picture's plane is fine).
 
     Returns:
         (68, 2) float64, x then y, pixels.
@@ -125,13 +152,13 @@ def from_mesh(mesh: NDArray[np.floating]) -> NDArray[np.float64]:
     xy = np.asarray(mesh[:, :2], dtype=np.float64)
     if xy.shape[0] == _N_SURFACE:  # the canonical mesh has no irises
         xy = np.concatenate([xy, np.zeros((10, 2))])
-    outline, chin = jaw_outline(xy)
-    right_jaw = _at_equal_arcs(outline[: chin + 1], 9)
-    left_jaw = _at_equal_arcs(outline[chin:], 9)
+    outline = jaw_outline(xy)
+    own = _arcs(outline)
+    chin = _nearest_arc(outline, own, xy[_CHIN])
+    jaw_arcs = np.concatenate([np.linspace(0.0, chin, 9), np.linspace(chin, own[-1], 9)[1:]])
     return np.concatenate(
         [
-            right_jaw,
-            left_jaw[1:],
+            _points_at(outline, own, jaw_arcs),
             _at_equal_arcs(_POLYLINES["right_brow"] @ xy, 5),
             _at_equal_arcs(_POLYLINES["left_brow"] @ xy, 5),
             _at_equal_arcs(_POLYLINES["bridge"] @ xy, 4),
