@@ -8,7 +8,7 @@ orientations, and what it finds is believed only if the landmark network agrees.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -28,13 +28,17 @@ CONFIRM_TURNED = 0.84
 _TURNS = (0.0, math.pi, math.pi / 2, -math.pi / 2)
 
 
-def quick_search(engine: Engine, frame: Frame, turns: tuple[float, ...] = (0.0,)) -> list[FaceMesh]:
-    """Faces in the frame as a whole (one view per turn), best first."""
-    return _verified(engine, frame, _detect(engine, frame, [_whole(frame)], turns))
+def quick_search(
+    engine: Engine, frame: Frame, turns: tuple[float, ...] = (0.0,), known: Sequence[Region] = ()
+) -> list[FaceMesh]:
+    """Faces in the frame as a whole (one view per turn) that are not in a `known` region, best first."""
+    return _verified(engine, frame, _detect(engine, frame, [_whole(frame)], turns), known)
 
 
-def full_search(engine: Engine, frame: Frame, *, everyone: bool = False) -> list[FaceMesh]:
-    """Faces at every scale and orientation, from coarse to fine.
+def full_search(
+    engine: Engine, frame: Frame, *, everyone: bool = False, known: Sequence[Region] = ()
+) -> list[FaceMesh]:
+    """Faces at every scale and orientation, from coarse to fine, that are not in a `known` region.
 
     Args:
         engine: the landmark engine.
@@ -44,7 +48,7 @@ def full_search(engine: Engine, frame: Frame, *, everyone: bool = False) -> list
     """
     found: list[FaceMesh] = []
     for views in _levels(frame):
-        new = _verified(engine, frame, _detect(engine, frame, views, _TURNS))
+        new = _verified(engine, frame, _detect(engine, frame, views, _TURNS), known)
         found = _distinct([*found, *new])
         if found and not everyone:
             break
@@ -97,14 +101,16 @@ def _detect(
     return sorted(found, key=lambda item: -item[0])
 
 
-def _verified(engine: Engine, frame: Frame, candidates: list[tuple[float, Region]]) -> list[FaceMesh]:
+def _verified(
+    engine: Engine, frame: Frame, candidates: list[tuple[float, Region]], known: Sequence[Region] = ()
+) -> list[FaceMesh]:
     """What the landmark network confirms, each face once, best first.
 
     A face that lies upside down is also found, badly, by the upright view: among candidates at one place the
     detector's best wins, since it was trained on upright faces only.
     """
     faces: list[FaceMesh] = []
-    taken: list[Region] = []
+    taken: list[Region] = list(known)
     for _, region in candidates:
         if any(_overlap(region, other) for other in taken):
             continue

@@ -146,13 +146,13 @@ class Tracker:
                 found += near_search(self._engine, frame, follower.region)
         if census and seen:
             self._last_census = frame.time
-            counted = (
-                full_search(self._engine, frame, everyone=True)
-                if everyone
-                else quick_search(self._engine, frame)
-            )
-            found += counted
-            self.n_faces = len(seen) + len(self._unfollowed(counted))
+            known = [f.region for f in self._followers if not f.lost]
+            if everyone:
+                new = full_search(self._engine, frame, everyone=True, known=known)
+            else:
+                new = quick_search(self._engine, frame, known=known)
+            found += new
+            self.n_faces = len(seen) + len(new)
         elif not seen and not found:
             found += self._look_everywhere(frame)
             self.n_faces = len(found)
