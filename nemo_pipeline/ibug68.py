@@ -42,10 +42,8 @@ _NOSE_BRIDGE: list[_Place] = [168, 6, 197, 195, 5, 4]
 _NOSE_BASE: list[_Place] = [(75, 240), 97, (2, 164), 326, (305, 460)]
 _RIGHT_EYE: list[_Place] = [(7, 33), (159, 160), 158, 155, 153, 144]
 _LEFT_EYE: list[_Place] = [382, 385, (386, 387), (249, 263), 373, 380]
-_OUTER_MOUTH: list[_Place] = [
-    *[61, (40, 73), (37, 72), (0, 11), (267, 302), (270, 303)],
-    *[291, (321, 405), 314, 17, 84, (91, 181)],
-]
+_UPPER_LIP: list[_Place] = [61, (40, 73), (37, 72), (0, 11), (267, 302), (270, 303)]
+_LOWER_LIP: list[_Place] = [291, (321, 405), 314, 17, 84, (91, 181)]
 _INNER_MOUTH: list[_Place] = [(78, 191), 82, 13, 312, (308, 415), 317, 14, 87]
 _JAW_RIGHT_END, _CHIN, _JAW_LEFT_END = 127, 152, 356
 _N_SURFACE = 468  # vertices beyond these are the irises
@@ -60,11 +58,10 @@ def _mixing_matrix(places: list[_Place]) -> NDArray[np.float64]:
     return matrix
 
 
-_POLYLINES = {
-    name: _mixing_matrix(places)
-    for name, places in {"right_brow": _RIGHT_BROW, "left_brow": _LEFT_BROW, "bridge": _NOSE_BRIDGE}.items()
-}
-_FIXED = _mixing_matrix([*_NOSE_BASE, *_RIGHT_EYE, *_LEFT_EYE, *_OUTER_MOUTH, *_INNER_MOUTH])
+_RIGHT_BROW_MIX, _LEFT_BROW_MIX, _BRIDGE_MIX = (
+    _mixing_matrix(places) for places in (_RIGHT_BROW, _LEFT_BROW, _NOSE_BRIDGE)
+)
+_FIXED = _mixing_matrix([*_NOSE_BASE, *_RIGHT_EYE, *_LEFT_EYE, *_UPPER_LIP, *_LOWER_LIP, *_INNER_MOUTH])
 
 
 def _arcs(polyline: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -159,9 +156,9 @@ def from_mesh(mesh: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.concatenate(
         [
             _points_at(outline, own, jaw_arcs),
-            _at_equal_arcs(_POLYLINES["right_brow"] @ xy, 5),
-            _at_equal_arcs(_POLYLINES["left_brow"] @ xy, 5),
-            _at_equal_arcs(_POLYLINES["bridge"] @ xy, 4),
+            _at_equal_arcs(_RIGHT_BROW_MIX @ xy, 5),
+            _at_equal_arcs(_LEFT_BROW_MIX @ xy, 5),
+            _at_equal_arcs(_BRIDGE_MIX @ xy, 4),
             _FIXED @ xy,
         ]
     )

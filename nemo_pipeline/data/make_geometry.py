@@ -2,8 +2,8 @@
 
 The bundle's metadata is a protocol-buffer message (GeometryPipelineMetadata): field 1 the canonical mesh
 (field 3 of it: vertices as x, y, z, u, v in centimetres, y up, z towards the camera), field 2 the weighted
-landmarks of its Procrustes alignment. The mean shape is the construction of `ibug68` on that mesh, seen from the
-front.
+landmarks of its Procrustes alignment. The mean shape is the construction of `ibug68` on that mesh, seen from
+the front.
 """
 
 from __future__ import annotations
