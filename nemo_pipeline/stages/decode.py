@@ -7,6 +7,7 @@ Interlaced pictures are given as stored (two fields woven) and counted, not dein
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 from collections.abc import Iterator
@@ -128,10 +129,8 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[Frame]:
         report = self.report
-        base = self._stream.time_base
-        timed = ((_seconds(picture, base), (picture, sound)) for picture, sound in self._judged())
         first = last = 0.0
-        for time, repaired, (picture, sound) in repair_times(timed, 1.0 / (self.info.fps or 25.0)):
+        for time, repaired, (picture, sound) in repair_times(self._judged(), 1.0 / (self.info.fps or 25.0)):
             index = report.n_frames
             report.n_frames += 1
             report.n_repaired_times += repaired
@@ -160,29 +159,33 @@ class VideoReader:
             )
         return frame
 
-    def _judged(self) -> Iterator[tuple[Any, bool]]:
-        """Decoded pictures, each with whether it is sound.
+    def _judged(self) -> Iterator[tuple[float, tuple[Any, bool]]]:
+        """Decoded pictures: seconds (NaN where unknown), the picture, and whether it is sound.
 
         From the first damaged picture (or the place of a lost one) to the next intra-coded one, every
         picture may lean on damage. One of type B leans on the picture after it too, so it waits for that.
         """
+        base = self._stream.time_base or math.nan
         broken = False
-        held: list[Any] = []
-        for picture, lost in self._pictures():
+        held: list[tuple[float, Any]] = []
+        for picture, stamp, lost in self._pictures():
             intra = picture.key_frame or int(picture.pict_type) == _INTRA
             broken = picture.is_corrupt or ((broken or lost) and not intra)
-            if int(picture.pict_type) == _BIDIRECTIONAL and not broken and len(held) < _MOST_HELD:
-                held.append(picture)
+            time = math.nan if stamp is None else float(stamp * base)
+            held.append((time, picture))
+            if int(picture.pict_type) == _BIDIRECTIONAL and not broken and len(held) <= _MOST_HELD:
                 continue
-            for earlier in held:
-                yield earlier, not broken
+            for time, picture in held:
+                yield time, (picture, not broken)
             held = []
-            yield picture, not broken
-        for earlier in held:
-            yield earlier, True
+        for time, picture in held:
+            yield time, (picture, True)
 
-    def _pictures(self) -> Iterator[tuple[Any, bool]]:
-        """Decoded pictures; with each, whether a packet was lost before it (in presentation order)."""
+    def _pictures(self) -> Iterator[tuple[Any, int | None, bool]]:
+        """Decoded pictures: with each its time stamp, and whether a packet was lost before it."""
+        # AVI has no presentation times, only those of the packets: the pictures get them in order.
+        own_times = self._container.format.name != "avi"
+        stamps: collections.deque[int | None] = collections.deque(maxlen=_MOST_HELD + 1)
         lost_at: float | None = None
         for packet in self._packets():
             try:
@@ -195,14 +198,19 @@ class VideoReader:
                 # The decoder goes on with the next packet.
                 if packet is not None:
                     self.report.n_errors += 1
-                    at = -math.inf if packet.pts is None else packet.pts
-                    lost_at = at if lost_at is None else min(lost_at, at)
+                    at = packet.pts if own_times else packet.dts
+                    lost_at = min(-math.inf if at is None else at, math.inf if lost_at is None else lost_at)
                 continue
+            if packet is not None:
+                stamps.append(packet.dts)
             for picture in pictures:
-                lost = lost_at is not None and (picture.pts is None or picture.pts >= lost_at)
+                stamp = picture.pts
+                if not own_times:
+                    stamp = stamps.popleft() if stamps else None
+                lost = lost_at is not None and (stamp is None or stamp >= lost_at)
                 if lost:
                     lost_at = None
-                yield picture, lost
+                yield picture, stamp, lost
 
     def _packets(self) -> Iterator[Any]:
         """Packets of the stream, then None, which makes the decoder give out what it still holds."""
@@ -218,15 +226,6 @@ class VideoReader:
             if packet.size:
                 yield packet
         yield None
-
-
-def _seconds(picture: Any, base: Any) -> float:
-    """Presentation time, seconds; NaN without one. Where a container has decoding times alone (AVI), those
-    are it.
-    """
-    stamp = picture.dts if picture.pts is None else picture.pts
-    base = picture.time_base or base
-    return math.nan if stamp is None or not base else float(stamp * base)
 
 
 def _rate(stated: float, measured: float) -> float:
