@@ -1,13 +1,15 @@
-"""`Frame`: one decoded picture as its own 8-bit planes, upright, with its time; gray and RGB are made where needed.
+"""`Frame`: one decoded picture as its own 8-bit planes, upright, with its time; gray and RGB are made where
+needed.
 
-Most of a 1080p frame is never looked at, so nothing is converted as a whole: the face's region is cut from the planes
-and only that is turned into RGB or full-range gray.
+Most of a 1080p frame is never looked at, so nothing is converted as a whole: the face's region is cut from
+the planes and only that is turned into RGB or full-range gray.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,8 +20,8 @@ Plane = NDArray[np.uint8]
 # Expands 16..235 to 0..255 (BT.601/709 limited-range luma).
 _EXPAND: Plane = np.clip(np.round((np.arange(256) - 16.0) * 255.0 / 219.0), 0, 255).astype(np.uint8)
 
-# Kr, Kb of the two common colour matrices.
-_COEFFICIENTS = {"601": (0.299, 0.114), "709": (0.2126, 0.0722)}
+# Kr, Kb of the colour matrices.
+_COEFFICIENTS = {"601": (0.299, 0.114), "709": (0.2126, 0.0722), "2020": (0.2627, 0.0593)}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,7 +40,9 @@ class Region:
     angle: float = 0.0
 
     def to_source(self, side: int) -> NDArray[np.float64]:
-        """(2, 3) affine map from pixels of a `side` x `side` view of the region to source pixels (centres at integers)."""
+        """(2, 3) affine map from pixels of a `side` x `side` view of the region to source pixels (centres
+        at integers).
+        """
         s = self.size / side
         c, d = s * np.cos(self.angle), s * np.sin(self.angle)
         middle = (side - 1) / 2
@@ -56,7 +60,7 @@ class Frame:
         time: presentation time, seconds, as the file says it (repaired where it says nothing usable).
         planes: (Y,) or (Y, U, V), each (h, w) uint8, upright; chroma planes may be smaller.
         full_range: luma spans 0..255 (else 16..235).
-        matrix: "601" or "709".
+        matrix: "601", "709" or "2020".
     """
 
     index: int
@@ -82,21 +86,27 @@ class Frame:
 
     def gray(self) -> Plane:
         """(H, W) uint8, full range."""
-        return self.planes[0] if self.full_range else cv2.LUT(self.planes[0], _EXPAND)
+        return self.planes[0] if self.full_range else _expanded(self.planes[0])
 
     def rgb(self) -> Plane:
         """(H, W, 3) uint8: the whole picture."""
-        y = self.planes[0]
-        chroma = [
-            cv2.resize(p, (self.width, self.height), interpolation=cv2.INTER_LINEAR) for p in self.planes[1:]
-        ]
-        return self._to_rgb(y, chroma)
+        chroma = []
+        for plane in self.planes[1:]:
+            x, y = self._subsampling(plane)
+            size = (plane.shape[1] * x, plane.shape[0] * y)
+            larger: Any = cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR)
+            chroma.append(larger[: self.height, : self.width])
+        return self._to_rgb(self.planes[0], chroma)
+
+    def _subsampling(self, plane: Plane) -> tuple[int, int]:
+        """Luma pixels per pixel of a plane, across and down (the last one may stand for fewer)."""
+        return max(1, round(self.width / plane.shape[1])), max(1, round(self.height / plane.shape[0]))
 
     def view(self, region: Region, side: int) -> Plane:
         """(side, side, 3) uint8 RGB of a region.
 
-        Bilinear, after a mean over whole pixels where it shrinks by 2 or more; the picture's edge is continued
-        outside.
+        Bilinear, after a mean over whole pixels where it shrinks by 2 or more; the picture's edge is
+        continued outside.
         """
         to_source = region.to_source(side)
         shrink = max(1, int(region.size / side))
@@ -107,19 +117,20 @@ class Frame:
         """(side, side) uint8: as `view`, luma alone, in the range of the file."""
         return self._sample(self.planes[0], region.to_source(side), side, max(1, int(region.size / side)))
 
-    def _sample(self, plane: Plane, to_source: NDArray[np.float64], side: int, shrink: int) -> Plane:
+    def _sample(self, plane: Any, to_source: NDArray[np.float64], side: int, shrink: int) -> Any:
         """One plane under an affine map to pixels of the luma plane; only the part looked at is averaged."""
-        ratio = np.array([plane.shape[1] / self.width, plane.shape[0] / self.height])[:, None]
+        ratio = 1.0 / np.array(self._subsampling(plane))[:, None]
         to_plane = to_source * ratio
         to_plane[:, 2:] += (ratio - 1) / 2
         # Chroma shrinks only as far as it stays no coarser than luma.
-        factor = max(1, round(shrink * float(ratio[0, 0]))) if shrink > 1 else 1
+        factor = max(1, int(shrink * float(ratio[0, 0])))
         if factor > 1:
             corners = to_plane @ np.array(
                 [[0, side - 1, 0, side - 1], [0, 0, side - 1, side - 1], [1, 1, 1, 1]]
             )
             height, width = plane.shape
-            # Whole cells of the averaging grid, so that what is seen does not depend on where the part is cut.
+            # Whole cells of the averaging grid, so that what is seen does not depend on where the part is
+            # cut.
             low = np.clip(np.floor(corners.min(axis=1) / factor) - 2, 0, None).astype(int) * factor
             high = np.ceil(corners.max(axis=1) / factor).astype(int) * factor + 3 * factor
             x0, y0 = min(int(low[0]), max(0, width - factor)), min(int(low[1]), max(0, height - factor))
@@ -141,8 +152,9 @@ class Frame:
 
     def _to_rgb(self, y: Plane, chroma: list[Plane]) -> Plane:
         if not chroma:
-            return cv2.cvtColor(y if self.full_range else cv2.LUT(y, _EXPAND), cv2.COLOR_GRAY2RGB)
-        return cv2.transform(cv2.merge([y, *chroma]), _yuv_to_rgb(self.full_range, self.matrix))
+            return np.repeat((y if self.full_range else _expanded(y))[..., None], 3, axis=-1)
+        rgb: Any = cv2.transform(cv2.merge([y, *chroma]), _yuv_to_rgb(self.full_range, self.matrix))
+        return rgb
 
     @classmethod
     def from_rgb(cls, rgb: NDArray[np.uint8], index: int = 0, time: float = 0.0) -> Frame:
@@ -158,6 +170,11 @@ class Frame:
         shift = np.array([[0.0], [128.0], [128.0]])
         planes = cv2.split(cv2.transform(image, np.hstack([forward, shift])))
         return cls(index, time, tuple(np.ascontiguousarray(p) for p in planes), full_range=True)
+
+
+def _expanded(luma: Plane) -> Plane:
+    full: Any = cv2.LUT(luma, _EXPAND)
+    return full
 
 
 @functools.cache
