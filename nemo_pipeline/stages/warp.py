@@ -1,8 +1,9 @@
-"""Piecewise-affine warp of one gray frame to the mean shape: low-pass, then one remap with precomputed weights."""
+"""Piecewise-affine warp of one gray frame to the mean shape: low-pass, then one remap with constant weights."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,22 +16,22 @@ from nemo_pipeline.geometry import Template, shipped_mean_shape, shipped_triangl
 class Patch:
     """The part of a gray frame around a face, low-passed for its size in the crop.
 
-    Pixel (column i, row j) of `gray` stands for the source position x0 + i * step, y0 + j * step (pixel centres at
-    integers; x0 and y0 are not whole numbers after a reduction).
+    Pixel (column i, row j) of `gray` stands for the source position x0 + i * step, y0 + j * step (pixel
+    centres at integers).
     """
 
     gray: NDArray[np.uint8]
-    x0: float
-    y0: float
-    step: float
+    x0: int
+    y0: int
+    step: int
 
 
 class FaceWarp:
     """Warps gray frames to the mean shape: `FaceWarp()(gray, landmarks)` -> (size, size) uint8.
 
-    The map goes from the mean shape to the frame (its triangles are the mean shape's), so each crop pixel looks up
-    one source position, sampled bilinearly; 0 outside the hull and outside the picture. Where the face is larger in
-    the source than in the crop, the source is low-pass filtered first.
+    The map goes from the mean shape to the frame (its triangles are the mean shape's), so each crop pixel
+    looks up one source position, sampled bilinearly; 0 outside the hull and outside the picture. Where the
+    face is larger in the source than in the crop, the source is low-pass filtered first.
 
     Args:
         mean_shape: (68, 2) in any unit; the shipped one by default.
@@ -52,8 +53,10 @@ class FaceWarp:
             triangles = shipped_triangles() if mean_shape is None else delaunay(shape)
         self.template = Template(shape, np.asarray(triangles, dtype=np.int32), size, margin)
         self._area = hull_area(self.template.landmarks)
+        if not self._area > 0:
+            raise ValueError("the points of a mean shape lie on one line; a face has an area.")
         # Pixels outside the hull look far outside every picture, where the border value is.
-        self._positions = np.full((size * size, 2), -1e6, dtype=np.float32)
+        self._nowhere = np.full((size * size, 2), -1e6, dtype=np.float32)
 
     @property
     def mean_shape(self) -> NDArray[np.float64]:
@@ -102,8 +105,10 @@ class FaceWarp:
     ) -> Patch:
         """The face's surroundings, low-passed: all that `warp_patch` needs of a frame.
 
-        The filter is a mean over 2 x 2 for each whole factor of two by which the face is larger than in the crop, and
-        a Gaussian for the rest; positions are exact under both (a ramp stays a ramp).
+        The crop samples the source every `reduction` pixels, s, so the source is blurred first by a Gaussian
+        of half that, s / 2 (none at s = 1, rising smoothly in between). From s = 2 on, each halving by the
+        binomial filter 1 4 6 4 1 does its part of that (its variance is 1), and the rest is done on fewer
+        pixels. All filters are symmetric about pixel centres, so positions stay exact (a ramp stays a ramp).
 
         Args:
             gray: (H, W) uint8.
@@ -111,30 +116,31 @@ class FaceWarp:
             expand: (256,) table applied to the gray levels first (limited to full range).
             slack: how far beyond the landmarks' box to cut, as a fraction of its larger side.
         """
+        scale = self.reduction(landmarks)
+        step = 1
+        while scale >= 2.0 * step:
+            step *= 2
         low, high = landmarks.min(axis=0), landmarks.max(axis=0)
         reach = slack * float((high - low).max()) + 8.0
-        height, width = gray.shape
-        x0 = int(np.clip(np.floor(low[0] - reach), 0, width))
-        y0 = int(np.clip(np.floor(low[1] - reach), 0, height))
-        x1 = int(np.clip(np.ceil(high[0] + reach) + 1, 0, width))
-        y1 = int(np.clip(np.ceil(high[1] + reach) + 1, 0, height))
-        patch = gray[y0:y1, x0:x1]
+        x0, x1 = _extent(low[0] - reach, high[0] + reach, gray.shape[1], step)
+        y0, y1 = _extent(low[1] - reach, high[1] + reach, gray.shape[0], step)
+        patch: Any = gray[y0:y1, x0:x1]
         if patch.size == 0:
-            return Patch(np.zeros((0, 0), np.uint8), float(x0), float(y0), 1.0)
+            return Patch(np.zeros((0, 0), np.uint8), x0, y0, 1)
         if expand is not None:
             patch = cv2.LUT(patch, expand)
-        scale, step = self.reduction(landmarks), 1.0
-        while scale >= 2.0 and min(patch.shape) >= 4:
-            h, w = patch.shape[0] // 2, patch.shape[1] // 2
-            patch = cv2.resize(patch[: 2 * h, : 2 * w], (w, h), interpolation=cv2.INTER_AREA)
-            scale, step = scale / 2, step * 2
-        if scale > 1.0:
-            # What a pixel of the crop sees, less what a pixel of the source sees already.
-            sigma = 0.5 * float(np.sqrt(scale * scale - 1.0))
-            if sigma > 0.15:
-                patch = cv2.GaussianBlur(patch, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
-        offset = (step - 1.0) / 2
-        return Patch(np.ascontiguousarray(patch), x0 + offset, y0 + offset, step)
+        done, halved = 0.0, 1  # variance of the blur so far, in pixels of the patch
+        while halved < step:
+            # Odd sizes: the last sample then lies on the last pixel, as the first one does on the first.
+            even = [(n + 1) % 2 for n in patch.shape]
+            patch = cv2.copyMakeBorder(patch, 0, even[0], 0, even[1], cv2.BORDER_REPLICATE)
+            patch = cv2.pyrDown(patch, borderType=cv2.BORDER_REPLICATE)
+            done, halved = (done + 1.0) / 4.0, halved * 2
+        wanted = (scale - 1.0 if scale < 2.0 else scale * scale / 4.0) / (step * step)
+        if wanted - done > 0.02:
+            sigma = float(np.sqrt(wanted - done))
+            patch = cv2.GaussianBlur(patch, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+        return Patch(np.ascontiguousarray(patch), x0, y0, step)
 
     def warp_patch(self, patch: Patch, landmarks: NDArray[np.floating]) -> NDArray[np.uint8]:
         """(size, size) uint8 from a patch of the frame and the (68, 2) landmarks in source pixels."""
@@ -142,11 +148,24 @@ class FaceWarp:
         if patch.gray.size == 0:
             return np.zeros((size, size), np.uint8)
         local = (np.asarray(landmarks, dtype=np.float64) - (patch.x0, patch.y0)) / patch.step
-        self._positions[self.template.inside] = self.template.sampling_inside(local)
-        maps = self._positions.reshape(size, size, 2)
-        return cv2.remap(
-            patch.gray, maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0
+        positions = self._nowhere.copy()
+        positions[self.template.inside] = self.template.sampling_inside(local)
+        face: Any = cv2.remap(
+            patch.gray,
+            positions.reshape(size, size, 2),
+            None,
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=0,
         )
+        return face
+
+
+def _extent(low: float, high: float, length: int, step: int) -> tuple[int, int]:
+    """Pixels from `low` to `high` that are there, half-open; they begin at a multiple of `step`, so that a face at
+    rest is sampled alike in every frame."""
+    low, high = (float(np.clip(v, -1.0, length)) for v in (low, high))
+    return max(0, int(np.floor(low)) // step * step), min(length, int(np.ceil(high)) + 1)
 
 
 def hull_area(points: NDArray[np.floating]) -> float:
