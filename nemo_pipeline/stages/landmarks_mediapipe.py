@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 
@@ -52,6 +53,10 @@ class MediapipeEngine:
             )
         except OSError as error:
             raise NemoError(f"{GL_ADVICE} ({error})") from None
+        # At the end of the process its own clean-up comes too late (its threads are gone) and prints a traceback;
+        # the system takes everything back anyway.
+        for landmarker in (self._one, self._many, self._certain):
+            atexit.register(setattr, landmarker, "close", lambda: None)
 
     def _detect(self, landmarker: object, view: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         image = self._mp.Image(image_format=self._mp.ImageFormat.SRGB, data=np.ascontiguousarray(view))
