@@ -1,4 +1,4 @@
-"""The network: every equation, mechanism, position and ablation against NumPy, and what padding may not do."""
+"""The network: every equation, mechanism, position and ablation against NumPy; what padding may not do."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ ABLATIONS = {
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS)
-@pytest.mark.parametrize(("mechanism", "position"), [*itertools.product(MECHANISMS, (1, 2, 3)), ("indexed", 0)])
+@pytest.mark.parametrize(
+    ("mechanism", "position"), [*itertools.product(MECHANISMS, (1, 2, 3)), ("indexed", 0)]
+)
 def test_whole_model_matches_numpy(mechanism, position, ablation):
     config = tiny(attention=mechanism, attention_position=position, **ABLATIONS[ablation])
     rng = np.random.default_rng(position)
@@ -160,7 +162,9 @@ def test_gradients_by_finite_differences():
 
         loss().backward()
         for name, parameter in model.named_parameters():
-            direction = torch.randn(parameter.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+            direction = torch.randn(
+                parameter.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(7)
+            )
             step = 1e-6 / max(1.0, float(direction.norm()))
             with torch.no_grad():
                 parameter += step * direction
@@ -202,8 +206,8 @@ def test_chunks_with_recomputation_change_nothing():
 
 @pytest.mark.parametrize("start", ["leaky", "identity"])
 def test_gradients_over_300_frames_neither_vanish_nor_explode(start):
-    """Of the age with respect to every frame's features. `leaky` must also bound the state, which `identity` lets
-    grow with a video's length: the reason why it is the default."""
+    """Of the age with respect to every frame's features. `leaky` must also bound the state, which `identity`
+    lets grow with a video's length: the reason why it is the default."""
     torch.manual_seed(0)
     layers = torch.nn.Sequential(*(Recurrence(32, 32, start) for _ in range(2)))
     attention = TemporalAttention(32, 16)
@@ -239,7 +243,9 @@ def test_loss_without_recurrence_is_the_mean_over_frames():
     error = absolute_error(output, age, lengths)
     for b, length in enumerate(lengths.tolist()):
         per_frame = [reference(model, frames[b, t : t + 1].numpy())[0] for t in range(length)]
-        assert error[b].item() == pytest.approx(np.mean(np.abs(np.array(per_frame) - age[b].item())), abs=1e-9)
+        assert error[b].item() == pytest.approx(
+            np.mean(np.abs(np.array(per_frame) - age[b].item())), abs=1e-9
+        )
 
 
 def test_wrong_shapes_are_answered():

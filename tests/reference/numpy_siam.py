@@ -1,4 +1,4 @@
-"""SIAM in plain NumPy, float64, one loop per index: the slow truth that the torch modules are checked against.
+"""SIAM in plain NumPy, float64, a loop per index: the slow truth that the torch modules are held against.
 
 Written from the equations alone; shares no code with `siam_model`.
 """
@@ -45,7 +45,8 @@ def max_pool(x: np.ndarray, side: int, stride: int, padding: int) -> np.ndarray:
     out = np.empty((len(x), height, width))
     for i in range(height):
         for j in range(width):
-            out[:, i, j] = x[:, i * stride : i * stride + side, j * stride : j * stride + side].max(axis=(1, 2))
+            window = x[:, i * stride : i * stride + side, j * stride : j * stride + side]
+            out[:, i, j] = window.max(axis=(1, 2))
     return out
 
 
@@ -106,7 +107,8 @@ def siam(
         x = frame[None]
         for i in range(3):
             name = f"appearance.convolutions.{i}"
-            x = relu(convolve(x, t[f"{name}.weight"], t[f"{name}.bias"], config["strides"][i], config["paddings"][i]))
+            weight, bias = t[f"{name}.weight"], t[f"{name}.bias"]
+            x = relu(convolve(x, weight, bias, config["strides"][i], config["paddings"][i]))
             if config["lrn"] and i < 2:
                 x = response_norm(
                     x, config["lrn_size"], config["lrn_alpha"], config["lrn_beta"], config["lrn_k"]

@@ -1,0 +1,150 @@
+"""Evaluation: from predictions.csv and run.json alone to numbers, tables and pictures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nemo_pipeline.errors import NemoError
+from siam_model import SIAMConfig
+from siam_model.evaluate import evaluate
+from siam_model.figures import attention_figure, save_figure
+from siam_model.predict import Prediction
+from siam_model.predictions import Predictions, read_predictions, write_predictions
+from siam_model.tables import by_decade, cumulative_error, table_by_decade
+
+#: File names known to break naive code.
+NASTY = (
+    "clip[/b].mp4",
+    "$a^^b$.mp4",
+    "=cmd|' /C calc'!A0",
+    "-1+1",
+    "'quoted",
+    "caf\udce9.mp4",
+    'a,"b"\n.mp4',
+)
+
+
+def predictions(seed: int = 0, names: tuple[str, ...] = NASTY) -> Predictions:
+    rng = np.random.default_rng(seed)
+    age = np.array([8.0, 9.99, 10.0, 34.0, 35.0, 39.999, 76.0])
+    return Predictions(
+        names, tuple(f"s{i // 2}" for i in range(7)), np.arange(7) % 3, age, age + rng.normal(0, 6, 7)
+    )
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    folder = tmp_path / "run"
+    (folder / "baselines").mkdir(parents=True)
+    write_predictions(folder / "predictions.csv", predictions())
+    write_predictions(folder / "baselines" / "median.csv", predictions(1))
+    meta = {"synthetic": False, "folds": 3, "dataset": {"file": "$a^^b$.h5", "uuid": "u"}, "seed": 0}
+    (folder / "run.json").write_text(json.dumps(meta))
+    return folder
+
+
+def test_the_table_survives_hostile_names(tmp_path):
+    write_predictions(tmp_path / "p.csv", predictions())
+    back = read_predictions(tmp_path / "p.csv")
+    assert back.video == NASTY
+    np.testing.assert_array_equal(back.predicted, predictions().predicted)
+    with (tmp_path / "p.csv").open(newline="", errors="surrogateescape") as file:
+        assert all(not row["video"].startswith(("=", "-")) for row in csv.DictReader(file))
+
+
+def test_numbers(run):
+    result = evaluate(run)
+    p = predictions()
+    ours = result.numbers["methods"]["SIAM"]
+    error = np.abs(p.predicted - p.age)
+    assert ours["mae"] == pytest.approx(error.mean())
+    assert ours["deviation"] == pytest.approx(error.std(ddof=1))
+    assert ours["by_decade"]["0-9"] == {
+        "videos": 2,
+        "mae": pytest.approx(error[:2].mean()),
+        "deviation": pytest.approx(error[:2].std(ddof=1)),
+    }
+    assert ours["by_decade"]["20-29"] == {"videos": 0, "mae": None, "deviation": None}
+    assert ours["by_decade"]["70-79"]["videos"] == 1
+    assert ours["by_decade"]["All"]["videos"] == ours["videos"] == 7
+    assert ours["subjects"] == 4
+    assert ours["cumulative_error"]["share"][50] == 1
+    assert ours["cumulative_error"]["share"][5] == pytest.approx((error <= 5).mean())
+    assert "training median" in result.numbers["methods"]
+    assert json.loads((run / "evaluation" / "evaluation.json").read_text())["methods"]["SIAM"] == ours
+
+
+def test_table_three_and_figures(run):
+    result = evaluate(run, run / "elsewhere")
+    assert result.header[:3] == ["Method", "0-9", "10-19"]
+    assert result.header[-2:] == ["All", "SD"]
+    assert [row[0] for row in result.rows] == ["SIAM", "training median", "videos"]
+    assert result.rows[-1][1:] == ["2", "1", "0", "3", "0", "0", "0", "1", "7", ""]
+    assert all(len(row) == len(result.header) for row in result.rows)
+    for file in result.files:
+        assert file.is_file() and file.stat().st_mode & 0o077 == 0
+        if file.suffix == ".png":
+            assert np.asarray(Image.open(file).convert("L")).std() > 5
+
+
+def test_decades_and_cumulative_error():
+    p = predictions()
+    assert list(by_decade(p))[-1] == "All"
+    assert sum(s.n for name, s in by_decade(p).items() if name != "All") == 7
+    share = cumulative_error(p, np.array([0.0, 1e9]))
+    assert share.tolist() == [0, 1]
+    one = Predictions(("v",), ("s",), np.zeros(1), np.array([20.0]), np.array([23.0]))
+    header, rows = table_by_decade({"one": one})
+    assert (header, rows[0]) == (["Method", "20-29", "All", "SD"], ["one", "3.00", "3.00", ""])
+
+
+def test_synthetic_runs_say_so(run):
+    meta = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**meta, "synthetic": True}))
+    result = evaluate(run)
+    assert result.synthetic and "say nothing about people" in result.numbers["note"]
+
+
+def test_what_is_no_run_is_answered(run, tmp_path):
+    with pytest.raises(NemoError, match="is no folder"):
+        evaluate(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NemoError, match="finished run"):
+        evaluate(tmp_path / "empty")
+    other = predictions(names=("a", *NASTY[1:]))
+    write_predictions(run / "baselines" / "median.csv", other)
+    with pytest.raises(NemoError, match="does not predict the same videos"):
+        evaluate(run)
+    shutil.rmtree(run / "baselines")
+    for text, sentence in (
+        ("video,subject,fold,age,predicted\n", "no predictions"),
+        ("video,subject,age,predicted\nv,s,1,2\n", "lacks the column fold"),
+        ("video,subject,fold,age,predicted\nv,s,0,x,2\n", "no number"),
+        ("video,subject,fold,age,predicted\nv,s,0,nan,2\n", "no finite number as age"),
+        ("video,subject,fold,age,predicted\nv,s,0,1,2\nv,s,1,1,2\n", "predicted twice"),
+    ):
+        (run / "predictions.csv").write_text(text)
+        with pytest.raises(NemoError, match=sentence):
+            evaluate(run)
+
+
+@pytest.mark.parametrize("length", [1, 5, 40])
+@pytest.mark.parametrize("maps", [True, False])
+def test_attention_figure_draws_hostile_names(tmp_path, length, maps):
+    rng, config = np.random.default_rng(0), SIAMConfig()
+    frames = rng.integers(0, 255, (length, 114, 114), dtype=np.uint8)
+    prediction = Prediction(33.0, np.full(length, 1 / length), rng.random((length, 10, 10)) if maps else None)
+    path = tmp_path / "f.png"
+    save_figure(
+        attention_figure(frames, prediction, config, f"{NASTY[1]} {NASTY[5]} \x1b[31m", "$x^^$"), path
+    )
+    image = Image.open(path)
+    assert image.width > 200
+    assert path.stat().st_mode & 0o077 == 0

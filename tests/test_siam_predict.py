@@ -1,0 +1,214 @@
+"""Trained models on disk, what they say about faces, and which run is picked unasked."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.geometry import shipped_mean_shape, shipped_triangles
+from siam_model import SIAM, SIAMConfig, TrainConfig, load
+from siam_model.checkpoint import ModelCard, load_card, save_model
+from siam_model.data import Normalisation
+from siam_model.explain import cell_centres, heat_map, key_frames
+from siam_model.runs import new_run_folder, newest_run
+from tests.reference import numpy_siam
+
+SIZE = 62
+
+
+def card(**changes) -> ModelCard:
+    config = SIAMConfig(
+        face_size=SIZE, channels=(4, 5, 6), fully_connected=9, hidden=7, attention_dim=5, temporal_dim=4
+    )
+    values = {
+        "model": config,
+        "train": TrainConfig(frame_step=3),
+        "normalisation": Normalisation(101.25, 1 / 3 + 40),
+        "prep": {"size": SIZE},
+        "mean_shape": shipped_mean_shape() / 3,
+        "triangles": shipped_triangles(),
+        "ages": {"min": 8.0, "median": 31.5, "max": 76.0},
+        "subjects": {"training": ["a", "b"], "validation": ["c"]},
+        "dataset": {"uuid": "u", "file": "out.h5"},
+        "synthetic": False,
+        "preset": "small",
+        "seed": 3,
+    }
+    return ModelCard(**{**values, **changes})
+
+
+def write_model(folder: Path, seed: int = 0, **changes) -> ModelCard:
+    made = card(**changes)
+    torch.manual_seed(seed)
+    model = SIAM(made.model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+    model.start_at(40.0)
+    save_model(folder, model, made)
+    return made
+
+
+def faces(length: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (length, SIZE, SIZE), dtype=np.uint8)
+
+
+def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """The format by its own definition: 8 bytes little-endian length, a JSON header, the arrays."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header.pop("__metadata__", None)
+    found = {}
+    for name, entry in header.items():
+        assert entry["dtype"] == "F32"
+        start, stop = (8 + length + o for o in entry["data_offsets"])
+        found[name] = np.frombuffer(data[start:stop], "<f4").reshape(entry["shape"])
+    return found
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 8])
+def test_numpy_reads_the_files_and_gets_the_same_age(tmp_path, length):
+    write_model(tmp_path / "model")
+    model, frames = load(tmp_path), faces(length)
+    prediction = model.predict(frames)
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    tensors = read_safetensors(tmp_path / "model" / "model.safetensors")
+    step = min(config["train"]["frame_step"], length)
+    scaled = (frames - config["normalisation"]["mean"]) / config["normalisation"]["deviation"]
+    series = [numpy_siam.siam(tensors, config["model"], scaled[phase::step]) for phase in range(step)]
+    assert prediction.age == pytest.approx(np.mean([age for age, _, _ in series]), abs=1e-3)
+    weights, maps = np.empty(length), np.empty((length, 4, 4))
+    for phase, (_, o, attention) in enumerate(series):
+        weights[phase::step], maps[phase::step] = o / step, attention
+    np.testing.assert_allclose(prediction.temporal_weights, weights, atol=1e-5)
+    np.testing.assert_allclose(prediction.spatial_attention, maps, atol=1e-5)
+    assert prediction.temporal_weights.sum() == pytest.approx(1)
+
+
+def test_round_trip(tmp_path):
+    written = write_model(tmp_path / "run" / "model", synthetic=True)
+    for path in (tmp_path / "run", tmp_path / "run" / "model"):
+        model = load(path)
+        read = model.card
+        assert read.model == written.model and read.train == written.train
+        assert read.normalisation == written.normalisation
+        np.testing.assert_array_equal(model.mean_shape, written.mean_shape)
+        np.testing.assert_array_equal(model.triangles, written.triangles)
+        assert (read.ages, read.subjects, read.seed) == (written.ages, written.subjects, 3)
+        assert (model.synthetic, model.age_range, model.prep_config) == (True, (8.0, 76.0), {"size": SIZE})
+        assert "synthetic" in repr(model)
+        assert not model.network.training
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["model"], "no temporary file is left"
+    before = load(tmp_path / "run").predict(faces(4)).age
+    write_model(tmp_path / "run" / "model", seed=1)
+    assert load(tmp_path / "run").predict(faces(4)).age != before
+    shutil.move(tmp_path / "run", tmp_path / "elsewhere")
+    assert np.isfinite(load(tmp_path / "elsewhere").predict(faces(4)).age)
+
+
+def test_faces_that_do_not_fit(tmp_path):
+    write_model(tmp_path / "model")
+    model = load(tmp_path)
+    for wrong in (faces(3).astype(np.float32), faces(3)[:, 1:], faces(3)[0], faces(0)):
+        with pytest.raises(ValueError, match=r"uint8 \(T,62,62\)"):
+            model.predict(wrong)
+
+
+def test_damaged_models_are_answered(tmp_path):
+    write_model(tmp_path / "model")
+    config, weights = tmp_path / "model" / "config.json", tmp_path / "model" / "model.safetensors"
+    good_config, good_weights = config.read_text(), weights.read_bytes()
+    values = json.loads(good_config)
+
+    def broken(text: str, sentence: str) -> None:
+        config.write_text(text)
+        with pytest.raises(NemoError, match=sentence):
+            load(tmp_path)
+        config.write_text(good_config)
+
+    broken("{", "is damaged")
+    broken("[]", "does not describe a model")
+    broken("[" * 100_000, "is damaged")
+    broken(json.dumps({**values, "format_version": 99}), "newer version")
+    broken(json.dumps({**values, "mean_shape": [[0, 0]]}), "is damaged")
+    broken(json.dumps({**values, "model": {**values["model"], "wings": 2}}), "unknown setting wings")
+    broken(json.dumps({**values, "model": {**values["model"], "hidden": 8}}), "does not hold the weights")
+    broken(json.dumps({k: v for k, v in values.items() if k != "prep"}), "is damaged")
+    for data in (good_weights[:100], b"", good_weights[:8] + b"x" * 500):
+        weights.write_bytes(data)
+        with pytest.raises(NemoError, match="does not hold the weights"):
+            load(tmp_path)
+    weights.unlink()
+    with pytest.raises(NemoError, match=r"model\.safetensors is missing"):
+        load(tmp_path)
+    with pytest.raises(NemoError, match="is not there; give a run folder"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(NemoError, match="holds no model"):
+        config.unlink()
+        load(tmp_path)
+    with pytest.raises(NemoError, match="no device 'tpu'"):
+        write_model(tmp_path / "model")
+        load(tmp_path, "tpu")
+
+
+def test_the_newest_run_of_real_faces_is_picked(tmp_path):
+    root = tmp_path / "runs"
+    with pytest.raises(NemoError, match=r"no trained model in .*runs.*nemo train"):
+        newest_run(root)
+    write_model(root / "s1" / "model", synthetic=True)
+    with pytest.raises(NemoError, match=r"synthetic faces.*mean nothing for people.*--model .*s1"):
+        newest_run(root)
+    for number, name in enumerate(("b", "a")):
+        write_model(root / name / "model")
+        os.utime(root / name / "model" / "config.json", (1000 + number, 1000 + number))
+    (root / "training").mkdir()  # not finished
+    (root / "broken" / "model").mkdir(parents=True)
+    (root / "broken" / "model" / "config.json").write_text("{")
+    assert newest_run(root) == root / "a"
+
+
+def test_run_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, second = new_run_folder(None), new_run_folder(None)
+    assert first != second and first.parent == second.parent == Path("runs")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NemoError, match="exists already"):
+        new_run_folder(tmp_path / "file")
+    with pytest.raises(NemoError, match="cannot be created"):
+        new_run_folder(tmp_path / "file" / "below")
+
+
+def test_card_without_weights(tmp_path):
+    write_model(tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").unlink()
+    assert load_card(tmp_path).seed == 3
+
+
+def test_heat_map_sits_on_the_receptive_fields():
+    config = SIAMConfig()
+    assert cell_centres(config).tolist() == [17 + 8 * i for i in range(10)]
+    attention = np.zeros((10, 10))
+    attention[2, 7] = 1
+    heat = heat_map(attention, config)
+    assert heat.shape == (114, 114)
+    assert np.unravel_index(heat.argmax(), heat.shape) == (17 + 8 * 2, 17 + 8 * 7)
+    y, x = np.mgrid[0:114, 0:114]
+    distance = (y - 33) ** 2 + (x - 73) ** 2
+    np.testing.assert_allclose(heat, np.exp(-distance / (2 * 8.75**2)), atol=1e-12)
+    both = heat_map(np.stack([attention, np.ones((10, 10))]), config)
+    np.testing.assert_allclose(both[0], heat)
+    assert both[1, 57, 53] > 10 * both[1, 57, 113], "what no cell sees stays dark"
+
+
+def test_key_frames():
+    assert key_frames(60, 4).tolist() == [0, 20, 39, 59]
+    assert key_frames(3, 8).tolist() == [0, 1, 2]
+    assert key_frames(1).tolist() == [0]

@@ -1,0 +1,110 @@
+"""Settings: presets, typed overrides, and answers to what does not fit. And what an import may load."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from nemo_pipeline.errors import NemoError
+from siam_model.config import SIAMConfig, TrainConfig, preset
+from siam_model.overrides import configure, split_assignments
+
+
+def test_the_papers_preset():
+    model, train = preset("paper")
+    assert (model.channels, model.kernels, model.strides) == ((128, 256, 256), (7, 5, 3), (2, 1, 1))
+    assert (model.fully_connected, model.hidden, model.recurrent_layers) == (4096, 256, 2)
+    assert (model.attention, model.attention_position, model.attention_dim) == ("indexed", 2, 256)
+    assert (train.learning_rate, train.decay, train.clip, train.frame_step) == (1e-4, 0.9, 5.0, 1)
+    assert train.schedule == "constant"
+
+
+@pytest.mark.parametrize("name", ["paper", "small"])
+def test_configurations_survive_json(name):
+    model, train = preset(name)
+    assert SIAMConfig.from_dict(json.loads(json.dumps(model.to_dict()))) == model
+    assert TrainConfig.from_dict(json.loads(json.dumps(train.to_dict()))) == train
+
+
+def test_typed_overrides():
+    model, train = configure(
+        "paper",
+        {
+            "model.hidden": "512",
+            "model.channels": "8, 16,32",
+            "model.lrn": "off",
+            "model.attention": "mediate",
+            "model.attention_position": "none",
+            "model.dropout_conv": "0.2",
+            "train.l2": "3e-3",
+        },
+        train__epochs=7,
+        model__face_size=130,
+    )
+    assert (model.hidden, model.channels, model.lrn, model.attention) == (512, (8, 16, 32), False, "mediate")
+    assert (model.attention_position, model.dropout_conv, model.face_size) == (0, 0.2, 130)
+    assert (train.l2, train.epochs) == (3e-3, 7)
+    assert configure("paper", None, train__epochs=None)[1].epochs == TrainConfig().epochs
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "answer"),
+    [
+        ("model.hiden", "3", "did you mean 'model.hidden'"),
+        ("hidden", "3", "did you mean 'model.hidden'"),
+        ("train.learning-rate", "3", "did you mean 'train.learning_rate'"),
+        ("model.hidden", "many", "model.hidden takes a whole number; 'many'"),
+        ("model.hidden", "2.5", "takes a whole number"),
+        ("train.l2", "x", "takes a number"),
+        ("model.lrn", "maybe", "takes true or false"),
+        ("model.attention", "spatial", "takes one of indexed, agnostic, full, mediate"),
+        ("model.hidden", "0", "model.hidden is 0; it must be at least 1"),
+        ("model.channels", "1,2", "three whole numbers"),
+        ("model.dropout_conv", "1", "at least 0 and below 1"),
+        ("model.attention_position", "4", "0 \\(none\\), 1, 2 or 3"),
+        ("model.face_size", "40", "no pixel is left"),
+        ("model.recurrent", "no", "temporal_attention"),
+        ("train.clip", "0", "above 0"),
+        ("train.schedule", "linear", "constant, cosine"),
+    ],
+)
+def test_what_does_not_fit_is_answered(name, value, answer):
+    with pytest.raises(NemoError, match=answer):
+        configure("paper", {name: value})
+
+
+def test_unknown_preset_and_malformed_assignment():
+    with pytest.raises(NemoError, match="paper, small"):
+        configure("large")
+    assert split_assignments(["a.b = 1=2"]) == {"a.b": "1=2"}
+    with pytest.raises(NemoError, match="FIELD=VALUE"):
+        split_assignments(["model.hidden"])
+
+
+@pytest.mark.parametrize(
+    ("statement", "forbidden"),
+    [
+        ("import siam_model", "mediapipe dask cv2 av torch lightning matplotlib"),
+        ("import siam_model; siam_model.SIAMConfig", "mediapipe dask cv2 av torch lightning"),
+        (
+            "import siam_model; siam_model.SIAM; siam_model.load",
+            "mediapipe dask cv2 av lightning matplotlib scipy",
+        ),
+        ("import siam_model.train, siam_model.evaluate", "mediapipe dask cv2 av ai_edge_litert"),
+        (
+            "import nemo_cli.predict, siam_model.figures, siam_model.predict",
+            "lightning mediapipe dask cv2 av",
+        ),
+        (
+            "import nemo_cli.train, nemo_cli.evaluate, nemo_cli.predict",
+            "torch lightning mediapipe dask cv2 av",
+        ),
+    ],
+)
+def test_imports_stay_light(statement, forbidden):
+    code = f"{statement}; import sys; print([m for m in {forbidden.split()!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
