@@ -48,11 +48,11 @@ class _Clock(Generic[Item]):
             if first < 0.0:
                 self._shift -= first
                 time -= first
-            yield from self._spread(time - self._step * (len(self._waiting) + 1), time)
+            yield from self._spread(time - self._step * (len(self._waiting) + 1), self._step)
             yield self._tell(time, item)
         elif self._last is not None and time > self._last:
             step = (time - self._last) / (len(self._waiting) + 1)
-            yield from self._spread(self._last, time)
+            yield from self._spread(self._last, step)
             self._step = step
             yield self._tell(time, item)
         else:
@@ -62,8 +62,7 @@ class _Clock(Generic[Item]):
 
     def finish(self) -> Iterator[tuple[float, bool, Item]]:
         """The items still held back, one step apart."""
-        start = -self._step if self._last is None else self._last
-        yield from self._spread(start, start + self._step * (len(self._waiting) + 1))
+        yield from self._spread(-self._step if self._last is None else self._last, self._step)
 
     def _restart(self) -> Iterator[tuple[float, bool, Item]]:
         """No time fits any more: the next one is one step after the last."""
@@ -77,11 +76,11 @@ class _Clock(Generic[Item]):
         for raw, item in waiting[1:]:
             yield from self.push(raw, item)
 
-    def _spread(self, start: float, stop: float) -> Iterator[tuple[float, bool, Item]]:
-        """The waiting items at equal steps between two times, both excluded."""
+    def _spread(self, start: float, step: float) -> Iterator[tuple[float, bool, Item]]:
+        """The waiting items, the first one step after `start`."""
         waiting, self._waiting = self._waiting, []
         for k, (_, item) in enumerate(waiting, start=1):
-            self._last = start + (stop - start) * k / (len(waiting) + 1)
+            self._last = max(0.0, start + step * k)
             yield self._last, True, item
 
     def _tell(self, time: float, item: Item) -> tuple[float, bool, Item]:
