@@ -155,11 +155,8 @@ def serve(parent: _Parent) -> None:
     threading.Thread(target=listen, daemon=True).start()
     try:
         import nemo_pipeline.video  # noqa: F401
-    except (ImportError, OSError) as error:
+    except Exception as error:
         parent.send("abort", message=import_message(error))
-        return
-    except NemoError as error:
-        parent.send("abort", message=str(error))
         return
     parent.send("ready", pid=os.getpid())
     while True:

@@ -280,9 +280,11 @@ def _remote_client(scheduler: str) -> Iterator[Client]:
 
     try:
         if "://" in scheduler:
-            client = Client(scheduler, set_as_default=False, timeout=20)
+            client = Client(scheduler, set_as_default=False, timeout=10)
+        elif not Path(scheduler).is_file():
+            raise FileNotFoundError("there is no such scheduler file")
         else:
-            client = Client(scheduler_file=scheduler, set_as_default=False, timeout=20)
+            client = Client(scheduler_file=scheduler, set_as_default=False, timeout=10)
     except (OSError, ValueError, TimeoutError) as error:
         raise NemoError(f"no Dask scheduler answers at {scheduler}: {error}.") from None
     try:

@@ -143,6 +143,11 @@ class Child:
                 f"the preparation process did not start within {_START_TIMEOUT:.0f} s: "
                 "the machine is overloaded, or the installation is on a very slow disk."
             ) from None
+        except ChildDied as death:
+            # Before it saw a video, so no video is to blame.
+            raise NemoError(
+                f"the preparation process {death.how} while starting; `nemo doctor` may say why. {death.last_words}"
+            ) from None
         if message.get("event") == "abort":
             raise NemoError(str(message["message"]))
         self.ready = True

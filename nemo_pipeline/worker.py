@@ -165,6 +165,10 @@ def prepare_video(
             child.ask(job, task.timeout, on_frames)
             keep = True
             break
+        except NemoError:
+            if pool.stopping:
+                raise Stopped from None
+            raise
         except ChildDied as death:
             if pool.stopping:
                 raise Stopped from None

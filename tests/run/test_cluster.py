@@ -1,0 +1,90 @@
+"""The same plan on a Dask cluster of processes: the same bytes, and a worker that dies costs only its video."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.discover import discover
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.run import RunOptions, prep
+from nemo_pipeline.worker import POOL
+
+from .conftest import arrays, write_clip
+
+CONFIG = PrepConfig(size=48)
+
+
+def run(folder, output, on_event=lambda event: None, **options):
+    return prep(discover([folder]).videos, output, CONFIG, RunOptions(**options), on_event=on_event)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    target = tmp_path_factory.mktemp("clips")
+    for i in range(6):
+        write_clip(target / f"c{i}.mp4", frames=30 + i, seed=i)
+    return target
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A scheduler and two worker processes of one thread each; gives (scheduler file, workers)."""
+    file = tmp_path / "scheduler.json"
+    started = []
+
+    def start(what, *words):
+        command = [sys.executable, "-m", f"distributed.cli.dask_{what}", "--scheduler-file", str(file)]
+        log = (tmp_path / f"{what}{len(started)}.log").open("wb")
+        started.append(subprocess.Popen([*command, *words, "--no-dashboard"], stdout=log, stderr=log))
+        return started[-1]
+
+    start("scheduler", "--host", "127.0.0.1", "--port", "0")
+    end = time.monotonic() + 30
+    while not file.exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    local = ["--local-directory", str(tmp_path), "--nthreads", "1", "--no-nanny"]
+    workers = [start("worker", "--name", f"w{i}", *local) for i in range(2)]
+    yield file, workers
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_two_worker_processes_one_of_them_killed(folder, cluster, tmp_path):
+    file, workers = cluster
+    expected = tmp_path / "local.h5"
+    run(folder, expected, workers=1)
+    killed = []
+
+    def kill(event):
+        if event.kind == "video" and not killed:
+            killed.append(workers[0].pid)
+            os.kill(workers[0].pid, signal.SIGKILL)
+
+    frames = []
+
+    def on_event(event):
+        kill(event)
+        if event.kind == "frames":
+            frames.append(event.file)
+
+    summary = run(folder, tmp_path / "out.h5", on_event, scheduler=str(file))
+    assert killed and summary.counts == {"ok": 6} and frames
+    assert arrays(tmp_path / "out.h5") == arrays(expected)
+    assert workers[1].poll() is None
+    assert not list((tmp_path / "out.shards").glob(".work*"))
+    assert not POOL.pids  # nothing ran here
+
+
+def test_no_scheduler_there(folder, tmp_path):
+    with pytest.raises(NemoError, match="no Dask scheduler answers"):
+        run(folder, tmp_path / "out.h5", scheduler="tcp://127.0.0.1:9")
+    with pytest.raises(NemoError, match="no Dask scheduler answers"):
+        run(folder, tmp_path / "out.h5", scheduler=str(tmp_path / "none.json"))
