@@ -63,6 +63,9 @@ def command(
 
     from .faces import clip_faces
 
+    if model_path is None:
+        model_path = newest_run()
+        console.say(f"Using the newest run: {model_path}")
     found = discover(clips)
     for skipped in found.skipped:
         if skipped.loud:
@@ -71,9 +74,6 @@ def command(
         raise NemoError(f"There is no video in {', '.join(clips)}.")
     if figure is not None and len(found.videos) > 1:
         raise NemoError(f"--figure draws one clip, and {len(found.videos)} were given.")
-    if model_path is None:
-        model_path = newest_run()
-        console.say(f"Using the newest run: {model_path}")
     model = load(model_path, device)
 
     lines: list[dict[str, Any]] = []
@@ -89,34 +89,44 @@ def command(
         for row in clip_faces(found.videos, model, timeout=timeout, on_frames=show):
             prediction = model.predict(row.frames) if len(row.frames) else None
             if not as_json:
-                _print(row, prediction, model.synthetic)
+                _print(row, prediction, model)
             if figure is not None and prediction is not None:
                 drawn = _figure_path(figure, sum(line["age"] is not None for line in lines))
                 _draw(drawn, row, prediction, model)
                 console.say(f"wrote {drawn}")
-            lines.append(_json_line(row, prediction, model.synthetic))
+            lines.append(_json_line(row, prediction, model))
     if as_json:
         console.print_json({"model": str(model_path), "synthetic": model.synthetic, "clips": lines})
     if all(line["age"] is None for line in lines):
         raise SystemExit(1)
 
 
-def _print(row: ClipFaces, prediction: Prediction | None, synthetic: bool) -> None:
+def _note(prediction: Prediction, model: LoadedModel) -> str:
+    """What has to be known beside an age; empty where nothing has to be."""
+    low, high = model.age_range
+    notes = [MEANINGLESS] if model.synthetic else []
+    if not low <= prediction.age <= high:
+        notes.append(f"outside the ages that the model was trained on, {low:.0f} to {high:.0f}")
+    return "; ".join(notes)
+
+
+def _print(row: ClipFaces, prediction: Prediction | None, model: LoadedModel) -> None:
     """One line for people, on standard output."""
     if prediction is None:
         console.out.print(console.shown(f"{row.file}: no age ({row.status}). {row.message}"), soft_wrap=True)
         return
-    age = f"{prediction.age:.1f} years" + (f" ({MEANINGLESS})" if synthetic else "")
+    note = _note(prediction, model)
+    age = f"{prediction.age:.1f} years" + (f" ({note})" if note else "")
     filled = f", {row.n_interpolated} of them interpolated" if row.n_interpolated else ""
     used = f"from {len(row.frames)} of {row.n_decoded} frames{filled}"
     console.out.print(console.shown(f"{row.file}: {age}, {used}"), soft_wrap=True)
 
 
-def _json_line(row: ClipFaces, prediction: Prediction | None, synthetic: bool) -> dict[str, Any]:
+def _json_line(row: ClipFaces, prediction: Prediction | None, model: LoadedModel) -> dict[str, Any]:
     line: dict[str, Any] = {
         "file": row.file,
         "age": None if prediction is None else prediction.age,
-        "note": MEANINGLESS if synthetic else "",
+        "note": "" if prediction is None else _note(prediction, model),
         "status": row.status,
         "message": row.message,
         "n_decoded": row.n_decoded,
@@ -134,7 +144,8 @@ def _draw(path: Path, row: ClipFaces, prediction: Prediction, model: LoadedModel
     from siam_model.figures import attention_figure, save_figure
 
     title = f"{row.file}: {prediction.age:.1f} years"
-    warning = f"This age {MEANINGLESS}." if model.synthetic else ""
+    note = _note(prediction, model)
+    warning = f"This age: {note}." if note else ""
     save_figure(attention_figure(row.frames, prediction, model.config, title, warning), path)
 
 
