@@ -18,8 +18,7 @@ from nemo_pipeline.store.text import printable
 #: Ages outside this range are a mistake in a label file (months, a year of birth, 999 for unknown).
 AGE_RANGE = (0.0, 125.0)
 _HOW_TO_LABEL = (
-    "add the labels with `nemo label {file} FILE`, where FILE is the database's own details file or a CSV "
-    "with "
+    "add the labels with `nemo label {file} FILE`, where FILE is the database's own details file or a CSV with "
     "the columns video, subject, age"
 )
 
@@ -75,8 +74,7 @@ def labelled_videos(dataset: FaceDataset) -> VideoTable:
         raise NemoError(f"{file} has no ages, so there is nothing to learn from; {how}.")
     if not (has_age & has_subject).any():
         raise NemoError(
-            f"{file} has ages but does not say which videos show the same person, so training and test "
-            "could share "
+            f"{file} has ages but does not say which videos show the same person, so training and test could share "
             f"one; {how}."
         )
     wrong = has_age & ((age < AGE_RANGE[0]) | (age > AGE_RANGE[1]))

@@ -163,8 +163,7 @@ class _Task(lightning.LightningModule):
         if not math.isfinite(value):
             raise NemoError(
                 f"The loss is not a finite number any more (epoch {self.current_epoch + 1}, batch "
-                f"{batch_index + 1}); "
-                "try a smaller step, for instance --set train.learning_rate="
+                f"{batch_index + 1}); try a smaller step, for instance --set train.learning_rate="
                 f"{self.config.learning_rate / 10:g}."
             )
         self.sums["loss"] += value * len(error)

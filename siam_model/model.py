@@ -97,7 +97,7 @@ class SIAM(nn.Module):
     def __init__(self, config: SIAMConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or SIAMConfig()
-        self.frame_chunk = 256
+        self.frame_chunk = 128
         self.appearance = Appearance(config)
         self.recurrence = nn.ModuleList()
         if config.recurrent:

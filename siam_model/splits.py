@@ -35,8 +35,7 @@ class Split:
         shared = sorted(subject for subject, n in counts.items() if n > 1)
         if shared:
             raise NemoError(
-                f"Subject {printable(shared[0])} is in more than one of training, validation and test of "
-                "fold "
+                f"Subject {printable(shared[0])} is in more than one of training, validation and test of fold "
                 f"{self.fold}; a result from this split would not hold for new people."
             )
 
@@ -100,14 +99,12 @@ def named_folds(table: VideoTable) -> dict[str, int] | None:
     for subject, fold, video in zip(table.subject, table.fold, table.id, strict=True):
         if fold < 0:
             raise NemoError(
-                f"The column fold is filled for some videos and not for {printable(video)}; give every "
-                "labelled "
+                f"The column fold is filled for some videos and not for {printable(video)}; give every labelled "
                 "video a fold, or none."
             )
         if found.setdefault(subject, int(fold)) != fold:
             raise NemoError(
-                f"Subject {printable(subject)} is in fold {found[subject]} and in fold {fold}; put all "
-                "videos of a "
+                f"Subject {printable(subject)} is in fold {found[subject]} and in fold {fold}; put all videos of a "
                 "person into one fold."
             )
     return found
@@ -131,8 +128,7 @@ def plan_splits(
         raise NemoError(
             f"There are labelled videos of {n} subject{'s' if n != 1 else ''}, and "
             f"{'a split into training, validation and test' if folds is None else f'{folds} folds'} "
-            f"need{'s' if folds is None else ''} at least {need}; label more subjects with `nemo label "
-            "out.h5 FILE`"
+            f"need{'s' if folds is None else ''} at least {need}; label more subjects with `nemo label out.h5 FILE`"
             f"{'' if folds is None else ', or ask for fewer folds'}."
         )
     rng = np.random.default_rng(np.random.SeedSequence([seed, 0x5B117]))
@@ -187,8 +183,7 @@ def check_folds(splits: Sequence[Split], table: VideoTable) -> None:
     for subject in sorted(set(table.subject) | set(counts)):
         if counts[subject] != 1:
             raise NemoError(
-                f"Subject {printable(subject)} is in the test part of {counts[subject]} folds; it must be "
-                "in exactly "
+                f"Subject {printable(subject)} is in the test part of {counts[subject]} folds; it must be in exactly "
                 "one."
             )
 

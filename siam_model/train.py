@@ -77,7 +77,8 @@ def train(
         raise NemoError(f"--folds is {folds}; a cross-validation takes at least 2 folds.")
     table = labelled_videos(dataset)
     if table.dropped:
-        say(f"{table.dropped} videos without an age or a subject are left out.")
+        count = f"{table.dropped} video{'s' if table.dropped > 1 else ''}"
+        say(f"Left out: {count} without an age or a subject.")
     splits = plan_splits(
         table,
         folds=folds,
@@ -199,7 +200,6 @@ def _cell(value: object) -> object:
 def _balance_sentence(line: dict[str, object]) -> str:
     genders = ", ".join(f"{n} {g}" for g, n in dict(line["gender"]).items())  # type: ignore[call-overload]
     return printable(
-        f"Test part of fold {line['fold']}: {line['subjects']} subjects ({genders}), {line['videos']} "
-        "videos, "
+        f"Test part of fold {line['fold']}: {line['subjects']} subjects ({genders}), {line['videos']} videos, "
         f"ages {line['age_min']:.0f} to {line['age_max']:.0f}, mean {line['age_mean']:.1f}."
     )

@@ -258,7 +258,7 @@ def test_videos_without_an_age_are_left_out_with_a_word(tmp_path):
     said: list[str] = []
     path = write_dataset(tmp_path / "out.h5", videos, synthetic=True)
     run = quick(path, tmp_path / "run", epochs=1, say=said.append)
-    assert said[0] == "1 videos without an age or a subject are left out."
+    assert said[0] == "Left out: 1 video without an age or a subject."
     assert load(run).synthetic
 
 
