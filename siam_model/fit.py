@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from nemo_pipeline.errors import NemoError
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import Batch, Clips, Normalisation, training_loader, validation_loader
-from siam_model.devices import resolve_device
+from siam_model.devices import freed_memory_kept, resolve_device
 from siam_model.model import SIAM, absolute_error, l2_term
 
 
@@ -77,7 +77,7 @@ def fit(
     """
     chosen = resolve_device(device)
     derived = int(np.random.SeedSequence([*seed, 0x51A]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    with torch.random.fork_rng(), _quiet_lightning():
+    with torch.random.fork_rng(), _quiet_lightning(), freed_memory_kept(chosen):
         torch.manual_seed(derived)
         model = SIAM(model_config)
         model.frame_chunk = config.frame_chunk
