@@ -1,5 +1,6 @@
 """Presentation times that always run forward; on real files: tests/test_decode.py."""
 
+import itertools
 import math
 
 import pytest
@@ -53,7 +54,7 @@ def test_a_clock_set_back_goes_on_with_its_own_steps() -> None:
     second = [k * 0.04 for k in range(60)]
     got, changed = repaired([*first, *second])
     assert got[:30] == pytest.approx(first)
-    steps = [b - a for a, b in zip(got[30:], got[31:], strict=False)]
+    steps = [b - a for a, b in itertools.pairwise(got[30:])]
     assert steps == pytest.approx([0.04] * 59)
     assert sum(changed) == 60
 
@@ -73,7 +74,7 @@ def test_always_forward_never_negative_and_nothing_lost(times: list[float], inte
 
     def source():  # type: ignore[no-untyped-def]
         nonlocal pulled
-        for pulled, time in enumerate(times, start=1):  # noqa: B007
+        for pulled, time in enumerate(times, start=1):
             yield time, pulled
 
     given_out, last = 0, -1.0

@@ -30,6 +30,8 @@ _INTRA, _BIDIRECTIONAL = 1, 3  # AV_PICTURE_TYPE_I, AV_PICTURE_TYPE_B
 #: Pictures of type B that wait for the next of another type; no codec allows more.
 _MOST_HELD = 16
 _AGAIN = "copy it again from its source"
+# What makes these decoders say so when a picture is damaged; most do by themselves, HEVC, VP9 and AV1 never can.
+_STRICT = {"mjpeg": "explode"} | dict.fromkeys(("msmpeg4v2", "msmpeg4", "wmv1", "wmv2"), "bitstream+buffer")
 
 
 class DecodeError(Exception):
@@ -100,6 +102,8 @@ class VideoReader:
                     "decode_error", "No decoder for this video format is at hand; convert it to H.264 in mp4."
                 )
             context.thread_count = 1
+            if context.name in _STRICT:
+                context.options = {"err_detect": _STRICT[context.name]}
             rate = self._stream.average_rate or self._stream.guessed_rate
             self._tag_turn = tag_turn(self._stream.metadata)
             self.info = VideoInfo(

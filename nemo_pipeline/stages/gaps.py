@@ -1,7 +1,7 @@
 """Gaps: a short stretch without a face is interpolated and marked, a longer one ends the segment.
 
-So does a hole in the recording: decoded frames that were left out as damaged, or a long time without any
-frame.
+So does a hole in the recording: damaged frames that were left out for longer than that, or a long time without
+any frame.
 """
 
 from __future__ import annotations
@@ -68,12 +68,13 @@ class SegmentBuilder(Generic[Payload]):
         return out + self._next(index, time, seen, n_faces, payload)
 
     def _hole_before(self, index: int, time: float) -> bool:
-        """Whether frames are missing between the last frame and this one."""
+        """Whether too much is missing between the last frame and this one."""
         hole = False
         if self._previous is not None:
             step = time - self._previous[1]
-            hole = index != self._previous[0] + 1 or step > max(self._max_gap, HOLE_SECONDS) + self._step
-            self._step = step
+            left_out = index != self._previous[0] + 1
+            hole = step - self._step > (self._max_gap if left_out else max(self._max_gap, HOLE_SECONDS))
+            self._step = step if math.isinf(self._step) or not left_out else self._step
         self._previous = (index, time)
         return hole
 
