@@ -99,6 +99,7 @@ def clip_faces(
                     config=config.to_dict(),
                     timeout=timeout,
                     mean_shape=None if shape is None else shape.tolist(),
+                    triangles=None if shape is None else np.asarray(model.triangles).tolist(),
                 )
                 watch = None if on_frames is None else lambda n, clip=clip: on_frames(clip, n)
                 result = prepare_video(task, pool=pool, on_frames=watch).result

@@ -14,6 +14,7 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import counted
 
 from .console import err, new_table, print_json, printable, say, shown, warn
+from .prep_inputs import SHAPES, landmark_files, mean_shape
 from .progress import RunProgress, stop_on_signals
 
 _CHOICES = {
@@ -81,6 +82,27 @@ _DEFAULTS = PrepConfig()
     show_default=True,
     help="Space around the face, fraction of the side.",
 )
+@click.option(
+    "--mean-shape",
+    default="shipped",
+    show_default=True,
+    metavar="shipped|from-data|FILE",
+    help="What faces are warped to: 68 points in a file, or the mean of these videos (two passes; later runs on "
+    "the same OUT.h5 reuse it).",
+)
+@click.option(
+    "--landmarks",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Take landmarks from OpenFace's CSV files in DIR (clip.mp4: clip.csv) instead of tracking.",
+)
+@click.option(
+    "--min-confidence",
+    type=float,
+    default=_DEFAULTS.min_confidence,
+    show_default=True,
+    help="With --landmarks: a row below this confidence counts as no face.",
+)
 @click.option("--no-mesh", is_flag=True, help="Leave the 478-point mesh out (a third of the file).")
 @click.option(
     "--workers", type=click.IntRange(1), help="Videos at a time  [default: cores this process may use]"
@@ -124,22 +146,27 @@ def command(paths: tuple[str, ...], **options: Any) -> None:
             keep=options["keep"],
             max_gap_seconds=options["max_gap"],
             max_yaw_degrees=options["max_yaw"],
-            mesh=not options["no_mesh"],
+            mesh=not options["no_mesh"] and not options["landmarks"],
+            mean_shape=options["mean_shape"] if options["mean_shape"] in SHAPES else "custom",
+            landmarks_source="openface" if options["landmarks"] else "track",
+            # Without landmark files it changes nothing, and must not make settings differ.
+            min_confidence=options["min_confidence"] if options["landmarks"] else _DEFAULTS.min_confidence,
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     if options["join"]:
         sys.exit(_join(inputs, Path(output), options))
+    config, shape = mean_shape(config, options)
     found = _discover(inputs, options)
     if options["dry_run"]:
-        _dry_run(found, Path(output), config, options)
+        _dry_run(found, Path(output), config, shape, options)
         return
     if not found.videos:
         raise NemoError(
             f"there is no video in {', '.join(inputs) or 'the list'}: name files, or folders that hold some "
             "(--dry-run says why a file is left out)."
         )
-    sys.exit(_prepare(found, Path(output), config, options))
+    sys.exit(_prepare(found, Path(output), config, shape, options))
 
 
 def _check_usage(inputs: list[str], output: str, options: dict[str, Any]) -> None:
@@ -201,10 +228,13 @@ def _labels(found: Any, options: dict[str, Any]) -> tuple[Any, Any]:
     return None, table
 
 
-def _dry_run(found: Any, output: Path, config: PrepConfig, options: dict[str, Any]) -> None:
+def _dry_run(found: Any, output: Path, config: PrepConfig, shape: Any, options: dict[str, Any]) -> None:
     from nemo_pipeline.run import preview
 
-    done = preview(found.videos, output, config, force=options["force"])
+    landmarks = landmark_files(found, options)
+    done = preview(
+        found.videos, output, config, force=options["force"], mean_shape=shape, landmarks=landmarks
+    )
     if options["as_json"]:
         print_json(
             {
@@ -223,7 +253,7 @@ def _dry_run(found: Any, output: Path, config: PrepConfig, options: dict[str, An
     say(f"{len(done)} done, {len(found.videos) - len(done)} to do, {len(found.skipped)} paths left out.")
 
 
-def _prepare(found: Any, output: Path, config: PrepConfig, options: dict[str, Any]) -> int:
+def _prepare(found: Any, output: Path, config: PrepConfig, shape: Any, options: dict[str, Any]) -> int:
     from nemo_pipeline.output import Part
     from nemo_pipeline.run import RunOptions, prep
 
@@ -232,6 +262,7 @@ def _prepare(found: Any, output: Path, config: PrepConfig, options: dict[str, An
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     given, beside = _labels(found, options)
+    landmarks = landmark_files(found, options)
     run_options = RunOptions(
         workers=options["workers"],
         scheduler=options["scheduler"],
@@ -246,6 +277,8 @@ def _prepare(found: Any, output: Path, config: PrepConfig, options: dict[str, An
             output,
             config,
             run_options,
+            mean_shape=shape,
+            landmarks=landmarks,
             labels=given,
             labels_beside=beside,
             on_event=show.on_event,

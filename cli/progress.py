@@ -58,7 +58,13 @@ class RunProgress:
         """Show one event."""
         if event.kind == "note":
             warn(event.text)
+        elif event.kind == "stage":
+            if not self._quiet:
+                say(event.text)
         elif event.kind == "planned":
+            if self._bar is not None and self._task is not None:  # of an earlier pass
+                self._bar.remove_task(self._task)
+            self._task, self._failed = None, 0
             self._done_before, self._total, self._started = event.n, event.total, time.monotonic()
             if not self._quiet:
                 say(f"{event.n} done, {event.total} to do")

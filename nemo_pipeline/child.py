@@ -4,7 +4,7 @@ Decoder and networks are C++ and may crash, hang or keep memory. They run here, 
 worst that a video can do is end this process. The driver is nemo_pipeline.worker. One JSON object per line
 each way:
 
-    in   {"do": "prep", "path", "file", "folder", "stem", "config", "mean_shape"}       {"do": "probe",
+    in   {"do": "prep", "stem", and the fields of worker.VideoTask}       {"do": "probe",
     "path"} out  {"event": "ready"}, {"event": "frames", "n"}, and one last: "done", "error" (a fault in our
          code, on this video) or "abort" (nothing can work: disk full, broken installation)
 
@@ -38,9 +38,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.datatypes import VideoResult
+from nemo_pipeline.datatypes import RETRIED, VideoResult
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.spool import Piece, write_piece
+from nemo_pipeline.store.spool import Piece, piece_key, read_piece, write_piece
 
 #: Installs the system libraries that the wheels of OpenCV and MediaPipe link to.
 APT_LINE = "sudo apt-get install -y libgl1 libegl1 libgles2 libglib2.0-0"
@@ -102,14 +102,7 @@ def prepare(job: dict[str, Any], parent: _Parent) -> dict[str, Any]:
     except OSError as error:
         result = VideoResult.failed("unreadable", unreadable_message(error))
     else:
-        import numpy as np
-
-        from nemo_pipeline.video import process_video
-
-        mean_shape = None if job.get("mean_shape") is None else np.asarray(job["mean_shape"], np.float64)
-        result = process_video(
-            path, config, folder / job["stem"], mean_shape=mean_shape, progress=parent.frames
-        )
+        result = _process(path, digest, config, job, parent)
         try:
             after = path.stat()
         except OSError as error:
@@ -120,6 +113,46 @@ def prepare(job: dict[str, Any], parent: _Parent) -> dict[str, Any]:
                 result = VideoResult.failed("unreadable", text)
     write_piece(folder, Piece(job["file"], size, digest, config.fingerprint(), result))
     return {"rows": len(result.rows), "n_decoded": result.n_decoded}
+
+
+def _process(
+    path: Path, digest: str, config: PrepConfig, job: dict[str, Any], parent: _Parent
+) -> VideoResult:
+    """The stages, in one pass or as the second of two."""
+    import numpy as np
+
+    from nemo_pipeline.rewarp import rewarp_video
+    from nemo_pipeline.video import process_video
+
+    stem = Path(job["folder"]) / job["stem"]
+    shape = None if job["mean_shape"] is None else np.asarray(job["mean_shape"], np.float64)
+    triangles = None if job["triangles"] is None else np.asarray(job["triangles"], np.int32)
+    if job["problem"]:
+        return VideoResult.failed("landmarks_error", job["problem"])
+    if job["tracked"] and shape is not None:
+        folder = Path(job["tracked"])
+        before = dataclasses.replace(config, mean_shape="shipped", mean_shape_sha256="")
+        piece = read_piece(folder / f"{piece_key(job['file'])}.json", before)
+        if piece is not None and piece.sha256 == digest and not piece.statuses & RETRIED:
+            return rewarp_video(
+                path,
+                config,
+                stem,
+                piece.result,
+                folder,
+                mean_shape=shape,
+                triangles=triangles,
+                progress=parent.frames,
+            )
+    return process_video(
+        path,
+        config,
+        stem,
+        mean_shape=shape,
+        triangles=triangles,
+        landmarks=job["landmarks"] or None,
+        progress=parent.frames,
+    )
 
 
 def unreadable_message(error: OSError) -> str:

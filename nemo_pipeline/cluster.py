@@ -44,8 +44,9 @@ _OUTLIER = 2.0
 class Event:
     """Something to tell the user while a run goes on.
 
-    `kind`: "checking" (`n` of `total` files hashed), "planned" (`n` videos done before, `total` to do),
-    "frames" (`n` frames of `file` decoded), "video" (`file` is finished; `n` of `total`), "note" (`text`).
+    `kind`: "stage" (`text`: what begins), "checking" (`n` of `total` files hashed), "planned" (`n` videos
+    done before, `total` to do), "frames" (`n` frames of `file` decoded), "video" (`file` is finished; `n` of
+    `total`), "note" (`text`).
     """
 
     kind: str
@@ -76,7 +77,13 @@ class RunOptions:
 
 
 class ClusterRun:
-    """The part of a run that Dask does: videos into pieces, pieces into shards."""
+    """The part of a run that Dask does: videos into pieces, pieces into shards.
+
+    Args:
+        make_task: what a video's task is to know.
+        folder: where the pieces go, the output's work folder by default.
+        merge: put them into shards; without, the pieces are the result.
+    """
 
     def __init__(
         self,
@@ -86,13 +93,18 @@ class ClusterRun:
         config: PrepConfig,
         options: RunOptions,
         on_event: Callable[[Event], None],
+        make_task: Callable[[VideoFile], VideoTask],
+        *,
+        folder: Path | None = None,
+        merge: bool = True,
     ) -> None:
+        self._make_task, self._folder, self._merges = make_task, folder or out.work, merge
         self.plan, self.out, self.config, self.options, self.on_event = plan, out, config, options, on_event
         #: Every video of the run, once `execute` returned.
         self.finished: dict[str, Finished] = dict(plan.finished)
         #: Frames decoded by this run.
         self.n_frames = 0
-        self._groups = groups_of(videos, plan)
+        self._groups = groups_of(videos, plan) if merge else []
         self._group_of = {video.file: i for i, group in enumerate(self._groups) for video in group}
         self._missing = [sum(v.file not in plan.pieces for v in group) for group in self._groups]
         self._n_done = 0
@@ -100,11 +112,11 @@ class ClusterRun:
 
     def execute(self) -> None:
         """Do all of it. Raises NemoError when nothing can go on; stops the children whatever ends it."""
-        if not self._groups:
+        if not self._groups and (self._merges or not self.plan.todo):
             return
         with _client(self.options, min(len(self.plan.todo), 10_000)) as client:
             self._submit_all(client)
-            left = len(self._groups)
+            left = len(self._groups) if self._merges else len(self.plan.todo)
             while left:
                 try:
                     kind, subject, value = self._results.get(timeout=0.25)
@@ -115,6 +127,7 @@ class ClusterRun:
                     self.on_event(Event("frames", value, file=subject))
                 elif kind == "video":
                     self._video_done(client, subject, value)
+                    left -= not self._merges
                 else:
                     self._group_done(subject, value)
                     left -= 1
@@ -131,13 +144,7 @@ class ClusterRun:
         limit = _OUTLIER * sorted(sizes.values())[len(sizes) // 2] if sizes else 0
         ordered = sorted(self.plan.todo, key=lambda v: -sizes[v.file] if sizes[v.file] > limit else 0)
         for n, video in enumerate(ordered):
-            task = VideoTask(
-                path=str(video.path),
-                file=video.file,
-                folder=str(self.out.work),
-                config=self.config.to_dict(),
-                timeout=self.options.video_timeout,
-            )
+            task = self._make_task(video)
             key = f"video-{self._name}-{n}"
             future = client.submit(_video_task, task, cores, key=key, pure=False)
             future.add_done_callback(lambda f, task=task: self._results.put(("video", task, f)))
@@ -145,7 +152,7 @@ class ClusterRun:
     def _heard(self, event: tuple[float, Any]) -> None:
         """A progress message of a worker; in a thread of the client."""
         message = event[1]
-        if isinstance(message, dict) and message.get("run") == str(self.out.work):
+        if isinstance(message, dict) and message.get("run") == str(self._folder):
             self._results.put(("frames", message["file"], message["n"]))
 
     def _video_done(self, client: Client, task: VideoTask, future: Future) -> None:
@@ -153,6 +160,8 @@ class ClusterRun:
         self._n_done += 1
         self.n_frames += piece.result.n_decoded
         self.on_event(Event("video", self._n_done, len(self.plan.todo), task.file, piece=piece))
+        if not self._merges:
+            return
         group = self._group_of[task.file]
         self._missing[group] -= 1
         if not self._missing[group]:
@@ -170,8 +179,8 @@ class ClusterRun:
             )
         except OSError as error:
             if is_disk_full(error):
-                raise NemoError(disk_full_message(self.out.work)) from None
-            raise NemoError(f"{task.file} cannot be worked on in {self.out.work}: {error}.") from None
+                raise NemoError(disk_full_message(self._folder)) from None
+            raise NemoError(f"{task.file} cannot be worked on in {self._folder}: {error}.") from None
         return piece
 
     def _merge(self, client: Client, group: int) -> None:

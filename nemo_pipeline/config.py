@@ -68,6 +68,8 @@ class PrepConfig:
         need(0 < self.max_yaw_degrees <= 90, "max_yaw_degrees", "above 0 and at most 90 degrees")
         need(self.min_frames >= 1, "min_frames", "at least 1 frame")
         need(0 <= self.min_confidence <= 1, "min_confidence", "between 0 and 1")
+        if self.landmarks_source != "track":
+            need(not self.mesh, "mesh", "False, since landmarks from elsewhere have no mesh")
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain JSON types."""

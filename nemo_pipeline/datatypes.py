@@ -72,13 +72,17 @@ class VideoRow:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class VideoResult:
-    """What the preparation of one video gave. Always at least one row, also for a video that failed."""
+    """What the preparation of one video gave. Always at least one row, also for a video that failed.
+
+    `landmarks_sha256` is the content of the landmark file that was used, "" where the face was tracked.
+    """
 
     info: VideoInfo
     n_decoded: int
     rows: tuple[VideoRow, ...]
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    landmarks_sha256: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -93,6 +97,7 @@ class VideoResult:
             rows=tuple(VideoRow(**row) for row in values["rows"]),
             seconds=dict(values.get("seconds", {})),
             warnings=tuple(values.get("warnings", ())),
+            landmarks_sha256=values.get("landmarks_sha256", ""),
         )
 
     @classmethod

@@ -13,8 +13,9 @@ from nemo_pipeline.assemble import KnownLabels, assemble, known_labels, write_as
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.discover import name_videos
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.geometry import shipped_mean_shape, shipped_triangles
+from nemo_pipeline.fromdata import SHAPE_FILE
 from nemo_pipeline.labels import LabelTable
+from nemo_pipeline.meanshape import MeanShape, load_shape, save_shape, shipped_shape
 from nemo_pipeline.output import OutputFolder
 from nemo_pipeline.plan import Finished, finished_videos
 from nemo_pipeline.run import PrepSummary, summarize
@@ -60,17 +61,33 @@ def join(parts: Sequence[Path], output: Path, *, labels: LabelTable | None = Non
         videos = name_videos({file: file for file in newest})
         assembled = assemble(videos, newest, known=known, table=labels)
         config = PrepConfig.from_dict(json.loads(shards[0].config_json))
+        shape = _shape(config, [out.shards, *(_folder(part, out) for part in parts)])
+        if config.mean_shape != "shipped":
+            save_shape(shape, out.shards / SHAPE_FILE)
         write_assembled(
             out.index,
             assembled,
             config,
-            mean_shape=shipped_mean_shape(),
-            triangles=shipped_triangles(),
+            mean_shape=shape.points,
+            triangles=shape.triangles,
             versions=json.loads(shards[-1].versions_json),
             model_sha256=shards[0].model_sha256,
         )
         out.close()
     return summarize(out.index, assembled)
+
+
+def _shape(config: PrepConfig, folders: Sequence[Path]) -> MeanShape:
+    """The shape that shards with these settings were made with, kept in one of `folders`."""
+    if config.mean_shape == "shipped":
+        return shipped_shape()
+    for folder in folders:
+        shape = load_shape(folder / SHAPE_FILE)
+        if shape is not None and shape.sha256 == config.mean_shape_sha256:
+            return shape
+    raise NemoError(
+        f"the mean shape of the parts ({SHAPE_FILE} in their shards folders) is missing: copy it too."
+    )
 
 
 def _folder(part: Path, out: OutputFolder) -> Path:

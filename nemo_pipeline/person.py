@@ -133,10 +133,11 @@ class PersonRecorder:
         if entry is None:
             self._end()
             return
-        frame = entry.payload
-        patch = self._warp.cut_patch(frame.planes[0], entry.seen.landmarks, expand=frame.expand)
-        self._waiting.append((self._record(entry), patch))
-        self._fresh.append(entry.seen.landmarks)
+        frame, record = entry.payload, self._record(entry)
+        # From the points as they are stored, here and below: out.h5's faces are those of out.h5's landmarks.
+        patch = self._warp.cut_patch(frame.planes[0], record["landmarks_raw"], expand=frame.expand)
+        self._waiting.append((record, patch))
+        self._fresh.append(record["landmarks_raw"].astype(np.float64))
         segment = self._segment
         segment.first_frame = entry.index if segment.first_frame < 0 else segment.first_frame
         segment.last_frame = entry.index
@@ -185,8 +186,8 @@ class PersonRecorder:
         done, self._waiting = self._waiting[: len(smoothed)], self._waiting[len(smoothed) :]
         block = np.zeros(len(done), self._dtype)
         for i, ((record, patch), landmarks) in enumerate(zip(done, smoothed, strict=True)):
-            face = self._warp.warp_patch(patch, landmarks)
             record["landmarks"] = landmarks
+            face = self._warp.warp_patch(patch, record["landmarks"])
             record["frames"] = face
             record["sharpness"] = self._quality.sharpness(face)
             self._segment.n_blank += self._quality.blank(face)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -62,6 +62,7 @@ def make_plan(
     shards: Sequence[Shard],
     pieces: dict[str, Piece],
     *,
+    landmarks: Mapping[str, str] | None = None,
     threads: int = 1,
     on_hashed: Callable[[int, int], None] | None = None,
 ) -> Plan:
@@ -69,6 +70,8 @@ def make_plan(
 
     Args:
         shards, pieces: of these settings only.
+        landmarks: sha256 of each video's landmark file, by `file`, where faces are not tracked. A video is
+            finished only with the same one.
         on_hashed: called with (files hashed, files to hash).
     """
     known = finished_videos(shards)
@@ -88,11 +91,18 @@ def make_plan(
         piece = pieces.get(video.file)
         # A file that changed its name keeps its arrays; a failed one is tried under the new name.
         done = known.get((digest, video.file)) or by_content.get(digest)
+        given = (landmarks or {}).get(video.file, "")
+        if done is not None and (
+            done.rows[0].landmarks_sha256 != given or {row.status for row in done.rows} & RETRIED
+        ):
+            done = None
+        if piece is not None and (piece.sha256 != digest or piece.result.landmarks_sha256 != given):
+            piece = None
         if not digest:
             todo.append(video)
-        elif done is not None and not {row.status for row in done.rows} & RETRIED:
+        elif done is not None:
             finished[video.file] = done
-        elif piece is not None and piece.sha256 == digest and not piece.statuses & RETRIED:
+        elif piece is not None and not piece.statuses & RETRIED:
             waiting[video.file] = piece
         else:
             todo.append(video)

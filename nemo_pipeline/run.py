@@ -7,8 +7,9 @@ moment.
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,15 +26,18 @@ from nemo_pipeline.cluster import ClusterRun, Event, RunOptions
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import USABLE, VideoFile
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.geometry import shipped_mean_shape, shipped_triangles
+from nemo_pipeline.fromdata import SHAPE_FILE, TRACKED_FOLDER, known_shape, shape_from_data, with_shape
 from nemo_pipeline.labels import LabelTable, Matched
+from nemo_pipeline.landmark_files import LandmarkFile
 from nemo_pipeline.machine import default_workers, library_versions
+from nemo_pipeline.meanshape import MeanShape, save_shape
 from nemo_pipeline.output import OutputFolder, Part
 from nemo_pipeline.plan import check_settings, make_plan
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.shard import Shard, read_shards
 from nemo_pipeline.store.spool import clear_leftovers, read_pieces, remove_piece
 from nemo_pipeline.store.text import counted
+from nemo_pipeline.tasks import TaskMaker
 
 if TYPE_CHECKING:
     pass
@@ -81,6 +85,8 @@ def prep(
     config: PrepConfig,
     options: RunOptions | None = None,
     *,
+    mean_shape: MeanShape | None = None,
+    landmarks: Mapping[str, LandmarkFile] | None = None,
     labels: LabelTable | None = None,
     labels_beside: LabelTable | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
@@ -92,6 +98,8 @@ def prep(
         output: the index, out.h5; shards go to out.shards beside it.
         config: settings.
         options: how to run.
+        mean_shape: where `config.mean_shape` is "custom".
+        landmarks: each video's landmark file, by `VideoFile.file`, where `config.landmarks_source` is not "track".
         labels: given by the user; they win over those that `output` has already.
         labels_beside: found beside the videos; they fill what is unknown.
         on_event: called in this thread.
@@ -102,12 +110,21 @@ def prep(
     """
     options = options or RunOptions()
     started = time.monotonic()
+    landmarks = landmarks or {}
+    digests = {file: item.sha256 for file, item in landmarks.items()}
     read_bundle()
     out = OutputFolder(output, options.part)
     out.create()
     with out.locked():
         out.clear_temporaries()
         known = _known(out, config)
+        tracked = out.shards / TRACKED_FOLDER
+        shape = known_shape(out, config, mean_shape, options.force)
+        if shape is None:
+            if not options.force:
+                check_settings(read_shards(out.shards), [], config, MODEL_SHA256, out.index)
+            shape = shape_from_data(videos, out, config, options, landmarks, on_event)
+        config = with_shape(config, shape)
         if options.part is not None:
             videos = [videos[i] for i in options.part.share(len(videos))]
         shards, obsolete = _shards(out, config, options.force)
@@ -118,12 +135,23 @@ def prep(
             videos,
             shards,
             pieces,
+            landmarks=digests,
             threads=options.workers or default_workers(),
             on_hashed=lambda n, total: on_event(Event("checking", n, total)),
         )
         clear_leftovers(out.work, list(plan.pieces.values()))
+        if config.mean_shape != "shipped":
+            save_shape(shape, out.shards / SHAPE_FILE)
+        make_task = TaskMaker(
+            config,
+            out.work,
+            options.video_timeout,
+            shape=shape,
+            landmarks=landmarks,
+            tracked=tracked if tracked.is_dir() else None,
+        )
         on_event(Event("planned", plan.n_done, len(plan.todo)))
-        work = ClusterRun(videos, plan, out, config, options, on_event)
+        work = ClusterRun(videos, plan, out, config, options, on_event, make_task)
         work.execute()
         assembled = assemble(videos, work.finished, known=known, table=labels, found=labels_beside)
         if options.part is None:
@@ -134,12 +162,13 @@ def prep(
                 out.index,
                 assembled,
                 config,
-                mean_shape=shipped_mean_shape(),
-                triangles=shipped_triangles(),
+                mean_shape=shape.points,
+                triangles=shape.triangles,
                 versions=library_versions(),
                 model_sha256=MODEL_SHA256,
             )
             out.end_forced(obsolete)
+            shutil.rmtree(tracked, ignore_errors=True)
         out.close()
     seconds = time.monotonic() - started
     return dataclasses.replace(
@@ -208,9 +237,15 @@ def summarize(output: Path, assembled: Assembled, part: Part | None = None) -> P
 
 
 def preview(
-    videos: Sequence[VideoFile], output: Path, config: PrepConfig, *, force: bool = False
+    videos: Sequence[VideoFile],
+    output: Path,
+    config: PrepConfig,
+    *,
+    force: bool = False,
+    mean_shape: MeanShape | None = None,
+    landmarks: Mapping[str, LandmarkFile] | None = None,
 ) -> set[str]:
-    """Names (`file`) of the videos that a run would find done. Writes nothing.
+    """Names (`file`) of the videos that a run would find done. Writes nothing. Arguments as for `prep`.
 
     Raises:
         NemoError: such a run would refuse to start.
@@ -218,9 +253,14 @@ def preview(
     out = OutputFolder(output)
     if force or not out.shards.is_dir():
         return set()
+    shape = known_shape(out, config, mean_shape, force)
+    if shape is None:
+        return set()
+    config = with_shape(config, shape)
     obsolete = out.obsolete(config.fingerprint()) or set()
     shards = [shard for shard in read_shards(out.shards) if shard.name not in obsolete]
     pieces = read_pieces(out.work, config)
     check_settings(shards, pieces.values(), config, MODEL_SHA256, out.index)
-    plan = make_plan(videos, shards, pieces, threads=default_workers())
+    digests = {file: item.sha256 for file, item in (landmarks or {}).items()}
+    plan = make_plan(videos, shards, pieces, landmarks=digests, threads=default_workers())
     return set(plan.finished) | set(plan.pieces)

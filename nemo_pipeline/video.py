@@ -10,26 +10,30 @@ import dataclasses
 import functools
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.datatypes import VideoInfo, VideoResult, VideoRow
+from nemo_pipeline.datatypes import VideoInfo, VideoResult
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.person import PersonRecorder, Segment
+from nemo_pipeline.openface import LandmarksError, content_hash
+from nemo_pipeline.person import PersonRecorder
+from nemo_pipeline.rows import rows_of
 from nemo_pipeline.stages.decode import DecodeError, DecodeReport, VideoReader
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.gaps import SegmentBuilder
+from nemo_pipeline.stages.given import GivenLandmarks
 from nemo_pipeline.stages.landmarks import Engine, load_engine
-from nemo_pipeline.stages.quality import FaceQuality, why_none
+from nemo_pipeline.stages.quality import FaceQuality
 from nemo_pipeline.stages.search import full_search
 from nemo_pipeline.stages.smooth import smooth_4253h_twice
 from nemo_pipeline.stages.track import Observation, Tracker, observe
 from nemo_pipeline.stages.warp import FaceWarp
 from nemo_pipeline.store.schema import record_dtype
+from nemo_pipeline.trace import Trace
 
 #: Runs of fewer frames with a face than this are taken for false faces (where the video is longer).
 SHORTEST_RUN = 3
@@ -41,6 +45,9 @@ def process_video(
     spool_stem: Path,
     *,
     mean_shape: ArrayLike | None = None,
+    triangles: ArrayLike | None = None,
+    landmarks: str | Path | None = None,
+    trace: Trace | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> VideoResult:
     """Prepare one video in this process, in memory that does not depend on its length.
@@ -51,6 +58,9 @@ def process_video(
         spool_stem: record files are written beside it, named after it: `<stem>.p<K>.records`, raw records of
             `store.schema.record_dtype(config.size, config.mesh)`, on disk when this returns.
         mean_shape: (68, 2), where `config.mean_shape` is not "shipped".
+        triangles: (K, 3) of that shape; by default its Delaunay triangles.
+        landmarks: OpenFace's CSV, where `config.landmarks_source` is "openface".
+        trace: takes notes for an annotated copy; it then removes the record files that no row needs.
         progress: called now and then with the number of frames decoded so far.
 
     Returns:
@@ -60,43 +70,69 @@ def process_video(
         NemoError: the landmark engine cannot be loaded at all.
         OSError: the spool cannot be written (disk full, read-only).
     """
-    engine = _engine(config.engine)
     started = time.perf_counter()
+    if (config.landmarks_source == "track") != (landmarks is None):
+        raise ValueError("landmarks must be given exactly when config.landmarks_source is not 'track'.")
     if (config.mean_shape == "shipped") != (mean_shape is None):
         raise ValueError("mean_shape must be given exactly when config.mean_shape is not 'shipped'.")
-    warp = FaceWarp(mean_shape, config.size, config.margin)
+    warp = FaceWarp(mean_shape, config.size, config.margin, triangles)
     quality = FaceQuality(warp.template)
+    engine = _engine(config.engine) if landmarks is None else None
+    digest = ""
+    info, n_decoded = VideoInfo(), 0
     people: dict[int, PersonRecorder] = {}
     try:
         with VideoReader(path) as reader:
-            tracker = Tracker(engine, config.subject)
+            source: Tracker | GivenLandmarks
+            if engine is not None:
+                source = Tracker(engine, config.subject)
+            else:
+                digest = content_hash(Path(str(landmarks)))
+                source = GivenLandmarks(Path(str(landmarks)), config.min_confidence, reader.info.fps)
             for frame in reader:
-                seen = {o.person: o for o in tracker.step(frame)}
-                for number in seen.keys() - people.keys():
+                info, n_decoded = reader.info, reader.report.n_frames
+                seen = source.step(frame)
+                if trace is not None:
+                    trace.note(frame, seen)
+                by_number = {one.person: one for one in seen}
+                for number in by_number.keys() - people.keys():
                     spool = spool_stem.with_name(f"{spool_stem.name}.p{number}.records")
                     people[number] = PersonRecorder(spool, config, warp, quality)
                 for number, person in people.items():
-                    person.push(frame, seen.get(number), tracker.n_faces)
+                    person.push(frame, by_number.get(number), source.n_faces)
                 if progress is not None and frame.index % 16 == 0:
                     progress(frame.index + 1)
             info, report = reader.info, reader.report
-    except DecodeError as error:
-        return VideoResult.failed(error.status, str(error))
+            if isinstance(source, GivenLandmarks) and report.n_frames:
+                source.finish(report.n_frames)
+    except (DecodeError, LandmarksError) as error:
+        _discard(people.values())
+        status = error.status if isinstance(error, DecodeError) else "landmarks_error"
+        failed = VideoResult.failed(status, str(error), info, n_decoded)
+        return dataclasses.replace(failed, landmarks_sha256=digest)
     except BaseException:
-        for person in people.values():
-            person.discard()
+        _discard(people.values())
         raise
     for person in people.values():
         person.finish()
     if progress is not None:
         progress(report.n_frames)
-    rows = _rows(people, tracker, config, report)
-    used = {row.spool for row in rows}
-    for person in people.values():
-        if person.spool.name not in used:
-            person.discard()
+    trusted = {number: person for number, person in people.items() if source.trusted(number)}
+    rows = rows_of(trusted, config, report)
+    if isinstance(source, GivenLandmarks) and rows[0].status == "no_face":
+        rows = [dataclasses.replace(rows[0], message=source.why_none(report.n_frames))]
+    if trace is not None:
+        trace.finish(people, trusted.keys(), rows, info, report.n_frames)
+    else:
+        used = {row.spool for row in rows}
+        _discard(person for person in people.values() if person.spool.name not in used)
     seconds = {"total": time.perf_counter() - started}
-    return VideoResult(info, report.n_frames, tuple(rows), seconds, _warnings(report))
+    return VideoResult(info, report.n_frames, tuple(rows), seconds, _warnings(report), digest)
+
+
+def _discard(people: Iterable[PersonRecorder]) -> None:
+    for person in people:
+        person.discard()
 
 
 @functools.cache
@@ -116,106 +152,13 @@ def _warnings(report: DecodeReport) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _rows(
-    people: dict[int, PersonRecorder], tracker: Tracker, config: PrepConfig, report: DecodeReport
-) -> list[VideoRow]:
-    """The rows of /videos that a finished video gives."""
-    trusted = {n: p for n, p in people.items() if tracker.trusted(n)}
-    usable = {n: p for n, p in trusted.items() if p.segments}
-    if not usable:
-        status, message = _why_none(trusted, config, report)
-        return [VideoRow("", "", 0, 0, 0, 0, status, message)]
-    everyone = config.subject == "all"
-    chosen = _by_subject(usable, config.subject)
-    rows: list[VideoRow] = []
-    taken: list[Segment] = []
-    for k, person in enumerate(
-        chosen if everyone else chosen[: None if config.keep == "all" else 1], start=1
-    ):
-        segments = person.segments
-        if config.keep == "longest":
-            segments = [max(segments, key=lambda s: s.length)]
-        elif not everyone:  # one subject at a time: after a cut, whoever is then the subject
-            segments = [s for s in segments if all(_apart(s, t) for t in taken)]
-            taken += segments
-        for j, segment in enumerate(segments, start=1):
-            suffix = f"#{k}" if everyone else ""
-            suffix += f"/s{j}" if config.keep == "all" else ""
-            rows.append(_row(suffix, person, segment, report))
-    if config.keep == "all" and not everyone:
-        order = sorted(range(len(rows)), key=lambda i: taken[i].first_frame)
-        rows = [dataclasses.replace(rows[i], suffix=f"/s{j}") for j, i in enumerate(order, start=1)]
-    return rows
-
-
-def _by_subject(people: dict[int, PersonRecorder], subject: str) -> list[PersonRecorder]:
-    """People, the subject first: the largest over time, or the most central of those who are there most of the time;
-    for "all", in order of appearance."""
-    if subject == "all":
-        return [people[n] for n in sorted(people)]
-    if subject == "central":
-        most = max(p.tally.n_seen for p in people.values())
-        return sorted(
-            people.values(),
-            key=lambda p: (p.tally.n_seen < most / 2, p.tally.off_centre_sum / p.tally.n_seen),
-        )
-    return sorted(people.values(), key=lambda p: -p.tally.size_sum)
-
-
-def _apart(a: Segment, b: Segment) -> bool:
-    return a.last_frame < b.first_frame or b.last_frame < a.first_frame
-
-
-def _row(suffix: str, person: PersonRecorder, segment: Segment, report: DecodeReport) -> VideoRow:
-    if segment.n_blank > segment.length / 2:
-        message = (
-            f"{segment.n_blank} of {segment.length} warped faces are black or of one gray level; "
-            "check the clip's picture (a failed export, a lens cap, a mask over the face)."
-        )
-        return VideoRow(suffix, "", 0, 0, 0, 0, "blank", message)
-    status, message = "ok", ""
-    if report.damage:
-        status = "truncated"
-        message = (
-            f"Usable, but {report.damage}: the sound frames were kept; copy the file again from its source."
-        )
-    return VideoRow(
-        suffix,
-        person.spool.name,
-        segment.start,
-        segment.stop,
-        segment.length,
-        segment.n_interpolated,
-        status,
-        message,
-    )
-
-
-def _why_none(people: dict[int, PersonRecorder], config: PrepConfig, report: DecodeReport) -> tuple[str, str]:
-    if report.n_frames == 0:
-        return (
-            "decode_error",
-            "Not one frame could be decoded; the file may be damaged or cut off: copy it again from its source.",
-        )
-    best = max((p.tally for p in people.values()), key=lambda t: t.n_seen, default=None)
-    status, message = why_none(
-        n_seen=best.n_seen if best else 0,
-        n_turned=best.n_turned if best else 0,
-        longest=best.longest if best else 0,
-        face_px=best.face_px if best else 0.0,
-        min_frames=config.min_frames,
-        max_yaw=config.max_yaw_degrees,
-        n_decoded=report.n_frames,
-    )
-    return status, message + (f" Also, {report.damage}." if report.damage else "")
-
-
 @dataclasses.dataclass(frozen=True)
 class PreparedVideo:
     """One prepared row of a video, in memory. `records` has one element per frame, with the fields of out.h5.
 
-    Any field of a record is an attribute too: `.frames` (T, size, size) uint8, `.landmarks` (T, 68, 2) float32
-    smoothed, `.landmarks_raw`, `.timestamps` (T,) float64 seconds, `.observed` (T,) bool, `.pose` (T, 3) degrees, ...
+    Any field of a record is an attribute too: `.frames` (T, size, size) uint8, `.landmarks` (T, 68, 2)
+    float32 smoothed, `.landmarks_raw`, `.timestamps` (T,) float64 seconds, `.observed` (T,) bool, `.pose`
+    (T, 3) degrees, ...
     """
 
     info: VideoInfo
@@ -242,23 +185,33 @@ class PreparedVideo:
 
 
 def prep_video(
-    path: str | Path, config: PrepConfig | None = None, *, mean_shape: ArrayLike | None = None
+    path: str | Path,
+    config: PrepConfig | None = None,
+    *,
+    mean_shape: ArrayLike | None = None,
+    landmarks: str | Path | None = None,
 ) -> PreparedVideo:
-    """Prepare one video in this process and return it in memory (the first row, where settings ask for several).
+    """Prepare one video in this process and return it in memory (the first row, where there are several).
 
-    Never raises for a bad video: look at `.status` and `.message`.
+    Never raises for a bad video: look at `.status` and `.message`. `mean_shape` and `landmarks` as in
+    `process_video`.
     """
-    return prep_video_rows(path, config, mean_shape=mean_shape)[0]
+    return prep_video_rows(path, config, mean_shape=mean_shape, landmarks=landmarks)[0]
 
 
 def prep_video_rows(
-    path: str | Path, config: PrepConfig | None = None, *, mean_shape: ArrayLike | None = None
+    path: str | Path,
+    config: PrepConfig | None = None,
+    *,
+    mean_shape: ArrayLike | None = None,
+    landmarks: str | Path | None = None,
 ) -> list[PreparedVideo]:
     """As `prep_video`, with every row (`subject="all"`, `keep="all"`)."""
     config = config or PrepConfig()
     dtype = record_dtype(config.size, config.mesh)
     with tempfile.TemporaryDirectory(prefix="nemo-") as folder:
-        result = process_video(path, config, Path(folder) / "video", mean_shape=mean_shape)
+        stem = Path(folder) / "video"
+        result = process_video(path, config, stem, mean_shape=mean_shape, landmarks=landmarks)
         out = []
         for row in result.rows:
             records = np.zeros(0, dtype)
@@ -280,7 +233,8 @@ class VideoTrack:
     """Where one person's face is in every decoded frame of a video.
 
     Attributes:
-        landmarks: (T, 68, 2) float64, smoothed (4253H, twice) within each segment, source pixels; NaN without a face.
+        landmarks: (T, 68, 2) float64, smoothed (4253H, twice) within each segment, source pixels; NaN without
+            a face.
         landmarks_raw: (T, 68, 2) float64, as tracked (interpolated where not observed); NaN without a face.
         timestamps: (T,) float64, seconds; NaN where the frame is damaged.
         observed: (T,) bool: a face was seen (False where interpolated or absent).

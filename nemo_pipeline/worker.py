@@ -38,7 +38,11 @@ class VideoTask:
         folder: the work folder, on the shared file system if there are several machines.
         config: `PrepConfig.to_dict()`.
         timeout: seconds, or None.
-        mean_shape: 68 pairs, or None for the shipped one.
+        mean_shape, triangles: 68 pairs and the triples of their map, or None for the shipped ones.
+        landmarks: the video's landmark file, where faces are not tracked; "" when there is none, for the reason
+            in `problem`.
+        overlay: where to write an annotated copy; "" for none.
+        tracked: folder with the video's piece of an earlier pass, whose landmarks are warped anew; "" for none.
     """
 
     path: str
@@ -47,6 +51,18 @@ class VideoTask:
     config: dict[str, Any]
     timeout: float | None
     mean_shape: list[list[float]] | None = None
+    triangles: list[list[int]] | None = None
+    landmarks: str = ""
+    problem: str = ""
+    overlay: str = ""
+    tracked: str = ""
+
+    @property
+    def job(self) -> dict[str, Any]:
+        """What the child is told, but for the name of its files."""
+        values = dataclasses.asdict(self)
+        del values["timeout"]
+        return {"do": "prep", **values}
 
 
 class Pool:
@@ -150,15 +166,7 @@ def prepare_video(
     while True:
         # A stem of its own for every attempt: another machine may be at the same video, believing us dead.
         stem = f"{piece_key(task.file)}-{secrets.token_hex(4)}"
-        job = {
-            "do": "prep",
-            "path": task.path,
-            "file": task.file,
-            "folder": task.folder,
-            "stem": stem,
-            "config": task.config,
-            "mean_shape": task.mean_shape,
-        }
+        job = task.job | {"stem": stem}
         slot, child = pool.acquire(first_core)
         keep = False
         try:
@@ -186,7 +194,7 @@ def prepare_video(
             return give_up(task, "crashed", f"A fault of nemo, please report it: {fault}.")
         finally:
             pool.release(slot, child, keep)
-            _remove_attempt(folder, stem, unless_in=where)
+            _remove_attempt(folder, stem, child.pid, unless_in=where)
     piece = read_piece(where, config)
     if piece is None:
         raise NemoError(
@@ -239,10 +247,10 @@ def _crash_message(deaths: list[ChildDied]) -> str:
     )
 
 
-def _remove_attempt(folder: Path, stem: str, unless_in: Path) -> None:
-    """Remove the record files of an attempt that did not become a piece."""
+def _remove_attempt(folder: Path, stem: str, pid: int, unless_in: Path) -> None:
+    """Remove the files of an attempt that did not become a piece, made by the child `pid`."""
     piece = read_piece(unless_in)
     wanted = piece.spools if piece is not None else set()
-    for path in folder.glob(f"{stem}*"):
+    for path in [*folder.glob(f"{stem}*"), folder / f"{unless_in.name}.{pid}.tmp"]:
         if path.name not in wanted:
             path.unlink(missing_ok=True)

@@ -25,7 +25,8 @@ from nemo_pipeline.store.tables import (
 )
 
 #: Columns of a shard's /videos. `suffix` tells the rows of one video apart (segments, persons); `bytes` is
-#: the video file's size; `data_sha256` is over the row's arrays.
+#: the video file's size; `data_sha256` is over the row's arrays; `landmarks_sha256` is the landmark file's, ""
+#: where the face was tracked.
 SHARD_COLUMNS: dict[str, str] = {
     "file": "str",
     "suffix": "str",
@@ -42,6 +43,7 @@ SHARD_COLUMNS: dict[str, str] = {
     "status": "str",
     "message": "str",
     "data_sha256": "str",
+    "landmarks_sha256": "str",
 }
 _NAME = re.compile(r"(\d{5})-[0-9a-f]{8}\.h5")
 
@@ -65,6 +67,7 @@ class ShardRow:
     message: str
     start: int = 0
     data_sha256: str = ""
+    landmarks_sha256: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

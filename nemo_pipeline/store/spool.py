@@ -154,6 +154,7 @@ def piece_rows(folder: Path, piece: Piece, config: PrepConfig) -> list[tuple[Sha
             n_interpolated=row.n_interpolated,
             status=row.status,
             message=row.message or "; ".join(result.warnings),
+            landmarks_sha256=result.landmarks_sha256,
         )
         items.append((shard_row, read_records(folder / row.spool, row.start, row.stop, config)))
     return items

@@ -6,6 +6,7 @@ HDF5 gets the original bytes back, so that every name survives a round trip thro
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -50,6 +51,24 @@ def printable(text: str) -> str:
         else:
             parts.append(char)
     return "".join(parts)
+
+
+def safe_name(text: str, longest: int = 120) -> str:
+    """A file name for something called `text` (an id, a title): never a path, never hidden, valid everywhere.
+
+    Letters of every script, digits, blanks and `._-()[]#+,=@&~` stay; where anything was changed, eight digits of a
+    hash keep different texts apart. Without an extension; at most `longest` bytes.
+    """
+    kept = "".join(c if unicodedata.category(c)[0] in "LNM" or c in " ._-()[]#+,=@&~" else "_" for c in text)
+    kept = kept.strip(" .-_") if kept.startswith((".", "-", " ")) or kept.endswith((".", " ")) else kept
+    data = kept.encode("utf-8")
+    if len(data) > longest - 9:
+        kept = data[: longest - 9].decode("utf-8", "ignore").rstrip(" .")
+    reserved = kept.split(".")[0].upper() in ("CON", "PRN", "AUX", "NUL") or not kept
+    if kept == text and not reserved:
+        return kept
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{kept or 'video'}-{digest}"
 
 
 def csv_cell(value: object) -> str:

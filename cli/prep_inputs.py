@@ -1,0 +1,40 @@
+"""What `nemo prep` takes from files beside the videos: a mean shape, landmarks."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from nemo_pipeline.config import PrepConfig
+
+from .console import printable
+
+#: What --mean-shape means if it is no file.
+SHAPES = ("shipped", "from-data")
+
+
+def mean_shape(config: PrepConfig, options: dict[str, Any]) -> tuple[PrepConfig, Any]:
+    """The settings with the given shape's identity, and the shape (None where it was not given by file)."""
+    if config.mean_shape != "custom":
+        return config, None
+    from nemo_pipeline.meanshape import read_mean_shape
+
+    path = Path(options["mean_shape"])
+    if not path.exists():
+        raise click.UsageError(
+            f"--mean-shape is {', '.join(SHAPES)} or a file; {printable(str(path))} does not exist."
+        )
+    shape = read_mean_shape(path)
+    return dataclasses.replace(config, mean_shape_sha256=shape.sha256), shape
+
+
+def landmark_files(found: Any, options: dict[str, Any]) -> Any:
+    """Each video's landmark file, None where faces are tracked."""
+    if not options["landmarks"]:
+        return None
+    from nemo_pipeline.landmark_files import find_landmarks
+
+    return find_landmarks(options["landmarks"], found.videos)

@@ -1,0 +1,225 @@
+"""Which landmark file belongs to which video, and landmark files of a prepared file."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nemo_pipeline.datatypes import VideoFile
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.openface import FaceRow, content_hash, format_row, header_line, write_rows
+from nemo_pipeline.store.files import replacing
+from nemo_pipeline.store.text import csv_cell, printable
+
+if TYPE_CHECKING:
+    from nemo_pipeline.store.reader import FaceDataset
+
+_BLOCK = 1024
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LandmarkFile:
+    """The landmark file of one video: `path`, or "" and the `problem` in a sentence. `sha256` of its content."""
+
+    path: str
+    sha256: str
+    problem: str = ""
+
+
+def find_landmarks(folder: Path, videos: Sequence[VideoFile]) -> dict[str, LandmarkFile]:
+    """The landmark file of each video, by `VideoFile.file`.
+
+    For sub/clip.mp4 the first that is there of sub/clip.mp4.csv, sub/clip.csv, clip.mp4.csv, clip.csv in
+    `folder`. A file that two videos would take belongs to neither.
+
+    Raises:
+        NemoError: `folder` is none.
+    """
+    if not folder.is_dir():
+        raise NemoError(f"{folder} is no folder; give the one that holds a landmark file for each video.")
+    chosen = {v.file: next((p for p in _names(v.file) if (folder / p).is_file()), None) for v in videos}
+    takers: dict[PurePosixPath, list[str]] = defaultdict(list)
+    for file, name in chosen.items():
+        if name is not None:
+            takers[name].append(file)
+    found = {}
+    for file, name in chosen.items():
+        if name is None:
+            wanted = _names(file)[-1]
+            found[file] = LandmarkFile(
+                "",
+                "",
+                f"There is no landmark file for it: {printable(str(wanted))} was expected in --landmarks.",
+            )
+        elif len(takers[name]) > 1:
+            other = next(taker for taker in takers[name] if taker != file)
+            better = _names(file)[0]
+            found[file] = LandmarkFile(
+                "",
+                "",
+                f"{printable(str(name))} could hold its landmarks or those of {printable(other)}: "
+                f"call the one that does {printable(str(better))}.",
+            )
+        else:
+            path = folder / name
+            found[file] = LandmarkFile(str(path), content_hash(path))
+    return found
+
+
+def file_names(files: Sequence[str]) -> dict[str, PurePosixPath]:
+    """A name for each video's landmark file, relative to their folder: the shortest that `find_landmarks` finds
+    again without doubt."""
+    chosen = {file: _names(file)[-1] for file in files}
+    for position in (-2, -3, -4):
+        counts = Counter(chosen.values())
+        for file, name in chosen.items():
+            names = _names(file)
+            if counts[name] > 1 and len(names) >= -position:
+                chosen[file] = names[position]
+    return chosen
+
+
+def _names(file: str) -> list[PurePosixPath]:
+    """What the landmark file of a video may be called, the most definite first; always inside the folder."""
+    path = PurePosixPath(file.replace(os.sep, "/"))
+    names = [path.with_name(path.name + ".csv"), path.with_suffix(".csv")]
+    flat = [PurePosixPath(name.name) for name in names]
+    inside = not path.is_absolute() and ".." not in path.parts and len(path.parts) > 1
+    return list(dict.fromkeys([*names, *flat] if inside else flat))
+
+
+def face_rows(data: FaceDataset, rows: Sequence[int], faces: Sequence[int]) -> Iterator[FaceRow]:
+    """One video's rows of an out.h5 as rows of a landmark file: every decoded frame of every face, in order.
+
+    The landmarks are the raw ones, as tracked. `success` is 0 where the frame was interpolated, and where it is
+    not part of the prepared stretch: there the points are 0 and the time is unknown.
+
+    Args:
+        rows: rows of /videos that come from one video file.
+        faces: their `face_id`.
+    """
+    streams = [_frames(data, row, face) for row, face in zip(rows, faces, strict=True)]
+    heads = [next(stream, None) for stream in streams]
+    empty = np.zeros((68, 2))
+    for frame in range(1, int(data.videos["n_decoded"][rows[0]]) + 1):
+        time = next((h.timestamp for h in heads if h is not None and h.frame == frame), float("nan"))
+        for i, face in enumerate(faces):
+            head = heads[i]
+            if head is not None and head.frame == frame:
+                yield head
+                heads[i] = next(streams[i], None)
+            else:
+                yield FaceRow(0, frame, face, time, 0.0, False, empty)
+
+
+def _frames(data: FaceDataset, row: int, face: int) -> Iterator[FaceRow]:
+    names = ("frame_index", "timestamps", "observed", "score", "landmarks_raw")
+    for start in range(0, int(data.videos["length"][row]), _BLOCK):
+        block = {name: data.read(row, name, start, start + _BLOCK) for name in names}
+        for i in range(len(block["observed"])):
+            observed, score = bool(block["observed"][i]), float(block["score"][i])
+            # An engine without a presence score (NaN) was certain enough to give the frame.
+            confidence = (score if np.isfinite(score) else 1.0) if observed else 0.0
+            yield FaceRow(
+                line=0,
+                frame=int(block["frame_index"][i]) + 1,
+                face=face,
+                timestamp=float(block["timestamps"][i]),
+                confidence=confidence,
+                success=observed,
+                landmarks=block["landmarks_raw"][i].astype(np.float64),
+            )
+
+
+def face_ids(suffixes: Sequence[str]) -> list[int]:
+    """`face_id` for the rows of one video, from their suffixes: a person's ("#2/s1") or a segment's ("/s1")."""
+    people = list(dict.fromkeys(suffix.split("/")[0] for suffix in suffixes))
+    if len(people) > 1 or (people and people[0]):
+        return [people.index(suffix.split("/")[0]) for suffix in suffixes]
+    return list(range(len(suffixes)))
+
+
+def export_landmarks(data: FaceDataset, target: Path, *, only: str | None = None) -> list[Path]:
+    """Write the landmarks of an out.h5 as OpenFace writes them; answers the files.
+
+    Args:
+        target: a folder (one file for each video in it, as `--landmarks` reads them), or a file name: then one
+            video's rows, or those of all with a column `video` before the others.
+        only: id of the one row to write, or of a video with several.
+
+    Raises:
+        NemoError: there is no such id, nothing to write, or no way to write it.
+    """
+    videos = _by_file(data, only)
+    if not videos:
+        raise NemoError(f"{data.path} holds no face whose landmarks could be written.")
+    try:
+        if target.is_dir():
+            names = file_names(list(videos))
+            paths = [target / names[file] for file in videos]
+            for path, (rows, faces) in zip(paths, videos.values(), strict=True):
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with replacing(path) as temporary, temporary.open("w", encoding="ascii") as handle:
+                    write_rows(handle, face_rows(data, rows, faces))
+            return paths
+        with replacing(target) as temporary, _open_text(temporary) as handle:
+            if len(videos) == 1:
+                write_rows(handle, face_rows(data, *next(iter(videos.values()))))
+            else:
+                handle.write(header_line(["video"]) + "\n")
+                for rows, faces in videos.values():
+                    for row, face in zip(rows, faces, strict=True):
+                        name = _quoted(csv_cell(data.videos["id"][row]))
+                        for one in face_rows(data, [row], [face]):
+                            handle.write(f"{name}, {format_row(one)}\n")
+    except OSError as error:
+        raise NemoError(f"{target} cannot be written: {error.strerror or error}.") from None
+    return [target]
+
+
+def _open_text(path: Path):  # type: ignore[no-untyped-def]
+    return path.open("w", encoding="utf-8", errors="surrogateescape")
+
+
+def _quoted(cell: str) -> str:
+    return '"' + cell.replace('"', '""') + '"' if any(c in cell for c in ',"\r\n') else cell
+
+
+def _by_file(data: FaceDataset, only: str | None) -> Mapping[str, tuple[list[int], list[int]]]:
+    """Rows with frames and their faces, by video file, in the order of the file."""
+    suffixes = data.layout["suffix"]
+    groups: dict[str, list[int]] = defaultdict(list)
+    for row in range(len(data)):
+        groups[data.videos["file"][row]].append(row)
+    # Rows without frames count only where a video has no others: all of its frames are then without a face.
+    for file, rows in groups.items():
+        groups[file] = [row for row in rows if data.videos["length"][row]] or rows[:1]
+    found = {
+        file: (rows, face_ids([suffixes[row] for row in rows]))
+        for file, rows in groups.items()
+        if data.videos["n_decoded"][rows[0]]
+    }
+    if only is None:
+        return found
+    if only in data.videos["id"]:
+        row = data.videos["id"].index(only)
+        if not data.videos["length"][row]:
+            raise NemoError(
+                f"{only!r} has no frames: {data.videos['message'][row] or data.videos['status'][row]}"
+            )
+        return {data.videos["file"][row]: ([row], [0])}
+    for file, (rows, faces) in found.items():
+        if data.videos["id"][rows[0]].removesuffix(suffixes[rows[0]]) == only:
+            return {file: (rows, faces)}
+    raise NemoError(f"no video has the id {only!r} in {data.path}.{_some(data.videos['id'])}")
+
+
+def _some(ids: Iterable[str]) -> str:
+    some = list(ids)[:5]
+    return f" It has {', '.join(printable(name) for name in some)}, ..." if some else ""

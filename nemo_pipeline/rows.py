@@ -1,0 +1,121 @@
+"""Which rows of /videos a finished video gives: who the subject is, which segments are kept, or why there is none."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.datatypes import VideoRow
+from nemo_pipeline.person import PersonRecorder, Segment
+from nemo_pipeline.stages.decode import DecodeReport
+from nemo_pipeline.stages.quality import why_none
+
+
+def rows_of(people: Mapping[int, PersonRecorder], config: PrepConfig, report: DecodeReport) -> list[VideoRow]:
+    """The rows of /videos that a finished video gives, at least one.
+
+    Args:
+        people: everybody who was followed and is believed to be a person, by number.
+        config: settings.
+        report: what the decoder said.
+    """
+    usable = {n: p for n, p in people.items() if p.segments}
+    if not usable:
+        status, message = _why_none(people, config, report)
+        return [VideoRow("", "", 0, 0, 0, 0, status, message)]
+    everyone = config.subject == "all"
+    chosen = _by_subject(usable, config.subject)
+    rows: list[VideoRow] = []
+    taken: list[Segment] = []
+    for k, person in enumerate(
+        chosen if everyone else chosen[: None if config.keep == "all" else 1], start=1
+    ):
+        segments = person.segments
+        if config.keep == "longest":
+            segments = [max(segments, key=lambda s: s.length)]
+        elif not everyone:  # one subject at a time: after a cut, whoever is then the subject
+            segments = [s for s in segments if all(_apart(s, t) for t in taken)]
+            taken += segments
+        for j, segment in enumerate(segments, start=1):
+            suffix = f"#{k}" if everyone else ""
+            suffix += f"/s{j}" if config.keep == "all" else ""
+            rows.append(_row(suffix, person, segment, report))
+    if config.keep == "all" and not everyone:
+        order = sorted(range(len(rows)), key=lambda i: taken[i].first_frame)
+        rows = [dataclasses.replace(rows[i], suffix=f"/s{j}") for j, i in enumerate(order, start=1)]
+    return rows
+
+
+def _by_subject(people: Mapping[int, PersonRecorder], subject: str) -> list[PersonRecorder]:
+    """People, the subject first: the largest over time, or the most central of those who are there most of the
+    time; for "all", in order of appearance."""
+    if subject == "all":
+        return [people[n] for n in sorted(people)]
+    if subject == "central":
+        most = max(p.tally.n_seen for p in people.values())
+        return sorted(
+            people.values(),
+            key=lambda p: (p.tally.n_seen < most / 2, p.tally.off_centre_sum / p.tally.n_seen),
+        )
+    return sorted(people.values(), key=lambda p: -p.tally.size_sum)
+
+
+def _apart(a: Segment, b: Segment) -> bool:
+    return a.last_frame < b.first_frame or b.last_frame < a.first_frame
+
+
+def blank_row(suffix: str, n_blank: int, length: int) -> VideoRow:
+    """The row of a segment whose warped faces show nothing."""
+    message = (
+        f"{n_blank} of {length} warped faces are black or of one gray level; "
+        "check the clip's picture (a failed export, a lens cap, a mask over the face)."
+    )
+    return VideoRow(suffix, "", 0, 0, 0, 0, "blank", message)
+
+
+def mostly_blank(n_blank: int, length: int) -> bool:
+    """Whether a segment with so many black or constant faces is no data."""
+    return n_blank > length / 2
+
+
+def _row(suffix: str, person: PersonRecorder, segment: Segment, report: DecodeReport) -> VideoRow:
+    if mostly_blank(segment.n_blank, segment.length):
+        return blank_row(suffix, segment.n_blank, segment.length)
+    status, message = "ok", ""
+    if report.damage:
+        status = "truncated"
+        message = (
+            f"Usable, but {report.damage}: the sound frames were kept; copy the file again from its source."
+        )
+    return VideoRow(
+        suffix,
+        person.spool.name,
+        segment.start,
+        segment.stop,
+        segment.length,
+        segment.n_interpolated,
+        status,
+        message,
+    )
+
+
+def _why_none(
+    people: Mapping[int, PersonRecorder], config: PrepConfig, report: DecodeReport
+) -> tuple[str, str]:
+    if report.n_frames == 0:
+        return (
+            "decode_error",
+            "Not one frame could be decoded; the file may be damaged or cut off: copy it again from its source.",
+        )
+    best = max((p.tally for p in people.values()), key=lambda t: t.n_seen, default=None)
+    status, message = why_none(
+        n_seen=best.n_seen if best else 0,
+        n_turned=best.n_turned if best else 0,
+        longest=best.longest if best else 0,
+        face_px=best.face_px if best else 0.0,
+        min_frames=config.min_frames,
+        max_yaw=config.max_yaw_degrees,
+        n_decoded=report.n_frames,
+    )
+    return status, message + (f" Also, {report.damage}." if report.damage else "")

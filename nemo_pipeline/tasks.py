@@ -1,0 +1,55 @@
+"""What one video's task needs to know, put together from the settings of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.datatypes import VideoFile
+from nemo_pipeline.landmark_files import LandmarkFile
+from nemo_pipeline.meanshape import MeanShape
+from nemo_pipeline.store.text import safe_name
+from nemo_pipeline.worker import VideoTask
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TaskMaker:
+    """Makes the task of a video.
+
+    Attributes:
+        config: settings, the shape's sha256 included.
+        folder: where the pieces go.
+        timeout: seconds, or None.
+        shape: the mean shape; None for the shipped one.
+        landmarks: landmark files by `VideoFile.file`, where faces are not tracked.
+        tracked: pieces of a first pass, None where there was none.
+        overlay: folder of the annotated copies, None for none.
+    """
+
+    config: PrepConfig
+    folder: Path
+    timeout: float | None
+    shape: MeanShape | None = None
+    landmarks: Mapping[str, LandmarkFile] = dataclasses.field(default_factory=dict)
+    tracked: Path | None = None
+    overlay: Path | None = None
+
+    def __call__(self, video: VideoFile) -> VideoTask:
+        """The task of one video."""
+        given = self.landmarks.get(video.file)
+        shipped = self.shape is None or self.config.mean_shape == "shipped"
+        return VideoTask(
+            path=str(video.path),
+            file=video.file,
+            folder=str(self.folder),
+            config=self.config.to_dict(),
+            timeout=self.timeout,
+            mean_shape=None if shipped or self.shape is None else self.shape.points.tolist(),
+            triangles=None if shipped or self.shape is None else self.shape.triangles.tolist(),
+            landmarks="" if given is None else given.path,
+            problem="" if given is None else given.problem,
+            overlay="" if self.overlay is None else str(self.overlay / f"{safe_name(video.id)}.mp4"),
+            tracked="" if self.tracked is None else str(self.tracked),
+        )
