@@ -16,7 +16,7 @@ Three ways from the mesh to the points are compared:
 --kinds names each picture's kind: a CSV file with the columns `picture` (stem or file name) and `kind`, or a Markdown
 table with the columns `pair` and `kind`. Without it a head turned by more than 20 degrees (our own measurement) counts
 as "turned", any other as "frontal". Every second picture of the frontal ones (in the order of their names) forms half
-A, on which the construction was chosen; half B had no say.
+A, the others half B: choose on one, report the other (how far that was kept: docs/landmarks.md).
 """
 
 from __future__ import annotations
