@@ -54,7 +54,11 @@ def _planes(picture: Any) -> tuple[tuple[Plane, ...], bool]:
     if name in _HIGH_BITS:
         bits = _HIGH_BITS[name]
         scale = 255.0 / (2**bits - 1) if full else 0.5 ** (bits - 8)
-        return tuple(cv2.convertScaleAbs(_plane(p, 2), alpha=scale) for p in picture.planes), full
+        centre = 128.0 - 2.0 ** (bits - 1) * scale  # keeps colourless chroma at 128
+        return tuple(
+            cv2.convertScaleAbs(_plane(p, 2), alpha=scale, beta=centre if k else 0.0)
+            for k, p in enumerate(picture.planes)
+        ), full
     if picture.format.is_rgb or name.startswith(("pal", "mono", "ya")):
         return Frame.from_rgb(picture.reformat(format="rgb24", threads=1).to_ndarray()).planes, True
     # Whatever else: the same range in plain planes.
