@@ -15,6 +15,7 @@ from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.labels import LabelledVideo, LabelTable, Matched, match_labels
 from nemo_pipeline.plan import Finished
+from nemo_pipeline.store.files import disk_full_message, is_disk_full
 from nemo_pipeline.store.index import IndexRow, video_columns, write_index
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.relabel import write_labels
@@ -143,23 +144,6 @@ def write_assembled(
         if is_disk_full(error):
             raise NemoError(disk_full_message(path)) from None
         raise
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether an error, also one of HDF5's that hides its number in the text, means a full disk or quota."""
-    import errno
-
-    text = str(error)
-    return isinstance(error, OSError) and (
-        error.errno in (errno.ENOSPC, errno.EDQUOT)
-        or "No space left on device" in text
-        or "Disk quota exceeded" in text
-    )
-
-
-def disk_full_message(path: Path) -> str:
-    """One sentence, with the way on."""
-    return f"The disk of {path} is full: free some space and run the command again; what is done is kept."
 
 
 def _row_ids(rows: Sequence[tuple[str, str, str]]) -> list[str]:

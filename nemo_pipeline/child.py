@@ -1,12 +1,13 @@
 """`python -m nemo_pipeline.child`: the process that runs native code, for one video at a time.
 
-Decoder and networks are C++ and may crash, hang or keep memory. They run here, and only here, so that the
-worst that a video can do is end this process. The driver is nemo_pipeline.worker. One JSON object per line
-each way:
+Decoder and networks are C++ and may crash, hang or keep memory. They run here, and only here, so that the worst
+that a video can do is end this process. The driver is nemo_pipeline.worker. One JSON object per line each way:
 
-    in   {"do": "prep", "stem", and the fields of worker.VideoTask}       {"do": "probe",
-    "path"} out  {"event": "ready"}, {"event": "frames", "n"}, and one last: "done", "error" (a fault in our
-         code, on this video) or "abort" (nothing can work: disk full, broken installation)
+    in   {"do": "prep", "stem", and the fields of worker.VideoTask}
+         {"do": "merge", "files", "folder", "shards", "config", "model_sha256"}
+         {"do": "probe", "path"}
+    out  {"event": "ready"}, {"event": "frames", "n"}, and one last: "done", "error" (a fault in our code)
+         or "abort" (nothing can work: disk full, broken installation)
 
 The process ends when its input does, or when its parent dies.
 """
@@ -40,6 +41,7 @@ from typing import Any, TextIO
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import RETRIED, VideoResult
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.files import disk_full_message, is_disk_full
 from nemo_pipeline.store.spool import Piece, piece_key, read_piece, write_piece
 
 #: Installs the system libraries that the wheels of OpenCV and MediaPipe link to.
@@ -176,6 +178,14 @@ def probe(job: dict[str, Any]) -> dict[str, Any]:
         raise NemoError(f"{path}: {error}") from None
 
 
+def merge(job: dict[str, Any]) -> dict[str, Any]:
+    """Finished videos into shards."""
+    from nemo_pipeline.merge import merge_pieces
+
+    names = merge_pieces(job["files"], job["folder"], job["shards"], job["config"], job["model_sha256"])
+    return {"names": names}
+
+
 def serve(parent: _Parent) -> None:
     """Answer jobs from standard input until it ends."""
     jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -195,14 +205,15 @@ def serve(parent: _Parent) -> None:
     while True:
         job = json.loads(jobs.get())
         try:
-            answer = prepare(job, parent) if job["do"] == "prep" else probe(job)
+            if job["do"] == "prep":
+                answer = prepare(job, parent)
+            else:
+                answer = merge(job) if job["do"] == "merge" else probe(job)
         except NemoError as error:
             parent.send("abort", message=str(error))
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                where = job.get("folder", "")
-                text = f"The disk of {where} is full: free some space and run the same command again."
-                parent.send("abort", message=text, disk_full=True)
+            if is_disk_full(error):
+                parent.send("abort", message=disk_full_message(job.get("folder", "")))
                 continue
             if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES) and "folder" in job:
                 parent.send("abort", message=f"{job['folder']} cannot be written: {error.strerror}.")

@@ -15,21 +15,17 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nemo_pipeline.assemble import (
-    disk_full_message,
-    is_disk_full,
-)
 from nemo_pipeline.bundle import SHA256 as MODEL_SHA256
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.machine import default_workers
-from nemo_pipeline.merge import merge_pieces
 from nemo_pipeline.output import OutputFolder, Part
 from nemo_pipeline.plan import Finished, Plan, finished_videos, groups_of
+from nemo_pipeline.store.files import disk_full_message, is_disk_full
 from nemo_pipeline.store.shard import read_shard
 from nemo_pipeline.store.spool import Piece, piece_key, read_piece, remove_piece
-from nemo_pipeline.worker import POOL, VideoTask, give_up, prepare_video
+from nemo_pipeline.worker import POOL, VideoTask, give_up, merge_videos, prepare_video
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -135,7 +131,7 @@ class ClusterRun:
     def _submit_all(self, client: Client) -> None:
         """Videos in natural order, but outsized ones first; groups that have all their pieces at once."""
         client.subscribe_topic(_TOPIC, self._heard)
-        cores = _first_cores(client)
+        self._cores = _first_cores(client)
         self._name = uuid.uuid4().hex[:8]
         for i, missing in enumerate(self._missing):
             if not missing:
@@ -146,7 +142,7 @@ class ClusterRun:
         for n, video in enumerate(ordered):
             task = self._make_task(video)
             key = f"video-{self._name}-{n}"
-            future = client.submit(_video_task, task, cores, key=key, pure=False)
+            future = client.submit(_video_task, task, self._cores, key=key, pure=False)
             future.add_done_callback(lambda f, task=task: self._results.put(("video", task, f)))
 
     def _heard(self, event: tuple[float, Any]) -> None:
@@ -185,12 +181,13 @@ class ClusterRun:
 
     def _merge(self, client: Client, group: int) -> None:
         future = client.submit(
-            merge_pieces,
+            _merge_task,
             [video.file for video in self._groups[group]],
             str(self.out.work),
             str(self.out.shards),
             self.config.to_dict(),
             MODEL_SHA256,
+            self._cores,
             key=f"merge-{self._name}-{group}",
             pure=False,
             priority=10,
@@ -199,13 +196,7 @@ class ClusterRun:
 
     def _group_done(self, group: int, future: Future) -> None:
         """The group's shards are on disk: note where its videos are, and remove its pieces."""
-        try:
-            names: list[str] = future.result()
-        except OSError as error:
-            if is_disk_full(error):
-                raise NemoError(disk_full_message(self.out.shards)) from None
-            raise NemoError(f"{self.out.shards} cannot be written: {error}.") from None
-        for name in names:
+        for name in future.result():
             for (_, file), item in finished_videos([read_shard(self.out.shards / name)]).items():
                 self.finished[file] = item
         for video in self._groups[group]:
@@ -226,6 +217,21 @@ def _video_task(task: VideoTask, first_cores: dict[str, int]) -> Piece:
             worker.log_event(_TOPIC, {"run": task.folder, "file": task.file, "n": n})
 
     return prepare_video(task, first_core=first_cores.get(worker.address, 0), on_frames=say)
+
+
+def _merge_task(
+    files: list[str],
+    work: str,
+    shards: str,
+    config: dict[str, Any],
+    model_sha256: str,
+    first_cores: dict[str, int],
+) -> list[str]:
+    """Runs on a Dask worker's thread: one planned shard, written by a child of this process."""
+    from distributed import get_worker
+
+    first_core = first_cores.get(get_worker().address, 0)
+    return merge_videos(files, work, shards, config, model_sha256, first_core=first_core)
 
 
 def _first_cores(client: Client) -> dict[str, int]:
@@ -269,7 +275,8 @@ def _client(options: RunOptions, n_videos: int) -> Iterator[Client]:
             # What is large lives in the children, unseen by Dask; it must not pause for what it does see.
             memory_limit=0,
         )
-    cluster.scheduler.http_server.stop()
+    if cluster.scheduler is not None:
+        cluster.scheduler.http_server.stop()
     for worker in cluster.workers.values():
         worker.http_server.stop()
     client = Client(cluster, set_as_default=False)

@@ -139,7 +139,9 @@ def prep(
             threads=options.workers or default_workers(),
             on_hashed=lambda n, total: on_event(Event("checking", n, total)),
         )
-        clear_leftovers(out.work, list(plan.pieces.values()))
+        # Finished work on videos that are not among the inputs this time is kept, too.
+        absent = [piece for file, piece in pieces.items() if file not in {video.file for video in videos}]
+        clear_leftovers(out.work, [*plan.pieces.values(), *absent])
         if config.mean_shape != "shipped":
             save_shape(shape, out.shards / SHAPE_FILE)
         make_task = TaskMaker(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +201,52 @@ def prepare_video(
             f"{where} is not there although it was just written: is {folder} being cleaned by someone?"
         )
     return piece
+
+
+def merge_videos(
+    files: Sequence[str],
+    work: str,
+    shards: str,
+    config: dict[str, Any],
+    model_sha256: str,
+    *,
+    pool: Pool = POOL,
+    first_core: int = 0,
+) -> list[str]:
+    """Have finished videos written to shards by a child (HDF5 may crash where the disk fills); answers their names.
+
+    Raises:
+        Stopped: the run is being stopped.
+        NemoError: the disk is full, or writing failed twice.
+    """
+    job = {
+        "do": "merge",
+        "files": list(files),
+        "folder": work,
+        "shards": shards,
+        "config": config,
+        "model_sha256": model_sha256,
+    }
+    for attempt in (1, 2):
+        slot, child = pool.acquire(first_core)
+        keep = False
+        try:
+            names: list[str] = child.ask(job, None)["names"]
+            keep = True
+            return names
+        except (NemoError, ChildDied, JobFailed) as error:
+            if pool.stopping:
+                raise Stopped from None
+            if isinstance(error, NemoError):
+                raise
+            if attempt == 2:
+                raise NemoError(
+                    f"{shards} could not be written ({error}): is its disk full or failing? "
+                    "Finished videos are kept."
+                ) from None
+        finally:
+            pool.release(slot, child, keep)
+    raise AssertionError("not reached")
 
 
 def probe_video(path: Path, timeout: float = 60.0) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,30 @@ def fsync_path(path: Path) -> None:
         os.close(handle)
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, also one of HDF5's that hides its number in the text, means a full disk or quota."""
+    text = str(error)
+    return (
+        getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        or "No space left on device" in text
+        or "Disk quota exceeded" in text
+    )
+
+
+def disk_full_message(path: Path | str) -> str:
+    """One sentence, with the way on."""
+    return f"The disk of {path} is full: free some space and run the command again; what is done is kept."
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raise OSError (ENOSPC) when `folder` has fewer than `needed` bytes free.
+
+    HDF5 does not survive a disk that fills while it writes (the process may crash later), so ask before.
+    """
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
 @contextlib.contextmanager
 def replacing(final: Path, temporary: Path | None = None) -> Iterator[Path]:
     """Yield a new empty file (mode 0600) to fill; on success it becomes `final` at once, or it leaves no
@@ -78,6 +103,23 @@ def replacing(final: Path, temporary: Path | None = None) -> Iterator[Path]:
 def create_h5(path: Path) -> h5py.File:
     """Open the empty file that `replacing` gave for writing. No lock: nobody else knows its name."""
     return h5py.File(path, "w", libver=LIBVER, locking=False)
+
+
+@contextlib.contextmanager
+def small_h5(path: Path, source: Path | None = None) -> Iterator[h5py.File]:
+    """An HDF5 file built in memory and written to `path` in one go, without HDF5 touching the disk.
+
+    `source`: start from a copy of this file.
+    """
+    if source is None:
+        file = h5py.File(path, "w", driver="core", backing_store=False, libver=LIBVER)
+    else:
+        file = h5py.File(source, "r+", driver="core", backing_store=False, locking=False)
+    with file:
+        yield file
+        file.flush()
+        image = file.id.get_file_image()
+    path.write_bytes(image)
 
 
 def open_h5(path: Path) -> h5py.File:

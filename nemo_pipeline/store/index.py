@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.store.files import create_h5, replacing
+from nemo_pipeline.store.files import replacing, small_h5
 from nemo_pipeline.store.schema import FRAME_FIELDS, LABEL_COLUMNS, MISSING_LABEL, VIDEO_COLUMNS
 from nemo_pipeline.store.shard import ShardRow, shards_folder
 from nemo_pipeline.store.tables import frame_fields, row_shape, write_columns, write_identity
@@ -83,7 +83,7 @@ def write_index(
     identity = str(uuid.uuid4())
     names = sorted({(entry.shard, entry.shard_uuid) for entry in rows})
     number = {name: i for i, (name, _) in enumerate(names)}
-    with replacing(path) as temporary, create_h5(temporary) as file:
+    with replacing(path) as temporary, small_h5(temporary) as file:
         write_identity(
             file,
             "index",

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.files import create_h5, replacing
+from nemo_pipeline.store.files import check_space, create_h5, replacing
 from nemo_pipeline.store.index import LAYOUT_COLUMNS, SHARD_TABLE, write_shape
 from nemo_pipeline.store.reader import FaceDataset
-from nemo_pipeline.store.schema import VIDEO_COLUMNS
+from nemo_pipeline.store.schema import VIDEO_COLUMNS, record_dtype
+from nemo_pipeline.store.shard import SPARE_BYTES
 from nemo_pipeline.store.tables import create_frame_datasets, write_columns, write_frames, write_identity
 
 #: Frames copied at a time.
@@ -41,6 +42,7 @@ def pack(
     if path.exists():
         raise NemoError(f"{path} exists already; choose another name or remove it.")
     total = int(data.videos["length"].sum())
+    check_space(path.parent, total * record_dtype(data.size, data.config.mesh).itemsize + SPARE_BYTES)
     with replacing(path) as temporary, create_h5(temporary) as file:
         write_identity(
             file,

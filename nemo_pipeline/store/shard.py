@@ -13,7 +13,8 @@ from typing import Any
 
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.files import create_h5, open_h5, replacing
+from nemo_pipeline.store.files import check_space, create_h5, open_h5, replacing
+from nemo_pipeline.store.schema import record_dtype
 from nemo_pipeline.store.tables import (
     Blocks,
     create_frame_datasets,
@@ -45,6 +46,8 @@ SHARD_COLUMNS: dict[str, str] = {
     "data_sha256": "str",
     "landmarks_sha256": "str",
 }
+#: Free space asked for beyond the frames themselves, for the tables and HDF5's own.
+SPARE_BYTES = 1 << 20
 _NAME = re.compile(r"(\d{5})-[0-9a-f]{8}\.h5")
 
 
@@ -126,6 +129,8 @@ def write_shard(
     """
     identity = str(uuid.uuid4())
     total = sum(row.length for row, _ in videos)
+    itemsize = record_dtype(config.size, config.mesh).itemsize
+    check_space(final.parent, total * itemsize + total // 8 + SPARE_BYTES)
     with replacing(final, temporary) as path, create_h5(path) as file:
         write_identity(file, "shard", identity, config, versions, model_sha256, created_ns=time.time_ns())
         datasets = create_frame_datasets(file, total, config.size, config.mesh)
