@@ -111,7 +111,7 @@ def _between(before: Entry[Payload], after: Entry[Payload], missing: _Missing[Pa
     """A frame without a face, linearly in time between its neighbours with one."""
     w = (missing.time - before.time) / (after.time - before.time)
     a, b = before.seen, after.seen
-    roll = (b.pose[2] - a.pose[2] + 180.0) % 360.0 - 180.0  # the short way round
+    roll = a.pose[2] + w * _turn(b.pose[2] - a.pose[2])  # the short way round
     seen = Observation(
         person=a.person,
         mesh=((1 - w) * a.mesh + w * b.mesh).astype(np.float32),
@@ -119,9 +119,14 @@ def _between(before: Entry[Payload], after: Entry[Payload], missing: _Missing[Pa
         pose=(
             (1 - w) * a.pose[0] + w * b.pose[0],
             (1 - w) * a.pose[1] + w * b.pose[1],
-            a.pose[2] + w * roll,
+            _turn(roll),
         ),
         face_px=(1 - w) * a.face_px + w * b.face_px,
         score=float("nan"),
     )
     return Entry(missing.index, missing.time, seen, False, missing.n_faces, missing.payload)
+
+
+def _turn(degrees: float) -> float:
+    """The same turn, between -180 and 180 degrees."""
+    return (degrees + 180.0) % 360.0 - 180.0
