@@ -171,6 +171,7 @@ def prep(
             )
             out.end_forced(obsolete)
             shutil.rmtree(tracked, ignore_errors=True)
+        clear_leftovers(out.work, absent)  # what workers that were killed in this run left
         out.close()
     seconds = time.monotonic() - started
     return dataclasses.replace(

@@ -83,8 +83,7 @@ def test_two_worker_processes_one_of_them_killed(folder, cluster, tmp_path):
     assert not POOL.pids  # nothing ran here
 
 
-def test_no_scheduler_there(folder, tmp_path):
+@pytest.mark.parametrize("where", ["none.json", pytest.param("tcp://127.0.0.1:9", marks=pytest.mark.slow)])
+def test_no_scheduler_there(folder, tmp_path, where):
     with pytest.raises(NemoError, match="no Dask scheduler answers"):
-        run(folder, tmp_path / "out.h5", scheduler="tcp://127.0.0.1:9")
-    with pytest.raises(NemoError, match="no Dask scheduler answers"):
-        run(folder, tmp_path / "out.h5", scheduler=str(tmp_path / "none.json"))
+        run(folder, tmp_path / "out.h5", scheduler=where)

@@ -141,7 +141,7 @@ class _Contents:
         return os.getpid(), i, video.frames.tobytes(), video.landmarks.tobytes()
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_two_dataloader_workers_read_the_right_contents(tmp_path, method):
     torch_data = pytest.importorskip("torch.utils.data")
     videos = make_videos([5 + i for i in range(12)])
