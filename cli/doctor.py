@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -163,14 +164,18 @@ def _native() -> Iterator[Check]:
         "HDF5": "both",
         "training": "train",
     }
-    for name, code in _PROBES.items():
-        fine, text = _probe(code)
+    codes = dict(_PROBES)
+    codes |= {name: f"import ctypes; ctypes.CDLL({name!r}); print('found')" for name in _LIBRARIES}
+    with ThreadPoolExecutor(default_workers()) as threads:
+        answers = dict(zip(codes, threads.map(_probe, codes.values()), strict=True))
+    for name in _PROBES:
+        fine, text = answers[name]
         bad: State = "error" if name in needs else "warning"
         if not fine and any(library in text for library in ("libGL", "libEGL", "libgthread")):
             text += f". On Debian or Ubuntu: {APT_LINE}"
         yield Check(name, "ok" if fine else bad, text, needs.get(name, ""))
     for library in _LIBRARIES:
-        fine, text = _probe(f"import ctypes; ctypes.CDLL({library!r}); print('found')")
+        fine, text = answers[library]
         yield Check(library, "ok" if fine else "warning", text if fine else f"missing: {APT_LINE}")
 
 
