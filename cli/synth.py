@@ -31,7 +31,7 @@ def clips_progress() -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _pair(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
+def parse_size(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
     """WIDTHxHEIGHT to two numbers."""
     try:
         width, height = (int(part) for part in value.lower().split("x"))
@@ -46,7 +46,7 @@ def _pair(context: click.Context, parameter: click.Parameter, value: str) -> tup
 @click.option("--clips", type=int, default=4, show_default=True, help="Clips of each person.")
 @click.option("--seed", type=int, default=0, show_default=True,
               help="Decides everything by chance. Equal seeds give equal clips.")  # fmt: skip
-@click.option("--size", default="320x320", show_default=True, metavar="WxH", callback=_pair,
+@click.option("--size", default="320x320", show_default=True, metavar="WxH", callback=parse_size,
               help="Pixels of a frame, up to 1920x1080 and beyond.")  # fmt: skip
 @click.option("--fps", type=float, default=25.0, show_default=True, help="Frames per second.")
 @click.option("--ages", type=(int, int), default=(8, 76), show_default=True, metavar="YOUNGEST OLDEST",
