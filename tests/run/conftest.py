@@ -10,15 +10,17 @@ import pytest
 import skimage.data
 
 
-def write_clip(path: Path, *, frames: int = 10, seed: int = 0, side: int = 160, codec: str = "mpeg4") -> Path:
-    """A face that moves a little, differently for every seed."""
+def write_clip(
+    path: Path, *, frames: int = 10, seed: int = 0, side: int = 160, gain: float | None = None
+) -> Path:
+    """A face that moves a little, differently for every seed. `gain` 0 makes it black."""
     rng = np.random.default_rng(seed)
     portrait = skimage.data.astronaut()
     top, left = rng.integers(4, 16), rng.integers(140, 160)
-    gain = rng.uniform(0.8, 1.1)
+    gain = rng.uniform(0.8, 1.1) if gain is None else gain
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream(codec, rate=25)
+        stream = container.add_stream("mpeg4", rate=25)
         stream.width = stream.height = side
         stream.bit_rate = 1_000_000
         for i in range(frames):
