@@ -46,7 +46,7 @@ def numbers(value) -> list[float]:
 
 
 def test_parameters_of_face_skin_and_camera_say_nothing_of_age():
-    config = SynthConfig(subjects=300, clips=1, seed=5)
+    config = SynthConfig(subjects=200, clips=1, seed=5)
     rows, ages = [], []
     for person in draw_people(config):
         rng = generator(config, 1, person.index)

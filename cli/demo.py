@@ -1,0 +1,315 @@
+"""`nemo demo`: the whole road once, on synthetic clips."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from . import console
+from .synth import clips_progress, parse_size
+
+if TYPE_CHECKING:
+    from nemo_pipeline.synth import SynthSet
+    from siam_model.evaluate import Evaluation
+    from siam_model.predictions import Predictions
+
+#: Said above the table and in everything that the demo writes about ages.
+SYNTHETIC = "Synthetic faces: these ages are settings of a renderer and say nothing about people."
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shown:
+    """One line of the final table: a clip of somebody whom the model never saw."""
+
+    subject: str
+    clip: Path
+    age: float
+    predicted: float
+    median: float
+
+
+@click.command()
+@click.option("--dir", "directory", type=click.Path(path_type=Path), default=Path("nemo-demo"),
+              show_default=True, help="Where everything goes; new, empty, or of an earlier demo.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Of the faces and of the training.")  # fmt: skip
+@click.option("--subjects", type=click.IntRange(min=8), default=32, show_default=True,
+              help="Synthetic people; a quarter of them is held out.")  # fmt: skip
+@click.option("--clips", type=click.IntRange(min=1), default=3, show_default=True, help="Clips of each.")
+@click.option("--size", default="320x320", show_default=True, metavar="WxH", callback=parse_size,
+              help="Pixels of a frame.")  # fmt: skip
+@click.option("--epochs", type=click.IntRange(min=1), help="Most epochs, instead of the preset's.")
+@click.option("--show", multiple=True, metavar="SUBJECT",
+              help="Show this subject in place of all that were held out. May be given again.")  # fmt: skip
+@click.option("--figure", type=click.Path(path_type=Path, dir_okay=False), metavar="F.png",
+              help="Key frames of one clip with weights and heat maps. Default: DIR/figure.png.")  # fmt: skip
+@click.option("--keep/--no-keep", default=True, show_default=True,
+              help="Keep the clips and the prepared faces; the run and the figures always stay.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=1), help="Processes. Default: the cores that may be used.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+def command(
+    directory: Path,
+    seed: int,
+    subjects: int,
+    clips: int,
+    size: tuple[int, int],
+    epochs: int | None,
+    show: tuple[str, ...],
+    figure: Path | None,
+    keep: bool,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Render synthetic smiles, prepare them, train a small SIAM, evaluate it, and predict ages of people whom
+    it never saw.
+
+    Needs no data, no network and no GPU; takes under 5 minutes on 2 cores.
+    """
+    begun = time.monotonic()
+    set_dir, faces = directory / "clips", directory / "faces.h5"
+    _claim(directory)
+    with _stage("1/5  Rendering synthetic smile clips"):
+        from nemo_pipeline.synth import render_set
+
+        with clips_progress() as progress:
+            made = render_set(
+                set_dir, subjects, clips, seed,
+                workers=workers, progress=progress, width=size[0], height=size[1],
+            )  # fmt: skip
+    with _stage("2/5  Tracking, smoothing and warping the faces (nemo prep)"):
+        prepare(made, faces, workers)
+    with _stage("3/5  Training a small SIAM (nemo train --preset small)"):
+        run = learn(faces, directory, seed, epochs)
+    with _stage("4/5  Evaluating it on the people held out (nemo evaluate)"):
+        from siam_model.evaluate import evaluate
+
+        result = evaluate(run)
+    with _stage("5/5  Predicting ages of people whom it never saw (nemo predict)"):
+        figure = figure or directory / "figure.png"
+        shown = predict_unseen(made, run, result, show, figure)
+    _show_table(shown, result, as_json)
+    written = {
+        "run": run,
+        "figure": figure,
+        **{file.stem: file for file in result.files},
+        "predictions": run / "predictions.csv",
+    }
+    if keep:
+        written = {"clips": set_dir, "labels": made.labels, "truth": made.truth, "faces": faces, **written}
+    else:
+        shutil.rmtree(set_dir)
+        shutil.rmtree(faces.with_suffix(".shards"), ignore_errors=True)
+        faces.unlink()
+    seconds = time.monotonic() - begun
+    if as_json:
+        console.print_json(
+            {
+                "synthetic": True,
+                "note": SYNTHETIC,
+                "seconds": seconds,
+                "mae": _mae(result, 0),
+                "median_baseline_mae": _mae(result, 1),
+                "shown": [dataclasses.asdict(line) for line in shown],
+                "written": written,
+            }
+        )
+    console.err.print(console.panel(f"Done in {seconds:.0f} s; all of it is here", written.items()))
+
+
+@contextlib.contextmanager
+def _stage(title: str) -> Iterator[None]:
+    """A heading, and how long it took."""
+    begun = time.monotonic()
+    console.say(title, "bold")
+    yield
+    console.say(f"     {time.monotonic() - begun:.0f} s")
+
+
+def _claim(directory: Path) -> None:
+    """Make the folder, or take one that an earlier demo made.
+
+    Raises:
+        NemoError: it holds something else.
+    """
+    from nemo_pipeline.errors import NemoError
+
+    mark = directory / "demo.json"
+    try:
+        if directory.exists() and not directory.is_dir():
+            raise NemoError(f"{directory} is a file; name a folder for the demo with --dir.")
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not mark.exists():
+            if any(directory.iterdir()):
+                raise NemoError(
+                    f"{directory} is not empty and is not of an earlier demo; name another folder with --dir."
+                )
+            mark.write_text(json.dumps({"format": "nemo-demo", "note": SYNTHETIC}) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise NemoError(f"{directory} cannot be used: {error.strerror or error}.") from error
+
+
+def prepare(made: SynthSet, output: Path, workers: int | None) -> None:
+    """`nemo prep clips/ faces.h5 --labels clips/labels.csv`.
+
+    Raises:
+        NemoError: some clips could not be prepared, which on synthetic ones means that something is broken.
+    """
+    from nemo_pipeline.config import PrepConfig
+    from nemo_pipeline.discover import discover
+    from nemo_pipeline.errors import NemoError
+    from nemo_pipeline.labels import read_labels
+    from nemo_pipeline.run import RunOptions, prep
+
+    from .progress import RunProgress, stop_on_signals
+
+    progress = RunProgress(quiet=not console.err.is_terminal)
+    with stop_on_signals(progress.farewell), progress:
+        summary = prep(
+            discover([made.directory]).videos, output, PrepConfig(), RunOptions(workers=workers),
+            labels=read_labels(made.labels), on_event=progress.on_event,
+        )  # fmt: skip
+    failed = [row for row in summary.videos if not row["length"]]
+    if failed:
+        first = failed[0]
+        raise NemoError(
+            f"{len(failed)} of {len(summary.videos)} synthetic clips could not be prepared, first "
+            f"{first['file']} ({first['status']}: {first['message']}); `nemo doctor` says what this machine lacks."
+        )
+
+
+def learn(faces: Path, directory: Path, seed: int, epochs: int | None) -> Path:
+    """`nemo train faces.h5 --preset small`; answers the run folder."""
+    from siam_model.fit import EpochRecord
+    from siam_model.train import train
+
+    number = 1
+    while (run := directory / ("run" if number == 1 else f"run-{number}")).exists():
+        number += 1
+
+    with contextlib.ExitStack() as stack:
+        status: Any = None
+        if console.err.is_terminal:
+            status = stack.enter_context(console.err.status("first epoch"))
+
+        def epoch(record: EpochRecord) -> None:
+            text = f"epoch {record.epoch}: validation error {record.validation_mae:.1f} years"
+            if status is not None:
+                status.update(console.shown(text))
+            elif record.epoch % 5 == 0:
+                console.say(f"     {text}")
+
+        return train(faces, run, preset="small", seed=seed, epochs=epochs, device="cpu", on_epoch=epoch)
+
+
+def unseen_subjects(split: dict[str, Any], wanted: Sequence[str] = ()) -> list[str]:
+    """Subjects of split.json that the model was neither trained nor validated on.
+
+    Args:
+        split: split.json.
+        wanted: only these.
+
+    Raises:
+        NemoError: one of `wanted` was trained on, or does not exist; or nobody is left.
+    """
+    from nemo_pipeline.errors import NemoError
+
+    seen = {*split["training"], *split["validation"]}
+    for subject in wanted:
+        if subject in seen:
+            raise NemoError(
+                f"Subject {subject} was used in training, and what the model says of a face that it was trained on "
+                f"shows nothing; choose among {', '.join(sorted(split['test']))}."
+            )
+        if subject not in split["test"]:
+            raise NemoError(
+                f"There is no subject {subject}; choose among {', '.join(sorted(split['test']))}."
+            )
+    chosen = [
+        subject for subject in split["test"] if subject not in seen and (not wanted or subject in wanted)
+    ]
+    if not chosen:
+        raise NemoError("Every subject was used in training: there is nobody to show.")
+    return sorted(chosen)
+
+
+def predict_unseen(
+    made: SynthSet, run: Path, result: Evaluation, wanted: Sequence[str], figure: Path
+) -> list[Shown]:
+    """`nemo predict` on the first clip of every subject held out; draws the figure of the one in the
+    middle."""
+    import csv
+
+    from nemo_pipeline.discover import discover
+    from nemo_pipeline.errors import NemoError
+    from siam_model.figures import attention_figure, save_figure
+    from siam_model.predict import load
+    from siam_model.runs import read_json
+
+    from .faces import clip_faces
+
+    subjects = unseen_subjects(read_json(run / "split.json"), wanted)
+    with made.labels.open(newline="", encoding="utf-8") as file:
+        labels = {row["video"]: row for row in csv.DictReader(file)}
+    first: dict[str, Path] = {}
+    for clip in made.clips:
+        first.setdefault(labels[clip.name]["subject"], clip)
+    model = load(run)
+    _, baseline = _methods(result)
+    median = float(baseline.predicted[0])
+    shown, prepared = [], []
+    clips = [first[subject] for subject in subjects]
+    for row in clip_faces(discover([str(clip) for clip in clips]).videos, model):
+        if not len(row.frames):
+            raise NemoError(f"{row.file}: no age ({row.status}). {row.message}")
+        label = labels[Path(row.file).name]
+        prediction = model.predict(row.frames)
+        clip = made.directory / label["video"]
+        shown.append(Shown(label["subject"], clip, float(label["age"]), prediction.age, median))
+        prepared.append((row, prediction))
+    row, prediction = prepared[len(prepared) // 2]
+    line = shown[len(prepared) // 2]
+    title = f"{row.file}: {prediction.age:.0f} years predicted, {line.age:.0f} true"
+    figure.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(attention_figure(row.frames, prediction, model.config, title, SYNTHETIC), figure)
+    return sorted(shown, key=lambda line: line.age)
+
+
+def _methods(result: Evaluation) -> tuple[Predictions, Predictions]:
+    """The model's held-out predictions, and the training median's."""
+    model, baseline, *_ = result.methods.values()
+    return model, baseline
+
+
+def _mae(result: Evaluation, method: int) -> float:
+    return float(_methods(result)[method].error.mean())
+
+
+def _show_table(shown: list[Shown], result: Evaluation, as_json: bool) -> None:
+    """True and predicted ages side by side, beside the training median."""
+    rows = [
+        (
+            line.subject, f"{line.age:.0f}", f"{line.predicted:.1f}", f"{line.predicted - line.age:+.1f}",
+            f"{line.median:.0f}", f"{line.median - line.age:+.0f}",
+        )
+        for line in shown
+    ]  # fmt: skip
+    count = len(shown)
+    own = sum(abs(line.predicted - line.age) for line in shown) / count
+    base = sum(abs(line.median - line.age) for line in shown) / count
+    rows.append(("mean abs. error", "", "", f"{own:.1f}", "", f"{base:.1f}"))
+    columns = ["subject", "true age", "predicted", "error", "median", "its error"]
+    title = f"{count} people whom the model never saw, one clip each. {SYNTHETIC}"
+    table = console.new_table(title, columns, rows, right=",".join(columns[1:]))
+    (console.err if as_json else console.out).print(table)
+    console.say(
+        f"On all {len(_methods(result)[0])} clips of the people held out: mean absolute error "
+        f"{_mae(result, 0):.1f} years; always the training median: {_mae(result, 1):.1f}."
+    )
