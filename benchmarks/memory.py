@@ -26,7 +26,7 @@ from common import machine_facts, print_table
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.discover import discover
 from nemo_pipeline.run import Event, RunOptions, prep
-from nemo_pipeline.worker import POOL
+from nemo_pipeline.worker import running_children
 
 
 def write_clip(path: Path, frames: int, seed: int = 0, side: int = 160) -> None:
@@ -66,7 +66,7 @@ def by_length(folder: Path, minutes: list[float]) -> list[dict[str, Any]]:
 
         def watch(event: Event) -> None:
             nonlocal peak
-            peak = max([peak, *(resident_kb(pid, "VmHWM") for pid in POOL.pids)])
+            peak = max([peak, *(resident_kb(pid, "VmHWM") for pid in running_children())])
 
         options = RunOptions(workers=1, video_timeout=None)
         output = folder / f"{length:g}.h5"
@@ -102,7 +102,7 @@ def by_count(folder: Path, count: int, workers: int | None) -> dict[str, Any]:
     def watch(event: Event) -> None:
         if event.kind == "video":
             own.append(resident_kb("self"))
-            children.append(max((resident_kb(pid) for pid in POOL.pids), default=0))
+            children.append(max((resident_kb(pid) for pid in running_children()), default=0))
 
     summary = prep(
         discover([clips]).videos,

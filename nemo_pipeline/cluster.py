@@ -25,7 +25,7 @@ from nemo_pipeline.plan import Finished, Plan, finished_videos, groups_of
 from nemo_pipeline.store.files import disk_full_message, is_disk_full
 from nemo_pipeline.store.shard import read_shard
 from nemo_pipeline.store.spool import Piece, piece_key, read_piece, remove_piece
-from nemo_pipeline.worker import POOL, VideoTask, give_up, merge_videos, prepare_video
+from nemo_pipeline.worker import VideoTask, give_up, merge_videos, pool_of, prepare_video, stop_pool
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -104,13 +104,14 @@ class ClusterRun:
         self._group_of = {video.file: i for i, group in enumerate(self._groups) for video in group}
         self._missing = [sum(v.file not in plan.pieces for v in group) for group in self._groups]
         self._n_done = 0
+        self._name = uuid.uuid4().hex[:8]
         self._results: queue.SimpleQueue[tuple[str, Any, Any]] = queue.SimpleQueue()
 
     def execute(self) -> None:
         """Do all of it. Raises NemoError when nothing can go on; stops the children whatever ends it."""
         if not self._groups and (self._merges or not self.plan.todo):
             return
-        with _client(self.options, min(len(self.plan.todo), 10_000)) as client:
+        with _client(self.options, self._name, min(len(self.plan.todo), 10_000)) as client:
             self._submit_all(client)
             left = len(self._groups) if self._merges else len(self.plan.todo)
             while left:
@@ -132,7 +133,6 @@ class ClusterRun:
         """Videos in natural order, but outsized ones first; groups that have all their pieces at once."""
         client.subscribe_topic(_TOPIC, self._heard)
         self._cores = _first_cores(client)
-        self._name = uuid.uuid4().hex[:8]
         for i, missing in enumerate(self._missing):
             if not missing:
                 self._merge(client, i)
@@ -142,13 +142,13 @@ class ClusterRun:
         for n, video in enumerate(ordered):
             task = self._make_task(video)
             key = f"video-{self._name}-{n}"
-            future = client.submit(_video_task, task, self._cores, key=key, pure=False)
+            future = client.submit(_video_task, self._name, task, self._cores, key=key, pure=False)
             future.add_done_callback(lambda f, task=task: self._results.put(("video", task, f)))
 
     def _heard(self, event: tuple[float, Any]) -> None:
         """A progress message of a worker; in a thread of the client."""
         message = event[1]
-        if isinstance(message, dict) and message.get("run") == str(self._folder):
+        if isinstance(message, dict) and message.get("run") == self._name:
             self._results.put(("frames", message["file"], message["n"]))
 
     def _video_done(self, client: Client, task: VideoTask, future: Future) -> None:
@@ -182,6 +182,7 @@ class ClusterRun:
     def _merge(self, client: Client, group: int) -> None:
         future = client.submit(
             _merge_task,
+            self._name,
             [video.file for video in self._groups[group]],
             str(self.out.work),
             str(self.out.shards),
@@ -206,7 +207,7 @@ class ClusterRun:
                 remove_piece(self.out.work, piece)
 
 
-def _video_task(task: VideoTask, first_cores: dict[str, int]) -> Piece:
+def _video_task(run: str, task: VideoTask, first_cores: dict[str, int]) -> Piece:
     """Runs on a Dask worker's thread: one video, done by a child of this process."""
     from distributed import get_worker
 
@@ -214,12 +215,13 @@ def _video_task(task: VideoTask, first_cores: dict[str, int]) -> Piece:
 
     def say(n: int) -> None:
         with contextlib.suppress(Exception):
-            worker.log_event(_TOPIC, {"run": task.folder, "file": task.file, "n": n})
+            worker.log_event(_TOPIC, {"run": run, "file": task.file, "n": n})
 
-    return prepare_video(task, first_core=first_cores.get(worker.address, 0), on_frames=say)
+    return prepare_video(task, pool_of(run), first_core=first_cores.get(worker.address, 0), on_frames=say)
 
 
 def _merge_task(
+    run: str,
     files: list[str],
     work: str,
     shards: str,
@@ -231,7 +233,7 @@ def _merge_task(
     from distributed import get_worker
 
     first_core = first_cores.get(get_worker().address, 0)
-    return merge_videos(files, work, shards, config, model_sha256, first_core=first_core)
+    return merge_videos(files, work, shards, config, model_sha256, pool_of(run), first_core=first_core)
 
 
 def _first_cores(client: Client) -> dict[str, int]:
@@ -248,7 +250,7 @@ def _first_cores(client: Client) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def _client(options: RunOptions, n_videos: int) -> Iterator[Client]:
+def _client(options: RunOptions, run: str, n_videos: int) -> Iterator[Client]:
     """A Dask client: of the user's cluster, or of one inside this process with a thread per worker.
 
     However it is left, the children end.
@@ -257,12 +259,11 @@ def _client(options: RunOptions, n_videos: int) -> Iterator[Client]:
     from distributed import Client, LocalCluster
 
     if options.scheduler is not None:
-        with _remote_client(options.scheduler) as client:
+        with _remote_client(options.scheduler, run) as client:
             yield client
         return
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     workers = max(1, min(options.workers or default_workers(), n_videos))
-    POOL.start()
     # Dask's web servers would listen on every interface, and show the names of files: none of them stays.
     nowhere = "127.0.0.1:0"
     with dask.config.set({"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}):
@@ -283,7 +284,7 @@ def _client(options: RunOptions, n_videos: int) -> Iterator[Client]:
     try:
         yield client
     finally:
-        POOL.stop()
+        stop_pool(run)
         with contextlib.suppress(Exception):
             client.close(timeout=1)
         with contextlib.suppress(Exception):
@@ -291,7 +292,7 @@ def _client(options: RunOptions, n_videos: int) -> Iterator[Client]:
 
 
 @contextlib.contextmanager
-def _remote_client(scheduler: str) -> Iterator[Client]:
+def _remote_client(scheduler: str, run: str) -> Iterator[Client]:
     from distributed import Client
 
     try:
@@ -304,23 +305,13 @@ def _remote_client(scheduler: str) -> Iterator[Client]:
     except (OSError, ValueError, TimeoutError) as error:
         raise NemoError(f"no Dask scheduler answers at {scheduler}: {error}.") from None
     try:
-        client.run(_open_pool)
-        client.register_worker_callbacks(_open_pool)
         yield client
     finally:
         with contextlib.suppress(Exception):
-            client.run(_stop_pool, wait=False)
+            client.run(stop_pool, run, wait=False)
             time.sleep(0.3)
         with contextlib.suppress(Exception):
             client.close(timeout=1)
-
-
-def _open_pool() -> None:
-    POOL.start()
-
-
-def _stop_pool() -> None:
-    POOL.stop()
 
 
 def _check_alive(client: Client) -> None:

@@ -131,19 +131,34 @@ class Pool:
         for _, child in idle:
             child.close()
 
-    def start(self) -> None:
-        """Allow children again, after `stop`."""
-        self._stopping = False
+
+#: The pools of this process, one for each run: on a shared cluster, one run's end must not kill another's children.
+_POOLS: dict[str, Pool] = {}
+_POOLS_LOCK = threading.Lock()
 
 
-#: The children of this process.
-POOL = Pool()
+def pool_of(run: str) -> Pool:
+    """The children that work for `run` in this process."""
+    with _POOLS_LOCK:
+        return _POOLS.setdefault(run, Pool())
+
+
+def stop_pool(run: str) -> None:
+    """Kill the children of `run` in this process, and start no more for it."""
+    pool_of(run).stop()
+
+
+def running_children() -> list[int]:
+    """Process ids of all children of this process."""
+    with _POOLS_LOCK:
+        pools = list(_POOLS.values())
+    return [pid for pool in pools for pid in pool.pids]
 
 
 def prepare_video(
     task: VideoTask,
+    pool: Pool,
     *,
-    pool: Pool = POOL,
     first_core: int = 0,
     on_frames: Callable[[int], None] | None = None,
 ) -> Piece:
@@ -209,8 +224,8 @@ def merge_videos(
     shards: str,
     config: dict[str, Any],
     model_sha256: str,
+    pool: Pool,
     *,
-    pool: Pool = POOL,
     first_core: int = 0,
 ) -> list[str]:
     """Have finished videos written to shards by a child (HDF5 may crash where the disk fills); answers their names.

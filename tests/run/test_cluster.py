@@ -14,7 +14,7 @@ from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.discover import discover
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.run import RunOptions, prep
-from nemo_pipeline.worker import POOL
+from nemo_pipeline.worker import running_children
 
 from .conftest import arrays, write_clip
 
@@ -80,7 +80,7 @@ def test_two_worker_processes_one_of_them_killed(folder, cluster, tmp_path):
     assert arrays(tmp_path / "out.h5") == arrays(expected)
     assert workers[1].poll() is None
     assert not list((tmp_path / "out.shards").glob(".work*"))
-    assert not POOL.pids  # nothing ran here
+    assert not running_children()  # nothing ran here
 
 
 @pytest.mark.parametrize("where", ["none.json", pytest.param("tcp://127.0.0.1:9", marks=pytest.mark.slow)])

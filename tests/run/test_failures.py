@@ -23,7 +23,7 @@ from nemo_pipeline.process import Child, ChildDied
 from nemo_pipeline.run import RunOptions, prep
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.spool import read_pieces
-from nemo_pipeline.worker import POOL
+from nemo_pipeline.worker import running_children
 
 from .conftest import arrays, write_clip
 
@@ -57,7 +57,7 @@ def signal_while_at(file, number):
 
     def on_event(event):
         if event.kind == "frames" and event.file == file:
-            for pid in POOL.pids:
+            for pid in running_children():
                 if pid not in hit:
                     hit.append(pid)
                     os.kill(pid, number)
