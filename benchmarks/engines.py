@@ -9,8 +9,8 @@
   frame; the shift in time at which the tracked width agrees best with the true one, around the onset.
 - error: the 300-W convention, as in benchmarks/landmarks.py, on the frontal pictures of FOLDER (with --kinds as
   there). Each engine looks three times, the last two in the region of its own points.
-- CPU: process time a frame in ms, median, of the still clips (1280 x 720), from the decoded planes to the mesh,
-  pinned to one core.
+- CPU: process time a frame in ms on the still clips (1280 x 720), from the decoded planes to the mesh, pinned to
+  one core; the fastest tenth, since other work on the machine can only add (the median stands in the JSON).
 
 Rows: the direct engine and MediaPipe's Face Landmarker (IMAGE) on regions of their own points, by the region's size
 (times the box of the points) and whether it is turned upright; MediaPipe on whole frames as it is usually used
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import sys
@@ -275,8 +276,8 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
 
 
-def stills(pictures: list[tuple[Path, Points]], count: int) -> list[Clip]:
-    """Still clips of the astronaut and of the largest faces."""
+def stills(pictures: list[tuple[Path, Points]], count: int) -> Iterator[Clip]:
+    """Still clips of the astronaut and of the largest faces, one in memory at a time."""
     from skimage.data import astronaut
 
     rough = np.zeros((68, 2))
@@ -287,8 +288,9 @@ def stills(pictures: list[tuple[Path, Points]], count: int) -> list[Clip]:
         assert mesh is not None
         rough = ibug68.from_mesh(mesh)
     large = sorted(pictures, key=lambda item: -float(np.hypot(*(item[1][45] - item[1][36]))))
-    sources = [(astronaut(), rough), *((read_rgb(path), truth) for path, truth in large[: count - 1])]
-    return [still_clip(rgb, points, seed) for seed, (rgb, points) in enumerate(sources)]
+    yield still_clip(astronaut(), rough, 0)
+    for seed, (path, truth) in enumerate(large[: count - 1], start=1):
+        yield still_clip(read_rgb(path), truth, seed)
 
 
 def main() -> None:
@@ -303,6 +305,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write every figure there")
     options = parser.parse_args()
     cv2.setNumThreads(1)
+    facts = machine_facts()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     kinds = read_kinds(options.kinds) if options.kinds else {}
@@ -312,8 +315,8 @@ def main() -> None:
         if not kinds or kinds.get(stem) in FRONTAL_KINDS
     ]
     rows = {looker.label: (looker, {"jitter": [], "lag": [], "cpu": [], "lost": 0}) for looker in lookers()}
-    clips = stills(pictures, options.stills)
-    for clip in (*clips, *smile_clips(options.smiles)):
+    clips = itertools.chain(stills(pictures, options.stills), smile_clips(options.smiles))
+    for clip in clips:
         for looker, figures in rows.values():
             points, seconds = follow(looker, clip)
             if points is None:
@@ -335,6 +338,7 @@ def main() -> None:
         if isinstance(looker, WholeFrame):
             looker.close()
     shared = [k for k in range(len(pictures)) if all(own[k] is not None for own in errors.values())]
+    still_count = 1 + min(len(pictures), options.stills - 1)
     table, report = [], {}
     for label, (_, figures) in rows.items():
         jitters = np.mean(figures["jitter"], axis=0)
@@ -347,21 +351,22 @@ def main() -> None:
             "lag ms": np.mean(figures["lag"]) * 20,
             "error inner 51": np.mean([entry[0] for entry in seen]),
             "error jaw": np.mean([entry[1] for entry in seen]),
-            "CPU ms": 1000 * np.median(figures["cpu"]),
+            "CPU ms": 1000 * np.quantile(figures["cpu"], 0.1),
         }
         missed = sum(entry is None for entry in errors[label])
         report[label] = {
             **{k: round(float(v), 4) for k, v in own.items()},
+            "CPU ms, median": round(1000 * float(np.median(figures["cpu"])), 4),
             "lags": figures["lag"],
             "missed": missed,
             "lost": figures["lost"],
         }
         table.append([label, *(f"{value:.2f}" for value in own.values()), str(missed), str(figures["lost"])])
     headings = ["engine", *own, "pictures missed", "clips lost"]
-    title = f"{len(clips)} still clips, {options.smiles} smiles, errors on the {len(shared)} pictures that all found"
+    title = f"{still_count} still clips, {options.smiles} smiles, errors on the {len(shared)} pictures that all found"
     print_table(title, headings, table)
     if options.json:
-        options.json.write_text(json.dumps({"facts": machine_facts(), "rows": report}, indent=1))
+        options.json.write_text(json.dumps({"facts": facts, "rows": report}, indent=1))
 
 
 if __name__ == "__main__":
