@@ -8,7 +8,16 @@ import platform
 import subprocess
 from pathlib import Path
 
-_PACKAGES = ("nemo-faces", "mediapipe", "ai-edge-litert", "opencv-contrib-python", "av", "numpy", "scikit-image", "torch")
+_PACKAGES = (
+    "nemo-faces",
+    "mediapipe",
+    "ai-edge-litert",
+    "opencv-contrib-python",
+    "av",
+    "numpy",
+    "scikit-image",
+    "torch",
+)
 
 
 def machine_facts() -> dict[str, object]:
@@ -25,7 +34,11 @@ def machine_facts() -> dict[str, object]:
         except importlib.metadata.PackageNotFoundError:
             continue
     commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+        ["git", "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
     ).stdout.strip()
     return {
         "processor": model,
@@ -45,13 +58,10 @@ def print_table(title: str, headings: list[str], rows: list[list[str]]) -> None:
     print()
 
 
-def index_table() -> list[int]:
-    """The 68 mesh indices that circulate as a map from MediaPipe's mesh to the iBUG points (no construction)."""
-    return [
-        *[127, 234, 93, 132, 58, 172, 136, 150, 152, 379, 365, 397, 288, 361, 323, 454, 356],
-        *[70, 63, 105, 66, 107, 336, 296, 334, 293, 300],
-        *[168, 197, 5, 4, 75, 97, 2, 326, 305],
-        *[33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380],
-        *[61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181],
-        *[78, 82, 13, 312, 308, 317, 14, 87],
-    ]
+#: The 68 mesh indices that circulate as a map from MediaPipe's mesh to the iBUG points: plain vertices, no construction.
+USUAL_TABLE = [
+    *[162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389],
+    *[71, 63, 105, 66, 107, 336, 296, 334, 293, 301, 168, 197, 5, 4, 75, 97, 2, 326, 305],
+    *[33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380],
+    *[61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87],
+]

@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import cv2
 import numpy as np
-from common import machine_facts, print_table
+from common import USUAL_TABLE, machine_facts, print_table
 from numpy.typing import NDArray
 
 from nemo_pipeline import ibug68
@@ -44,13 +44,6 @@ from nemo_pipeline.stages.landmarks import Engine, load_engine, still_landmarks
 from nemo_pipeline.stages.pose import head_pose
 from nemo_pipeline.stages.search import full_search
 
-#: The list that is copied from repository to repository as `landmark_points_68`.
-USUAL_TABLE = [
-    *[162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389],
-    *[71, 63, 105, 66, 107, 336, 296, 334, 293, 301, 168, 197, 5, 4, 75, 97, 2, 326, 305],
-    *[33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380],
-    *[61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87],
-]
 METHODS = ("table", "ours", "still")
 REGIONS: dict[str, range] = {
     "jaw": range(0, 17),

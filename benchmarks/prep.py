@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import index_table, machine_facts, print_table
+from common import USUAL_TABLE, machine_facts, print_table
 
 HEIGHTS = (1080, 720, 360)
 KINDS = ("script", "floor", "decode", "track", "ours")
@@ -41,7 +41,6 @@ def measure_script(clip: str, frames: int) -> Callable[[], int]:
 
     cv2.setNumThreads(1)
     target = shipped_template().landmarks
-    table = index_table()
 
     def run() -> int:
         options = vision.FaceLandmarkerOptions(
@@ -59,9 +58,11 @@ def measure_script(clip: str, frames: int) -> Callable[[], int]:
                 image = mp.Image(image_format=mp.ImageFormat.SRGB, data=rgb)
                 found = landmarker.detect_for_video(image, done * 20)
                 if found.face_landmarks:
-                    face = np.array([(p.x * rgb.shape[1], p.y * rgb.shape[0]) for p in found.face_landmarks[0]])
+                    face = np.array(
+                        [(p.x * rgb.shape[1], p.y * rgb.shape[0]) for p in found.face_landmarks[0]]
+                    )
                     transform = PiecewiseAffineTransform()
-                    transform.estimate(target, face[table])
+                    transform.estimate(target, face[USUAL_TABLE])
                     gray = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
                     warp(gray, transform, output_shape=(114, 114), order=1, preserve_range=True)
                 done += 1
@@ -186,7 +187,9 @@ def scaled(clip: Path, height: int, folder: Path) -> Path:
     with av.open(str(clip)) as source, av.open(str(out), "w") as target:
         stream_in = source.streams.video[0]
         width = round(stream_in.width * height / stream_in.height / 2) * 2
-        stream = target.add_stream("libx264", rate=stream_in.average_rate, options={"crf": "20", "preset": "fast"})
+        stream = target.add_stream(
+            "libx264", rate=stream_in.average_rate, options={"crf": "20", "preset": "fast"}
+        )
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for frame in source.decode(stream_in):
             small = frame.reformat(width, height, "yuv420p")
@@ -202,7 +205,9 @@ def workers_ratio(clip: Path, folder: Path, copies: int = 6) -> dict[str, float]
     videos.mkdir()
     data = clip.read_bytes()
     for k in range(copies):  # different bytes, so that nothing is taken for the same video
-        (videos / f"copy{k}.mp4").write_bytes(data + bytes([0, 0, 0, 8]) + b"free" * 1 + bytes([0, 0, 0, 9]) + b"free" + bytes([k]))
+        (videos / f"copy{k}.mp4").write_bytes(
+            data + bytes([0, 0, 0, 8]) + b"free" * 1 + bytes([0, 0, 0, 9]) + b"free" + bytes([k])
+        )
     seconds = {}
     for workers in (1, 2):
         out = folder / f"w{workers}.h5"
@@ -215,10 +220,16 @@ def workers_ratio(clip: Path, folder: Path, copies: int = 6) -> dict[str, float]
 
 def main() -> None:
     """Measure everything, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clip", type=Path, help="a video of one face; by default a synthetic 1080p clip is made")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--clip", type=Path, help="a video of one face; by default a synthetic 1080p clip is made"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here too")
-    parser.add_argument("--frames", type=int, default=100, help="frames of the clip that the script is run on")
+    parser.add_argument(
+        "--frames", type=int, default=100, help="frames of the clip that the script is run on"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--child", choices=KINDS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -238,13 +249,24 @@ def main() -> None:
             ms = {}
             for kind in KINDS:
                 frames = min(options.frames, 40) if kind == "script" else 10**9
-                ms[kind] = statistics.median(run_child(kind, small, frames, 1 if kind == "script" else options.repeats))
+                ms[kind] = statistics.median(
+                    run_child(kind, small, frames, 1 if kind == "script" else options.repeats)
+                )
             figures[f"{height}p"] = ms
             rows.append(
                 [f"{height}p", *(f"{ms[k]:.1f}" for k in KINDS)]
                 + [f"{ms['script'] / ms['ours']:.1f}", f"{ms['ours'] / ms['floor']:.2f}"]
             )
-        headings = ["clip", "script", "decode + network", "decode", "decode + track", "nemo", "script / nemo", "nemo / floor"]
+        headings = [
+            "clip",
+            "script",
+            "decode + network",
+            "decode",
+            "decode + track",
+            "nemo",
+            "script / nemo",
+            "nemo / floor",
+        ]
         print_table("CPU milliseconds a frame, one core", headings, rows)
         workers = workers_ratio(scaled(clip, 1080, folder), folder)
         print(f"6 clips of 1080p, wall seconds: 1 worker {workers['workers_1']:.1f}, 2 workers "

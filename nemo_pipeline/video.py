@@ -26,7 +26,7 @@ from nemo_pipeline.stages.decode import DecodeError, DecodeReport, VideoReader
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.gaps import SegmentBuilder
 from nemo_pipeline.stages.given import GivenLandmarks
-from nemo_pipeline.stages.landmarks import Engine, load_engine
+from nemo_pipeline.stages.landmarks import Engine, load_engine, still_landmarks
 from nemo_pipeline.stages.quality import FaceQuality
 from nemo_pipeline.stages.search import full_search
 from nemo_pipeline.stages.smooth import smooth_4253h_twice
@@ -336,6 +336,8 @@ def _assemble(
 def landmarks_in_image(rgb: ArrayLike, *, engine: str = "litert") -> NDArray[np.float64]:
     """The 68 iBUG points of every face in a picture, largest face first.
 
+    A single picture has no neighbours to steady it, so each face is looked at six times (docs/landmarks.md).
+
     Args:
         rgb: (H, W, 3) uint8.
         engine: "litert" or "mediapipe".
@@ -346,7 +348,8 @@ def landmarks_in_image(rgb: ArrayLike, *, engine: str = "litert") -> NDArray[np.
     Raises:
         ValueError: not an (H, W, 3) uint8 picture.
     """
-    frame = Frame.from_rgb(np.asarray(rgb))
-    faces = [observe(mesh) for mesh in full_search(_engine(engine), frame, everyone=True)]
-    faces.sort(key=lambda face: -face.face_px)
-    return np.stack([face.landmarks for face in faces]) if faces else np.zeros((0, 68, 2))
+    frame, networks = Frame.from_rgb(np.asarray(rgb)), _engine(engine)
+    found = full_search(networks, frame, everyone=True)
+    found.sort(key=lambda mesh: -observe(mesh).face_px)
+    faces = [still_landmarks(networks, frame, mesh) for mesh in found]
+    return np.stack(faces) if faces else np.zeros((0, 68, 2))
