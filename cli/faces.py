@@ -16,7 +16,7 @@ import numpy as np
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import USABLE, VideoFile
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.geometry import shipped_mean_shape
+from nemo_pipeline.geometry import shipped_mean_shape, shipped_triangles
 from nemo_pipeline.store.spool import read_records
 from nemo_pipeline.worker import Pool, VideoTask, prepare_video
 
@@ -46,12 +46,10 @@ class ClipFaces:
     message: str
 
 
-def prep_for(model: LoadedModel) -> tuple[PrepConfig, np.ndarray | None]:
-    """The settings with which a clip becomes what the model was trained on, and its mean shape if not the
-    shipped one.
+def prep_for(model: LoadedModel) -> tuple[PrepConfig, bool]:
+    """The settings with which a clip becomes what the model was trained on, and whether its shape is the shipped one.
 
-    The mesh is left out: the model does not see it. Landmarks are tracked here, also where they came from
-    files.
+    The mesh is left out: the model does not see it. Landmarks are tracked here, also where they came from files.
 
     Raises:
         NemoError: the model names a setting that this version does not know.
@@ -64,10 +62,10 @@ def prep_for(model: LoadedModel) -> tuple[PrepConfig, np.ndarray | None]:
             f"The model's preparation settings do not fit this version of nemo: {error}"
         ) from None
     shape = np.asarray(model.mean_shape, dtype=np.float64)
-    if np.array_equal(shape, shipped_mean_shape()):
-        return dataclasses.replace(config, mean_shape="shipped", mean_shape_sha256=""), None
+    if np.array_equal(shape, shipped_mean_shape()) and np.array_equal(model.triangles, shipped_triangles()):
+        return dataclasses.replace(config, mean_shape="shipped", mean_shape_sha256=""), True
     digest = hashlib.sha256(np.ascontiguousarray(shape, "<f8").tobytes()).hexdigest()
-    return dataclasses.replace(config, mean_shape="custom", mean_shape_sha256=digest), shape
+    return dataclasses.replace(config, mean_shape="custom", mean_shape_sha256=digest), False
 
 
 def clip_faces(
@@ -86,7 +84,7 @@ def clip_faces(
     Raises:
         NemoError: nothing can work (installation, disk full). A bad clip is a row with a status instead.
     """
-    config, shape = prep_for(model)
+    config, shipped = prep_for(model)
     pool = Pool()
     with contextlib.ExitStack() as stack:
         stack.callback(pool.stop)  # also when the caller stops half-way
@@ -98,8 +96,8 @@ def clip_faces(
                     folder=folder,
                     config=config.to_dict(),
                     timeout=timeout,
-                    mean_shape=None if shape is None else shape.tolist(),
-                    triangles=None if shape is None else np.asarray(model.triangles).tolist(),
+                    mean_shape=None if shipped else np.asarray(model.mean_shape).tolist(),
+                    triangles=None if shipped else np.asarray(model.triangles).tolist(),
                 )
                 watch = None if on_frames is None else lambda n, clip=clip: on_frames(clip, n)
                 result = prepare_video(task, pool=pool, on_frames=watch).result

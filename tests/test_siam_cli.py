@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from nemo_cli.faces import clip_faces, prep_for
 from nemo_cli.main import main
+from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.synth.generate import render_set
+from siam_model import LoadedModel, load
 from siam_model.train import train
 from tests.siam_faces import drawn_file
 from tests.test_siam_training import TINY
@@ -103,3 +107,20 @@ def test_predict_a_clip(place):
     assert Image.open(place / "f.png").width > 500
     failed = nemo("predict", "notes.mp4", "--model", "runs/made", cwd=place)
     assert failed.exit_code == 1 and "no age" in failed.stdout
+
+
+def test_the_models_own_shape_is_used(place):
+    """A model made with another mean shape sees faces warped to it, not to the shipped one."""
+    clip = render_set(place / "clips", subjects=1, clips=1, seed=3, workers=1).clips[0]
+    model = load(place / "runs" / "made")
+    wide = LoadedModel(
+        model.network, dataclasses.replace(model.card, mean_shape=model.mean_shape * [1.3, 1.0])
+    )
+    video = VideoFile(clip, "clip", "clip.mp4")
+    usual, other = next(clip_faces([video], model)), next(clip_faces([video], wide))
+    assert usual.frames.shape == other.frames.shape
+    assert (usual.frames[0] == 0).mean() < (other.frames[0] == 0).mean(), (
+        "a wide face leaves more of the square empty"
+    )
+    config, shipped = prep_for(wide)
+    assert (config.mean_shape, shipped, len(config.mean_shape_sha256)) == ("custom", False, 64)
