@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.machine import default_workers
 from nemo_pipeline.synth.plan import Clip, SynthConfig, list_clips
 from nemo_pipeline.synth.truth import ClipTruth, load_part, write_truth
 
@@ -65,7 +66,7 @@ def render_set(
     directory = Path(directory)
     _claim(directory, config)
     plan = list_clips(config)
-    workers = min(workers or _cores(), subjects)
+    workers = min(workers or default_workers(), subjects)
     report = progress or (lambda done, total: None)
     report(0, len(plan))
     if workers <= 1:
@@ -82,14 +83,6 @@ def render_set(
     write_truth(truth_file, {"generator_version": GENERATOR_VERSION, **config.to_dict()}, truths)
     videos = tuple(directory / f"{clip.name}.mp4" for clip in plan)
     return SynthSet(directory, videos, labels, truth_file, sum(len(t.landmarks) for t in truths), config)
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        return os.cpu_count() or 1
 
 
 def _claim(directory: Path, config: SynthConfig) -> None:
