@@ -14,7 +14,7 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import counted
 
 from .console import err, new_table, print_json, printable, say, shown, warn
-from .prep_inputs import SHAPES, landmark_files, mean_shape
+from .prep_inputs import SHAPES, draw_sheet, landmark_files, mean_shape
 from .progress import RunProgress, stop_on_signals
 
 _CHOICES = {
@@ -120,6 +120,18 @@ _DEFAULTS = PrepConfig()
     metavar="SECONDS",
     help="Give a video up after this time; 0 for never.",
 )
+@click.option(
+    "--overlay",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Also write an annotated copy of each video to DIR: points, region, time, status.",
+)
+@click.option(
+    "--contact-sheet",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.png",
+    help="Also draw a picture with faces of every video.",
+)
 @click.option("--force", is_flag=True, help="Redo everything, also with other settings.")
 @click.option("--strict", is_flag=True, help="Exit with 1 when any video fails.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
@@ -183,6 +195,8 @@ def _check_usage(inputs: list[str], output: str, options: dict[str, Any]) -> Non
             raise click.UsageError(f"{printable(item)} does not exist.")
     if options["part"] and (options["force"] or options["join"] or options["scheduler"]):
         raise click.UsageError("--part goes with neither --force, --join nor --scheduler.")
+    if options["part"] and options["contact_sheet"]:
+        raise click.UsageError("--contact-sheet needs all videos: give it with --join.")
     if options["video_timeout"] < 0:
         raise click.UsageError("--video-timeout must be 0 (never) or a number of seconds.")
 
@@ -269,6 +283,7 @@ def _prepare(found: Any, output: Path, config: PrepConfig, shape: Any, options: 
         video_timeout=options["video_timeout"] or None,
         force=options["force"],
         part=part,
+        overlay=options["overlay"],
     )
     show = RunProgress(quiet=options["quiet"])
     with stop_on_signals(show.farewell), show:
@@ -283,6 +298,7 @@ def _prepare(found: Any, output: Path, config: PrepConfig, shape: Any, options: 
             labels_beside=beside,
             on_event=show.on_event,
         )
+    draw_sheet(summary, options)
     _report(summary, options, warn_unlabelled=given is not None or beside is not None)
     if summary.part is not None:
         failed = summary.n_failed
@@ -298,6 +314,7 @@ def _join(inputs: list[str], output: Path, options: dict[str, Any]) -> int:
 
     labels = read_labels(options["labels"]) if options["labels"] else None
     summary = join([Path(item) for item in inputs], output, labels=labels)
+    draw_sheet(summary, options)
     _report(summary, options, warn_unlabelled=labels is not None)
     return 0 if summary.n_usable and not (options["strict"] and summary.n_failed) else 1
 

@@ -1,4 +1,4 @@
-"""What `nemo prep` takes from files beside the videos: a mean shape, landmarks."""
+"""What `nemo prep` takes from files beside the videos (a mean shape, landmarks), and the picture that it draws."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import rich_click as click
 
 from nemo_pipeline.config import PrepConfig
 
-from .console import printable
+from .console import printable, say
 
 #: What --mean-shape means if it is no file.
 SHAPES = ("shipped", "from-data")
@@ -38,3 +38,16 @@ def landmark_files(found: Any, options: dict[str, Any]) -> Any:
     from nemo_pipeline.landmark_files import find_landmarks
 
     return find_landmarks(options["landmarks"], found.videos)
+
+
+def draw_sheet(summary: Any, options: dict[str, Any]) -> None:
+    """The contact sheet, where one is wanted."""
+    if not options["contact_sheet"]:
+        return
+    from nemo_pipeline.preview import contact_sheet
+    from nemo_pipeline.store import FaceDataset
+
+    pages = contact_sheet(FaceDataset(summary.output), options["contact_sheet"])
+    if not options["quiet"]:
+        more = f" and {len(pages) - 1} more pages" if len(pages) > 1 else ""
+        say(f"Contact sheet: {pages[0]}{more}.")

@@ -86,6 +86,8 @@ class RunProgress:
         failed = not kept
         self._failed += failed
         self._show()
+        if event.piece.note:
+            warn(f"{event.file}: {event.piece.note}")
         if self._quiet:
             return
         if self._bar is None:

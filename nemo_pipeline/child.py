@@ -36,13 +36,16 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import RETRIED, VideoResult
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import disk_full_message, is_disk_full
 from nemo_pipeline.store.spool import Piece, piece_key, read_piece, write_piece
+
+if TYPE_CHECKING:
+    from nemo_pipeline.trace import Trace
 
 #: Installs the system libraries that the wheels of OpenCV and MediaPipe link to.
 APT_LINE = "sudo apt-get install -y libgl1 libegl1 libgles2 libglib2.0-0"
@@ -98,13 +101,18 @@ def prepare(job: dict[str, Any], parent: _Parent) -> dict[str, Any]:
     path, folder = Path(job["path"]), Path(job["folder"])
     config = PrepConfig.from_dict(job["config"])
     size, digest = 0, ""
+    trace = None
     try:
         before = path.stat()
         size, digest = file_hash(path)
     except OSError as error:
         result = VideoResult.failed("unreadable", unreadable_message(error))
     else:
-        result = _process(path, digest, config, job, parent)
+        if job["overlay"]:
+            from nemo_pipeline.trace import Trace
+
+            trace = Trace(folder / job["stem"])
+        result = _process(path, digest, config, job, parent, trace)
         try:
             after = path.stat()
         except OSError as error:
@@ -114,11 +122,34 @@ def prepare(job: dict[str, Any], parent: _Parent) -> dict[str, Any]:
                 text = "The file changed while it was read: run the command again when it is complete."
                 result = VideoResult.failed("unreadable", text)
     write_piece(folder, Piece(job["file"], size, digest, config.fingerprint(), result))
-    return {"rows": len(result.rows), "n_decoded": result.n_decoded}
+    note = "" if trace is None else _annotate(path, config, job, trace)
+    return {"rows": len(result.rows), "n_decoded": result.n_decoded, "note": note}
+
+
+def _annotate(path: Path, config: PrepConfig, job: dict[str, Any], trace: Trace) -> str:
+    """Draw the annotated copy, when the result is safe. Answers why there is none, "" where all is well."""
+    from nemo_pipeline.overlay import draw_overlay
+
+    try:
+        if trace.n_frames:
+            draw_overlay(path, Path(job["overlay"]), trace, config, title=job["file"])
+    except NemoError as error:
+        return f"no annotated copy: {error}"
+    except Exception as error:
+        traceback.print_exc()
+        return f"no annotated copy, a fault of nemo: {type(error).__name__}: {error}"
+    finally:
+        trace.close()
+    return ""
 
 
 def _process(
-    path: Path, digest: str, config: PrepConfig, job: dict[str, Any], parent: _Parent
+    path: Path,
+    digest: str,
+    config: PrepConfig,
+    job: dict[str, Any],
+    parent: _Parent,
+    trace: Trace | None,
 ) -> VideoResult:
     """The stages, in one pass or as the second of two."""
     import numpy as np
@@ -153,6 +184,7 @@ def _process(
         mean_shape=shape,
         triangles=triangles,
         landmarks=job["landmarks"] or None,
+        trace=trace,
         progress=parent.frames,
     )
 

@@ -63,6 +63,7 @@ class RunOptions:
         video_timeout: seconds after which a video is given up; None for never.
         force: do everything anew.
         part: do this share alone and write no index.
+        overlay: folder for an annotated copy of each video, None for none.
     """
 
     workers: int | None = None
@@ -70,6 +71,7 @@ class RunOptions:
     video_timeout: float | None = 3600.0
     force: bool = False
     part: Part | None = None
+    overlay: Path | None = None
 
 
 class ClusterRun:

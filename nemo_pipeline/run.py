@@ -32,6 +32,7 @@ from nemo_pipeline.landmark_files import LandmarkFile
 from nemo_pipeline.machine import default_workers, library_versions
 from nemo_pipeline.meanshape import MeanShape, save_shape
 from nemo_pipeline.output import OutputFolder, Part
+from nemo_pipeline.overlay_run import annotate_finished, make_overlay_folder
 from nemo_pipeline.plan import check_settings, make_plan
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.shard import Shard, read_shards
@@ -113,6 +114,8 @@ def prep(
     landmarks = landmarks or {}
     digests = {file: item.sha256 for file, item in landmarks.items()}
     read_bundle()
+    if options.overlay is not None:
+        make_overlay_folder(options.overlay)
     out = OutputFolder(output, options.part)
     out.create()
     with out.locked():
@@ -151,10 +154,14 @@ def prep(
             shape=shape,
             landmarks=landmarks,
             tracked=tracked if tracked.is_dir() else None,
+            overlay=options.overlay,
         )
         on_event(Event("planned", plan.n_done, len(plan.todo)))
         work = ClusterRun(videos, plan, out, config, options, on_event, make_task)
         work.execute()
+        if options.overlay is not None:
+            before = [video for video in videos if video.file in plan.finished or video.file in plan.pieces]
+            annotate_finished(before, out, config, options, make_task, on_event)
         assembled = assemble(videos, work.finished, known=known, table=labels, found=labels_beside)
         if options.part is None:
             gone = {row.file for shard in shards for row in shard.rows} - {video.file for video in videos}

@@ -14,6 +14,11 @@ from nemo_pipeline.store.text import safe_name
 from nemo_pipeline.worker import VideoTask
 
 
+def overlay_path(folder: Path, video: VideoFile) -> Path:
+    """Where a video's annotated copy goes."""
+    return folder / f"{safe_name(video.id)}.mp4"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class TaskMaker:
     """Makes the task of a video.
@@ -50,6 +55,7 @@ class TaskMaker:
             triangles=None if shipped or self.shape is None else self.shape.triangles.tolist(),
             landmarks="" if given is None else given.path,
             problem="" if given is None else given.problem,
-            overlay="" if self.overlay is None else str(self.overlay / f"{safe_name(video.id)}.mp4"),
-            tracked="" if self.tracked is None else str(self.tracked),
+            overlay="" if self.overlay is None else str(overlay_path(self.overlay, video)),
+            # An annotated copy needs to see the tracking.
+            tracked="" if self.tracked is None or self.overlay is not None else str(self.tracked),
         )

@@ -178,6 +178,7 @@ def prepare_video(
     if existing is not None and existing.fingerprint == config.fingerprint():
         return existing
     deaths: list[ChildDied] = []
+    note = ""
     while True:
         # A stem of its own for every attempt: another machine may be at the same video, believing us dead.
         stem = f"{piece_key(task.file)}-{secrets.token_hex(4)}"
@@ -185,7 +186,7 @@ def prepare_video(
         slot, child = pool.acquire(first_core)
         keep = False
         try:
-            child.ask(job, task.timeout, on_frames)
+            note = str(child.ask(job, task.timeout, on_frames).get("note", ""))
             keep = True
             break
         except NemoError:
@@ -195,10 +196,16 @@ def prepare_video(
         except ChildDied as death:
             if pool.stopping:
                 raise Stopped from None
+            if task.overlay and read_piece(where, config) is not None:
+                note = f"no annotated copy: the process that drew it {death.how}"
+                break
             deaths.append(death)
             if len(deaths) == 2:
                 return give_up(task, "crashed", _crash_message(deaths))
         except ChildTimeout:
+            if task.overlay and read_piece(where, config) is not None:
+                note = "no annotated copy: the time for this video was over; raise --video-timeout"
+                break
             text = (
                 f"It took longer than {task.timeout:g} s and was given up: "
                 "if it is only long, raise --video-timeout."
@@ -215,7 +222,7 @@ def prepare_video(
         raise NemoError(
             f"{where} is not there although it was just written: is {folder} being cleaned by someone?"
         )
-    return piece
+    return dataclasses.replace(piece, note=note)
 
 
 def merge_videos(

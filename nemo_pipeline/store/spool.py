@@ -31,7 +31,8 @@ _BLOCK = 256
 class Piece:
     """A finished video: `result.rows` name its record files, in the folder that the piece lies in.
 
-    `file` identifies the video in its run, `bytes` and `sha256` its content, `fingerprint` the settings.
+    `file` identifies the video in its run, `bytes` and `sha256` its content, `fingerprint` the settings. `note` is
+    something to tell people in this run; it is not kept.
     """
 
     file: str
@@ -39,6 +40,7 @@ class Piece:
     sha256: str
     fingerprint: str
     result: VideoResult
+    note: str = ""
 
     @property
     def statuses(self) -> set[str]:

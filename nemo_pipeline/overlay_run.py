@@ -1,0 +1,60 @@
+"""Annotated copies of videos that an earlier run prepared: they are prepared once more, and only looked at."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from nemo_pipeline.cluster import ClusterRun, Event, RunOptions
+from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.datatypes import VideoFile
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.output import OutputFolder
+from nemo_pipeline.plan import Plan
+from nemo_pipeline.store.text import counted
+from nemo_pipeline.tasks import TaskMaker, overlay_path
+
+_FOLDER = ".annotating"
+
+
+def make_overlay_folder(folder: Path) -> None:
+    """Create it, for its owner alone. Raises NemoError when that cannot be."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise NemoError(f"{folder} cannot hold annotated videos: {error.strerror}.") from None
+
+
+def annotate_finished(
+    videos: Sequence[VideoFile],
+    out: OutputFolder,
+    config: PrepConfig,
+    options: RunOptions,
+    make_task: TaskMaker,
+    on_event: Callable[[Event], None],
+) -> None:
+    """Draw those of `videos` that have no annotated copy yet. What they are prepared into is thrown away.
+
+    Args:
+        videos: finished by an earlier run.
+        make_task: as for the run, its `overlay` folder included.
+    """
+    if make_task.overlay is None:
+        return
+    folder = make_task.overlay
+    todo = tuple(video for video in videos if not overlay_path(folder, video).exists())
+    if not todo:
+        return
+    on_event(Event("stage", text=f"Annotating {counted(len(todo), 'video')} prepared before."))
+    on_event(Event("planned", 0, len(todo)))
+    work = out.shards / _FOLDER
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(mode=0o700)
+    try:
+        plan = Plan({}, {}, todo)
+        make = dataclasses.replace(make_task, folder=work)
+        ClusterRun(todo, plan, out, config, options, on_event, make, folder=work, merge=False).execute()
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
