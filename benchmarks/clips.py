@@ -1,0 +1,117 @@
+"""What becomes of every clip in a folder: frames decoded, with a face, kept, and the status.
+
+    python benchmarks/clips.py DIR [--expect FILE.md] [--json FILE] [--subject largest|central|all] [--keep longest|all]
+
+--expect names a page with Markdown tables that have columns `file`, `frames decoded` and `frames with a face`;
+what they say of a clip is printed beside what was found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from common import machine_facts, print_table
+
+from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.trace import Trace
+from nemo_pipeline.video import process_video
+
+
+def examine(path: Path, config: PrepConfig) -> dict[str, object]:
+    """Process one clip in this process."""
+    with tempfile.TemporaryDirectory(prefix="nemo-") as folder:
+        trace = Trace(Path(folder) / "clip")
+        try:
+            result = process_video(path, config, Path(folder) / "clip", trace=trace)
+            believed = [person.number for person in trace.people if person.believed]
+            faces = 0
+            if result.n_decoded:
+                faces = sum(bool(set(notes["person"]) & set(believed)) for _, notes in trace.frames())
+        finally:
+            trace.close()
+    return {
+        "decoded": result.n_decoded,
+        "with_face": faces,
+        "seconds": result.seconds.get("total", 0.0),
+        "warnings": list(result.warnings),
+        "rows": [
+            {
+                "suffix": row.suffix,
+                "kept": row.n_kept,
+                "interpolated": row.n_interpolated,
+                "status": row.status,
+                "message": row.message,
+            }
+            for row in result.rows
+        ],
+    }
+
+
+def expectations(page: Path) -> dict[str, tuple[str, str]]:
+    """(frames decoded, frames with a face) by file name, from the tables of a Markdown page."""
+    expected: dict[str, tuple[str, str]] = {}
+    columns: list[str] = []
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("|"):
+            columns = []
+            continue
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if not columns:
+            columns = cells
+        elif {"file", "frames decoded", "frames with a face"} <= set(columns) and len(cells) >= len(
+            columns
+        ) - 1:
+            row = dict(zip(columns, cells, strict=False))
+            name = row["file"].strip("`")
+            decoded = re.match(r"\d*", row["frames decoded"])
+            expected[name] = (decoded.group() if decoded else "", row["frames with a face"])
+    return expected
+
+
+def main() -> None:
+    """Process every file, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="a folder of clips, searched with its subfolders")
+    parser.add_argument("--expect", type=Path, help="a Markdown page that says what to expect")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--subject", default="largest", choices=["largest", "central", "all"])
+    parser.add_argument("--keep", default="longest", choices=["longest", "all"])
+    options = parser.parse_args()
+    config = PrepConfig(subject=options.subject, keep=options.keep)
+    expected = expectations(options.expect) if options.expect else {}
+    paths = sorted(p for p in options.folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    figures, rows = {}, []
+    for path in paths:
+        name = str(path.relative_to(options.folder))
+        print(name, file=sys.stderr)
+        found = examine(path, config)
+        figures[name] = found
+        results: list[dict[str, object]] = found["rows"]  # type: ignore[assignment]
+        for k, row in enumerate(results):
+            head = [name, str(found["decoded"]), str(found["with_face"])] if k == 0 else ["", "", ""]
+            kept = f"{row['kept']}" + (
+                f" ({row['interpolated']} interpolated)" if row["interpolated"] else ""
+            )
+            cells = [*head, str(row["suffix"]), kept, str(row["status"])]
+            if expected:
+                cells[1:1] = [" / ".join(expected.get(path.name, ("", ""))).strip(" /")] if k == 0 else [""]
+            rows.append(cells)
+    headings = ["clip", "decoded", "with a face", "row", "kept", "status"]
+    if expected:
+        headings[1:1] = ["expected: decoded / with a face"]
+    print_table("What becomes of every clip", headings, rows)
+    if options.json:
+        result = {"machine": machine_facts(), "settings": config.to_dict(), "clips": figures}
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
