@@ -357,3 +357,15 @@ def test_progress_is_told(clips: dict[str, Path], tmp_path: Path) -> None:
     process_video(clips["face"], CONFIG, tmp_path / "v", progress=told.append)
     assert told == sorted(told)
     assert told[-1] == 40
+
+
+def test_what_was_repaired_or_looks_odd_is_a_warning(tmp_path: Path) -> None:
+    face = acted(10, SIZE, lambda k: [at(A, k)])
+    woven = write_clip(tmp_path / "a.mpg", face, codec="mpeg2video", options={"flags": "+ilme+ildct"})
+    timeless = write_clip(tmp_path / "b.h264", face)
+    result, _ = process(woven, tmp_path / "work")
+    assert result.rows[0].status == "ok"
+    assert any("10 frames are interlaced" in warning for warning in result.warnings)
+    result, _ = process(timeless, tmp_path / "work")
+    assert result.rows[0].status == "ok"
+    assert any("10 presentation times" in warning for warning in result.warnings)
