@@ -139,9 +139,8 @@ _DEFAULTS = PrepConfig()
 def command(paths: tuple[str, ...], **options: Any) -> None:
     """Track faces in videos, smooth, warp, crop, and write them to OUT.h5.
 
-    INPUT: files, folders (searched to any depth) or glob patterns. Run the same command again to go on
-        where it was
-    stopped, or after adding videos: only what is missing is done.
+    INPUT: files, folders (searched to any depth) or glob patterns. Run the same command again to go on where
+    it was stopped, or after adding videos: only what is missing is done.
 
     Exit code: 0 when at least one video is usable, 1 when none is, 2 for wrong usage.
     """
@@ -237,8 +236,6 @@ def _labels(found: Any, options: dict[str, Any]) -> tuple[Any, Any]:
     except NemoError as error:
         warn(f"{error} It lies beside the videos; it is not used.")
         return None, None
-    if not options["quiet"]:
-        say(f"Labels from {beside}, which lies beside the videos.")
     return None, table
 
 
@@ -345,6 +342,8 @@ def _report(summary: Any, options: dict[str, Any], warn_unlabelled: bool) -> Non
         f"{summary.frames_per_second:.0f} frames/s."
     )
     report_labels(summary.matched, warn_unlabelled)
+    if summary.matched is not None and not options["labels"]:
+        say(f"Labels are from {summary.matched.source}, which lies beside the videos.")
     if summary.part is not None:
         say(f"Part {summary.part} is done. When all are: nemo prep --join {summary.output}")
     elif not summary.n_usable:

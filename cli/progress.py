@@ -61,8 +61,10 @@ class RunProgress:
         elif event.kind == "stage":
             if not self._quiet:
                 say(event.text)
+        elif event.kind == "checking":
+            self._checking(event)
         elif event.kind == "planned":
-            if self._bar is not None and self._task is not None:  # of an earlier pass
+            if self._bar is not None and self._task is not None:  # of an earlier step
                 self._bar.remove_task(self._task)
             self._task, self._failed = None, 0
             self._done_before, self._total, self._started = event.n, event.total, time.monotonic()
@@ -75,6 +77,13 @@ class RunProgress:
             self._show()
         elif event.kind == "video":
             self._video(event)
+
+    def _checking(self, event: Any) -> None:
+        """Files that may be done already are hashed: seconds for many, and nothing to see for few."""
+        if self._bar is not None and event.total >= 20:
+            if self._task is None:
+                self._task = self._bar.add_task("checking", total=event.total, note="")
+            self._bar.update(self._task, completed=event.n)
 
     def _video(self, event: Any) -> None:
         self._n = event.n

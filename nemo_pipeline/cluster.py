@@ -239,9 +239,7 @@ def _merge_task(
 
 
 def _first_cores(client: Client) -> dict[str, int]:
-    """Worker address -> number of its first core: workers on one machine must not pin children to the same
-    one.
-    """
+    """Worker address -> number of its first core: workers on one machine must not share cores."""
     taken: dict[str, int] = {}
     first: dict[str, int] = {}
     for address, worker in sorted(client.scheduler_info(n_workers=-1)["workers"].items()):

@@ -1,6 +1,4 @@
-"""Ages and other labels from files: the UvA-NEMO database's own details files, or CSV; and whom they belong
-to.
-"""
+"""Labels from files (the UvA-NEMO database's own details files, or CSV), and the videos they are about."""
 
 from __future__ import annotations
 
@@ -83,6 +81,7 @@ class Matched:
         unused: names in the label file that are no video of this run.
         ambiguous: names in the label file that could be several videos; nobody got those labels.
         synthetic: whether a labelled video is marked as generated.
+        source: the label file.
     """
 
     labels: dict[str, dict[str, Any]]
@@ -91,6 +90,7 @@ class Matched:
     unused: tuple[str, ...]
     ambiguous: tuple[str, ...]
     synthetic: bool
+    source: str
 
     def for_row(self, file: str, row_id: str, suffix: str) -> dict[str, Any]:
         """Labels of one row. A second person ("#2") is not the one that a clip's label is about."""
@@ -113,9 +113,7 @@ def read_labels(path: Path) -> LabelTable:
 
 
 def find_labels(folders: Iterable[Path]) -> Path | None:
-    """A details file, or labels.csv, that lies beside the videos; a details file of videos before one of
-    subjects.
-    """
+    """A details file or labels.csv beside the videos; one about videos goes before one about subjects."""
     patterns = (r".*file_details\.txt", r"labels\.csv", r".*subject_details\.txt")
     for pattern in patterns:
         for folder in folders:
@@ -178,7 +176,7 @@ def match_labels(table: LabelTable, videos: Sequence[LabelledVideo]) -> Matched:
     if table.by_subject:
         _add_subjects(table, videos, labels, unused)
     unlabelled = [v.file for v in videos if v.file not in labels and not any(i in by_id for i in v.row_ids)]
-    return Matched(labels, by_id, tuple(unlabelled), tuple(unused), tuple(ambiguous), synthetic)
+    return Matched(labels, by_id, tuple(unlabelled), tuple(unused), tuple(ambiguous), synthetic, table.source)
 
 
 def _add_subjects(

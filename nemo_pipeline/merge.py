@@ -24,8 +24,7 @@ def merge_pieces(
 ) -> list[str]:
     """Write the finished videos `files` (in this order) into one shard or, if they are large, several.
 
-    The pieces stay: whoever planned this removes them when it knows of the shards. Runs anywhere that sees
-    the folders.
+    The pieces stay: whoever planned this removes them when it knows of the shards.
 
     Returns:
         Names of the shards, complete and on disk.

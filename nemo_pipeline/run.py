@@ -1,7 +1,6 @@
-"""`nemo prep` as a function: plan, let Dask run one task per video, merge, write the index.
+"""`nemo prep` as a function: plan, have the cluster do what is missing, write the index.
 
-The only module that imports Dask. State is on disk alone (pieces, shards), so that a run may end at any
-moment.
+State is on disk alone (pieces, shards), so that a run may end at any moment.
 """
 
 from __future__ import annotations
@@ -211,9 +210,7 @@ def _known(out: OutputFolder, config: PrepConfig) -> KnownLabels:
 
 
 def _shards(out: OutputFolder, config: PrepConfig, force: bool) -> tuple[list[Shard], set[str] | None]:
-    """Shards that count, and those that a forced run replaces (None when this is no forced run, or a new
-    one).
-    """
+    """Shards that count, and those that a forced run replaces (None: there is none that was begun before)."""
     fingerprint = config.fingerprint()
     obsolete = out.obsolete(fingerprint)
     try:

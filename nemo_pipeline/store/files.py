@@ -15,8 +15,7 @@ import h5py
 
 from nemo_pipeline.errors import NemoError
 
-#: Oldest and newest HDF5 file format used: fixed, so that every library version writes files that all
-#: others read.
+#: Oldest and newest HDF5 file format used: fixed, so that files do not depend on the library that wrote them.
 LIBVER = ("v110", "v110")
 #: `errno` of a file system that has no locks (NFS without a lock daemon, Lustre without `flock`).
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES)
@@ -82,8 +81,7 @@ def check_space(folder: Path, needed: int) -> None:
 
 @contextlib.contextmanager
 def replacing(final: Path, temporary: Path | None = None) -> Iterator[Path]:
-    """Yield a new empty file (mode 0600) to fill; on success it becomes `final` at once, or it leaves no
-    trace.
+    """Yield a new empty file (mode 0600) to fill; it becomes `final` at once, or it leaves no trace.
 
     `temporary` must be on the same file system as `final`. A reader sees the old file, or the new one whole.
     """

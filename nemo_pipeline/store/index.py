@@ -26,8 +26,7 @@ LAYOUT_COLUMNS: dict[str, str] = {
     "bytes": "<i8",
     "suffix": "str",
 }
-#: /shards: the files that the rows lie in. The uuid stands in the shard too, so that a foreign file is
-#: noticed.
+#: /shards: the files that the rows lie in. The uuid stands in the shard too: a foreign file is noticed.
 SHARD_TABLE: dict[str, str] = {"name": "str", "uuid": "str"}
 
 

@@ -1,8 +1,7 @@
 """`FaceDataset`: out.h5 as a sequence of videos, with labels, read straight from the shards.
 
 HDF5's own virtual datasets read as zeros when a shard is missing and look for it in the current folder too.
-This reader therefore finds the shards itself, beside the real out.h5, and compares the uuid stored on both
-sides.
+This reader finds the shards itself, beside the real out.h5, and compares the uuid stored on both sides.
 """
 
 from __future__ import annotations

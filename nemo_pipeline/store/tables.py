@@ -15,8 +15,7 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.schema import FORMAT, FORMAT_VERSION, FRAME_FIELDS
 from nemo_pipeline.store.text import to_bytes, to_text
 
-#: Rows smaller than this many bytes are chunked by the thousand: a chunk of 8 bytes would cost more than it
-#: holds.
+#: Rows smaller than this many bytes are chunked by the thousand: a chunk of 8 bytes costs more than it holds.
 _SMALL_ROW = 256
 _SMALL_CHUNK = 1024
 
