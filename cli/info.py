@@ -144,7 +144,7 @@ def _model(path: Path) -> dict[str, Any]:
         "synthetic": card.synthetic,
         "preset": card.preset,
         "seed": card.seed,
-        "trained_on": card.dataset.get("name", ""),
+        "trained_on": card.dataset,
         "ages_trained_on": card.ages,
         "subjects": {name: len(codes) for name, codes in card.subjects.items()},
         "network": card.model.to_dict(),
