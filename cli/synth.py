@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import rich_click as click
 
@@ -41,7 +42,9 @@ def parse_size(context: click.Context, parameter: click.Parameter, value: str) -
 
 
 @click.command()
-@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR", required=False)
+@click.option("--direct", type=click.Path(path_type=Path, dir_okay=False), metavar="OUT.h5",
+              help="Write warped faces straight into a prepared file, without video and tracking.")  # fmt: skip
 @click.option("--subjects", type=int, default=32, show_default=True, help="How many people.")
 @click.option("--clips", type=int, default=4, show_default=True, help="Clips of each person.")
 @click.option("--seed", type=int, default=0, show_default=True,
@@ -67,7 +70,8 @@ def parse_size(context: click.Context, parameter: click.Parameter, value: str) -
 @click.option("--workers", type=click.IntRange(min=1), help="Processes. Default: the cores that may be used.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 def command(
-    directory: Path,
+    directory: Path | None,
+    direct: Path | None,
     subjects: int,
     clips: int,
     seed: int,
@@ -90,15 +94,29 @@ def command(
     the smile
     were set to: nothing learnt here says anything about people.
     """
-    from nemo_pipeline.synth import render_set
+    from nemo_pipeline.synth import render_faces, render_set
 
+    if (directory is None) == (direct is None):
+        raise click.UsageError("give a folder for clips, or --direct OUT.h5 for faces without clips.")
     begun = time.monotonic()
+    settings: dict[str, Any] = {
+        "width": size[0], "height": size[1], "fps": fps, "ages": ages, "appearance": appearance,
+        "dynamics": dynamics, "balanced": balanced, "expression": expression, "motion": motion,
+        "noise": noise, "quality": quality,
+    }  # fmt: skip
+    if direct is not None:
+        with clips_progress() as progress:
+            file = render_faces(direct, subjects, clips, seed, workers=workers, progress=progress, **settings)
+        truth = file.with_suffix(".truth.h5")
+        if as_json:
+            print_json({"output": str(file), "truth": str(truth), "synthetic": True})
+        say(f"{subjects * clips} synthetic clips of {subjects} subjects in {time.monotonic() - begun:.1f} s.")
+        say(f"Warped faces: {file}")
+        say(f"Known landmarks, pose and phases: {truth}")
+        return
+    assert directory is not None
     with clips_progress() as progress:
-        made = render_set(
-            directory, subjects, clips, seed, workers=workers, progress=progress,
-            width=size[0], height=size[1], fps=fps, ages=ages, appearance=appearance, dynamics=dynamics,
-            balanced=balanced, expression=expression, motion=motion, noise=noise, quality=quality,
-        )  # fmt: skip
+        made = render_set(directory, subjects, clips, seed, workers=workers, progress=progress, **settings)
     seconds = time.monotonic() - begun
     if as_json:
         print_json(

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.synth import read_truth, render_set
+from nemo_pipeline.store import FaceDataset
+from nemo_pipeline.synth import read_truth, render_faces, render_set
 from nemo_pipeline.synth.dynamics import balanced_course, natural_course
 from nemo_pipeline.synth.expression import CORNER_RANGE, Style, expression_points
 from nemo_pipeline.synth.plan import SynthConfig, draw_people, list_clips
@@ -282,3 +283,17 @@ def test_disgust_wrinkles_the_nose_and_raises_the_lip():
     assert (moved[[31, 33, 35, 50, 51, 52]] < -0.01).all()
     assert (moved[[19, 20, 21, 22, 23, 24]] > 0.02).all()
     assert abs(moved[8]) < 1e-9
+
+
+def test_faces_without_video_are_the_renderers_own_warped_by_the_truth(tmp_path):
+    path = render_faces(tmp_path / "faces.h5", 1, 2, 7, workers=1, **SMALL)
+    data, truth = FaceDataset(path), read_truth(tmp_path / "faces.truth.h5")
+    assert data.synthetic and len(data) == 2
+    for video in data:
+        clip = truth[video.id]
+        assert video.status == "ok" and video.age == clip.values["age"]
+        assert video.frames.shape == (len(clip.landmarks), 114, 114)
+        np.testing.assert_array_equal(video.landmarks, clip.landmarks)
+        assert video.frames[:, 57, 57].min() > 10 and video.frames[:, 0, 0].max() == 0
+    with pytest.raises(NemoError, match="exists already"):
+        render_faces(tmp_path / "faces.h5", 1, 2, 7, **SMALL)

@@ -14,9 +14,10 @@ _PUBLIC = {
     "SynthConfig": "plan",
     "SynthSet": "generate",
     "read_truth": "truth",
+    "render_faces": "direct",
     "render_set": "generate",
 }
-__all__ = ["ClipTruth", "SynthConfig", "SynthSet", "read_truth", "render_set"]
+__all__ = ["ClipTruth", "SynthConfig", "SynthSet", "read_truth", "render_faces", "render_set"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,12 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import os
-import queue
-import subprocess
-import sys
 import tempfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +13,7 @@ from typing import Any
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.machine import default_workers
 from nemo_pipeline.synth.plan import Clip, SynthConfig, list_clips
+from nemo_pipeline.synth.processes import finished_clips
 from nemo_pipeline.synth.truth import ClipTruth, load_part, write_truth
 
 MARK = "synth.json"
@@ -77,7 +73,11 @@ def render_set(
             truths.append(truth)
             report(len(truths), len(plan))
     else:
-        truths = _render_in_processes(config, plan, directory, workers, report)
+        with tempfile.TemporaryDirectory(prefix=".parts-", dir=directory) as parts:
+            request = {"directory": str(directory)}
+            for done, _ in enumerate(finished_clips(config, plan, workers, Path(parts), request), start=1):
+                report(done, len(plan))
+            truths = [load_part(Path(parts) / f"{index}.npz")[0] for index in range(len(plan))]
     labels, truth_file = directory / "labels.csv", directory / "truth.h5"
     _write_labels(labels, plan)
     write_truth(truth_file, {"generator_version": GENERATOR_VERSION, **config.to_dict()}, truths)
@@ -132,61 +132,3 @@ def _write_labels(path: Path, plan: list[Clip]) -> None:
                 ]
             )
     part.replace(path)
-
-
-def _render_in_processes(
-    config: SynthConfig, plan: list[Clip], directory: Path, workers: int, report: Callable[[int, int], None]
-) -> list[ClipTruth]:
-    """Share the subjects among worker processes; all of a subject's clips stay together."""
-    shares: list[list[int]] = [[] for _ in range(workers)]
-    for index, clip in enumerate(plan):
-        shares[clip.person.index % workers].append(index)
-    answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
-
-    def listen(process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            answers.put(json.loads(line))
-        if process.wait() != 0:
-            answers.put({"error": f"a rendering process ended with code {process.returncode}"})
-        answers.put(None)
-
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    with tempfile.TemporaryDirectory(prefix=".parts-", dir=directory) as parts:
-        processes = []
-        try:
-            for share in shares:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "nemo_pipeline.synth.worker"],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    encoding="utf-8",
-                    env=environment,
-                )
-                processes.append(process)
-                request = {
-                    "config": config.to_dict(),
-                    "clips": share,
-                    "directory": str(directory),
-                    "parts": parts,
-                }
-                assert process.stdin is not None
-                process.stdin.write(json.dumps(request) + "\n")
-                process.stdin.close()
-                threading.Thread(target=listen, args=(process,), daemon=True).start()
-            done, running = 0, len(processes)
-            while running:
-                answer = answers.get()
-                if answer is None:
-                    running -= 1
-                elif "error" in answer:
-                    raise NemoError(f"Rendering into {directory} failed: {answer['error']}.")
-                else:
-                    done += 1
-                    report(done, len(plan))
-        finally:
-            for process in processes:
-                if process.poll() is None:
-                    process.kill()
-        return [load_part(Path(parts) / f"{index}.npz") for index in range(len(plan))]

@@ -38,18 +38,21 @@ class ClipTruth:
     values: dict[str, Any]
 
 
-def save_part(path: Path, truth: ClipTruth) -> None:
-    """One clip's truth to an .npz, for a worker to hand to its parent."""
+def save_part(path: Path, truth: ClipTruth, frames: np.ndarray | None = None) -> None:
+    """One clip's truth, and its warped faces if there are any, to an .npz: from a worker to its parent."""
     arrays = {name: getattr(truth, name) for name in ARRAYS}
+    if frames is not None:
+        arrays["frames"] = frames
     with path.open("wb") as file:
         np.savez(file, meta=np.array(json.dumps({"video": truth.video, "values": truth.values})), **arrays)
 
 
-def load_part(path: Path) -> ClipTruth:
+def load_part(path: Path) -> tuple[ClipTruth, np.ndarray | None]:
     """The inverse of `save_part`."""
     with np.load(path, allow_pickle=False) as stored:
         meta = json.loads(str(stored["meta"]))
-        return ClipTruth(meta["video"], values=meta["values"], **{name: stored[name] for name in ARRAYS})
+        truth = ClipTruth(meta["video"], values=meta["values"], **{name: stored[name] for name in ARRAYS})
+        return truth, (stored["frames"] if "frames" in stored.files else None)
 
 
 def write_truth(path: Path, config: dict[str, Any], clips: Iterable[ClipTruth]) -> None:

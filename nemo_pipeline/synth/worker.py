@@ -13,39 +13,50 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
 from nemo_pipeline.synth.plan import Clip, SynthConfig, list_clips
 from nemo_pipeline.synth.truth import ClipTruth, save_part
 
+if TYPE_CHECKING:
+    from nemo_pipeline.synth.render import ClipRenderer
+
 
 def render_clips(config: SynthConfig, clips: list[Clip], directory: Path) -> Iterator[ClipTruth]:
     """Render clips into `directory` (those that are there already are kept) and yield each one's truth."""
+    from nemo_pipeline.synth.encode import write_mp4
+
+    for renderer in renderers(config, clips):
+        path = directory / f"{renderer.clip.name}.mp4"
+        if not path.exists():
+            write_mp4(path, renderer.frames(), renderer.noise(), config.fps, config.quality)
+        yield truth_of(renderer)
+
+
+def renderers(config: SynthConfig, clips: list[Clip]) -> Iterator[ClipRenderer]:
+    """A renderer for each clip in turn; OpenCV keeps to one thread meanwhile, since the work is shared by
+    clips."""
     import cv2
 
-    from nemo_pipeline.synth.encode import write_mp4
     from nemo_pipeline.synth.render import ClipRenderer, Subject
 
     threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # the parallelism is over clips
+    cv2.setNumThreads(1)
     try:
         subject: Subject | None = None
         for clip in clips:
             if subject is None or subject.person != clip.person:
                 subject = Subject(config, clip.person)
-            renderer = ClipRenderer(subject, clip)
-            path = directory / f"{clip.name}.mp4"
-            if not path.exists():
-                write_mp4(path, renderer.frames(), renderer.noise(), config.fps, config.quality)
-            yield _truth_of(renderer, clip, path.name)
+            yield ClipRenderer(subject, clip)
     finally:
         cv2.setNumThreads(threads)
 
 
-def _truth_of(renderer: Any, clip: Clip, video: str) -> ClipTruth:
-    truth, subject = renderer.truth, renderer.subject
+def truth_of(renderer: ClipRenderer) -> ClipTruth:
+    """What is known of a clip, ready to be written."""
+    truth, subject, clip = renderer.truth, renderer.subject, renderer.clip
     values = {
         "subject": clip.person.code,
         "age": clip.person.age,
@@ -62,7 +73,7 @@ def _truth_of(renderer: Any, clip: Clip, video: str) -> ClipTruth:
     }
     phases = np.array([truth.course.onset, truth.course.apex, truth.course.offset], np.int32)
     return ClipTruth(
-        video,
+        f"{clip.name}.mp4",
         truth.landmarks.astype(np.float32),
         truth.pose.astype(np.float32),
         truth.course.intensity.astype(np.float32),
@@ -81,27 +92,39 @@ def _plain(value: Any) -> Any:
 
 
 def main() -> int:
-    """Serve one request (see the module's text). Keys: config, clips (indices), directory, parts."""
+    """Serve one request (see the module's text). Keys: config, clips (indices), parts, and either directory
+    (for mp4 files) or size (for warped faces of that side)."""
     request = json.loads(sys.stdin.readline())
     # The answers go to a private copy of standard output; whatever a library prints goes to standard error.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:
         config = config_from(request["config"])
-        directory, parts = Path(request["directory"]), Path(request["parts"])
-        everything = list_clips(config)
+        everything, parts = list_clips(config), Path(request["parts"])
         clips = [everything[index] for index in request["clips"]]
-        for index, truth in zip(request["clips"], render_clips(config, clips, directory), strict=True):
-            save_part(parts / f"{index}.npz", truth)
-            answers.write(json.dumps({"clip": index, "frames": len(truth.landmarks)}) + "\n")
-            answers.flush()
+        if "directory" in request:
+            done: Iterator[ClipTruth] = render_clips(config, clips, Path(request["directory"]))
+            for index, truth in zip(request["clips"], done, strict=True):
+                save_part(parts / f"{index}.npz", truth)
+                _answer(answers, {"clip": index})
+        else:
+            from nemo_pipeline.synth.direct import warped_clips
+
+            faces = warped_clips(config, clips, int(request["size"]))
+            for index, (truth, frames) in zip(request["clips"], faces, strict=True):
+                save_part(parts / f"{index}.npz", truth, frames)
+                _answer(answers, {"clip": index})
     except BrokenPipeError:  # the parent is gone
         return 1
     except Exception as error:
-        answers.write(json.dumps({"error": f"{type(error).__name__}: {error}"}) + "\n")
-        answers.flush()
+        _answer(answers, {"error": f"{type(error).__name__}: {error}"})
         return 1
     return 0
+
+
+def _answer(answers: TextIO, what: dict[str, Any]) -> None:
+    answers.write(json.dumps(what) + "\n")
+    answers.flush()
 
 
 def config_from(values: dict[str, Any]) -> SynthConfig:

@@ -1,0 +1,111 @@
+"""A prepared file of synthetic faces without video or tracking: rendered frames, warped by their true
+landmarks."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.machine import default_workers, library_versions
+from nemo_pipeline.synth.generate import GENERATOR_VERSION
+from nemo_pipeline.synth.plan import Clip, SynthConfig, list_clips
+from nemo_pipeline.synth.processes import finished_clips
+from nemo_pipeline.synth.truth import ClipTruth, load_part, write_truth
+from nemo_pipeline.synth.worker import renderers, truth_of
+
+
+def warped_clips(config: SynthConfig, clips: list[Clip], size: int) -> Iterator[tuple[ClipTruth, np.ndarray]]:
+    """Each clip's truth and its faces, (T, size, size) uint8: gray, noisy, warped to the shipped mean
+    shape."""
+    import cv2
+
+    from nemo_pipeline.stages.warp import FaceWarp
+
+    warp = FaceWarp(size=size)
+    for renderer in renderers(config, clips):
+        truth = truth_of(renderer)
+        faces = np.empty((len(truth.landmarks), size, size), np.uint8)
+        pairs = zip(renderer.frames(), renderer.noise(), strict=True)
+        for index, (picture, grain) in enumerate(pairs):
+            gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(np.int16) + grain
+            faces[index] = warp(np.clip(gray, 0, 255).astype(np.uint8), renderer.truth.landmarks[index])
+        yield truth, faces
+
+
+def render_faces(
+    output: Path | str,
+    subjects: int = 32,
+    clips: int = 4,
+    seed: int = 0,
+    *,
+    size: int = 114,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **settings: Any,
+) -> Path:
+    """Write faces of synthetic clips straight to `output` (as `nemo prep` would), and truth beside it.
+
+    For work on the model: no compression, and no error of tracking. Pixels of the frame still matter
+    (`width`, `height`): the face is rendered at them, then warped.
+
+    Args:
+        output: the .h5 to write; <name>.truth.h5 appears beside it.
+        subjects, clips, seed, settings: see `SynthConfig`.
+        size: side of the warped faces, pixels.
+        workers: processes; default: the cores that this process may use.
+        progress: called with the numbers of finished clips and of clips in all.
+
+    Raises:
+        NemoError: bad settings, or `output` exists.
+    """
+    from nemo_pipeline.config import PrepConfig
+    from nemo_pipeline.store import write_dataset
+
+    config = SynthConfig(subjects=subjects, clips=clips, seed=seed, **settings)
+    output = Path(output)
+    plan = list_clips(config)
+    report = progress or (lambda done, total: None)
+    truths: list[ClipTruth] = []
+
+    def videos(parts: Path) -> Iterator[dict[str, Any]]:
+        """In the plan's order, whichever process is ahead; a part is deleted when it is read."""
+        if output.exists():
+            raise NemoError(f"{output} exists already; choose another name or remove it.")
+        running = finished_clips(
+            config, plan, min(workers or default_workers(), subjects), parts, {"size": size}
+        )
+        ready: set[int] = set()
+        for index, clip in enumerate(plan):
+            report(index, len(plan))
+            while index not in ready:
+                ready.add(next(running))
+            path = parts / f"{index}.npz"
+            truth, frames = load_part(path)
+            path.unlink()
+            truths.append(truth)
+            eyes = np.linalg.norm(truth.landmarks[:, 45] - truth.landmarks[:, 36], axis=1)
+            yield {
+                "id": clip.name, "file": truth.video, "frames": frames,
+                "landmarks": truth.landmarks, "landmarks_raw": truth.landmarks, "pose": truth.pose,
+                "face_px": eyes, "fps": config.fps, "width": config.width, "height": config.height,
+                "n_decoded": len(truth.landmarks), "n_kept": len(truth.landmarks),
+                "subject": clip.person.code, "age": float(clip.person.age), "gender": clip.person.gender,
+                "expression": clip.expression, "condition": clip.condition,
+            }  # fmt: skip
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".nemo-synth-", dir=os.path.realpath(output.parent)) as parts:
+        path = write_dataset(
+            output, videos(Path(parts)),
+            config=PrepConfig(size=size, mesh=False), synthetic=True, versions=library_versions(),
+        )  # fmt: skip
+    report(len(plan), len(plan))
+    about = {"generator_version": GENERATOR_VERSION, **config.to_dict()}
+    write_truth(path.with_suffix(".truth.h5"), about, truths)
+    return path
