@@ -19,7 +19,7 @@ from pathlib import Path
 
 from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.text import natural_key, natural_sorted
+from nemo_pipeline.store.text import natural_key, natural_sorted, to_text
 
 #: What counts as a video inside a folder. A file that is named itself may have any extension.
 # fmt: off
@@ -93,7 +93,8 @@ def discover(
             raise NemoError(f"{item} does not exist.")
     for item in listed:
         _take(item, found)
-    videos = name_videos(found.videos)
+    # Names for people and for out.h5 are UTF-8 whatever the locale; paths stay as the system wants them.
+    videos = name_videos({path: to_text(os.fsencode(file)) for path, file in found.videos.items()})
     kept: list[VideoFile] = []
     for video in videos:
         if include and not _matches(video.file, include):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -91,7 +92,7 @@ def write_index(
             versions,
             model_sha256,
             synthetic=synthetic,
-            shards_folder=folder.name.encode("utf-8", "surrogateescape"),
+            shards_folder=os.fsencode(folder.name),
         )
         write_shape(file, mean_shape, triangles)
         write_columns(file.create_group("videos"), VIDEO_COLUMNS, video_columns(rows))
@@ -139,7 +140,7 @@ def _write_virtual(file: h5py.File, rows: Sequence[IndexRow], config: PrepConfig
             at = 0
             for shard, start, count in runs:
                 # HDF5 reads source names like printf: a percent sign stands doubled.
-                source = f"{folder}/{shard}".replace("%", "%%").encode("utf-8", "surrogateescape")
+                source = os.fsencode(f"{folder}/{shard}".replace("%", "%%"))
                 window = h5py.VirtualSource(source, name, (sizes[shard], *tail), dtype)
                 layout[at : at + count] = window[start : start + count]
                 at += count

@@ -30,6 +30,7 @@ from nemo_pipeline.store.tables import (
     row_shape,
     versions_of,
 )
+from nemo_pipeline.store.text import to_bytes
 
 #: Shards kept open at the same time, per process.
 _OPEN_SHARDS = 32
@@ -124,7 +125,7 @@ class FaceDataset:
         """The real folder of the shards: the one named in the index, or else the one named like it today."""
         stored = self.attributes.get("shards_folder", "")
         if isinstance(stored, str) and stored and "/" not in stored and stored not in (".", ".."):
-            named = self.path.parent / stored
+            named = self.path.parent / os.fsdecode(to_bytes(stored))
             if named.is_dir():
                 return named
         return shards_folder(self.path)

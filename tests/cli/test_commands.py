@@ -197,6 +197,18 @@ def test_hostile_names_and_labels(clips, tmp_path):  # noqa: F811
     assert {path.name for path in tmp_path.iterdir()} == {"in", "l.csv", "out.h5", "out.shards"}
 
 
+def test_a_locale_without_unicode(clips, tmp_path):  # noqa: F811
+    shutil.copy(clips / "clip0.mp4", tmp_path / "ü微.mp4")
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    output = tmp_path / "ö.h5"
+    said, _ = nemo("prep", tmp_path, output, "--size", "48", "--json", **plain)
+    assert json.loads(said)["videos"][0]["id"] == "ü微"
+    _, noted = nemo("prep", tmp_path, output, "--size", "48", **plain)
+    assert b"1 done, 0 to do" in noted
+    nemo("prep", "--join", output, **plain)
+    assert FaceDataset(output)[0].file == "ü微.mp4" and FaceDataset(output)[0].frames.any()
+
+
 def test_label_verify_pack_info(prepared, tmp_path):
     source, _ = prepared
     shutil.copytree(source.with_suffix(".shards"), tmp_path / "out.shards")
