@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import rich_click as click
@@ -103,8 +105,10 @@ def _explain(error: Exception) -> None:
         text = str(error)
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         text = f"The disk is full ({error.filename or 'while writing'}): free some space and run it again."
+    elif isinstance(error, OSError) and error.errno == errno.EROFS and error.filename:
+        text = f"{Path(os.fsdecode(error.filename)).parent} is read-only: nothing can be written there."
     elif isinstance(error, PermissionError) and error.filename:
-        text = f"{error.filename}: permission denied."
+        text = f"{os.fsdecode(error.filename)}: permission denied."
     else:
         text = f"{type(error).__name__}: {error} (a fault of nemo; --debug shows where)"
     err.print("[bold red]Error:[/] ", end="")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import rich_click as click
 
+from nemo_pipeline.store.text import counted
+
 from .console import err, new_progress, new_table, out, print_json, say, shown
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
@@ -42,5 +44,5 @@ def command(data: Path, as_json: bool) -> None:
         if findings:
             rows = [(shown(f.level, _STYLES[f.level]), f.where, f.text) for f in findings]
             out.print(new_table("", ["", "where", "what"], rows))
-        say(f"{data}: {errors} errors." if errors else f"{data}: nothing is wrong.")
+        say(f"{data}: {counted(errors, 'error')}." if errors else f"{data}: nothing is wrong.")
     sys.exit(1 if errors else 0)
