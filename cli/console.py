@@ -20,7 +20,6 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
@@ -116,18 +115,17 @@ class _Field(ProgressColumn):
 
 
 def new_progress(unit: str = "") -> Progress:
-    """A progress bar on standard error: description, bar, n/total, a free field `note`, time gone and left.
+    """A progress bar on standard error: description, bar, n/total, a free field `note`, time left.
 
     Show it only where `err.is_terminal`; print plain lines elsewhere.
     """
     return Progress(
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=12),
         TextColumn(f"{{task.completed:.0f}}/{{task.total:.0f}} {unit}", markup=False),
         _Field("note"),
-        TimeElapsedColumn(),
-        TextColumn("left", markup=False),
         TimeRemainingColumn(),
+        TextColumn("left", markup=False),
         console=err,
         transient=True,
     )

@@ -123,7 +123,7 @@ class RunProgress:
 
     def _show(self) -> None:
         if self._bar is not None and self._task is not None:
-            note = f"{self._rate():.0f} frames/s, {self._failed} failed"
+            note = f"{self._rate():.0f} frames/s" + (f", {self._failed} failed" if self._failed else "")
             self._bar.update(self._task, completed=self._n, note=note)
 
 
