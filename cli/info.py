@@ -13,20 +13,67 @@ import rich_click as click
 
 from nemo_pipeline.errors import NemoError
 
-from .console import out, panel, print_json
+from .console import out, panel, print_json, say
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--contact-sheet",
+    "sheet",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.png",
+    help="Of a prepared file: draw a picture with faces of every video.",
+)
+@click.option(
+    "--csv",
+    "table",
+    type=click.Path(path_type=Path),
+    metavar="FILE.csv|DIR",
+    help="Of a prepared file: write its landmarks as OpenFace does; to a folder, a file for each video.",
+)
+@click.option("--video", metavar="ID", help="With --csv: of this video alone.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-def command(path: Path, as_json: bool) -> None:
+def command(path: Path, sheet: Path | None, table: Path | None, video: str | None, as_json: bool) -> None:
     """What is PATH? A prepared file (out.h5), a shard, a run folder, a model or a clip."""
+    if video is not None and table is None:
+        raise click.UsageError("--video goes with --csv.")
     facts = describe(path)
+    written = _write(path, facts, sheet, table, video)
     if as_json:
-        print_json(facts)
+        print_json(facts | ({"written": written} if written else {}))
         return
-    rows = [(name.replace("_", " "), _cell(value)) for name, value in facts.items() if name != "path"]
-    out.print(panel(str(path), rows))
+    if not written:
+        rows = [
+            (name.replace("_", " "), _value(name, value)) for name, value in facts.items() if name != "path"
+        ]
+        out.print(panel(str(path), rows))
+    for name in written[:5]:
+        say(f"Wrote {name}")
+    if len(written) > 5:
+        say(f"and {len(written) - 5} more files.")
+
+
+def _write(
+    path: Path, facts: dict[str, Any], sheet: Path | None, table: Path | None, video: str | None
+) -> list[Path]:
+    """The files asked for."""
+    if sheet is None and table is None:
+        return []
+    if not facts["kind"].startswith("prepared file"):
+        raise NemoError(f"{path} is a {facts['kind']}; faces and landmarks are in a prepared file (out.h5).")
+    from nemo_pipeline.landmark_files import export_landmarks
+    from nemo_pipeline.store import FaceDataset
+
+    data = FaceDataset(path)
+    written = []
+    if sheet is not None:
+        from nemo_pipeline.preview import contact_sheet
+
+        written += contact_sheet(data, sheet)
+    if table is not None:
+        written += export_landmarks(data, table, only=video)
+    return written
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -42,6 +89,16 @@ def describe(path: Path) -> dict[str, Any]:
     with path.open("rb") as handle:
         head = handle.read(8)
     return _hdf5(path) if head == b"\x89HDF\r\n\x1a\n" else _clip(path)
+
+
+def _value(name: str, value: Any) -> str:
+    if name != "landmarks_in_crop":
+        return _cell(value)
+    points = ", ".join(
+        f"{what} ({value[i][0]:.1f}, {value[i][1]:.1f})"
+        for what, i in (("outer eye corners", 36), ("and", 45), ("lip corners", 48), ("and", 54), ("chin", 8))
+    ).replace(", and", " and")
+    return f"{points}; x, y in pixels, all 68 with --json"
 
 
 def _cell(value: Any) -> str:
@@ -94,6 +151,7 @@ def _dataset(path: Path) -> dict[str, Any]:
         "status": dict(Counter(data.videos["status"]).most_common()),
         "frames": int(data.videos["length"].sum()),
         "face_size": data.size,
+        "landmarks_in_crop": data.landmarks_in_crop.round(3).tolist(),
         "seconds_of_video": float(
             sum(data.videos["length"][i] / data.videos["fps"][i] for i in usable if data.videos["fps"][i] > 0)
         ),

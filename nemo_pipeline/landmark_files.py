@@ -73,16 +73,12 @@ def find_landmarks(folder: Path, videos: Sequence[VideoFile]) -> dict[str, Landm
 
 
 def file_names(files: Sequence[str]) -> dict[str, PurePosixPath]:
-    """A name for each video's landmark file, relative to their folder: the shortest that `find_landmarks` finds
-    again without doubt."""
-    chosen = {file: _names(file)[-1] for file in files}
-    for position in (-2, -3, -4):
-        counts = Counter(chosen.values())
-        for file, name in chosen.items():
-            names = _names(file)
-            if counts[name] > 1 and len(names) >= -position:
-                chosen[file] = names[position]
-    return chosen
+    """A name for each video's landmark file, relative to their folder: the shortest that no other video's could have,
+    so that `find_landmarks` finds it again."""
+    counts = Counter(name for file in files for name in _names(file))
+    return {
+        file: next((n for n in reversed(_names(file)) if counts[n] == 1), _names(file)[0]) for file in files
+    }
 
 
 def _names(file: str) -> list[PurePosixPath]:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,7 @@ def read_mean_shape(path: Path) -> MeanShape:
             return new_shape(_from_text(path))
     except OSError as error:
         raise NemoError(f"{path} cannot be read as a mean shape ({error.strerror or error}).") from None
-    except ValueError as error:
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise NemoError(f"{path} is no mean shape: {error}.") from None
     raise NemoError(f"{path} is no mean shape: give {_KINDS}.")
 

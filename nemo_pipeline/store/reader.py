@@ -18,6 +18,7 @@ import numpy as np
 
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.geometry import Template
 from nemo_pipeline.store.files import open_h5
 from nemo_pipeline.store.index import LAYOUT_COLUMNS, SHARD_TABLE
 from nemo_pipeline.store.schema import FRAME_FIELDS, VIDEO_COLUMNS
@@ -99,6 +100,11 @@ class FaceDataset:
     def size(self) -> int:
         """Side of the square faces, pixels."""
         return self.config.size
+
+    @property
+    def landmarks_in_crop(self) -> np.ndarray:
+        """(68,2) float64: where the landmarks lie in every face of `frames`, pixels of the face, x then y."""
+        return Template(self.mean_shape, self.triangles, self.size, self.config.margin).landmarks
 
     @property
     def synthetic(self) -> bool:
