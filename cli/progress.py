@@ -48,10 +48,12 @@ class RunProgress:
         """Say what is kept and how to go on."""
         if self._bar is not None:
             self._bar.stop()
-        say(
-            f"Stopped: {self.n_finished} of {self.n_all} videos are done and kept. "
-            "Run the same command again to go on."
+        kept = (
+            f"{self.n_finished} of {self.n_all} videos are done and kept"
+            if self.n_all
+            else "nothing was begun"
         )
+        say(f"Stopped: {kept}. Run the same command again to go on.")
         err.file.flush()
 
     def on_event(self, event: Any) -> None:

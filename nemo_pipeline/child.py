@@ -24,6 +24,7 @@ if __name__ == "__main__" and len(sys.argv) == 3 and sys.argv[2] != "-" and hasa
     except OSError:  # the core was taken from us meanwhile
         pass
 
+import contextlib
 import ctypes
 import dataclasses
 import errno
@@ -275,6 +276,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold faces
+    with contextlib.suppress(OSError):  # where memory runs out, one video is lost and not the run
+        Path("/proc/self/oom_score_adj").write_text("500")
     serve(_Parent())
 
 
