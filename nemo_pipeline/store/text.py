@@ -13,6 +13,8 @@ from collections.abc import Iterable
 
 #: A spreadsheet runs a cell that starts with one of these.
 _FORMULA_START = ("=", "+", "-", "@", "\t", "\r")
+#: What Windows or POSIX do not allow in a file name.
+_FORBIDDEN = '/\\:*?"<>|'
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -56,10 +58,12 @@ def printable(text: str) -> str:
 def safe_name(text: str, longest: int = 120) -> str:
     """A file name for something called `text` (an id, a title): never a path, never hidden, valid everywhere.
 
-    Letters of every script, digits, blanks and `._-()[]#+,=@&~` stay; where anything was changed, eight digits of a
-    hash keep different texts apart. Without an extension; at most `longest` bytes.
+    What no file system forbids stays; where anything was changed, eight digits of a hash keep different texts
+    apart. Without an extension; at most `longest` bytes of UTF-8.
     """
-    kept = "".join(c if unicodedata.category(c)[0] in "LNM" or c in " ._-()[]#+,=@&~" else "_" for c in text)
+    kept = "".join(
+        "_" if c in _FORBIDDEN or (unicodedata.category(c)[0] in "CZ" and c != " ") else c for c in text
+    )
     kept = kept.strip(" .-_") if kept.startswith((".", "-", " ")) or kept.endswith((".", " ")) else kept
     data = kept.encode("utf-8")
     if len(data) > longest - 9:

@@ -1,0 +1,83 @@
+"""Looking at results from the command line: contact sheets, annotated copies, landmarks out and in, mean shapes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nemo_pipeline.geometry import shipped_mean_shape
+from nemo_pipeline.store import FaceDataset
+
+from .test_commands import clips, nemo, prepared  # noqa: F401
+
+
+def test_info_writes_landmarks_and_prep_reads_them(clips, prepared, tmp_path):  # noqa: F811
+    output, _ = prepared
+    folder = tmp_path / "landmarks"
+    folder.mkdir()
+    out, _ = nemo("info", output, "--csv", folder, "--contact-sheet", tmp_path / "a.png", "--json")
+    facts = json.loads(out)
+    data = FaceDataset(output)
+    assert sorted(Path(name).name for name in facts["written"]) == [
+        "a.png",
+        "clip0.csv",
+        "clip1.csv",
+        "clip2.csv",
+    ]
+    np.testing.assert_allclose(facts["landmarks_in_crop"], data.landmarks_in_crop, atol=1e-3)
+    again = tmp_path / "again.h5"
+    # A mean shape of one's own in the same command: the crops differ, the landmarks do not.
+    np.savetxt(tmp_path / "shape.txt", shipped_mean_shape() * (1.2, 1.0))
+    words = ["--landmarks", folder, "--mean-shape", tmp_path / "shape.txt", "--margin", "0.1", "--size", "32"]
+    sheet, copies = tmp_path / "b.jpg", tmp_path / "copies"
+    out, err = nemo(
+        "prep", clips, again, *words, "--overlay", copies, "--contact-sheet", sheet, "--workers", "2"
+    )
+    assert b"3 ok" in err and b"Contact sheet" in err and sheet.stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in copies.iterdir()) == ["clip0.mp4", "clip1.mp4", "clip2.mp4"]
+    assert copies.stat().st_mode & 0o777 == 0o700
+    given = FaceDataset(again)
+    assert (given.size, given.config.mean_shape, given.config.mesh) == (32, "custom", False)
+    assert given.config.landmarks_source == "openface"
+    np.testing.assert_array_equal(given["clip1"].landmarks, data["clip1"].landmarks)
+    wider = np.ptp(given.landmarks_in_crop, axis=0)
+    assert wider[0] == pytest.approx(32 * 0.8) and wider[0] / wider[1] > 1.1
+    # The same command again does nothing; --dry-run knows it, and sees a changed file.
+    _, err = nemo("prep", clips, again, *words, "--dry-run")
+    assert b"3 done, 0 to do" in err
+    path = folder / "clip2.csv"
+    path.write_text(path.read_text().replace(", 1, ", ", 0, ", 1))
+    _, err = nemo("prep", clips, again, *words, "--dry-run")
+    assert b"2 done, 1 to do" in err
+
+
+def test_one_video_and_what_is_none(prepared, clips, tmp_path):  # noqa: F811
+    output, _ = prepared
+    nemo("info", output, "--csv", tmp_path / "one.csv", "--video", "clip1")
+    assert len((tmp_path / "one.csv").read_text().splitlines()) == 1 + 12
+    for words, said in (
+        (["--csv", tmp_path / "x.csv", "--video", "nobody"], b"no video has the id 'nobody'"),
+        (["--contact-sheet", tmp_path / "x.gif"], b".png or .jpg"),
+    ):
+        assert said in nemo("info", output, *words, code=1)[1]
+    assert b"is a folder" in nemo("info", clips, "--csv", tmp_path / "x.csv", code=1)[1]
+    assert b"--video goes with --csv" in nemo("info", output, "--video", "clip1", code=2)[1]
+
+
+def test_usage(clips, tmp_path):  # noqa: F811
+    output = tmp_path / "out.h5"
+    (tmp_path / "bad.csv").write_text("1,2\n")
+    for words, code, said in (
+        (["--mean-shape", tmp_path / "none.csv"], 2, b"none.csv does not exist"),
+        (["--mean-shape", tmp_path / "bad.csv"], 1, b"bad.csv is no mean shape"),
+        (["--mean-shape", "from-data", "--part", "1/2"], 1, b"leave out --part"),
+        (["--landmarks", tmp_path / "bad.csv"], 1, b"is no folder"),
+        (["--landmarks", tmp_path, "--min-confidence", "2"], 2, b"between 0 and 1"),
+        (["--part", "1/2", "--contact-sheet", tmp_path / "a.png"], 2, b"--join"),
+        (["--overlay", tmp_path / "bad.csv"], 2, b"is a file"),
+    ):
+        assert said in nemo("prep", clips, output, *words, code=code)[1], words
+    assert not output.exists()
