@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from siam_model.predictions import Predictions
 
 #: Said above the table and in everything that the demo writes about ages.
-SYNTHETIC = "Synthetic faces: these ages are settings of a renderer and say nothing about people."
+SYNTHETIC = "Synthetic faces: these ages say nothing about people."
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -247,6 +247,8 @@ def predict_unseen(
     middle."""
     import csv
 
+    import numpy as np
+
     from nemo_pipeline.discover import discover
     from nemo_pipeline.errors import NemoError
     from siam_model.figures import attention_figure, save_figure
@@ -274,8 +276,8 @@ def predict_unseen(
         clip = made.directory / label["video"]
         shown.append(Shown(label["subject"], clip, float(label["age"]), prediction.age, median))
         prepared.append((row, prediction))
-    row, prediction = prepared[len(prepared) // 2]
-    line = shown[len(prepared) // 2]
+    middle = int(np.argsort([line.age for line in shown])[len(shown) // 2])
+    line, (row, prediction) = shown[middle], prepared[middle]
     title = f"{row.file}: {prediction.age:.0f} years predicted, {line.age:.0f} true"
     figure.parent.mkdir(parents=True, exist_ok=True)
     save_figure(attention_figure(row.frames, prediction, model.config, title, SYNTHETIC), figure)
@@ -306,9 +308,9 @@ def _show_table(shown: list[Shown], result: Evaluation, as_json: bool) -> None:
     base = sum(abs(line.median - line.age) for line in shown) / count
     rows.append(("mean abs. error", "", "", f"{own:.1f}", "", f"{base:.1f}"))
     columns = ["subject", "true age", "predicted", "error", "median", "its error"]
-    title = f"{count} people whom the model never saw, one clip each. {SYNTHETIC}"
-    table = console.new_table(title, columns, rows, right=",".join(columns[1:]))
-    (console.err if as_json else console.out).print(table)
+    target = console.err if as_json else console.out
+    target.print(console.shown(f"{count} people whom the model never saw, one clip each. {SYNTHETIC}"))
+    target.print(console.new_table("", columns, rows, right=",".join(columns[1:])))
     console.say(
         f"On all {len(_methods(result)[0])} clips of the people held out: mean absolute error "
         f"{_mae(result, 0):.1f} years; always the training median: {_mae(result, 1):.1f}."
