@@ -61,7 +61,7 @@ def known_shape(
         data = FaceDataset(out.index, check=False)
         if data.config.mean_shape == "from-data":
             return MeanShape(data.mean_shape, data.triangles)
-    kept = load_shape(out.shards / SHAPE_FILE)
+    kept = load_shape(out.shards / SHAPE_FILE, config.mean_shape)
     if kept is None or (force and out.obsolete(with_shape(config, kept).fingerprint()) is None):
         return None
     return kept

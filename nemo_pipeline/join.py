@@ -63,7 +63,7 @@ def join(parts: Sequence[Path], output: Path, *, labels: LabelTable | None = Non
         config = PrepConfig.from_dict(json.loads(shards[0].config_json))
         shape = _shape(config, [out.shards, *(_folder(part, out) for part in parts)])
         if config.mean_shape != "shipped":
-            save_shape(shape, out.shards / SHAPE_FILE)
+            save_shape(shape, out.shards / SHAPE_FILE, config.mean_shape)
         write_assembled(
             out.index,
             assembled,

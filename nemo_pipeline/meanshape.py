@@ -129,9 +129,13 @@ def _from_text(path: Path) -> NDArray[np.float64]:
     return np.array(rows).reshape(-1, 2)
 
 
-def save_shape(shape: MeanShape, path: Path) -> None:
-    """Keep a shape beside the shards that were made with it (JSON, so that any tool reads it)."""
+def save_shape(shape: MeanShape, path: Path, kind: str) -> None:
+    """Keep a shape beside the shards that were made with it (JSON, so that any tool reads it).
+
+    `kind`: "from-data" or "custom", as in the settings.
+    """
     values = {
+        "kind": kind,
         "mean_shape": shape.points.tolist(),
         "triangles": shape.triangles.tolist(),
         "sha256": shape.sha256,
@@ -140,8 +144,8 @@ def save_shape(shape: MeanShape, path: Path) -> None:
         temporary.write_text(json.dumps(values))
 
 
-def load_shape(path: Path) -> MeanShape | None:
-    """A shape that was kept; None when there is none.
+def load_shape(path: Path, kind: str | None = None) -> MeanShape | None:
+    """A shape that was kept; None when there is none, or one of another kind.
 
     Raises:
         NemoError: the file is damaged.
@@ -158,4 +162,4 @@ def load_shape(path: Path) -> MeanShape | None:
         raise NemoError(f"{path} cannot be read ({error}): restore it, or start anew with --force.") from None
     if shape.sha256 != values.get("sha256"):
         raise NemoError(f"{path} was changed: restore it, or start anew with --force.")
-    return shape
+    return shape if kind in (None, values.get("kind")) else None

@@ -145,7 +145,7 @@ def prep(
         absent = [piece for file, piece in pieces.items() if file not in {video.file for video in videos}]
         clear_leftovers(out.work, [*plan.pieces.values(), *absent])
         if config.mean_shape != "shipped":
-            save_shape(shape, out.shards / SHAPE_FILE)
+            save_shape(shape, out.shards / SHAPE_FILE, config.mean_shape)
         make_task = TaskMaker(
             config,
             out.work,

@@ -24,12 +24,14 @@ from nemo_pipeline.geometry import (
     shipped_mean_shape,
     shipped_triangles,
 )
+from nemo_pipeline.join import join
 from nemo_pipeline.meanshape import MeanShape, load_shape, new_shape, read_mean_shape, save_shape
 from nemo_pipeline.output import Part
 from nemo_pipeline.run import PrepSummary, RunOptions, prep, preview
 from nemo_pipeline.store import FaceDataset, write_dataset
 from nemo_pipeline.store.schema import record_dtype
 from nemo_pipeline.store.spool import Piece
+from nemo_pipeline.store.verify import verify
 from tests.clips import acted, other_person, person, sway, write_clip
 
 CONFIG = PrepConfig(size=48, mesh=False, mean_shape="from-data")
@@ -120,8 +122,9 @@ def test_a_kept_shape_comes_back_to_the_bit(tmp_path: Path) -> None:
     path = tmp_path / "shape.json"
     assert load_shape(path) is None
     shape = MeanShape(shipped_mean_shape() / 3, shipped_triangles())
-    save_shape(shape, path)
-    again = load_shape(path)
+    save_shape(shape, path, "custom")
+    assert load_shape(path, "from-data") is None
+    again = load_shape(path, "custom")
     assert again is not None and again.sha256 == shape.sha256 and path.stat().st_mode & 0o777 == 0o600
     np.testing.assert_array_equal(again.triangles, shape.triangles)
     values = json.loads(path.read_text())
@@ -291,6 +294,23 @@ def test_a_run_that_ends_between_the_passes_goes_on(
     one, two = FaceDataset(first[0]), FaceDataset(output)
     assert one.config == two.config
     same(one, two, "a")
+
+
+def test_parts_with_a_shape_are_joined(videos: Path, first: tuple[Path, list[str]], tmp_path: Path) -> None:
+    """Each part keeps the shape, also in a folder of its own; the joined file is that of one run."""
+    shape = read_mean_shape(first[0])
+    config = dataclasses.replace(CONFIG, mean_shape="custom", mean_shape_sha256=shape.sha256)
+    for k in (1, 2):
+        run(videos, tmp_path / f"part{k}.h5", config, mean_shape=shape, part=Part(k, 2))
+    with pytest.raises(NemoError, match="--force"):
+        run(videos, tmp_path / "part1.h5", part=Part(1, 2))
+    join([tmp_path / "part1.shards", tmp_path / "part2.shards"], tmp_path / "joined.h5")
+    joined = FaceDataset(tmp_path / "joined.h5")
+    assert joined.config == config
+    np.testing.assert_array_equal(joined.mean_shape, shape.points)
+    np.testing.assert_array_equal(joined.triangles, shape.triangles)
+    same(joined, FaceDataset(first[0]), "b")
+    assert not [finding for finding in verify(tmp_path / "joined.h5") if finding.level == "error"]
 
 
 def test_what_cannot_be(videos: Path, tmp_path: Path) -> None:
