@@ -196,7 +196,8 @@ def align_similarity(
         weights: (N,) non-negative, optional.
 
     Returns:
-        (scale, rotation (D, D) with determinant +1, translation (D,)): target ~ scale * source @ rotation.T + translation.
+        (scale, rotation (D, D) with determinant +1, translation (D,)): the target is about
+        scale * source @ rotation.T + translation.
     """
     x, y = np.asarray(source, dtype=np.float64), np.asarray(target, dtype=np.float64)
     w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -232,7 +233,8 @@ def procrustes_mean(
     mean = normalised_shape(data[0])
     aligned = data
     used = 0
-    for used in range(1, iterations + 1):
+    for _ in range(iterations):
+        used += 1
         aligned = np.empty_like(data)
         for i, shape in enumerate(data):
             scale, rotation, shift = align_similarity(shape, mean)

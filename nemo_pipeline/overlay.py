@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.datatypes import USABLE
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.overlay_draw import Page, Shown, State
 from nemo_pipeline.stages.decode import DecodeError, VideoReader
@@ -71,7 +72,7 @@ def _draw(
     progress: Callable[[int], None] | None,
 ) -> None:
     line = timeline(trace, config)
-    people = {person.number: _Records(person, config) for person in trace.people}
+    people = {person.number: _Records(person, config, trace.status) for person in trace.people}
     notes = trace.frames()
     page: Page | None = None
     with VideoReader(path) as reader, av.open(str(target), "w", format="mp4") as container:
@@ -135,8 +136,8 @@ class _Encoder:
 class _Records:
     """One person's records, frame by frame."""
 
-    def __init__(self, person: PersonNotes, config: PrepConfig) -> None:
-        self.person = person
+    def __init__(self, person: PersonNotes, config: PrepConfig, status: str) -> None:
+        self.person, self.status = person, status
         self._records = self._read(config)
         self._next = next(self._records, None)
         self.current: tuple[NDArray[np.void], Stretch] | None = None
@@ -179,11 +180,7 @@ def _filled(records: _Records, config: PrepConfig) -> Shown:
     record, stretch = records.current
     observed = bool(record["observed"])
     if stretch.row is None:
-        kept = any(s.row is not None for s in records.person.stretches)
-        state = State.OTHER
-        text = "not kept: " + (
-            "a shorter stretch" if kept else "not the subject" if records.person.believed else "hardly a face"
-        )
+        state, text = State.OTHER, f"not kept: {_why_not(records)}"
     else:
         state = State.OBSERVED if observed else State.INTERPOLATED
         text = "kept" + (f" as {stretch.row}" if stretch.row else "")
@@ -198,6 +195,15 @@ def _filled(records: _Records, config: PrepConfig) -> Shown:
         face_px=float(record["face_px"]),
         score=float(record["score"]),
     )
+
+
+def _why_not(records: _Records) -> str:
+    """Why a stretch with records gives no row."""
+    if not records.person.believed:
+        return "hardly a face"
+    if any(stretch.row is not None for stretch in records.person.stretches):
+        return "a shorter stretch"
+    return "not the subject" if records.status in USABLE else records.status
 
 
 def timeline(trace: Trace, config: PrepConfig) -> NDArray[np.uint8]:

@@ -45,6 +45,8 @@ class PersonNotes:
 class Trace:
     """Collects the notes in a file, since they grow with the video. `close` removes it and what only it needs.
 
+    `people`, `info`, `n_frames` and the first row's `status` are known when the video is done.
+
     Args:
         stem: the notes are written beside it, as `<stem>.trace`.
     """
@@ -52,6 +54,7 @@ class Trace:
     def __init__(self, stem: Path) -> None:
         self.path = stem.with_name(f"{stem.name}.trace")
         self.people: tuple[PersonNotes, ...] = ()
+        self.status = ""
         self.info = VideoInfo()
         self.n_frames = 0
         self._unused: tuple[PersonRecorder, ...] = ()
@@ -87,7 +90,7 @@ class Trace:
         self._file.close()
         self._file = None
         kept = {(row.spool, row.start): row.suffix for row in rows if row.spool}
-        self.info, self.n_frames = info, n_frames
+        self.info, self.n_frames, self.status = info, n_frames, rows[0].status
         self.people = tuple(
             PersonNotes(
                 number,

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_pipeline.geometry import Template
+from nemo_pipeline.store.text import counted
 
 #: Faces with less between the outer eye corners than this are not followed reliably, pixels.
 SMALLEST_FACE_PX = 12.0
@@ -21,8 +22,8 @@ class FaceQuality:
         size = template.size
         mask = np.zeros(size * size, np.uint8)
         mask[template.inside] = 1
-        mask = cv2.erode(mask.reshape(size, size), np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT)
-        self._mask = mask.astype(bool)
+        inner = cv2.erode(mask.reshape(size, size), np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT)
+        self._mask = inner.astype(bool)
 
     def sharpness(self, face: NDArray[np.uint8]) -> float:
         """Variance of the Laplacian (3 x 3) of a warped face, gray levels squared."""
@@ -56,7 +57,7 @@ def why_none(
     if n_seen == 0:
         return (
             "no_face",
-            f"No face was found in {n_decoded} frames; check that the clip shows a face of at least "
+            f"No face was found in {counted(n_decoded, 'frame')}; check that the clip shows a face of at least "
             f"{SMALLEST_FACE_PX:.0f} pixels between the outer eye corners.",
         )
     if face_px < SMALLEST_FACE_PX:
@@ -73,6 +74,6 @@ def why_none(
         )
     return (
         "too_short",
-        f"The longest stretch with a face has {longest} frames, {min_frames} are needed; use a longer clip, "
+        f"The longest stretch with a face has {counted(longest, 'frame')}, {min_frames} are needed; use a longer clip, "
         "or allow longer gaps with --max-gap.",
     )
