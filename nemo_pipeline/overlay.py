@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import USABLE
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.overlay_draw import Page, Shown, State
+from nemo_pipeline.overlay_draw import Page
+from nemo_pipeline.overlay_strip import Shown, State
 from nemo_pipeline.stages.decode import DecodeError, VideoReader
 from nemo_pipeline.stages.frame import Region
 from nemo_pipeline.store.files import replacing

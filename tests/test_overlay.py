@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from nemo_pipeline import NemoError, PrepConfig
 from nemo_pipeline.discover import discover
 from nemo_pipeline.overlay import draw_overlay, timeline
-from nemo_pipeline.overlay_draw import Page, Shown, State
+from nemo_pipeline.overlay_draw import Page
+from nemo_pipeline.overlay_strip import Shown, State
 from nemo_pipeline.run import RunOptions, prep
 from nemo_pipeline.stages.decode import VideoReader
 from nemo_pipeline.stages.frame import Frame
@@ -108,7 +109,7 @@ def test_every_frame_and_its_state(clips: dict[str, Path], seen, tmp_path: Path)
     assert [(plain / result.rows[0].spool).read_bytes()] == rows
     # Enlarged by a whole factor, with a strip below; the states' colours stand in the line at its end.
     width, height = frames[0][1].shape[1], frames[0][1].shape[0]
-    assert width == 1000 and height == 800 + 148
+    assert width == 1000 and height == 800 + 164
     bar = frames[0][1][-5, :, :].astype(int)
     at = [int((k + 0.5) * width / 20) for k in (4, 9, 18)]
     green, amber, red = bar[at]

@@ -1,0 +1,178 @@
+"""The strip below each frame of an annotated video: what the frame came to, in words and colours."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from nemo_pipeline.drawing import RGB, canvas, chip, draw_text, fit_text
+from nemo_pipeline.stages.frame import Frame, Region
+
+
+class State(enum.IntEnum):
+    """What a frame, or a person in it, came to; the best of several people counts."""
+
+    DAMAGED = 0
+    NOBODY = 1
+    OTHER = 2
+    TURNED = 3
+    INTERPOLATED = 4
+    OBSERVED = 5
+
+
+NAMES = {
+    State.DAMAGED: "damaged",
+    State.NOBODY: "no face",
+    State.OTHER: "not kept",
+    State.TURNED: "turned",
+    State.INTERPOLATED: "interpolated",
+    State.OBSERVED: "observed",
+}
+COLOURS: dict[State, RGB] = {
+    State.DAMAGED: (110, 30, 30),
+    State.NOBODY: (239, 68, 68),
+    State.OTHER: (160, 172, 189),
+    State.TURNED: (192, 132, 252),
+    State.INTERPOLATED: (251, 191, 36),
+    State.OBSERVED: (52, 211, 153),
+}
+TRACKED: RGB = (255, 138, 76)
+NIGHT: RGB = (17, 21, 28)
+_WHITE: RGB = (245, 247, 250)
+_DIM: RGB = (150, 160, 175)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """One person in one frame.
+
+    Attributes:
+        number: of the person in its video.
+        state: of this person.
+        text: more about it.
+        raw, smoothed: (68, 2) source pixels.
+        region: the square in which the next frame is looked at.
+        face: (size, size) uint8, the warped face.
+        pose: yaw, pitch, roll, degrees. face_px: distance of the outer eye corners. score: presence.
+    """
+
+    number: int
+    state: State
+    text: str
+    raw: NDArray[np.float64] | None = None
+    smoothed: NDArray[np.float64] | None = None
+    region: Region | None = None
+    face: NDArray[np.uint8] | None = None
+    pose: tuple[float, ...] = ()
+    face_px: float = math.nan
+    score: float = math.nan
+
+
+class Strip:
+    """Draws the strip of each frame of one video.
+
+    Args:
+        width: of the page, pixels; letters grow with it.
+        title: what to call the video.
+        timeline: (n,) `State` of every frame.
+        n_frames: of the video.
+    """
+
+    def __init__(self, width: int, title: str, timeline: NDArray[np.uint8], n_frames: int) -> None:
+        self._width, self._n_frames = width, n_frames
+        self._unit = float(np.clip(width / 900, 1.0, 1.8))
+        self._bar = self._px(8)
+        self.height = self._px(148)
+        self._blank = self._unchanging(title, timeline)
+
+    def draw(self, frame: Frame, people: Sequence[Shown]) -> NDArray[np.uint8]:
+        """(height, width, 3) RGB. `people` in ascending order of their state: the last one is spoken of."""
+        px = self._px
+        image = self._blank.copy()
+        draw = ImageDraw.Draw(image)
+        faces = [one for one in people if one.face is not None][-max(1, (self._width - px(440)) // px(124)) :]
+        width = self._text_width(max(1, len(faces)))
+        best = people[-1] if people else Shown(0, State.NOBODY, "")
+        x = px(26) + chip(draw, (px(16), px(56)), NAMES[best.state], px(13), COLOURS[best.state], ink=NIGHT)
+        text = f"person {best.number}, {best.text}" if people else ""
+        if len(people) > 1:
+            text += f"; {len(people)} in all"
+        draw_text(draw, (x, px(56)), fit_text(text, width + px(16) - x, px(13)), px(13), _WHITE)
+        x = px(28) + draw_text(draw, (px(16), px(82)), f"{frame.time:.3f} s", px(14), _WHITE, bold=True)
+        when = f"frame {frame.index}, counted from 0 to {self._n_frames - 1}"
+        draw_text(draw, (x, px(82)), fit_text(when, width + px(16) - x, px(13)), px(13), _DIM)
+        draw_text(draw, (px(16), px(103)), fit_text(_measures(best), width, px(12)), px(12), _DIM)
+        for i, one in enumerate(reversed(faces)):
+            assert one.face is not None
+            side = px(112)
+            tile = Image.fromarray(one.face).resize((side, side), Image.Resampling.LANCZOS).convert("RGB")
+            self._frame(draw, i, COLOURS[one.state])
+            image.paste(tile, (self._width - px(124) * (i + 1), px(14)))
+        if not faces:
+            self._frame(draw, 0, (52, 60, 74))
+        cursor = (frame.index + 0.5) / max(1, self._n_frames) * self._width
+        top = self.height - self._bar
+        draw.polygon(
+            [(cursor - px(5), top - px(7)), (cursor + px(5), top - px(7)), (cursor, top - 1)], fill=_WHITE
+        )
+        draw.line((cursor, top, cursor, self.height), fill=_WHITE)
+        return np.asarray(image)
+
+    def _px(self, length: float) -> int:
+        return round(length * self._unit)
+
+    def _text_width(self, n_faces: int) -> int:
+        return self._width - self._px(32) - self._px(124) * n_faces
+
+    def _frame(self, draw: ImageDraw.ImageDraw, place: int, colour: RGB) -> None:
+        """Around the warped face at `place`, counted from the right."""
+        left, top, side = self._width - self._px(124) * (place + 1), self._px(14), self._px(112)
+        draw.rectangle((left - 1, top - 1, left + side, top + side), outline=colour)
+
+    def _unchanging(self, title: str, timeline: NDArray[np.uint8]) -> Image.Image:
+        """What is the same in every frame: title, legend, the line of all frames."""
+        px = self._px
+        image, draw = canvas(self._width, self.height, NIGHT)
+        name = fit_text(title, self._text_width(1), px(17), bold=True)
+        draw_text(draw, (px(16), px(28)), name, px(17), _WHITE, bold=True)
+        x, y, green = float(px(16)), px(118), COLOURS[State.OBSERVED]
+        for text in ("smoothed", "as tracked", "region"):
+            a, b = px(5), px(3)  # half a symbol
+            cx, cy = x + a, y
+            if text == "smoothed":
+                draw.ellipse((cx - b, cy - b, cx + b, cy + b), fill=green)
+            elif text == "as tracked":
+                draw.ellipse((cx - a, cy - a, cx + a, cy + a), outline=TRACKED)
+            else:
+                draw.line([(cx - a, cy), (cx - a, cy - a), (cx, cy - a)], fill=green)
+                draw.line([(cx + a, cy), (cx + a, cy + a), (cx, cy + a)], fill=green)
+            x += px(30) + draw_text(draw, (x + px(16), y + px(4)), text, px(11), _DIM)
+        image.paste(_bar_image(timeline, self._width, self._bar), (0, self.height - self._bar))
+        return image
+
+
+def _measures(one: Shown) -> str:
+    parts = []
+    if one.pose and not math.isnan(one.pose[0]):
+        parts.append("yaw {:+d}°  pitch {:+d}°  roll {:+d}°".format(*(round(angle) for angle in one.pose)))
+    if not math.isnan(one.face_px):
+        parts.append(f"eyes {one.face_px:.0f} px apart")
+    if not math.isnan(one.score):
+        parts.append(f"score {one.score:.2f}")
+    return "   ".join(parts)
+
+
+def _bar_image(timeline: NDArray[np.uint8], width: int, height: int) -> Image.Image:
+    """The states of all frames as one coloured line; where several frames share a column, the worst shows."""
+    n = max(1, len(timeline))
+    starts = np.minimum(np.arange(width) * n // width, n - 1)
+    stops = np.maximum(starts + 1, (np.arange(width) + 1) * n // width)
+    states = [int(timeline[a:b].min()) if len(timeline) else 0 for a, b in zip(starts, stops, strict=True)]
+    colours = np.array([COLOURS[State(state)] for state in states], np.uint8)
+    return Image.fromarray(np.repeat(colours[None], height, axis=0))
