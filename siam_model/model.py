@@ -61,9 +61,21 @@ class Appearance(nn.Module):
         self.first = nn.Linear(config.channels[2] * config.map_sizes()[-1] ** 2, config.fully_connected)
         self.second = nn.Linear(config.fully_connected, config.hidden)
         self.dropout = nn.Dropout(config.dropout_conv)
-        for layer in (*self.convolutions, self.first, self.second):
+        self._start()
+
+    @torch.no_grad()
+    def _start(self) -> None:
+        """He's rule for ReLU layers, times what the layers between take away from a layer's input: a fresh response
+        normalisation divides by about k^beta (1.68) and a fresh attention halves. Without the compensation features
+        start at a fifth of their size, and a small training set spends its first dozen epochs at the median."""
+        config = self.config
+        for i, layer in enumerate((*self.convolutions, self.first, self.second)):
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
+            if config.lrn and i in (1, 2):
+                layer.weight *= config.lrn_k**config.lrn_beta
+            if config.attention_position and i == config.attention_position:
+                layer.weight *= 2
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Standardised frames (F,1,S,S) -> p (F,h) and attention maps (F,M,N) (F,0,0 without attention).
@@ -110,6 +122,9 @@ class SIAM(nn.Module):
             TemporalAttention(config.hidden, config.temporal_dim) if config.temporal_attention else None
         )
         self.regression = nn.Linear(config.hidden, 1)  # k and b of equation 7
+        # Deviation 1, since states differ by some tenths between people and ages by decades: with the usual
+        # 1/sqrt(h) most of a short training is spent on k's growth.
+        nn.init.uniform_(self.regression.weight, -(3**0.5), 3**0.5)
 
     def start_at(self, age: float) -> None:
         """Set equation 7's bias b to `age`, years. The training median is where the absolute error of a

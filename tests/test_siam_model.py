@@ -255,3 +255,18 @@ def test_wrong_shapes_are_answered():
     for lengths in ([0], [3], [1, 1]):
         with pytest.raises(ValueError, match="lengths"):
             model(torch.zeros(1, 2, 62, 62), torch.tensor(lengths))
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"lrn": False}, {"attention_position": 0}, {"attention_position": 3}]
+)
+def test_fresh_features_keep_their_size(changes):
+    """What normalisation and attention take away is given back by the next layer's start: 0.1 without that."""
+    torch.manual_seed(0)
+    model = SIAM(
+        SIAMConfig(channels=(16, 24, 32), fully_connected=128, hidden=32, attention_dim=16, **changes)
+    )
+    with torch.inference_mode():
+        p, _ = model.appearance(torch.randn(4, 1, 114, 114))
+    assert 0.3 < p.square().mean().sqrt() < 3
+    assert 0.7 < model.regression.weight.std() < 1.3
