@@ -268,5 +268,5 @@ def test_fresh_features_keep_their_size(changes):
     )
     with torch.inference_mode():
         p, _ = model.appearance(torch.randn(4, 1, 114, 114))
-    assert 0.3 < p.square().mean().sqrt() < 3
+    assert 0.5 < p.square().mean().sqrt() < 10
     assert 0.7 < model.regression.weight.std() < 1.3
