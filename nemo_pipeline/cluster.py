@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 _TOPIC = "nemo-frames"
+#: Seconds between two looks at whether there are workers.
+_LOOK_EVERY = 5.0
 #: A video this many times larger than the median is started before all others, so that no worker ends
 #: alone with it.
 _OUTLIER = 2.0
@@ -106,6 +108,8 @@ class ClusterRun:
         self._group_of = {video.file: i for i, group in enumerate(self._groups) for video in group}
         self._missing = [sum(v.file not in plan.pieces for v in group) for group in self._groups]
         self._n_done = 0
+        self._next_look = 0.0
+        self._said_waiting = False
         self._name = uuid.uuid4().hex[:8]
         self._results: queue.SimpleQueue[tuple[str, Any, Any]] = queue.SimpleQueue()
 
@@ -120,7 +124,7 @@ class ClusterRun:
                 try:
                     kind, subject, value = self._results.get(timeout=0.25)
                 except queue.Empty:
-                    _check_alive(client)
+                    self._check_alive(client)
                     continue
                 if kind == "frames":
                     self.on_event(Event("frames", value, file=subject))
@@ -130,6 +134,27 @@ class ClusterRun:
                 else:
                     self._group_done(subject, value)
                     left -= 1
+
+    def _check_alive(self, client: Client) -> None:
+        """Raise NemoError when nobody is left to work; on a cluster of the user's, say so and wait."""
+        if client.status not in ("running", "connecting"):
+            raise NemoError(
+                "the Dask scheduler went away: start one and run the same command; what is done is kept."
+            )
+        if time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + _LOOK_EVERY
+        if client.nthreads():
+            self._said_waiting = False
+        elif self.options.scheduler is None:
+            raise NemoError(
+                "the cluster inside this process stopped: run the same command; what is done is kept."
+            )
+        elif not self._said_waiting:
+            self._said_waiting = True
+            self.on_event(
+                Event("note", text="no worker is connected to the Dask scheduler; waiting for one.")
+            )
 
     def _submit_all(self, client: Client) -> None:
         """Videos in natural order, but outsized ones first; groups that have all their pieces at once."""
@@ -266,7 +291,16 @@ def _client(options: RunOptions, run: str, n_videos: int) -> Iterator[Client]:
     workers = max(1, min(options.workers or default_workers(), n_videos))
     # Dask's web servers would listen on every interface, and show the names of files: none of them stays.
     nowhere = "127.0.0.1:0"
-    with dask.config.set({"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}):
+    settings: dict[str, Any] = {
+        "distributed.scheduler.http.routes": [],
+        "distributed.worker.http.routes": [],
+        # The worker lives in this process. A clock that jumps (a laptop that slept) must not declare it dead.
+        "distributed.scheduler.worker-ttl": None,
+        "distributed.scheduler.idle-timeout": None,
+        "distributed.scheduler.no-workers-timeout": None,
+        "distributed.worker.lifetime.duration": None,
+    }
+    with dask.config.set(settings):
         cluster = LocalCluster(
             n_workers=1,
             threads_per_worker=workers,
@@ -312,14 +346,6 @@ def _remote_client(scheduler: str, run: str) -> Iterator[Client]:
             time.sleep(0.3)
         with contextlib.suppress(Exception):
             client.close(timeout=1)
-
-
-def _check_alive(client: Client) -> None:
-    """Raise NemoError when the scheduler went away."""
-    if client.status not in ("running", "connecting"):
-        raise NemoError(
-            "the Dask scheduler went away: start one and run the same command; what is done is kept."
-        )
 
 
 def _size(path: Path) -> int:

@@ -83,6 +83,28 @@ def test_two_worker_processes_one_of_them_killed(folder, cluster, tmp_path):
     assert not running_children()  # nothing ran here
 
 
+def test_a_cluster_that_lost_its_worker_is_not_waited_for(folder, tmp_path, monkeypatch):
+    from distributed.deploy.spec import SpecCluster
+
+    monkeypatch.setattr("nemo_pipeline.cluster._LOOK_EVERY", 0.2)
+    lost = []
+
+    def lose(event):
+        for cluster in list(SpecCluster._instances):
+            if event.kind == "video" and cluster.scheduler.workers and not lost:
+                # Nothing may do this by itself: the clock of a laptop that slept would.
+                assert cluster.scheduler.worker_ttl is None
+                (address,) = cluster.scheduler.workers
+                lost.append(address)
+                cluster.sync(cluster.scheduler.remove_worker, address, stimulus_id="test")
+
+    with pytest.raises(NemoError, match="run the same command"):
+        run(folder, tmp_path / "out.h5", lose, workers=1)
+    assert lost and not running_children()
+    summary = run(folder, tmp_path / "out.h5", workers=1)
+    assert summary.done_before >= 1 and summary.counts == {"ok": 6}
+
+
 @pytest.mark.parametrize("where", ["none.json", pytest.param("tcp://127.0.0.1:9", marks=pytest.mark.slow)])
 def test_no_scheduler_there(folder, tmp_path, where):
     with pytest.raises(NemoError, match="no Dask scheduler answers"):
