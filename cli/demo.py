@@ -43,7 +43,7 @@ class Shown:
               help="Of the faces and of the training.")  # fmt: skip
 @click.option("--subjects", type=click.IntRange(min=8), default=32, show_default=True,
               help="Synthetic people; a quarter of them is held out.")  # fmt: skip
-@click.option("--clips", type=click.IntRange(min=1), default=3, show_default=True, help="Clips of each.")
+@click.option("--clips", type=click.IntRange(min=1), default=2, show_default=True, help="Clips of each.")
 @click.option("--size", default="320x320", show_default=True, metavar="WxH", callback=parse_size,
               help="Pixels of a frame.")  # fmt: skip
 @click.option("--epochs", type=click.IntRange(min=1), help="Most epochs, instead of the preset's.")
