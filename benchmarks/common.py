@@ -58,7 +58,7 @@ def print_table(title: str, headings: list[str], rows: list[list[str]]) -> None:
     print()
 
 
-#: The 68 mesh indices that circulate as a map from MediaPipe's mesh to the iBUG points: plain vertices, no construction.
+#: The 68 mesh indices that circulate as a map from MediaPipe's mesh to the iBUG points: plain vertices.
 USUAL_TABLE = [
     *[162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389],
     *[71, 63, 105, 66, 107, 336, 296, 334, 293, 301, 168, 197, 5, 4, 75, 97, 2, 326, 305],

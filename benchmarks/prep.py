@@ -3,8 +3,8 @@
     python benchmarks/prep.py [--clip FILE] [--json FILE] [--frames N] [--repeats N]
 
 Each measurement runs in a process of its own, pinned to one core, on the same clips (1080p, 720p, 360p; made from a
-synthetic 1080p clip at 50 frames/s, or from --clip); figures are CPU milliseconds a frame after a warm-up, the median of
-the repeats. The script is `cv2.VideoCapture`, BGR to RGB, MediaPipe's Face Landmarker in VIDEO mode on the whole frame,
+synthetic 1080p clip at 50 frames/s, or from --clip); figures are CPU milliseconds a frame after a warm-up, the
+median of the repeats. The script is `cv2.VideoCapture`, BGR to RGB, MediaPipe's Face Landmarker in VIDEO mode on the whole frame,
 the index table, and scikit-image's piecewise-affine estimate and warp.
 """
 
@@ -172,7 +172,7 @@ def run_child(kind: str, clip: Path, frames: int, repeats: int) -> list[float]:
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509 (single-threaded here)
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
     )
     if done.returncode:
         raise SystemExit(f"{kind} failed on {clip}:\n{done.stderr[-2000:]}")
@@ -254,8 +254,12 @@ def main() -> None:
                 )
             figures[f"{height}p"] = ms
             rows.append(
-                [f"{height}p", *(f"{ms[k]:.1f}" for k in KINDS)]
-                + [f"{ms['script'] / ms['ours']:.1f}", f"{ms['ours'] / ms['floor']:.2f}"]
+                [
+                    f"{height}p",
+                    *(f"{ms[k]:.1f}" for k in KINDS),
+                    f"{ms['script'] / ms['ours']:.1f}",
+                    f"{ms['ours'] / ms['floor']:.2f}",
+                ]
             )
         headings = [
             "clip",
