@@ -4,8 +4,8 @@
 
 Each measurement runs in a process of its own, pinned to one core, on the same clips (1080p, 720p, 360p; made from a
 synthetic 1080p clip at 50 frames/s, or from --clip); figures are CPU milliseconds a frame after a warm-up, the
-median of the repeats. The script is `cv2.VideoCapture`, BGR to RGB, MediaPipe's Face Landmarker in VIDEO mode on the whole frame,
-the index table, and scikit-image's piecewise-affine estimate and warp.
+median of the repeats. The script is `cv2.VideoCapture`, BGR to RGB, MediaPipe's Face Landmarker in VIDEO mode on the
+whole frame, the index table, and scikit-image's piecewise-affine estimate and warp.
 """
 
 from __future__ import annotations
