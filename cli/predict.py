@@ -145,7 +145,7 @@ def _draw(path: Path, row: ClipFaces, prediction: Prediction, model: LoadedModel
 
     title = f"{row.file}: {prediction.age:.1f} years"
     note = _note(prediction, model)
-    warning = f"This age: {note}." if note else ""
+    warning = f"{note[0].upper()}{note[1:]}." if note else ""
     save_figure(attention_figure(row.frames, prediction, model.config, title, warning), path)
 
 
