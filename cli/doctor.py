@@ -204,9 +204,9 @@ def _machine() -> Iterator[Check]:
     text += f", {quota:g} by the control group" if quota else ""
     yield Check("cores", "ok", f"{text}: --workers {default_workers()} by default")
     total, free = _memory()
-    needed = 0.4e9 * default_workers()
+    needed = 0.6e9 * default_workers()
     state: State = "ok" if free is None or free > needed else "warning"
-    yield Check("memory", state, f"{_gb(free)} free of {_gb(total)}; a worker takes about 0.4 GB")
+    yield Check("memory", state, f"{_gb(free)} free of {_gb(total)}; a worker takes 0.2 to 0.6 GB")
     if Path("/dev/shm").is_dir():
         size = shutil.disk_usage("/dev/shm").total
         state = "ok" if size > 5e8 else "warning"
