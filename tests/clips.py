@@ -46,11 +46,14 @@ def video_frame(
     frame = av.VideoFrame(width, height, pixel_format)
     if frame.format.is_rgb:
         rgb = np.repeat(rgb[..., None], 3, -1) if rgb.ndim == 2 else rgb
-        return av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24").reformat(format=pixel_format)
+        return av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24").reformat(
+            format=pixel_format, threads=1
+        )
     if pixel_format in _SHUFFLED:
         plain = video_frame(rgb, _SHUFFLED[pixel_format], value_range, matrix)
         tagged = RANGES[value_range]
-        return plain.reformat(format=pixel_format, src_color_range=tagged, dst_color_range=tagged)
+        # One thread: swscale's slices overwrite each other's edges in packed formats now and then.
+        return plain.reformat(format=pixel_format, src_color_range=tagged, dst_color_range=tagged, threads=1)
     frame.color_range = RANGES[value_range]
     frame.colorspace = TAGS[matrix]
     bits = frame.format.components[0].bits

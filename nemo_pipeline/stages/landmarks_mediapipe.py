@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import math
 import os
+import signal
+import threading
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,16 @@ GL_ADVICE = (
 
 #: Detector score of a face beyond doubt (the same as the search asks of the other engine).
 CERTAIN = 0.78
+
+
+def _ignore_profiling_timer() -> None:
+    """MediaPipe's library runs a profiling timer (SIGPROF) for itself and handles it outside Python's knowledge.
+
+    Whoever saves and restores Python's signal handlers afterwards (Lightning does) puts the default one back, and the
+    next tick ends the process. Nobody here reads that profile: ignore the signal.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGPROF, signal.SIG_IGN)
 
 
 class MediapipeEngine:
@@ -53,6 +65,7 @@ class MediapipeEngine:
             )
         except OSError as error:
             raise NemoError(f"{GL_ADVICE} ({error})") from None
+        _ignore_profiling_timer()
         # At the end of the process its own clean-up comes too late (its threads are gone) and prints a traceback;
         # the system takes everything back anyway.
         for landmarker in (self._one, self._many, self._certain):
