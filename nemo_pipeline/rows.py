@@ -86,7 +86,7 @@ def _row(suffix: str, person: PersonRecorder, segment: Segment, report: DecodeRe
     if report.damage:
         status = "truncated"
         message = (
-            f"Usable, but {report.damage}: the sound frames were kept; copy the file again from its source."
+            f"Usable, but {report.damage}: the undamaged frames were kept; copy the file again from its source."
         )
     return VideoRow(
         suffix,
