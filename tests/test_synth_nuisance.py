@@ -50,7 +50,7 @@ def test_parameters_of_face_skin_and_camera_say_nothing_of_age():
     rows, ages = [], []
     for person in draw_people(config):
         rng = generator(config, 1, person.index)
-        who, look = draw_identity(rng, person.gender), draw_complexion(rng, portrait())
+        who, look = draw_identity(rng, person.gender), draw_complexion(rng, portrait(), person.tone)
         rng = generator(config, 2, person.index, 0)
         length = draw_frames(rng, config)
         camera = draw_camera(rng, config)

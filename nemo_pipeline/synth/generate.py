@@ -19,7 +19,7 @@ from nemo_pipeline.synth.truth import ClipTruth, load_part, write_truth
 MARK = "synth.json"
 LABEL_COLUMNS = ("video", "subject", "age", "gender", "expression", "condition", "synthetic")
 #: Raised whenever the same settings give other pictures than before.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

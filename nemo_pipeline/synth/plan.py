@@ -15,6 +15,7 @@ from nemo_pipeline.errors import NemoError
 
 EXPRESSIONS = ("smile", "disgust")
 CONDITIONS = ("posed", "spontaneous")
+_GOLDEN = (5**0.5 - 1) / 2
 #: Outer-eye distance against the frame's shorter side: smallest and largest.
 EYE_SHARE = (0.21, 0.29)
 
@@ -96,12 +97,14 @@ class SynthConfig:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Person:
-    """One subject: code, age in whole years and gender. Face and skin come from its own generator."""
+    """One subject: code, age in whole years, gender, and `tone` (0..1, how light the skin is). All else of
+    face and skin comes from the subject's own generator."""
 
     index: int
     code: str
     age: int
     gender: str
+    tone: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -141,15 +144,27 @@ def generator(config: SynthConfig, *key: int) -> np.random.Generator:
 
 
 def draw_people(config: SynthConfig) -> list[Person]:
-    """The subjects, with ages spread evenly over the range (one per equal part, in random order)."""
+    """The subjects, with ages spread evenly over the range (one per equal part, in random order).
+
+    Brightness of skin is what a small set could most easily take for age by accident. So it is not left to
+    chance
+    alone: along the ages it follows steps of the golden ratio, which gives every stretch of ages all tones.
+    """
     rng = generator(config, 0)
     young, old = config.ages
     parts = rng.permutation(config.subjects) + rng.uniform(0, 1, config.subjects)
     ages = np.floor(young + (old - young + 1) * parts / config.subjects).astype(int)
+    tones = (rng.uniform() + _GOLDEN * np.argsort(np.argsort(parts))) % 1.0
     digits = max(3, len(str(config.subjects)))
     genders = rng.permutation(np.arange(config.subjects) % 2)
     return [
-        Person(i, f"{i + 1:0{digits}d}", int(min(ages[i], old)), "female" if genders[i] else "male")
+        Person(
+            i,
+            f"{i + 1:0{digits}d}",
+            int(min(ages[i], old)),
+            "female" if genders[i] else "male",
+            float(tones[i]),
+        )
         for i in range(config.subjects)
     ]
 

@@ -46,7 +46,7 @@ class Subject:
         self.config, self.person = config, person
         self.face = portrait()
         self.identity = draw_identity(rng, person.gender)
-        self.look = draw_complexion(rng, self.face)
+        self.look = draw_complexion(rng, self.face, person.tone)
         self.head = Head(self.face, self.identity)
         self.turn = Turn(self.face, self.head)
         self._expressions: dict[str, Expressions] = {}

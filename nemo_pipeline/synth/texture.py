@@ -47,10 +47,10 @@ class Complexion:
     grain_seed: int
 
 
-def draw_complexion(rng: np.random.Generator, face: Portrait) -> Complexion:
-    """One person's colours, by chance."""
+def draw_complexion(rng: np.random.Generator, face: Portrait, tone: float) -> Complexion:
+    """One person's colours: how light the skin is by `tone` (0..1), all else by chance."""
     return Complexion(
-        skin_gain=float(np.exp(rng.uniform(np.log(0.55), np.log(1.08)))),
+        skin_gain=float(np.exp(np.log(0.6) + tone * np.log(1.05 / 0.6))),
         skin_tint=np.exp(0.025 * np.clip(rng.standard_normal(3), -2, 2)),
         contrast=float(np.exp(0.12 * np.clip(rng.standard_normal(), -2, 2))),
         light=0.07 * np.clip(rng.standard_normal(2), -2, 2),

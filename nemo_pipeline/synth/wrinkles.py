@@ -37,17 +37,17 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "nasolabial": Kind(14, 72, 0.20, 0.13, 0.12, 1.3),
-    "crow": Kind(20, 70, 0.09, 0.20, 0.10, 0.6),
-    "under_eye": Kind(16, 68, 0.17, 0.08, 0.08, 0.8),
-    "bag": Kind(30, 74, 0.14, 0.05, 0.04, 1.5),
-    "glabella": Kind(28, 74, 0.18, 0.0, 0.26, 0.8),
-    "forehead": Kind(24, 74, 0.14, 0.0, 0.05, 0.8),
-    "radix": Kind(34, 76, 0.09, 0.07, 0.26, 0.7),
-    "marionette": Kind(34, 74, 0.17, 0.05, 0.04, 1.2),
-    "perioral": Kind(44, 76, 0.14, 0.0, 0.04, 0.5),
-    "cheek": Kind(30, 74, 0.08, 0.14, 0.06, 1.0),
-    "chin": Kind(36, 76, 0.12, -0.03, 0.06, 1.2),
+    "nasolabial": Kind(14, 72, 0.25, 0.15, 0.12, 1.3),
+    "crow": Kind(18, 70, 0.12, 0.22, 0.10, 0.6),
+    "under_eye": Kind(14, 68, 0.21, 0.09, 0.08, 0.8),
+    "bag": Kind(28, 74, 0.18, 0.05, 0.04, 1.5),
+    "glabella": Kind(26, 74, 0.22, 0.0, 0.26, 0.8),
+    "forehead": Kind(22, 74, 0.18, 0.0, 0.05, 0.8),
+    "radix": Kind(32, 76, 0.11, 0.08, 0.26, 0.7),
+    "marionette": Kind(32, 74, 0.21, 0.05, 0.04, 1.2),
+    "perioral": Kind(42, 76, 0.17, 0.0, 0.04, 0.5),
+    "cheek": Kind(28, 74, 0.08, 0.10, 0.05, 1.0),
+    "chin": Kind(34, 76, 0.15, -0.03, 0.06, 1.2),
 }
 #: Left-sided curves; the right side mirrors them. Kinds in `_MIDDLE` are drawn as they stand.
 _LEFT: dict[str, list[list[CurvePoint]]] = {
@@ -138,9 +138,9 @@ def draw_lines(rng: np.random.Generator, face: Portrait) -> Lines:
     courses: dict[str, list[np.ndarray]] = {}
     depths: dict[str, np.ndarray] = {}
     for kind, lines in curves().items():
-        personal = float(np.exp(0.2 * np.clip(rng.standard_normal(), -2, 2)))
+        personal = float(np.exp(0.15 * np.clip(rng.standard_normal(), -2, 2)))
         courses[kind] = []
-        depths[kind] = personal * np.exp(0.25 * np.clip(rng.standard_normal(len(lines)), -2, 2))
+        depths[kind] = personal * np.exp(0.2 * np.clip(rng.standard_normal(len(lines)), -2, 2))
         for line in lines:
             points = np.array(
                 [
