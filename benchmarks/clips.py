@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import machine_facts, print_table
 
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.trace import Trace
 from nemo_pipeline.video import process_video
+from nemo_pipeline.view.trace import Trace
 
 
 def examine(path: Path, config: PrepConfig) -> dict[str, object]:

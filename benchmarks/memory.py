@@ -23,10 +23,10 @@ import skimage.data
 sys.path.insert(0, str(Path(__file__).parent))
 from common import machine_facts, print_table
 
+from nemo_pipeline.batch.discover import discover
+from nemo_pipeline.batch.run import Event, RunOptions, prep
+from nemo_pipeline.batch.worker import running_children
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.discover import discover
-from nemo_pipeline.run import Event, RunOptions, prep
-from nemo_pipeline.worker import running_children
 
 
 def write_clip(path: Path, frames: int, seed: int = 0, side: int = 160) -> None:

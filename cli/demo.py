@@ -162,11 +162,11 @@ def prepare(made: SynthSet, output: Path, workers: int | None) -> None:
     Raises:
         NemoError: some clips could not be prepared, which on synthetic ones means that something is broken.
     """
+    from nemo_pipeline.batch.discover import discover
+    from nemo_pipeline.batch.labels import read_labels
+    from nemo_pipeline.batch.run import RunOptions, prep
     from nemo_pipeline.config import PrepConfig
-    from nemo_pipeline.discover import discover
     from nemo_pipeline.errors import NemoError
-    from nemo_pipeline.labels import read_labels
-    from nemo_pipeline.run import RunOptions, prep
 
     from .progress import RunProgress, stop_on_signals
 
@@ -249,7 +249,7 @@ def predict_unseen(
 
     import numpy as np
 
-    from nemo_pipeline.discover import discover
+    from nemo_pipeline.batch.discover import discover
     from nemo_pipeline.errors import NemoError
     from siam_model.figures import attention_figure, save_figure
     from siam_model.predict import load

@@ -20,7 +20,7 @@ from typing import Literal
 import rich_click as click
 
 from nemo_pipeline import __version__
-from nemo_pipeline.child import APT_LINE
+from nemo_pipeline.batch.child import APT_LINE
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.machine import allowed_cores, cgroup_cores, default_workers
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nemo_pipeline.batch.worker import Pool, VideoTask, prepare_video
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import USABLE, VideoFile
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.geometry import shipped_mean_shape, shipped_triangles
 from nemo_pipeline.store.spool import read_records
-from nemo_pipeline.worker import Pool, VideoTask, prepare_video
 
 if TYPE_CHECKING:
     from siam_model import LoadedModel

@@ -62,13 +62,13 @@ def _write(
         return []
     if not facts["kind"].startswith("prepared file"):
         raise NemoError(f"{path} is a {facts['kind']}; faces and landmarks are in a prepared file (out.h5).")
-    from nemo_pipeline.landmark_files import export_landmarks
+    from nemo_pipeline.batch.landmark_files import export_landmarks
     from nemo_pipeline.store import FaceDataset
 
     data = FaceDataset(path)
     written = []
     if sheet is not None:
-        from nemo_pipeline.preview import contact_sheet
+        from nemo_pipeline.view.preview import contact_sheet
 
         written += contact_sheet(data, sheet)
     if table is not None:
@@ -234,7 +234,7 @@ def _results(run: Path) -> dict[str, Any]:
 
 
 def _clip(path: Path) -> dict[str, Any]:
-    from nemo_pipeline.worker import probe_video
+    from nemo_pipeline.batch.worker import probe_video
 
     answer = probe_video(path)
     return {
@@ -247,8 +247,8 @@ def _clip(path: Path) -> dict[str, Any]:
 
 
 def _folder(path: Path) -> dict[str, Any]:
-    from nemo_pipeline.discover import discover
-    from nemo_pipeline.labels import find_labels
+    from nemo_pipeline.batch.discover import discover
+    from nemo_pipeline.batch.labels import find_labels
 
     found = discover([path])
     beside = find_labels(found.folders)

@@ -24,8 +24,8 @@ def command(data: Path, file: Path, replace: bool, as_json: bool) -> None:
     subject, age, and optionally gender, expression, condition, fold. A video is named by its path, file
     name, stem or id.
     """
-    from nemo_pipeline.assemble import relabel
-    from nemo_pipeline.labels import read_labels
+    from nemo_pipeline.batch.assemble import relabel
+    from nemo_pipeline.batch.labels import read_labels
     from nemo_pipeline.store import FaceDataset
 
     matched = relabel(data, read_labels(file), replace=replace)

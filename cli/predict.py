@@ -56,7 +56,7 @@ def command(
 
     A clip without a usable face gets a reason instead of an age; the exit code is 1 when no clip has an age.
     """
-    from nemo_pipeline.discover import discover
+    from nemo_pipeline.batch.discover import discover
     from nemo_pipeline.errors import NemoError
     from siam_model.predict import load
     from siam_model.runs import newest_run

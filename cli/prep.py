@@ -181,7 +181,7 @@ def command(paths: tuple[str, ...], **options: Any) -> None:
 
 
 def _check_usage(inputs: list[str], output: str, options: dict[str, Any]) -> None:
-    from nemo_pipeline.discover import VIDEO_EXTENSIONS
+    from nemo_pipeline.batch.discover import VIDEO_EXTENSIONS
 
     if not inputs and not options["list_file"] and not options["join"]:
         raise click.UsageError(f"give the videos before the file to write: nemo prep videos/ {output}")
@@ -201,7 +201,7 @@ def _check_usage(inputs: list[str], output: str, options: dict[str, Any]) -> Non
 
 
 def _discover(inputs: list[str], options: dict[str, Any]) -> Any:
-    from nemo_pipeline.discover import discover, read_list
+    from nemo_pipeline.batch.discover import discover, read_list
 
     listed: list[str] = []
     if options["list_file"] == "-":
@@ -223,7 +223,7 @@ def _discover(inputs: list[str], options: dict[str, Any]) -> Any:
 
 def _labels(found: Any, options: dict[str, Any]) -> tuple[Any, Any]:
     """The labels that were given, and those that lie beside the videos."""
-    from nemo_pipeline.labels import find_labels, read_labels
+    from nemo_pipeline.batch.labels import find_labels, read_labels
 
     if options["labels"]:
         return read_labels(options["labels"]), None
@@ -240,7 +240,7 @@ def _labels(found: Any, options: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def _dry_run(found: Any, output: Path, config: PrepConfig, shape: Any, options: dict[str, Any]) -> None:
-    from nemo_pipeline.run import preview
+    from nemo_pipeline.batch.run import preview
 
     landmarks = landmark_files(found, options)
     done = preview(
@@ -265,8 +265,8 @@ def _dry_run(found: Any, output: Path, config: PrepConfig, shape: Any, options: 
 
 
 def _prepare(found: Any, output: Path, config: PrepConfig, shape: Any, options: dict[str, Any]) -> int:
-    from nemo_pipeline.output import Part
-    from nemo_pipeline.run import RunOptions, prep
+    from nemo_pipeline.batch.output import Part
+    from nemo_pipeline.batch.run import RunOptions, prep
 
     try:
         part = Part.parse(options["part"]) if options["part"] else None
@@ -306,8 +306,8 @@ def _prepare(found: Any, output: Path, config: PrepConfig, shape: Any, options: 
 
 
 def _join(inputs: list[str], output: Path, options: dict[str, Any]) -> int:
-    from nemo_pipeline.join import join
-    from nemo_pipeline.labels import read_labels
+    from nemo_pipeline.batch.join import join
+    from nemo_pipeline.batch.labels import read_labels
 
     labels = read_labels(options["labels"]) if options["labels"] else None
     summary = join([Path(item) for item in inputs], output, labels=labels)

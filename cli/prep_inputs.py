@@ -35,7 +35,7 @@ def landmark_files(found: Any, options: dict[str, Any]) -> Any:
     """Each video's landmark file, None where faces are tracked."""
     if not options["landmarks"]:
         return None
-    from nemo_pipeline.landmark_files import find_landmarks
+    from nemo_pipeline.batch.landmark_files import find_landmarks
 
     return find_landmarks(options["landmarks"], found.videos)
 
@@ -44,8 +44,8 @@ def draw_sheet(summary: Any, options: dict[str, Any]) -> None:
     """The contact sheet, where one is wanted."""
     if not options["contact_sheet"]:
         return
-    from nemo_pipeline.preview import contact_sheet
     from nemo_pipeline.store import FaceDataset
+    from nemo_pipeline.view.preview import contact_sheet
 
     pages = contact_sheet(FaceDataset(summary.output), options["contact_sheet"])
     if not options["quiet"]:

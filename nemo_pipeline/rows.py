@@ -85,9 +85,7 @@ def _row(suffix: str, person: PersonRecorder, segment: Segment, report: DecodeRe
     status, message = "ok", ""
     if report.damage:
         status = "truncated"
-        message = (
-            f"Usable, but {report.damage}: the undamaged frames were kept; copy the file again from its source."
-        )
+        message = f"Usable, but {report.damage}: the undamaged frames were kept; copy the file again from its source."
     return VideoRow(
         suffix,
         person.spool.name,

@@ -19,7 +19,6 @@ from numpy.typing import ArrayLike, NDArray
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoInfo, VideoResult
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.openface import LandmarksError, content_hash
 from nemo_pipeline.person import PersonRecorder
 from nemo_pipeline.rows import rows_of
 from nemo_pipeline.stages.decode import DecodeError, DecodeReport, VideoReader
@@ -27,13 +26,14 @@ from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.gaps import SegmentBuilder
 from nemo_pipeline.stages.given import GivenLandmarks
 from nemo_pipeline.stages.landmarks import Engine, load_engine, still_landmarks
+from nemo_pipeline.stages.openface import LandmarksError, content_hash
 from nemo_pipeline.stages.quality import FaceQuality
 from nemo_pipeline.stages.search import full_search
 from nemo_pipeline.stages.smooth import smooth_4253h_twice
 from nemo_pipeline.stages.track import Observation, Tracker, observe
 from nemo_pipeline.stages.warp import FaceWarp
 from nemo_pipeline.store.schema import record_dtype
-from nemo_pipeline.trace import Trace
+from nemo_pipeline.view.trace import Trace
 
 #: Runs of fewer frames with a face than this are taken for false faces (where the video is longer).
 SHORTEST_RUN = 3

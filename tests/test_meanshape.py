@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 
 from nemo_pipeline import PrepConfig
-from nemo_pipeline.cluster import Event
+from nemo_pipeline.batch.cluster import Event
+from nemo_pipeline.batch.discover import discover
+from nemo_pipeline.batch.fromdata import video_shape
+from nemo_pipeline.batch.join import join
+from nemo_pipeline.batch.output import Part
+from nemo_pipeline.batch.run import PrepSummary, RunOptions, prep, preview
 from nemo_pipeline.datatypes import VideoInfo, VideoResult, VideoRow
-from nemo_pipeline.discover import discover
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.fromdata import video_shape
 from nemo_pipeline.geometry import (
     align_similarity,
     normalised_shape,
@@ -24,10 +27,7 @@ from nemo_pipeline.geometry import (
     shipped_mean_shape,
     shipped_triangles,
 )
-from nemo_pipeline.join import join
 from nemo_pipeline.meanshape import MeanShape, load_shape, new_shape, read_mean_shape, save_shape
-from nemo_pipeline.output import Part
-from nemo_pipeline.run import PrepSummary, RunOptions, prep, preview
 from nemo_pipeline.store import FaceDataset, write_dataset
 from nemo_pipeline.store.schema import record_dtype
 from nemo_pipeline.store.spool import Piece

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from nemo_pipeline import PrepConfig, prep_video
+from nemo_pipeline.batch.discover import discover
+from nemo_pipeline.batch.landmark_files import export_landmarks, face_ids, file_names, find_landmarks
+from nemo_pipeline.batch.run import RunOptions, prep
 from nemo_pipeline.datatypes import VideoFile
-from nemo_pipeline.discover import discover
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.geometry import canonical_mesh
 from nemo_pipeline.ibug68 import from_mesh
-from nemo_pipeline.landmark_files import export_landmarks, face_ids, file_names, find_landmarks
-from nemo_pipeline.openface import COLUMNS, FaceRow, LandmarksError, format_row, read_rows, survey
-from nemo_pipeline.run import RunOptions, prep
+from nemo_pipeline.stages.openface import COLUMNS, FaceRow, LandmarksError, format_row, read_rows, survey
 from nemo_pipeline.stages.pose import head_pose_68, rotation_matrix
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.video import PreparedVideo, prep_video_rows

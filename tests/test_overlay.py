@@ -14,18 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_pipeline import NemoError, PrepConfig
-from nemo_pipeline.discover import discover
-from nemo_pipeline.overlay import draw_overlay, timeline
-from nemo_pipeline.overlay_draw import Page
-from nemo_pipeline.overlay_strip import Shown, State
-from nemo_pipeline.run import RunOptions, prep
+from nemo_pipeline.batch.discover import discover
+from nemo_pipeline.batch.run import RunOptions, prep
 from nemo_pipeline.stages.decode import VideoReader
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.schema import record_dtype
 from nemo_pipeline.store.text import safe_name
-from nemo_pipeline.trace import Trace
 from nemo_pipeline.video import process_video
+from nemo_pipeline.view.overlay import draw_overlay, timeline
+from nemo_pipeline.view.overlay_draw import Page
+from nemo_pipeline.view.overlay_strip import Shown, State
+from nemo_pipeline.view.trace import Trace
 from tests.clips import acted, other_person, person, sway, timestamps_of, write_clip
 
 CONFIG = PrepConfig(size=48, mesh=False)

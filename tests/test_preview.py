@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from nemo_pipeline import NemoError
-from nemo_pipeline.drawing import AMBER, GREEN, RED, canvas, draw_text, fit_text, text_width, wrap_text
-from nemo_pipeline.preview import contact_sheet
 from nemo_pipeline.store import FaceDataset, write_dataset
+from nemo_pipeline.view.drawing import AMBER, GREEN, RED, canvas, draw_text, fit_text, text_width, wrap_text
+from nemo_pipeline.view.preview import contact_sheet
 
 NAMES = [
     "001_deliberate_smile_2",

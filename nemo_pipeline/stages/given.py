@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nemo_pipeline.openface import FaceRow, LandmarksError, Survey, read_rows, survey
 from nemo_pipeline.stages.frame import Frame
+from nemo_pipeline.stages.openface import FaceRow, LandmarksError, Survey, read_rows, survey
 from nemo_pipeline.stages.pose import head_pose_68
 from nemo_pipeline.stages.track import Observation
 from nemo_pipeline.store.text import counted, printable

@@ -10,11 +10,11 @@ import time
 
 import pytest
 
+from nemo_pipeline.batch.discover import discover
+from nemo_pipeline.batch.run import RunOptions, prep
+from nemo_pipeline.batch.worker import running_children
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.discover import discover
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.run import RunOptions, prep
-from nemo_pipeline.worker import running_children
 
 from .conftest import arrays, write_clip
 
@@ -86,7 +86,7 @@ def test_two_worker_processes_one_of_them_killed(folder, cluster, tmp_path):
 def test_a_cluster_that_lost_its_worker_is_not_waited_for(folder, tmp_path, monkeypatch):
     from distributed.deploy.spec import SpecCluster
 
-    monkeypatch.setattr("nemo_pipeline.cluster._LOOK_EVERY", 0.2)
+    monkeypatch.setattr("nemo_pipeline.batch.cluster._LOOK_EVERY", 0.2)
     lost = []
 
     def lose(event):

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from nemo_pipeline.batch.discover import discover
+from nemo_pipeline.batch.run import RunOptions, prep
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.discover import discover
-from nemo_pipeline.run import RunOptions, prep
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.verify import verify
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_pipeline.discover import discover, name_videos, read_list
+from nemo_pipeline.batch.discover import discover, name_videos, read_list
 from nemo_pipeline.errors import NemoError
 
 

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 
+from nemo_pipeline.batch.discover import discover
+from nemo_pipeline.batch.process import Child, ChildDied
+from nemo_pipeline.batch.run import RunOptions, prep
+from nemo_pipeline.batch.worker import running_children
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.discover import discover
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.process import Child, ChildDied
-from nemo_pipeline.run import RunOptions, prep
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.spool import read_pieces
-from nemo_pipeline.worker import running_children
 
 from .conftest import arrays, write_clip
 
@@ -177,7 +177,7 @@ def children_of(pid):
                 words = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"nemo_pipeline.child" in words and str(pid).encode() in words:
+            if b"nemo_pipeline.batch.child" in words and str(pid).encode() in words:
                 found.append(int(entry.name))
     return found
 

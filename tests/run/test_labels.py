@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nemo_pipeline.batch.labels import LabelledVideo, LabelTable, find_labels, match_labels, read_labels
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.labels import LabelledVideo, LabelTable, find_labels, match_labels, read_labels
 
 FILES = (
     "UvA-NEMO Smile Database\n\nFile Details\n\nfilename\tsubject code\tgender\tage\tsmile type\n"

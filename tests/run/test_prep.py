@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from nemo_pipeline import prep_video
+from nemo_pipeline.batch.discover import discover
+from nemo_pipeline.batch.join import join
+from nemo_pipeline.batch.labels import read_labels
+from nemo_pipeline.batch.output import Part
+from nemo_pipeline.batch.run import RunOptions, prep
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.discover import discover
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.join import join
-from nemo_pipeline.labels import read_labels
-from nemo_pipeline.output import Part
-from nemo_pipeline.run import RunOptions, prep
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.shard import read_shards
 

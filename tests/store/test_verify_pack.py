@@ -9,9 +9,9 @@ import h5py
 import numpy as np
 import pytest
 
-from nemo_pipeline.assemble import relabel
+from nemo_pipeline.batch.assemble import relabel
+from nemo_pipeline.batch.labels import LabelTable
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.labels import LabelTable
 from nemo_pipeline.store import FaceDataset, write_dataset
 from nemo_pipeline.store.pack import pack
 from nemo_pipeline.store.shard import read_shards, shards_folder

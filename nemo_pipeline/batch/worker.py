@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from nemo_pipeline.batch.process import Child, ChildDied, ChildTimeout, JobFailed
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoResult
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.machine import allowed_cores
-from nemo_pipeline.process import Child, ChildDied, ChildTimeout, JobFailed
 from nemo_pipeline.store.spool import Piece, piece_key, read_piece, write_piece
 
 #: A child is replaced after this many videos: native memory is known not to come back.
@@ -295,7 +295,7 @@ def _core(number: int) -> int | None:
 
 def give_up(task: VideoTask, status: str, message: str) -> Piece:
     """Make a failure durable, as a piece without frames."""
-    from nemo_pipeline.child import file_hash
+    from nemo_pipeline.batch.child import file_hash
 
     try:
         size, digest = file_hash(Path(task.path))

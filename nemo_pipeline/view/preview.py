@@ -11,7 +11,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from nemo_pipeline.datatypes import USABLE
-from nemo_pipeline.drawing import (
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.files import replacing
+from nemo_pipeline.store.reader import FaceDataset, FaceVideo
+from nemo_pipeline.store.text import counted
+from nemo_pipeline.view.drawing import (
     AMBER,
     FAINT,
     GRAY,
@@ -26,10 +30,6 @@ from nemo_pipeline.drawing import (
     fit_text,
     wrap_text,
 )
-from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.files import replacing
-from nemo_pipeline.store.reader import FaceDataset, FaceVideo
-from nemo_pipeline.store.text import counted
 
 #: Videos on one page: about as much as one looks at before scrolling on.
 ROWS_PER_PAGE = 24

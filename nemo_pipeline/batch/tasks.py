@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
+from nemo_pipeline.batch.landmark_files import LandmarkFile
+from nemo_pipeline.batch.worker import VideoTask
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoFile
-from nemo_pipeline.landmark_files import LandmarkFile
 from nemo_pipeline.meanshape import MeanShape
 from nemo_pipeline.store.text import safe_name
-from nemo_pipeline.worker import VideoTask
 
 
 def overlay_path(folder: Path, video: VideoFile) -> Path:

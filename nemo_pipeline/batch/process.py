@@ -1,4 +1,4 @@
-"""The parent's side of one child (nemo_pipeline.child): start it, ask it, time out, tell how it died."""
+"""The parent's side of one child (nemo_pipeline.batch.child): start it, ask it, time out, tell how it died."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Child:
             [
                 sys.executable,
                 "-m",
-                "nemo_pipeline.child",
+                "nemo_pipeline.batch.child",
                 str(os.getpid()),
                 "-" if core is None else str(core),
             ],

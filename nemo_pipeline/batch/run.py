@@ -12,32 +12,32 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nemo_pipeline.assemble import (
+from nemo_pipeline.batch.assemble import (
     Assembled,
     KnownLabels,
     assemble,
     known_labels,
     write_assembled,
 )
+from nemo_pipeline.batch.cluster import ClusterRun, Event, RunOptions
+from nemo_pipeline.batch.fromdata import SHAPE_FILE, TRACKED_FOLDER, known_shape, shape_from_data, with_shape
+from nemo_pipeline.batch.labels import LabelTable, Matched
+from nemo_pipeline.batch.landmark_files import LandmarkFile
+from nemo_pipeline.batch.output import OutputFolder, Part
+from nemo_pipeline.batch.overlay_run import annotate_finished, make_overlay_folder
+from nemo_pipeline.batch.plan import check_settings, make_plan
+from nemo_pipeline.batch.tasks import TaskMaker
 from nemo_pipeline.bundle import SHA256 as MODEL_SHA256
 from nemo_pipeline.bundle import read_bundle
-from nemo_pipeline.cluster import ClusterRun, Event, RunOptions
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import USABLE, VideoFile
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.fromdata import SHAPE_FILE, TRACKED_FOLDER, known_shape, shape_from_data, with_shape
-from nemo_pipeline.labels import LabelTable, Matched
-from nemo_pipeline.landmark_files import LandmarkFile
 from nemo_pipeline.machine import default_workers, library_versions
 from nemo_pipeline.meanshape import MeanShape, save_shape
-from nemo_pipeline.output import OutputFolder, Part
-from nemo_pipeline.overlay_run import annotate_finished, make_overlay_folder
-from nemo_pipeline.plan import check_settings, make_plan
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.shard import Shard, read_shards
 from nemo_pipeline.store.spool import clear_leftovers, read_pieces, remove_piece
 from nemo_pipeline.store.text import counted
-from nemo_pipeline.tasks import TaskMaker
 
 if TYPE_CHECKING:
     pass

@@ -1,7 +1,7 @@
-"""`python -m nemo_pipeline.child`: the process that runs native code, for one video at a time.
+"""`python -m nemo_pipeline.batch.child`: the process that runs native code, for one video at a time.
 
 Decoder and networks are C++ and may crash, hang or keep memory. They run here, and only here, so that the worst
-that a video can do is end this process. The driver is nemo_pipeline.worker. One JSON object per line each way:
+that a video can do is end this process. The driver is nemo_pipeline.batch.worker. One JSON object per line each way:
 
     in   {"do": "prep", "stem", and the fields of worker.VideoTask}
          {"do": "merge", "files", "folder", "shards", "config", "model_sha256"}
@@ -46,7 +46,7 @@ from nemo_pipeline.store.files import disk_full_message, is_disk_full
 from nemo_pipeline.store.spool import Piece, piece_key, read_piece, write_piece
 
 if TYPE_CHECKING:
-    from nemo_pipeline.trace import Trace
+    from nemo_pipeline.view.trace import Trace
 
 #: Installs the system libraries that the wheels of OpenCV and MediaPipe link to.
 APT_LINE = "sudo apt-get install -y libgl1 libegl1 libgles2 libglib2.0-0"
@@ -110,7 +110,7 @@ def prepare(job: dict[str, Any], parent: _Parent) -> dict[str, Any]:
         result = VideoResult.failed("unreadable", unreadable_message(error))
     else:
         if job["overlay"]:
-            from nemo_pipeline.trace import Trace
+            from nemo_pipeline.view.trace import Trace
 
             trace = Trace(folder / job["stem"])
         result = _process(path, digest, config, job, parent, trace)
@@ -129,7 +129,7 @@ def prepare(job: dict[str, Any], parent: _Parent) -> dict[str, Any]:
 
 def _annotate(path: Path, config: PrepConfig, job: dict[str, Any], trace: Trace) -> str:
     """Draw the annotated copy, when the result is safe. Answers why there is none, "" where all is well."""
-    from nemo_pipeline.overlay import draw_overlay
+    from nemo_pipeline.view.overlay import draw_overlay
 
     try:
         if trace.n_frames:
@@ -213,7 +213,7 @@ def probe(job: dict[str, Any]) -> dict[str, Any]:
 
 def merge(job: dict[str, Any]) -> dict[str, Any]:
     """Finished videos into shards."""
-    from nemo_pipeline.merge import merge_pieces
+    from nemo_pipeline.batch.merge import merge_pieces
 
     names = merge_pieces(job["files"], job["folder"], job["shards"], job["config"], job["model_sha256"])
     return {"names": names}

@@ -9,16 +9,16 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from nemo_pipeline.assemble import KnownLabels, assemble, known_labels, write_assembled
+from nemo_pipeline.batch.assemble import KnownLabels, assemble, known_labels, write_assembled
+from nemo_pipeline.batch.discover import name_videos
+from nemo_pipeline.batch.fromdata import SHAPE_FILE
+from nemo_pipeline.batch.labels import LabelTable
+from nemo_pipeline.batch.output import OutputFolder
+from nemo_pipeline.batch.plan import Finished, finished_videos
+from nemo_pipeline.batch.run import PrepSummary, summarize
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.discover import name_videos
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.fromdata import SHAPE_FILE
-from nemo_pipeline.labels import LabelTable
 from nemo_pipeline.meanshape import MeanShape, load_shape, save_shape, shipped_shape
-from nemo_pipeline.output import OutputFolder
-from nemo_pipeline.plan import Finished, finished_videos
-from nemo_pipeline.run import PrepSummary, summarize
 from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.shard import Shard, read_shard, read_shards, shards_folder

@@ -11,20 +11,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_pipeline.cluster import ClusterRun, Event, RunOptions
+from nemo_pipeline.batch.cluster import ClusterRun, Event, RunOptions
+from nemo_pipeline.batch.landmark_files import LandmarkFile
+from nemo_pipeline.batch.output import OutputFolder
+from nemo_pipeline.batch.plan import make_plan
+from nemo_pipeline.batch.tasks import TaskMaker
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.geometry import procrustes_mean
-from nemo_pipeline.landmark_files import LandmarkFile
 from nemo_pipeline.machine import default_workers
 from nemo_pipeline.meanshape import MeanShape, load_shape, new_shape, shipped_shape
-from nemo_pipeline.output import OutputFolder
-from nemo_pipeline.plan import make_plan
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.schema import record_dtype
 from nemo_pipeline.store.spool import Piece, clear_leftovers, piece_key, read_piece, read_pieces, remove_piece
-from nemo_pipeline.tasks import TaskMaker
 
 #: A video's own mean is taken over at most this many of its frames, evenly spaced.
 _FRAMES = 256

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from nemo_pipeline.batch.labels import LabelledVideo, LabelTable, Matched, match_labels
+from nemo_pipeline.batch.plan import Finished
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.labels import LabelledVideo, LabelTable, Matched, match_labels
-from nemo_pipeline.plan import Finished
 from nemo_pipeline.store.files import disk_full_message, is_disk_full
 from nemo_pipeline.store.index import IndexRow, video_columns, write_index
 from nemo_pipeline.store.reader import FaceDataset

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import USABLE
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.overlay_draw import Page
-from nemo_pipeline.overlay_strip import Shown, State
 from nemo_pipeline.stages.decode import DecodeError, VideoReader
 from nemo_pipeline.stages.frame import Region
 from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.schema import record_dtype
 from nemo_pipeline.store.spool import read_records
-from nemo_pipeline.trace import PersonNotes, Stretch, Trace
+from nemo_pipeline.view.overlay_draw import Page
+from nemo_pipeline.view.overlay_strip import Shown, State
+from nemo_pipeline.view.trace import PersonNotes, Stretch, Trace
 
 #: Clock ticks per second of the annotated video: exact for the usual rates, and allowed by every codec.
 _TICKS = 60000

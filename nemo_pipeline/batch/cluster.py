@@ -15,17 +15,17 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nemo_pipeline.batch.output import OutputFolder, Part
+from nemo_pipeline.batch.plan import Finished, Plan, finished_videos, groups_of
+from nemo_pipeline.batch.worker import VideoTask, give_up, merge_videos, pool_of, prepare_video, stop_pool
 from nemo_pipeline.bundle import SHA256 as MODEL_SHA256
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.machine import default_workers
-from nemo_pipeline.output import OutputFolder, Part
-from nemo_pipeline.plan import Finished, Plan, finished_videos, groups_of
 from nemo_pipeline.store.files import disk_full_message, is_disk_full
 from nemo_pipeline.store.shard import read_shard
 from nemo_pipeline.store.spool import Piece, piece_key, read_piece, remove_piece
-from nemo_pipeline.worker import VideoTask, give_up, merge_videos, pool_of, prepare_video, stop_pool
 
 if TYPE_CHECKING:
     from distributed import Client, Future

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from nemo_pipeline.drawing import RGB, canvas, chip, draw_text, fit_text
 from nemo_pipeline.stages.frame import Frame, Region
+from nemo_pipeline.view.drawing import RGB, canvas, chip, draw_text, fit_text
 
 
 class State(enum.IntEnum):

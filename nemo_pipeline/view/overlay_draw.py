@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from nemo_pipeline.drawing import RGB, chip, text_width
 from nemo_pipeline.ibug68 import GROUPS
-from nemo_pipeline.overlay_strip import COLOURS, NIGHT, TRACKED, Shown, Strip
 from nemo_pipeline.stages.frame import Frame, Region
+from nemo_pipeline.view.drawing import RGB, chip, text_width
+from nemo_pipeline.view.overlay_strip import COLOURS, NIGHT, TRACKED, Shown, Strip
 
 # Neighbours along brows, nose, eyes and lips; True where the line is closed.
 _LINES = [

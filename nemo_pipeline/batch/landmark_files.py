@@ -13,7 +13,7 @@ import numpy as np
 
 from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.openface import FaceRow, content_hash, format_row, header_line, write_rows
+from nemo_pipeline.stages.openface import FaceRow, content_hash, format_row, header_line, write_rows
 from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.text import csv_cell, printable
 

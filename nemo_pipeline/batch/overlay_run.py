@@ -7,14 +7,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nemo_pipeline.cluster import ClusterRun, Event, RunOptions
+from nemo_pipeline.batch.cluster import ClusterRun, Event, RunOptions
+from nemo_pipeline.batch.output import OutputFolder
+from nemo_pipeline.batch.plan import Plan
+from nemo_pipeline.batch.tasks import TaskMaker, overlay_path
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.output import OutputFolder
-from nemo_pipeline.plan import Plan
 from nemo_pipeline.store.text import counted
-from nemo_pipeline.tasks import TaskMaker, overlay_path
 
 _FOLDER = ".annotating"
 

@@ -1,0 +1,1 @@
+"""What a person looks at: contact sheets and annotated copies of videos."""
