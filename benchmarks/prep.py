@@ -20,9 +20,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 from common import USUAL_TABLE, machine_facts, print_table
+from stages import our_stages, script_stages
 
 HEIGHTS = (1080, 720, 360)
 KINDS = ("script", "floor", "decode", "track", "ours")
@@ -160,8 +162,8 @@ def child(kind: str, clip: str, frames: int, repeats: int) -> None:
     print(json.dumps(figures))
 
 
-def run_child(kind: str, clip: Path, frames: int, repeats: int) -> list[float]:
-    """Figures of one kind on one clip."""
+def run_child(kind: str, clip: Path, frames: int, repeats: int) -> Any:
+    """Figures of one kind on one clip, as that child printed them."""
     core = max(os.sched_getaffinity(0))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     command = [sys.executable, __file__, "--child", kind, "--clip", str(clip)]
@@ -188,7 +190,7 @@ def scaled(clip: Path, height: int, folder: Path) -> Path:
         stream_in = source.streams.video[0]
         width = round(stream_in.width * height / stream_in.height / 2) * 2
         stream = target.add_stream(
-            "libx264", rate=stream_in.average_rate, options={"crf": "20", "preset": "fast"}
+            "libx264", rate=stream_in.average_rate, options={"crf": "23", "preset": "fast"}
         )
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for frame in source.decode(stream_in):
@@ -199,22 +201,34 @@ def scaled(clip: Path, height: int, folder: Path) -> Path:
     return out
 
 
-def workers_ratio(clip: Path, folder: Path, copies: int = 6) -> dict[str, float]:
-    """Wall seconds of `nemo prep` on copies of a clip, with 1 and with 2 workers."""
+def bit_rate(clip: Path) -> float:
+    """Megabits per second of the file: what decoding costs depends on it."""
+    import av
+
+    with av.open(str(clip)) as container:
+        return clip.stat().st_size * 8e-6 / (container.duration * 1e-6)
+
+
+def workers_ratio(clip: Path, folder: Path, copies: int) -> dict[str, float]:
+    """Wall seconds of `nemo prep` on copies of a clip, with 1 and with 2 workers: of the whole command, start of Python
+    included, and by its own clock."""
     videos = folder / "videos"
     videos.mkdir()
     data = clip.read_bytes()
     for k in range(copies):  # different bytes, so that nothing is taken for the same video
-        (videos / f"copy{k}.mp4").write_bytes(
-            data + bytes([0, 0, 0, 8]) + b"free" * 1 + bytes([0, 0, 0, 9]) + b"free" + bytes([k])
-        )
-    seconds = {}
+        (videos / f"copy{k}.mp4").write_bytes(data + bytes([0, 0, 0, 9]) + b"free" + bytes([k]))
+    seconds: dict[str, float] = {}
     for workers in (1, 2):
         out = folder / f"w{workers}.h5"
         command = ["nemo", "prep", str(videos), str(out), "--workers", str(workers), "--json", "--quiet"]
+        start = time.monotonic()
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        seconds[f"workers_{workers}"] = json.loads(done.stdout)["seconds"]
+        seconds[f"workers_{workers}"] = time.monotonic() - start
+        report = json.loads(done.stdout)
+        seconds[f"inside_{workers}"] = report["seconds"]
+        seconds["frames"] = sum(video["n_decoded"] for video in report["videos"])
     seconds["ratio"] = seconds["workers_1"] / seconds["workers_2"]
+    seconds["inside_ratio"] = seconds["inside_1"] / seconds["inside_2"]
     return seconds
 
 
@@ -231,8 +245,13 @@ def main() -> None:
         "--frames", type=int, default=100, help="frames of the clip that the script is run on"
     )
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--child", choices=KINDS, help=argparse.SUPPRESS)
+    parser.add_argument("--copies", type=int, default=12, help="clips that 1 and 2 workers do")
+    parser.add_argument("--child", choices=(*KINDS, "stages"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.child == "stages":
+        ours, script = our_stages(str(options.clip)), script_stages(str(options.clip), options.frames)
+        print(json.dumps({"nemo": ours, "script": script}))
+        return
     if options.child:
         child(options.child, str(options.clip), options.frames, options.repeats)
         return
@@ -246,7 +265,7 @@ def main() -> None:
         rows, figures = [], {}
         for height in HEIGHTS:
             small = scaled(clip, height, folder)
-            ms = {}
+            ms = {"mbit_per_s": bit_rate(small)}
             for kind in KINDS:
                 frames = min(options.frames, 40) if kind == "script" else 10**9
                 ms[kind] = statistics.median(
@@ -256,6 +275,7 @@ def main() -> None:
             rows.append(
                 [
                     f"{height}p",
+                    f"{ms['mbit_per_s']:.1f}",
                     *(f"{ms[k]:.1f}" for k in KINDS),
                     f"{ms['script'] / ms['ours']:.1f}",
                     f"{ms['ours'] / ms['floor']:.2f}",
@@ -263,6 +283,7 @@ def main() -> None:
             )
         headings = [
             "clip",
+            "Mbit/s",
             "script",
             "decode + network",
             "decode",
@@ -272,10 +293,19 @@ def main() -> None:
             "nemo / floor",
         ]
         print_table("CPU milliseconds a frame, one core", headings, rows)
-        workers = workers_ratio(scaled(clip, 1080, folder), folder)
-        print(f"6 clips of 1080p, wall seconds: 1 worker {workers['workers_1']:.1f}, 2 workers "
-              f"{workers['workers_2']:.1f}, ratio {workers['ratio']:.2f}")  # fmt: skip
-    result = {"machine": machine_facts(), "ms_per_frame": figures, "workers": workers}
+        full = scaled(clip, 1080, folder)
+        stages = run_child("stages", full, min(options.frames, 40), 1)
+        for who, parts in stages.items():
+            rows = [[name, f"{ms:.2f}"] for name, ms in sorted(parts.items(), key=lambda part: -part[1])]
+            print_table(
+                f"1080p by stage: {who}", ["stage", "ms"], [*rows, ["all", f"{sum(parts.values()):.2f}"]]
+            )
+        workers = workers_ratio(full, folder, options.copies)
+        print(f"{options.copies} clips of 1080p ({workers['frames']} frames), wall seconds: 1 worker "
+              f"{workers['workers_1']:.1f}, 2 workers {workers['workers_2']:.1f}, ratio {workers['ratio']:.2f}; by "
+              f"the command's own clock {workers['inside_1']:.1f} and {workers['inside_2']:.1f}, ratio "
+              f"{workers['inside_ratio']:.2f}")  # fmt: skip
+    result = {"machine": machine_facts(), "ms_per_frame": figures, "stages_1080p": stages, "workers": workers}
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
     else:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
@@ -17,6 +14,7 @@ from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import NemoError
 
 from .conftest import arrays, write_clip
+from .processes import DaskCluster
 
 CONFIG = PrepConfig(size=48)
 
@@ -35,26 +33,10 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def cluster(tmp_path):
-    """A scheduler and two worker processes of one thread each; gives (scheduler file, workers)."""
-    file = tmp_path / "scheduler.json"
-    started = []
-
-    def start(what, *words):
-        command = [sys.executable, "-m", f"distributed.cli.dask_{what}", "--scheduler-file", str(file)]
-        log = (tmp_path / f"{what}{len(started)}.log").open("wb")
-        started.append(subprocess.Popen([*command, *words, "--no-dashboard"], stdout=log, stderr=log))
-        return started[-1]
-
-    start("scheduler", "--host", "127.0.0.1", "--port", "0")
-    end = time.monotonic() + 30
-    while not file.exists() and time.monotonic() < end:
-        time.sleep(0.1)
-    local = ["--local-directory", str(tmp_path), "--nthreads", "1", "--no-nanny"]
-    workers = [start("worker", "--name", f"w{i}", *local) for i in range(2)]
-    yield file, workers
-    for process in started:
-        process.kill()
-        process.wait()
+    """A scheduler and two worker processes; gives (scheduler file, workers)."""
+    made = DaskCluster(tmp_path, 2)
+    yield made.file, made.workers
+    made.close()
 
 
 def test_two_worker_processes_one_of_them_killed(folder, cluster, tmp_path):

@@ -6,11 +6,9 @@ Children are really killed by signals; nothing in the code is told that it is be
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -25,7 +23,8 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.spool import read_pieces
 
-from .conftest import arrays, write_clip
+from .conftest import write_clip
+from .processes import start, wait_for_children, wait_for_none
 
 CONFIG = PrepConfig(size=48)
 
@@ -154,48 +153,7 @@ def test_disk_full_in_mid_run(folder, tmp_path):
         subprocess.run(["umount", "-l", str(small)], check=False)
 
 
-# ---- the command, killed from outside
-# --------------------------------------------------------------------------
-
-
-def start(folder, output, workers=2, *more):
-    command = [sys.executable, "-m", "nemo_cli.main", "prep", str(folder), str(output), "--size", "48"]
-    return subprocess.Popen(
-        [*command, "--workers", str(workers), *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=os.environ | {"COLUMNS": "200"},
-    )
-
-
-def children_of(pid):
-    """Process ids whose parent is `pid`, or that were given it as their driver."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"nemo_pipeline.batch.child" in words and str(pid).encode() in words:
-                found.append(int(entry.name))
-    return found
-
-
-def wait_for_children(pid, count=1, patience=30.0):
-    end = time.monotonic() + patience
-    while time.monotonic() < end:
-        if len(children_of(pid)) >= count:
-            return children_of(pid)
-        time.sleep(0.05)
-    raise AssertionError("no child started")
-
-
-def wait_for_none(pid, patience=2.0):
-    end = time.monotonic() + patience
-    while children_of(pid) and time.monotonic() < end:
-        time.sleep(0.05)
-    return children_of(pid)
+# ---- the command, stopped from outside
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -224,71 +182,3 @@ def test_children_end_with_their_parent(folder, tmp_path):
     process.kill()
     process.wait()
     assert not wait_for_none(process.pid)
-
-
-def kill_something(kind, process, rng):
-    """Kill the command, or one of its children, with SIGKILL."""
-    if kind == "command":
-        process.kill()
-    else:
-        for pid in rng.sample(children_of(process.pid), k=min(1, len(children_of(process.pid)))):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-
-
-def killed_and_resumed(folder, output, workers, kind, rng, longest):
-    """Run, kill at a random moment, and run until the command ends well; answers the number of runs."""
-    runs = 1
-    process = start(folder, output, workers)
-    try:
-        process.wait(timeout=rng.uniform(0.3, longest))
-    except subprocess.TimeoutExpired:
-        kill_something(kind, process, rng)
-    process.communicate(timeout=180)
-    while process.returncode != 0:
-        runs += 1
-        process = start(folder, output, workers)
-        _, said = process.communicate(timeout=180)
-        assert process.returncode == 0, said
-    return runs
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory) -> Path:
-    target = tmp_path_factory.mktemp("many")
-    for i in range(8):
-        write_clip(target / f"c{i}.mp4", frames=8 + i, seed=20 + i)
-    write_clip(target / "victim.mp4", frames=60, seed=5)
-    return target
-
-
-@pytest.fixture(scope="module")
-def expected(many, tmp_path_factory):
-    output = tmp_path_factory.mktemp("expected") / "out.h5"
-    run(many, output)
-    return arrays(output)
-
-
-def check_killed(many, tmp_path, expected, kind, workers, seed):
-    rng = random.Random(seed)
-    output = tmp_path / f"{kind}{workers}{seed}.h5"
-    killed_and_resumed(many, output, workers, kind, rng, longest=6.0)
-    assert arrays(output) == expected
-    shards = output.with_suffix(".shards")
-    assert not [p.name for p in shards.iterdir() if p.name.startswith(".work") or p.name.endswith(".tmp")]
-    assert not [p.name for p in tmp_path.iterdir() if p.name.endswith(".tmp")]
-
-
-@pytest.mark.parametrize(("kind", "seed"), [("command", 1), ("child", 3)])
-def test_killed_and_resumed_gives_equal_arrays(many, tmp_path, expected, kind, seed):
-    check_killed(many, tmp_path, expected, kind, 2, seed)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("kind", ["command", "child"])
-@pytest.mark.parametrize("seed", range(20))
-def test_killed_at_twenty_moments(many, tmp_path, expected, kind, workers, seed):
-    check_killed(many, tmp_path, expected, kind, workers, 100 + seed)
