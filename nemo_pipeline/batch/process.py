@@ -37,16 +37,21 @@ _ONE_THREAD = {
 
 
 class ChildDied(Exception):
-    """The child process ended by itself. `how` says so in words."""
+    """The child process ended. `how` says so in words; `by_signal` whether somebody ended it."""
 
-    def __init__(self, how: str, last_words: str) -> None:
+    def __init__(self, how: str, last_words: str, by_signal: bool) -> None:
         super().__init__(how)
         self.how = how
         self.last_words = last_words
+        self.by_signal = by_signal
 
 
 class ChildTimeout(Exception):
     """The child took too long and was killed."""
+
+
+class StartFailed(NemoError):
+    """The child ended, or hung, before it saw a job: no video is to blame, and the next child may well start."""
 
 
 class JobFailed(Exception):
@@ -91,6 +96,7 @@ class Child:
 
         Raises:
             ChildDied, ChildTimeout: the child is gone.
+            StartFailed: it was gone before it could take a job.
             JobFailed: our own code failed on this job; the child is well.
             NemoError: nothing can work (installation, disk); the message is for people.
         """
@@ -139,15 +145,14 @@ class Child:
         try:
             message = self._read(time.monotonic() + _START_TIMEOUT)
         except ChildTimeout:
-            raise NemoError(
+            raise StartFailed(
                 f"the preparation process did not start within {_START_TIMEOUT:.0f} s: "
                 "the machine is overloaded, or the installation is on a very slow disk."
             ) from None
         except ChildDied as death:
-            # Before it saw a video, so no video is to blame.
-            raise NemoError(
-                f"the preparation process {death.how} while starting; `nemo doctor` may say why. {death.last_words}"
-            ) from None
+            why = f"the preparation process {death.how} while starting; `nemo doctor` may say why. {death.last_words}"
+            # A signal comes from outside (memory ran out); what ends by itself will do so again.
+            raise (StartFailed if death.by_signal else NemoError)(why.rstrip()) from None
         if message.get("event") == "abort":
             raise NemoError(str(message["message"]))
         self.ready = True
@@ -179,7 +184,7 @@ class Child:
             how = f"died of {signal.Signals(-code).name}"
         else:
             how = f"ended by itself with code {code}"
-        return ChildDied(how, self._last_words())
+        return ChildDied(how, self._last_words(), by_signal=code < 0)
 
     def _last_words(self) -> str:
         """The last line that it, or a library in it, wrote to standard error."""

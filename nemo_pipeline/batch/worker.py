@@ -8,11 +8,12 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_pipeline.batch.process import Child, ChildDied, ChildTimeout, JobFailed
+from nemo_pipeline.batch.process import Child, ChildDied, ChildTimeout, JobFailed, StartFailed
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoResult
 from nemo_pipeline.errors import NemoError
@@ -23,6 +24,8 @@ from nemo_pipeline.store.spool import Piece, piece_key, read_piece, write_piece
 RECYCLE_AFTER = 50
 #: ... or when its peak memory passed this many kilobytes.
 RECYCLE_ABOVE_KB = 2_000_000
+#: So many children in a row that were killed before they could start end the run: no video is to blame.
+MOST_STARTS = 4
 
 
 class Stopped(Exception):
@@ -73,6 +76,7 @@ class Pool:
         self._idle: list[tuple[int, Child]] = []
         self._busy: dict[int, Child | None] = {}
         self._stopping = False
+        self._failed_starts = 0
 
     @property
     def stopping(self) -> bool:
@@ -113,12 +117,29 @@ class Pool:
         """Give a child back; without `keep` it ends."""
         keep = keep and child.jobs_done < RECYCLE_AFTER and child.peak_kb < RECYCLE_ABOVE_KB
         with self._lock:
+            if child.ready:
+                self._failed_starts = 0
             del self._busy[slot]
             keep = keep and not self._stopping
             if keep:
                 self._idle.append((slot, child))
         if not keep:
             child.close()
+
+    def start_again(self) -> bool:
+        """Wait a moment after a child that did not start (memory may be short); False when too many did not, one after
+        the other. Raises Stopped."""
+        with self._lock:
+            self._failed_starts += 1
+            failed = self._failed_starts
+        if failed >= MOST_STARTS:
+            return False
+        end = time.monotonic() + 0.5 * 2**failed
+        while time.monotonic() < end:
+            if self._stopping:
+                raise Stopped
+            time.sleep(0.05)
+        return True
 
     def stop(self) -> None:
         """Kill every child, at once; whoever waits for one gets Stopped. From any thread."""
@@ -189,6 +210,11 @@ def prepare_video(
             note = str(child.ask(job, task.timeout, on_frames).get("note", ""))
             keep = True
             break
+        except StartFailed:
+            if pool.stopping:
+                raise Stopped from None
+            if not pool.start_again():
+                raise
         except NemoError:
             if pool.stopping:
                 raise Stopped from None
@@ -249,26 +275,32 @@ def merge_videos(
         "config": config,
         "model_sha256": model_sha256,
     }
-    for attempt in (1, 2):
+    attempts = 0
+    while True:
         slot, child = pool.acquire(first_core)
         keep = False
         try:
             names: list[str] = child.ask(job, None)["names"]
             keep = True
             return names
+        except StartFailed:
+            if pool.stopping:
+                raise Stopped from None
+            if not pool.start_again():
+                raise
         except (NemoError, ChildDied, JobFailed) as error:
             if pool.stopping:
                 raise Stopped from None
             if isinstance(error, NemoError):
                 raise
-            if attempt == 2:
+            attempts += 1
+            if attempts == 2:
                 raise NemoError(
                     f"{shards} could not be written ({error}): is its disk full or failing? "
                     "Finished videos are kept."
                 ) from None
         finally:
             pool.release(slot, child, keep)
-    raise AssertionError("not reached")
 
 
 def probe_video(path: Path, timeout: float = 60.0) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.spool import read_pieces
 
 from .conftest import write_clip
-from .processes import start, wait_for_children, wait_for_none
+from .processes import children_of, start, wait_for_children, wait_for_none
 
 CONFIG = PrepConfig(size=48)
 
@@ -95,6 +95,37 @@ def test_a_child_that_dies_once_is_forgiven(folder, tmp_path):
 
     run(folder, tmp_path / "out.h5", once)
     assert hit and FaceDataset(tmp_path / "out.h5")["victim"].status == "ok"
+
+
+def test_children_killed_while_starting_are_replaced(folder, tmp_path):
+    process = start(folder, tmp_path / "out.h5", 1)
+    killed = 0
+    while killed < 3 and process.poll() is None:
+        for pid in children_of(process.pid):
+            os.kill(pid, signal.SIGKILL)  # long before it is ready: it imports for half a second
+            killed += 1
+            while pid in children_of(process.pid):
+                time.sleep(0.01)
+        time.sleep(0.005)
+    _, said = process.communicate(timeout=120)
+    assert killed == 3 and process.returncode == 0, said
+    assert {video.status for video in FaceDataset(tmp_path / "out.h5")} == {"ok"}
+
+
+def test_no_child_that_starts_ends_the_run(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(Child, "_expect_ready", kill_and(Child._expect_ready))
+    with pytest.raises(NemoError, match=r"SIGKILL.*while starting"):
+        run(folder, tmp_path / "out.h5")
+
+
+def kill_and(go_on):
+    """The child is really killed before its first word is read."""
+
+    def expect(child):
+        os.kill(child.pid, signal.SIGKILL)
+        go_on(child)
+
+    return expect
 
 
 def test_a_hang_is_a_timeout(folder, tmp_path):
