@@ -1,0 +1,100 @@
+"""An interval beside an age: split conformal prediction by subject, from errors on people that the model never saw.
+
+Videos of one person are not independent, so subjects are what is exchangeable, not videos. The method is hierarchical
+conformal prediction (Lee, Barber and Willett, "Distribution-free inference with hierarchical data", 2023): with K
+subjects, subject k having n_k videos with absolute errors s_ki, the half-width is the level's quantile of
+
+    sum over k, i of delta(s_ki) / ((K + 1) n_k)  +  delta(infinity) / (K + 1)
+
+Every subject weighs the same, whatever the number of videos, and one part in K + 1 is kept for the new person, about
+whom nothing is known. For a random video of a new person from the same population the interval holds the true age with
+a probability of at least the level (and at most 2 / (K + 1) above it where errors have no ties): on average over
+people, not for each kind of person. It needs K >= level / (1 - level) subjects: 9 for 90 %.
+
+Exact for the model that made the errors, as in a run without folds. A run with folds has errors of one model per fold,
+and its own model was trained on all subjects: the errors are then those of slightly poorer models, and the interval is
+as good as that comparison, commonly a little too wide. The same holds for the mean of the folds' models.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.text import counted
+from siam_model.checkpoint import model_folder
+from siam_model.predictions import Predictions, read_predictions
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Interval:
+    """Half-width of the interval around a predicted age.
+
+    Attributes:
+        level: wanted coverage, 0..1.
+        half_width: years; NaN where there is none, for the reason in `reason` (a sentence, else "").
+        subjects, videos: whose errors it was made from.
+    """
+
+    level: float
+    half_width: float
+    subjects: int
+    videos: int
+    reason: str = ""
+
+    def around(self, age: float) -> tuple[float, float] | None:
+        """Lowest and highest age, years, not below 0; None where there is no interval."""
+        if math.isnan(self.half_width):
+            return None
+        return max(0.0, age - self.half_width), max(0.0, age + self.half_width)
+
+
+def half_width(error: np.ndarray, subject: tuple[str, ...], level: float) -> float:
+    """The quantile above, years; infinite where there are too few subjects.
+
+    Args:
+        error: (V,) absolute errors, years.
+        subject: V codes of the persons.
+        level: 0..1.
+    """
+    videos = Counter(subject)
+    weights = np.array([1.0 / ((len(videos) + 1) * videos[code]) for code in subject])
+    order = np.argsort(error, kind="stable")
+    reached = np.cumsum(weights[order]) >= level - 1e-12  # rounding must not cost a whole step
+    return float(error[order][reached.argmax()]) if reached.any() else math.inf
+
+
+def interval_from(predictions: Predictions, level: float) -> Interval:
+    """The interval that errors of held-out predictions give."""
+    if not 0 < level < 1:
+        raise ValueError(f"the level of an interval lies between 0 and 1; this is {level:g}.")
+    subjects, videos = len(set(predictions.subject)), len(predictions)
+    width = half_width(predictions.error, predictions.subject, level)
+    if math.isfinite(width):
+        return Interval(level, width, subjects, videos)
+    needed = math.ceil(level / (1 - level) - 1e-9)
+    reason = (
+        f"no interval of {level:.4g}: the run predicted only {counted(subjects, 'unseen person')}, and at least "
+        f"{needed} are needed"
+    )
+    return Interval(level, math.nan, subjects, videos, reason)
+
+
+def interval_of(path: Path, level: float) -> Interval:
+    """The interval for the model at `path`, a run folder or its `model/`, from predictions.csv beside it.
+
+    A model without one (copied without its run) has no interval, which is no error.
+    """
+    try:
+        folder = model_folder(path)
+        predictions = read_predictions(folder.parent / "predictions.csv")
+    except NemoError:
+        return Interval(
+            level, math.nan, 0, 0, "no interval: the model's run has no predictions.csv beside it"
+        )
+    return interval_from(predictions, level)
