@@ -1,4 +1,4 @@
-"""`nemo train`: a prepared file to a run folder."""
+"""`nemo train`: a prepared file to a run folder, or to a study of several."""
 
 from __future__ import annotations
 
@@ -6,68 +6,70 @@ from pathlib import Path
 from typing import Any
 
 import rich_click as click
+from click.core import ParameterSource
 
-from .console import print_json, say, warn
+from .console import new_table, out, print_json, say, warn
+from .progress import stop_on_signals
+from .train_progress import TrainProgress
+
+#: Combinations that every fold of the paper's protocol tries, of 336, when --trials is not given.
+DEFAULT_TRIALS = 20
+#: Parameters of the command that are settings of a run, and their names there.
+_SETTINGS = {"preset": "preset", "seed": "seed", "epochs": "epochs", "folds": "folds", "trials": "trials",
+             "study": "study", "assignments": "overrides"}  # fmt: skip
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path), metavar="DATA.h5")
-@click.option(
-    "--out",
-    "-o",
-    type=click.Path(path_type=Path),
-    metavar="RUN",
-    help="Run folder, new or empty. Default: runs/<date-time>.",
-)
-@click.option(
-    "--preset",
-    type=click.Choice(["paper", "small"]),
-    default="paper",
-    show_default=True,
-    help="paper: the published network. small: the same shape, about a minute on 2 cores.",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Of the split, the start and the order. Equal seeds give equal results.",
-)
+@click.argument("data", type=click.Path(path_type=Path), metavar="DATA.h5", required=False)
+@click.option("--out", "-o", "target", type=click.Path(path_type=Path), metavar="RUN",
+              help="Run folder, new or empty. Default: runs/<date-time>.")  # fmt: skip
+@click.option("--preset", type=click.Choice(["paper", "small"]), default="paper", show_default=True,
+              help="paper: the published network. small: the same shape, about a minute on 2 cores.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Of the split, the start and the order. Equal seeds give equal results.")  # fmt: skip
 @click.option("--epochs", type=click.IntRange(min=1), help="Most epochs, instead of the preset's.")
-@click.option(
-    "--folds",
-    type=click.IntRange(min=2),
-    metavar="K",
-    help="Cross-validate over K subject-disjoint folds (10 for the paper's protocol), then train on all.",
-)
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="FIELD=VALUE",
-    help="Any setting, as in --set model.hidden=256 or --set train.l2=1e-3. May be given again.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Processes that read data beside the training.",
-)
+@click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE",
+              help="Any setting, as in --set model.hidden=256 or --set train.l2=1e-3. May be given again.")  # fmt: skip
+@click.option("--folds", type=click.IntRange(min=2), metavar="K",
+              help="Cross-validate over K subject-disjoint folds (10 for the paper's protocol), then train on "
+                   "all.")  # fmt: skip
+@click.option("--trials", type=click.IntRange(min=0), metavar="N",
+              help="Combinations of h, two dropouts and lambda that each fold tries on its validation subjects, of the "
+                   f"paper's 336; 0: no search. Default: {DEFAULT_TRIALS} with --folds and --preset paper, else "
+                   "0.")  # fmt: skip
+@click.option("--study", type=click.Choice(["mechanisms", "positions", "modules", "conditions"]),
+              help="Train the set of runs of one of the paper's comparisons (Table I, Figure 4, Figure 6, Table IV) on "
+                   "shared folds.")  # fmt: skip
+@click.option("--resume", "resumed", is_flag=True,
+              help="Go on with --out RUN, or with the newest unfinished one in runs/, as it was begun.")  # fmt: skip
+@click.option("--fold", type=click.IntRange(min=0), metavar="I",
+              help="Train this fold alone, from 0, into a RUN that other processes share: for array jobs.")  # fmt: skip
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Processes that train folds side by side, each on a GPU of its own where there are "
+                   "several.")  # fmt: skip
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Processes that read data beside the training.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="No line per epoch.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object about the run on standard output."
 )
+@click.pass_context
 def command(
-    data: Path,
-    out: Path | None,
+    context: click.Context,
+    data: Path | None,
+    target: Path | None,
     preset: str,
-    device: str,
     seed: int,
     epochs: int | None,
-    folds: int | None,
     assignments: tuple[str, ...],
+    folds: int | None,
+    trials: int | None,
+    study: Any,
+    resumed: bool,
+    fold: int | None,
+    jobs: int,
+    device: str,
     workers: int,
     quiet: bool,
     as_json: bool,
@@ -75,39 +77,127 @@ def command(
     """Train SIAM on a file of `nemo prep` that has ages and subjects.
 
     Writes a run folder: model/ (config.json, model.safetensors), predictions.csv (people that the model
-    never saw), history.csv, split.json, run.json.
+    never saw), baselines/, history.csv, curves.png, split.json, run.json; with --folds also folds/.
     """
-    from siam_model.evaluate import SYNTHETIC_NOTE
-    from siam_model.fit import EpochRecord
     from siam_model.overrides import split_assignments
-    from siam_model.predictions import read_predictions
+    from siam_model.runs import newest_unfinished
+
+    overrides = split_assignments(assignments)
+    here: dict[str, Any] = {"fold": fold, "device": device, "workers": workers, "jobs": jobs}
+    progress = TrainProgress(quiet)
+    here["reporter"] = progress
+    if data is None and not resumed:
+        raise click.UsageError("name a prepared file, DATA.h5, or go on with a run: --resume.")
+    if resumed:
+        from siam_model.settings import read_settings
+        from siam_model.study import resume_study
+        from siam_model.train import resume
+
+        target = target or newest_unfinished()
+        values = {**context.params, "assignments": overrides}
+        given = {
+            setting: values[name]
+            for name, setting in _SETTINGS.items()
+            if context.get_parameter_source(name) == ParameterSource.COMMANDLINE
+        }
+        is_study = target.is_dir() and read_settings(target)[0].study is not None
+        with stop_on_signals(progress.farewell), progress:
+            run = (resume_study if is_study else resume)(target, data, given=given, **here)
+    else:
+        from siam_model.study import train_study
+        from siam_model.train import train
+
+        if trials is None:
+            trials = DEFAULT_TRIALS if folds is not None and preset == "paper" else 0
+            if trials and not quiet:
+                say(
+                    f"{trials} trials in each of {folds} folds, as in the paper's protocol; --trials changes that."
+                )
+        here |= {"preset": preset, "seed": seed, "epochs": epochs, "folds": folds, "trials": trials}
+        with stop_on_signals(progress.farewell), progress:
+            if study is not None:
+                run = train_study(data, target, study, overrides=overrides, **here)
+            else:
+                run = train(data, target, overrides=overrides, **here)
+    if fold is not None:
+        _one_fold(run, fold, as_json)
+    elif (run / "study.json").is_file():
+        _study(run, as_json)
+    else:
+        _run(run, as_json)
+
+
+def _run(run: Path, as_json: bool) -> None:
+    """What a run is worth, on standard error; as JSON on standard output."""
+    from siam_model.evaluate import SYNTHETIC_NOTE
     from siam_model.runs import read_json
-    from siam_model.train import train
 
-    def show(line: EpochRecord) -> None:
-        fold = "" if folds is None else "all subjects, " if line.fold < 0 else f"fold {line.fold}, "
-        validation = (
-            "" if line.validation_mae != line.validation_mae else f", validation {line.validation_mae:.2f}"
-        )
-        better = " *" if line.best and validation else ""
-        say(f"{fold}epoch {line.epoch}: training error {line.training_mae:.2f} years{validation}{better}"
-            f"  ({line.seconds:.1f} s)")  # fmt: skip
-
-    run = train(
-        data, out,
-        preset=preset, seed=seed, epochs=epochs, folds=folds, device=device,
-        overrides=split_assignments(assignments), workers=workers,
-        on_epoch=None if quiet else show, say=None if quiet else say,
-    )  # fmt: skip
-    error = float(read_predictions(run / "predictions.csv").error.mean())
-    baseline = float(read_predictions(run / "baselines" / "median.csv").error.mean())
-    meta: dict[str, Any] = read_json(run / "run.json")
+    errors, meta = run_errors(run), read_json(run / "run.json")
     if as_json:
-        print_json({"run": str(run), "mae": error, "median_baseline_mae": baseline, **meta})
-    say(
-        f"Mean absolute error on people that the model never saw: {error:.2f} years "
-        f"(always the training median: {baseline:.2f})."
-    )
+        print_json({
+            "run": str(run), "mae": errors["SIAM"], "median_baseline_mae": errors["training median"],
+            "baselines": {name: mae for name, mae in errors.items() if name != "SIAM"}, **meta,
+        })  # fmt: skip
+    others = "; ".join(f"{name}: {mae:.2f}" for name, mae in errors.items() if name != "SIAM")
+    say(f"Mean absolute error on people that the model never saw: {errors['SIAM']:.2f} years ({others}).")
     if meta["synthetic"]:
         warn(SYNTHETIC_NOTE)
     say(f"{run} is ready: nemo evaluate {run}")
+
+
+def _one_fold(run: Path, fold: int, as_json: bool) -> None:
+    """What one fold gave, and what is missing."""
+    from siam_model.runs import fold_folder, missing_folds, read_json
+    from siam_model.study import variants_in
+
+    runs = [run / v.name for v in variants_in(run)] if (run / "study.json").is_file() else [run]
+    errors = {one.name: run_errors(fold_folder(one, fold)) for one in runs}
+    count = len(read_json(run / "split.json")["folds"])
+    missing = sorted({k for one in runs for k in missing_folds(one, count)})
+    if as_json:
+        first = errors if len(runs) > 1 else errors[run.name]
+        print_json({"run": str(run), "fold": fold, "mae": first, "missing_folds": missing})
+    for name, line in errors.items():
+        shown = "; ".join(f"{method}: {mae:.2f}" for method, mae in line.items())
+        say(f"{name + ', ' if len(runs) > 1 else ''}fold {fold}: mean absolute error in years: {shown}")
+    if missing:
+        say(f"Missing: fold{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}")
+    else:
+        say(
+            f"All folds are there: nemo evaluate {run}; the model of all subjects: nemo train --resume --out {run}"
+        )
+
+
+def _study(folder: Path, as_json: bool) -> None:
+    """Every variant's error, a table."""
+    from siam_model.evaluate import SYNTHETIC_NOTE
+    from siam_model.runs import read_json
+    from siam_model.study import variants_in
+
+    meta = read_json(folder / "study.json")
+    lines = {variant: run_errors(folder / variant.name) for variant in variants_in(folder)}
+    if as_json:
+        variants = [{"name": v.name, "label": v.label, "mae": errors} for v, errors in lines.items()]
+        print_json(
+            {"run": str(folder), "study": meta["study"], "synthetic": meta["synthetic"], "variants": variants}
+        )
+    else:
+        methods = list(next(iter(lines.values())))
+        rows = [[v.label, *(f"{errors[m]:.2f}" for m in methods)] for v, errors in lines.items()]
+        title = f"Study of {meta['study']}: mean absolute error, years"
+        out.print(new_table(title, ["variant", *methods], rows, right=",".join(methods)))
+    if meta["synthetic"]:
+        warn(SYNTHETIC_NOTE)
+    say(f"{folder} is ready: nemo evaluate {folder}")
+
+
+def run_errors(folder: Path) -> dict[str, float]:
+    """Method -> mean absolute error, years, of a run or of one of its folds: SIAM first, then the baselines."""
+    from siam_model.baselines import NAMES
+    from siam_model.predictions import read_predictions
+
+    found = {"SIAM": float(read_predictions(folder / "predictions.csv").error.mean())}
+    for name, label in NAMES.items():
+        if (folder / "baselines" / f"{name}.csv").is_file():
+            found[label] = float(read_predictions(folder / "baselines" / f"{name}.csv").error.mean())
+    return found

@@ -1,64 +1,191 @@
-"""Subject-disjoint cross-validation, and the model trained on everybody that comes out of it."""
+"""The folds of a run: trained one by one or by other processes, joined, and what the model of all subjects takes from
+them."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.text import printable
+from siam_model.baselines import NAMES, Features
+from siam_model.checkpoint import load_card
 from siam_model.config import SIAMConfig, TrainConfig
-from siam_model.data import Clips, Normalisation, measure_normalisation
-from siam_model.fit import EpochRecord, Fitted, fit
-from siam_model.predictions import Predictions, join
-from siam_model.splits import Split, check_folds
+from siam_model.fit import EpochRecord
+from siam_model.onefold import Trained, read_history, train_split, write_history
+from siam_model.predictions import Predictions, join, read_predictions, write_predictions
+from siam_model.runs import Busy, fold_folder, missing_folds, read_json
+from siam_model.splits import Split
+from siam_model.work import Reporter, Runtime, Where, Work, read_splits
 
 
-def cross_validate(
-    clips: Clips,
-    splits: Sequence[Split],
-    model_config: SIAMConfig,
-    config: TrainConfig,
-    *,
-    seed: int,
-    device: str,
-    workers: int,
-    on_epoch: Callable[[EpochRecord], None] | None,
-    say: Callable[[str], None],
-    predict: Callable[[Fitted, Clips, np.ndarray, int, Normalisation], Predictions],
-) -> tuple[Fitted, Normalisation, Predictions, list[int]]:
-    """Train one model per split and predict its test part; then one on all subjects.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Task:
+    """One fold of one run, as a list of work for several processes holds them."""
 
-    The last one has nobody left to stop it, so it trains for the median of the folds' best epochs.
+    run: Path
+    fold: int
+    data: str | None = None
+    variant: str = ""
+
+    @property
+    def where(self) -> Where:
+        """How its news are marked."""
+        return Where(fold=self.fold, variant=self.variant)
+
+
+def train_folds(
+    work: Work, folds: Sequence[int], runtime: Runtime, reporter: Reporter, features: Features | None = None
+) -> dict[int, str]:
+    """Train these folds here, one after the other. One that fails is said, and the others go on.
+
+    Args:
+        features: of the baselines, where they were measured before.
 
     Returns:
-        The model of all subjects, its normalisation, the out-of-fold predictions (every video once, by a
-        model that never saw its subject), and the folds' best epochs.
+        Fold -> why it failed. A fold that another process is training counts as failed here.
+    """
+    features = features or Features(work.dataset, work.table)
+    failed: dict[int, str] = {}
+    for fold in folds:
+        where = Where(fold=fold, variant=work.variant)
+        try:
+            train_split(
+                work, work.splits[fold], fold_folder(work.run, fold), where, runtime, reporter, features
+            )
+        except NemoError as error:
+            failed[fold] = str(error)
+            reporter.say(f"{'not trained' if isinstance(error, Busy) else 'failed'}: {error}", where)
+    return failed
+
+
+def check_fold(fold: int, folds: int | None) -> None:
+    """Raises NemoError when there is no such fold."""
+    if folds is None:
+        raise NemoError(f"--fold {fold} is one of several folds; say how many with --folds.")
+    if not 0 <= fold < folds:
+        raise NemoError(f"There is no fold {fold}: --folds {folds} has the folds 0 to {folds - 1}.")
+
+
+def join_folds(run: Path) -> Predictions:
+    """Join the folds of a run that were trained apart: RUN/predictions.csv, baselines/*.csv and history.csv.
+
+    Reads the run's folder alone, not its data, and may be called again. Every subject must be predicted by exactly
+    one fold, the one that split.json names, whose model says that it never saw it.
 
     Raises:
-        NemoError: a subject is tested twice or never, or the loss is not finite.
+        NemoError: folds are missing (the sentence names them), a subject is in two folds, in one that is not its
+            own or in none, or a model was trained on somebody whom it predicts.
     """
-    table = clips.table
-    check_folds(splits, table)
-    parts, best = [], []
+    run = Path(run)
+    splits = read_splits(run)
+    missing = missing_folds(run, len(splits))
+    shown = printable(str(run))
+    if missing:
+        names = ", ".join(map(str, missing))
+        raise NemoError(
+            f"{shown} lacks fold{'s' if len(missing) > 1 else ''} {names} of {len(splits)}; train what is missing with "
+            f"`nemo train --resume --out {shown}`."
+        )
+    parts: list[Predictions] = []
+    baselines: dict[str, list[Predictions]] = defaultdict(list)
+    history: list[EpochRecord] = []
     for split in splits:
-        training, validation = table.rows_of(split.training), table.rows_of(split.validation)
-        normalisation = measure_normalisation(clips.dataset, table.index[training])
-        fitted = fit(
-            clips, training, validation, model_config, config, normalisation,
-            seed=(seed, 1 + split.fold), fold=split.fold, device=device, workers=workers, on_epoch=on_epoch,
-        )  # fmt: skip
-        part = predict(fitted, clips, table.rows_of(split.test), split.fold, normalisation)
-        say(f"Fold {split.fold}: mean absolute error {part.error.mean():.2f} years on {len(part)} videos.")
+        folder = fold_folder(run, split.fold)
+        part = read_predictions(folder / "predictions.csv")
         parts.append(part)
-        best.append(fitted.best_epoch)
+        for name in NAMES:
+            baselines[name].append(read_predictions(folder / "baselines" / f"{name}.csv"))
+        history += read_history(folder / "history.csv")
+        _check_models_people(split, folder)
+    _check_disjoint(run, splits, parts)
     predictions = join(parts)
-    epochs = max(1, round(float(np.median(best))))
-    say(f"Now on all subjects, for {epochs} epochs (the median of the folds' best).")
-    everyone = np.arange(len(table))
-    normalisation = measure_normalisation(clips.dataset, table.index[everyone])
-    final = fit(
-        clips, everyone, everyone[:0], model_config, dataclasses.replace(config, epochs=epochs),
-        normalisation, seed=(seed, 0), fold=-1, device=device, workers=workers, on_epoch=on_epoch,
-    )  # fmt: skip
-    return final, normalisation, predictions, best
+    (run / "baselines").mkdir(mode=0o700, exist_ok=True)
+    for name, lines in baselines.items():
+        joined = join(lines)
+        if sorted(joined.video) != sorted(predictions.video):
+            raise NemoError(f"The baseline {name} of {shown} does not predict the same videos as SIAM.")
+        write_predictions(run / "baselines" / f"{name}.csv", joined)
+    final = [line for line in read_history(run / "history.csv") if line.fold < 0]
+    write_history(run / "history.csv", [*history, *final])
+    write_predictions(run / "predictions.csv", predictions)
+    return predictions
+
+
+def _check_disjoint(run: Path, splits: Sequence[Split], parts: Sequence[Predictions]) -> None:
+    """Every subject predicted in the fold that split.json names, and in no other."""
+    shown = printable(str(run))
+    found: Counter[str] = Counter(subject for part in parts for subject in set(part.subject))
+    for subject, n in sorted(found.items()):
+        if n > 1:
+            raise NemoError(
+                f"Subject {printable(subject)} is predicted by {n} folds of {shown}: its folds are not of one split, "
+                "and no number of theirs may be joined; begin a new run."
+            )
+    for split, part in zip(splits, parts, strict=True):
+        for subject in sorted(set(part.subject) ^ set(split.test)):
+            how = "does not predict" if subject in split.test else "predicts"
+            raise NemoError(
+                f"Fold {split.fold} of {shown} {how} subject {printable(subject)}, unlike split.json says; remove "
+                f"folds/{split.fold:02d} and go on with `nemo train --resume --out {shown}`."
+            )
+        if (part.fold != split.fold).any():
+            raise NemoError(f"The predictions of fold {split.fold} of {shown} are marked as another fold's.")
+
+
+def _check_models_people(split: Split, folder: Path) -> None:
+    """The fold's model says itself whom it has seen."""
+    seen = load_card(folder).subjects
+    for subject in sorted({*seen["training"], *seen["validation"]} & set(split.test)):
+        raise NemoError(
+            f"The model of {printable(str(folder))} was trained on subject {printable(subject)}, whom it predicts; "
+            "remove that folder and go on with `nemo train --resume`."
+        )
+
+
+def best_epochs(run: Path, folds: int) -> list[int]:
+    """The epoch, from 1, whose weights each fold kept."""
+    return [
+        Trained(tuple(read_history(fold_folder(run, k) / "history.csv"))).best_epoch for k in range(folds)
+    ]
+
+
+def choices(run: Path, folds: int) -> list[dict[str, Any]]:
+    """choice.json of every fold."""
+    return [read_json(fold_folder(run, k) / "choice.json") for k in range(folds)]
+
+
+def final_settings(work: Work) -> tuple[SIAMConfig, TrainConfig, dict[str, Any]]:
+    """What the model of all subjects is trained with: nobody is left to choose for it or to stop it.
+
+    It trains for the median of the folds' best epochs. Its parameters are those that most folds chose; among equals
+    those whose folds gained most on their own first trial (the preset's values), which takes out that some folds are
+    harder than others.
+
+    Returns:
+        The two configurations, and the parameters that were searched.
+    """
+    folds = len(work.splits)
+    epochs = max(1, round(float(np.median(best_epochs(work.run, folds)))))
+    chosen: dict[str, Any] = {}
+    if work.settings.trials:
+        from siam_model.search import apply
+
+        found = choices(work.run, folds)
+        gains: dict[str, list[float]] = defaultdict(list)
+        values = {repr(sorted(line["chosen"].items())): line["chosen"] for line in found}
+        for line in found:
+            first = line["trials"][0]["validation_mae"]
+            gain = 0.0 if first is None else first - line["validation_mae"]
+            gains[repr(sorted(line["chosen"].items()))].append(gain)
+        best = max(sorted(gains), key=lambda key: (len(gains[key]), float(np.mean(gains[key]))))
+        chosen = values[best]
+        model, config = apply(work.model, work.config, chosen)
+    else:
+        model, config = work.model, work.config
+    return model, dataclasses.replace(config, epochs=epochs), chosen

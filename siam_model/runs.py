@@ -1,11 +1,24 @@
-"""Run folders: where a training writes, and which of them is the newest that may be picked unasked."""
+"""Run folders: where a training writes, what is finished in it, and which of them may be picked unasked.
+
+RUN/settings.json    what was asked for; written first
+RUN/split.json       subjects of every part, and the balance
+RUN/folds/<k>/       one fold: trials.log and choice.json of its search, history.csv, baselines/, model/, and
+                     predictions.csv: a fold that has one is finished
+RUN/predictions.csv, baselines/, history.csv, curves.png    of all folds together
+RUN/model/           of all subjects; without folds: the one that predicted the subjects held out
+RUN/run.json         written last
+"""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import filelock
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import printable
@@ -15,16 +28,27 @@ from siam_model.predictions import write_bytes
 RUNS = Path("runs")
 
 
-def new_run_folder(out: Path | None) -> Path:
+def new_run_folder(out: Path | None, shared: bool = False) -> Path:
     """Create the folder of a run: `out`, or `runs/<date-time>`.
+
+    Args:
+        shared: other processes may begin the same run at this moment.
 
     Raises:
         NemoError: it exists and holds something, or cannot be made.
     """
     try:
         if out is not None:
-            if out.exists() and (not out.is_dir() or any(out.iterdir())):
-                raise NemoError(f"{printable(str(out))} exists already; name another folder with --out.")
+            if shared and (out / "settings.json").is_file():
+                return out
+            if out.exists() and (not out.is_dir() or any(not _is_begun(name) for name in out.iterdir())):
+                if shared and (out / "settings.json").is_file():  # since we looked
+                    return out
+                begun = (out / "settings.json").is_file() and not is_finished(out)
+                more = f", or go on with it: nemo train --resume --out {printable(str(out))}" if begun else ""
+                raise NemoError(
+                    f"{printable(str(out))} exists already; name another folder with --out{more}."
+                )
             out.mkdir(mode=0o700, parents=True, exist_ok=True)
             return out
         stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
@@ -39,6 +63,11 @@ def new_run_folder(out: Path | None) -> Path:
         shown = printable(str(out if out is not None else RUNS))
         raise NemoError(f"The run folder {shown} cannot be created: {error.strerror}.") from None
     raise NemoError(f"{RUNS} holds a thousand runs of this very second; name a folder with --out.")
+
+
+def _is_begun(entry: Path) -> bool:
+    """Whether a folder with this in it may be one that another process, or a killed one, was about to begin."""
+    return entry.name.startswith(".settings.json.") and entry.name.endswith(".tmp")
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -64,6 +93,82 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise NemoError(f"{shown} is damaged: it is no JSON object.")
     return values
+
+
+def fold_folder(run: Path, fold: int) -> Path:
+    """Where fold `fold`, from 0, is trained."""
+    return run / "folds" / f"{fold:02d}"
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, for its owner alone."""
+    for path in reversed([folder, *folder.parents]):
+        if not path.is_dir():
+            path.mkdir(mode=0o700, exist_ok=True)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether nothing is left to do in the folder of a run or of a study."""
+    if (folder / "study.json").is_file():
+        variants = read_json(folder / "study.json").get("variants", [])
+        return all(is_finished(folder / Path(str(v["folder"])).name) for v in variants)
+    return (folder / "run.json").is_file() and (folder / "model" / "config.json").is_file()
+
+
+def missing_folds(run: Path, folds: int) -> list[int]:
+    """The folds that are not finished."""
+    return [k for k in range(folds) if not (fold_folder(run, k) / "predictions.csv").is_file()]
+
+
+def newest_unfinished(root: Path = RUNS) -> Path:
+    """The run or study under `root` that was begun last and is not finished.
+
+    Raises:
+        NemoError: there is none.
+    """
+    found = []
+    for folder in root.iterdir() if root.is_dir() else []:
+        with contextlib.suppress(OSError, NemoError, KeyError, TypeError):
+            if not is_finished(folder):
+                found.append(((folder / "settings.json").stat().st_mtime_ns, folder.name, folder))
+    if not found:
+        raise NemoError(
+            f"There is no unfinished run in {root}; name the one to go on with: nemo train --resume --out RUN."
+        )
+    return max(found)[2]
+
+
+@contextlib.contextmanager
+def held(folder: Path, what: str, patience: float = 0.0) -> Iterator[None]:
+    """Hold the lock of `folder`, so that no other process trains the same thing. It ends with this process.
+
+    Args:
+        what: what is locked, for the sentence: "fold 3 of runs/x".
+        patience: seconds to wait for another process.
+
+    Raises:
+        Busy: another process holds it.
+    """
+    lock = filelock.FileLock(folder / ".lock", timeout=patience, mode=0o600)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise Busy(
+            f"{what} is being trained by another process; wait for it, or take another fold."
+        ) from None
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, PermissionError):
+            raise NemoError(f"{printable(str(folder))} is read-only: nothing can be written there.") from None
+        yield  # a file system without locks: go on, as the reader of data does
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class Busy(NemoError):
+    """Another process is at it."""
 
 
 def newest_run(root: Path = RUNS) -> Path:

@@ -15,6 +15,11 @@ from siam_model.data import VideoTable
 
 #: Fewest subjects that a split into training, validation and test makes sense for.
 LEAST_SUBJECTS = 6
+#: Said above the table of the balance.
+HOW_BALANCED = (
+    "Parts share no subject. Within each gender, subjects are sorted by age and cut into blocks of as many neighbours "
+    "as there are parts; each part gets one of every block, at random. Folds named in the file are kept as they are."
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -188,8 +193,31 @@ def check_folds(splits: Sequence[Split], table: VideoTable) -> None:
             )
 
 
+def restrict(split: Split, table: VideoTable) -> Split:
+    """`split` without the subjects who have no video in `table`.
+
+    Raises:
+        NemoError: a part is left empty.
+    """
+    here = set(table.subject)
+    parts = {
+        name: tuple(code for code in getattr(split, name) if code in here)
+        for name in ("training", "validation", "test")
+    }
+    for name, codes in parts.items():
+        if not codes:
+            raise NemoError(
+                f"Of this part of the file no subject is left for {name} in fold {split.fold}: it holds "
+                f"{len(here)} subject{'s' if len(here) != 1 else ''}; ask for fewer folds, or label more videos."
+            )
+    return Split(split.fold, **parts)
+
+
 def balance(splits: Sequence[Split], table: VideoTable) -> list[dict[str, Any]]:
-    """Per fold, of its test part: subjects, videos, youngest, mean and oldest age, and subjects by gender."""
+    """Per fold, of its test part: subjects, videos, ages and subjects by gender; and how many train and validate.
+
+    `age_min`, `age_mean`, `age_max` and `age_deviation` are of the subjects' median ages, years.
+    """
     subjects = subjects_of(table)
     row = {code: i for i, code in enumerate(subjects.code)}
     lines = []
@@ -204,7 +232,10 @@ def balance(splits: Sequence[Split], table: VideoTable) -> list[dict[str, Any]]:
                 "age_min": float(subjects.age[i].min()),
                 "age_mean": float(subjects.age[i].mean()),
                 "age_max": float(subjects.age[i].max()),
+                "age_deviation": float(subjects.age[i].std()),
                 "gender": dict(sorted(genders.items())),
+                "training_subjects": len(split.training),
+                "validation_subjects": len(split.validation),
             }
         )
     return lines

@@ -1,32 +1,44 @@
-"""`train`: from out.h5 to a run folder with a model, held-out predictions, history and the split."""
+"""`train`: from out.h5 to a run folder. `resume`: goes on with one that was cut off."""
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import os
-import time
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import printable
-from siam_model.baselines import predictions_of, training_median
-from siam_model.checkpoint import ModelCard, library_versions, save_model
-from siam_model.crossval import cross_validate
-from siam_model.data import Clips, Normalisation, VideoTable, labelled_videos, measure_normalisation
-from siam_model.devices import resolve_device
-from siam_model.fit import EpochRecord, Fitted, fit
-from siam_model.overrides import configure
-from siam_model.predict import estimate
-from siam_model.predictions import Predictions, write_predictions, write_table
-from siam_model.runs import new_run_folder, write_json
-from siam_model.splits import Split, balance, check_folds, plan_splits
-
-HISTORY_COLUMNS = tuple(field.name for field in dataclasses.fields(EpochRecord))
+from siam_model.baselines import Features
+from siam_model.checkpoint import library_versions, load_card
+from siam_model.crossval import (
+    Task,
+    best_epochs,
+    check_fold,
+    choices,
+    final_settings,
+    join_folds,
+    train_folds,
+)
+from siam_model.fit import EpochRecord
+from siam_model.jobs import run_tasks
+from siam_model.onefold import Subjects, Trained, read_history, train_in, train_split, write_history
+from siam_model.runs import held, is_finished, missing_folds, read_json, write_json
+from siam_model.settings import check_same, read_settings
+from siam_model.work import (
+    CallbackReporter,
+    Reporter,
+    Runtime,
+    Where,
+    Work,
+    begin,
+    check_device,
+    open_data,
+    open_work,
+    settings_for,
+)
 
 
 def train(
@@ -37,13 +49,19 @@ def train(
     seed: int = 0,
     epochs: int | None = None,
     folds: int | None = None,
+    trials: int = 0,
+    fold: int | None = None,
+    subset: Mapping[str, str] | None = None,
     device: str = "auto",
     overrides: Mapping[str, str] | None = None,
     workers: int = 0,
+    jobs: int = 1,
+    fit_options: Mapping[str, Any] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     say: Callable[[str], None] | None = None,
+    reporter: Reporter | None = None,
 ) -> Path:
-    """Train a SIAM on a file of `nemo prep`; answers the run folder.
+    """Train a SIAM on a file of `nemo prep`; answers the run folder (its layout: `siam_model.runs`).
 
     Without `folds`, a part of the subjects is held out, predicted at the end, and never seen by the model
     that is kept. With `folds` K, K models predict the fold that they never saw, and the model that is kept
@@ -56,150 +74,208 @@ def train(
         seed: of the split, the start and the order; equal seeds give equal results on the same CPU.
         epochs: most epochs, instead of the preset's.
         folds: number of folds, at least 2.
+        trials: combinations of h, dropouts and lambda that each fold tries (`siam_model.search`); 0: none.
+        fold: train this fold alone, from 0; `out_dir` may be shared with processes that train the others.
+        subset: `{"expression": "smile", "condition": "posed"}`, or one of them: the videos that take part.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         overrides: `{"model.hidden": "256", "train.learning_rate": "3e-4"}`.
         workers: processes that read data beside this one.
+        jobs: processes that train folds side by side, each on a GPU of its own where there are several.
+        fit_options: further keyword arguments of `siam_model.fit.fit`.
         on_epoch: called after every epoch.
         say: called with a sentence now and then.
+        reporter: in place of the two: is told where each epoch belongs, too.
 
     Raises:
-        NemoError: what is missing (ages, subjects, enough of them), or wrong in the settings.
+        NemoError: what is missing (ages, subjects, enough of them), or wrong in the settings; or a fold failed.
     """
-    started, say = time.monotonic(), say or (lambda _: None)
-    dataset = FaceDataset(data)
-    if "model.face_size" in (overrides or {}):
-        raise NemoError(
-            "model.face_size follows from the data; prepare faces of another size with `nemo prep --size`."
-        )
-    model_config, config = configure(preset, overrides, train__epochs=epochs, model__face_size=dataset.size)
-    resolve_device(device)
-    if folds is not None and folds < 2:
-        raise NemoError(f"--folds is {folds}; a cross-validation takes at least 2 folds.")
-    table = labelled_videos(dataset)
-    if table.dropped:
-        count = f"{table.dropped} video{'s' if table.dropped > 1 else ''}"
-        say(f"Left out: {count} without an age or a subject.")
-    splits = plan_splits(
-        table,
-        folds=folds,
-        validation_fraction=config.validation_fraction,
-        test_fraction=config.test_fraction,
-        seed=seed,
-    )
-    if folds is not None:
-        check_folds(splits, table)
-    lines = balance(splits, table)
-    for line in lines:
-        say(_balance_sentence(line))
+    reporter = reporter or CallbackReporter(on_epoch, say)
+    settings, model, config, dataset = settings_for(
+        Path(data), preset=preset, seed=seed, epochs=epochs, folds=folds, trials=trials,
+        overrides=overrides, subset=subset,
+    )  # fmt: skip
+    check_device(device)
+    out = Path(out_dir) if out_dir is not None else None
+    if fold is not None:
+        check_fold(fold, folds)
+        if out is None:
+            raise NemoError("--fold needs --out RUN, the folder that the folds share.")
+    work = begin(out, settings, model, config, dataset, reporter, shared=fold is not None)
+    return go_on(work, Runtime(device, workers, dict(fit_options or {})), reporter, fold=fold, jobs=jobs)
 
-    run = new_run_folder(Path(out_dir) if out_dir is not None else None)
-    write_json(run / "split.json", split_json(splits, table, final_on_all=folds is not None))
-    history: list[EpochRecord] = []
 
-    def record(line: EpochRecord) -> None:
-        history.append(line)
-        write_history(run / "history.csv", history)
-        if on_epoch is not None:
-            on_epoch(line)
+def resume(
+    run: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None = None,
+    *,
+    given: Mapping[str, Any] | None = None,
+    fold: int | None = None,
+    device: str = "auto",
+    workers: int = 0,
+    jobs: int = 1,
+    fit_options: Mapping[str, Any] | None = None,
+    reporter: Reporter | None = None,
+) -> Path:
+    """Go on with a run that was cut off, with the settings that it was begun with.
 
-    clips = Clips(dataset, table, config.frame_step)
-    if folds is None:
-        split = splits[0]
-        training, validation = table.rows_of(split.training), table.rows_of(split.validation)
-        normalisation = measure_normalisation(dataset, table.index[training])
-        fitted = fit(
-            clips, training, validation, model_config, config, normalisation,
-            seed=(seed, 0), device=device, workers=workers, on_epoch=record,
-        )  # fmt: skip
-        predictions = predict_rows(fitted, clips, table.rows_of(split.test), split.fold, normalisation)
-        seen, best = {"training": split.training, "validation": split.validation}, [fitted.best_epoch]
+    Args:
+        run: its folder.
+        data: where its data are now, when they were moved.
+        given: field of `RunSettings` -> what the caller believes it is.
+        fold: train this fold alone.
+
+    Raises:
+        NemoError: nothing is left to do, `given` contradicts the recorded settings, the data are others or gone; or
+            as `train`.
+    """
+    run = Path(run)
+    if not run.is_dir():
+        raise NemoError(f"{printable(str(run))} is no folder, so there is nothing to go on with.")
+    settings, model, config = read_settings(run)
+    check_same(run, settings, given or {})
+    if fold is not None:
+        check_fold(fold, settings.folds)
+    elif is_finished(run):
+        shown = printable(str(run))
+        raise NemoError(f"{shown} is finished, and nothing is left to do: nemo evaluate {shown}.")
+    check_device(device)
+    reporter = reporter or Reporter()
+    dataset = open_data(run, settings, Path(data) if data is not None else None)
+    if (run / "split.json").is_file():
+        work = open_work(run, dataset=dataset)
+        reporter.begun(run)
+    else:  # killed as it began
+        work = begin(run, settings, model, config, dataset, reporter, shared=True)
+    runtime = Runtime(device, workers, dict(fit_options or {}))
+    return go_on(work, runtime, reporter, fold=fold, jobs=jobs)
+
+
+def go_on(
+    work: Work, runtime: Runtime, reporter: Reporter, *, fold: int | None = None, jobs: int = 1
+) -> Path:
+    """Do what a run still lacks: of all of it, or of one fold.
+
+    Raises:
+        NemoError: something failed; what is finished stays.
+    """
+    if not work.folded:
+        where = Where(variant=work.variant)
+        features = Features(work.dataset, work.table)
+        train_split(work, work.splits[0], work.run, where, runtime, reporter, features)
+        return finish(work, runtime)
+    todo = missing_folds(work.run, len(work.splits))
+    if fold is not None:
+        if fold not in todo:
+            reporter.say("finished already", Where(fold=fold, variant=work.variant))
+        todo = [fold] if fold in todo else []
+    elif len(todo) < len(work.splits):
+        done = len(work.splits) - len(todo)
+        reporter.say(f"{done} of {len(work.splits)} folds are finished.", Where(variant=work.variant))
+    if jobs > 1 and len(todo) > 1:
+        tasks = [Task(work.run, k, str(work.dataset.path), work.variant) for k in todo]
+        outcome = run_tasks(tasks, jobs, runtime, reporter)
+        failed = {task.fold: text for task, text in outcome.items()}
     else:
-        fitted, normalisation, predictions, best = cross_validate(
-            clips, splits, model_config, config,
-            seed=seed, device=device, workers=workers, on_epoch=record, say=say, predict=predict_rows,
-        )  # fmt: skip
-        seen = {"training": tuple(sorted(set(table.subject))), "validation": ()}
-
-    write_predictions(run / "predictions.csv", predictions)
-    (run / "baselines").mkdir(mode=0o700, exist_ok=True)
-    write_predictions(run / "baselines" / "median.csv", training_median(splits, table))
-    learnt = table.age[table.rows_of((*seen["training"], *seen["validation"]))]
-    card = ModelCard(
-        model=model_config,
-        train=config,
-        normalisation=normalisation,
-        prep=dataset.config.to_dict(),
-        mean_shape=dataset.mean_shape,
-        triangles=dataset.triangles,
-        ages={"min": float(learnt.min()), "median": float(np.median(learnt)), "max": float(learnt.max())},
-        subjects={part: list(codes) for part, codes in seen.items()},
-        dataset={"uuid": dataset.uuid, "file": printable(dataset.path.name)},
-        synthetic=dataset.synthetic,
-        preset=preset,
-        seed=seed,
-    )
-    write_json(
-        run / "run.json",
-        {
-            "format": "nemo-run",
-            "format_version": 1,
-            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - started, 1),
-            "synthetic": dataset.synthetic,
-            "dataset": card.dataset,
-            "preset": preset,
-            "seed": seed,
-            "folds": folds,
-            "device": device,
-            "best_epochs": best,
-            "balance": lines,
-            "model": model_config.to_dict(),
-            "train": config.to_dict(),
-            "versions": library_versions(),
-        },
-    )
-    save_model(run / "model", fitted.model, card)  # last: a run with a model is a finished run
-    return run
+        failed = train_folds(work, todo, runtime, reporter)
+    raise_failed(work.run, failed, len(work.splits))
+    if fold is not None:
+        if not missing_folds(work.run, len(work.splits)):
+            _join(work)
+            reporter.say("All folds are finished and joined.")
+        return work.run
+    train_on_all(work, runtime, reporter)
+    return finish(work, runtime)
 
 
-def predict_rows(
-    fitted: Fitted, clips: Clips, rows: np.ndarray, fold: int, normalisation: Normalisation
-) -> Predictions:
-    """The ages of some rows of the table, by the very function that `nemo predict` uses."""
-    ages = []
-    for row in rows:
-        frames = clips.dataset[int(clips.table.index[row])].frames
-        ages.append(estimate(fitted.model, frames, normalisation, clips.step).age)
-    return predictions_of(clips.table, rows, fold, np.array(ages))
+def train_on_all(work: Work, runtime: Runtime, reporter: Reporter) -> None:
+    """Join the folds and train the model of all subjects, for the median of the folds' best epochs."""
+    where = Where(fold=-1, variant=work.variant)
+    with held(work.run, f"the model of all subjects of {printable(str(work.run))}"):
+        _join(work)
+        folder = work.run / "final"
+        if (work.run / "model" / "config.json").is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        model, config, chosen = final_settings(work)
+        with_what = f", with {', '.join(f'{k} {v}' for k, v in chosen.items())}" if chosen else ""
+        reporter.say(
+            f"Now on all subjects, for {config.epochs} epochs (the median of the folds' best){with_what}."
+        )
+        everyone = Subjects(-1, tuple(sorted(set(work.table.subject))), ())
+        folder.mkdir(mode=0o700, exist_ok=True)
+        last = train_in(work, everyone, folder, where, runtime, reporter, model, config)
+        folded = [line for line in read_history(work.run / "history.csv") if line.fold >= 0]
+        write_history(work.run / "history.csv", [*folded, *last.history])
+        (folder / "model").rename(work.run / "model")
+        shutil.rmtree(folder)
 
 
-def split_json(splits: list[Split], table: VideoTable, final_on_all: bool) -> dict[str, object]:
-    """Subjects by part of the model that is kept, and of every fold's.
-
-    The model kept after a cross-validation has seen everybody: its test part is empty.
-    """
-    kept = splits[0].to_dict()
-    if final_on_all:
-        kept = {"training": sorted(set(table.subject)), "validation": [], "test": []}
-    kept.pop("fold", None)
-    return {**kept, "folds": [split.to_dict() for split in splits]}
-
-
-def write_history(path: Path, history: list[EpochRecord]) -> None:
-    """history.csv, whole, after every epoch: it is short, and a cut-off run leaves what was finished."""
-    rows = [[_cell(v) for v in dataclasses.astuple(line)] for line in history]
-    write_table(path, HISTORY_COLUMNS, rows)
+def raise_failed(run: Path, failed: Mapping[int, str], folds: int) -> None:
+    """Raises NemoError with the reasons, where a fold failed."""
+    if failed:
+        first, reason = next(iter(sorted(failed.items())))
+        more = f" (so are folds {', '.join(str(k) for k in sorted(failed)[1:])})" if len(failed) > 1 else ""
+        shown = printable(str(run))
+        raise NemoError(
+            f"Fold {first} of {folds} is not finished{more}: {reason.rstrip('.')}. What is finished is kept; go on "
+            f"with `nemo train --resume --out {shown}`."
+        )
 
 
-def _cell(value: object) -> object:
-    if isinstance(value, bool):
-        return int(value)
-    return f"{value:.6g}" if isinstance(value, float) else value
+def finish(work: Work, runtime: Runtime) -> Path:
+    """Write what comes last: curves.png and run.json."""
+    history = read_history(work.run / "history.csv")
+    try:  # TEMP
+        from siam_model.curves import draw_curves
+
+        draw_curves(history, work.run / "curves.png", synthetic=work.dataset.synthetic)
+    except ImportError:
+        pass
+    write_json(work.run / "run.json", _run_json(work, history, runtime.device))
+    return work.run
 
 
-def _balance_sentence(line: dict[str, object]) -> str:
-    genders = ", ".join(f"{n} {g}" for g, n in dict(line["gender"]).items())  # type: ignore[call-overload]
-    return printable(
-        f"Test part of fold {line['fold']}: {line['subjects']} subjects ({genders}), {line['videos']} videos, "
-        f"ages {line['age_min']:.0f} to {line['age_max']:.0f}, mean {line['age_mean']:.1f}."
-    )
+def _join(work: Work) -> None:
+    """join_folds, and a run.json for those who evaluate before the model of all subjects is trained."""
+    join_folds(work.run)
+    if not (work.run / "run.json").is_file():
+        history = read_history(work.run / "history.csv")
+        write_json(work.run / "run.json", _run_json(work, history, "auto"))
+
+
+def _run_json(work: Work, history: list[EpochRecord], device: str) -> dict[str, Any]:
+    settings, folds = work.settings, work.settings.folds
+    if folds is not None:
+        best = best_epochs(work.run, folds)
+        found = choices(work.run, folds) if settings.trials else []
+    else:
+        best = [Trained(tuple(history)).best_epoch]
+        found = [read_json(work.run / "choice.json")] if settings.trials else []
+    model, config = work.model, work.config
+    if (work.run / "model" / "config.json").is_file():
+        card = load_card(work.run)
+        model, config = card.model, card.train
+    tried = [trial for line in found for trial in line["trials"] if trial["number"] != line["trial"]]
+    return {
+        "format": "nemo-run",
+        "format_version": 1,
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        # Of training alone, by all processes together.
+        "seconds": round(sum(line.seconds for line in history) + sum(t["seconds"] for t in tried), 1),
+        "synthetic": work.dataset.synthetic,
+        "dataset": settings.dataset,
+        "data": str(work.dataset.path),
+        "preset": settings.preset,
+        "seed": settings.seed,
+        "folds": folds,
+        "trials": settings.trials,
+        "subset": settings.subset,
+        "overrides": settings.overrides,
+        "device": device,
+        "best_epochs": best,
+        "choices": [{"fold": k, **line["chosen"]} for k, line in enumerate(found)],
+        "balance": read_json(work.run / "split.json").get("balance", []),
+        "model": model.to_dict(),
+        "train": config.to_dict(),
+        "versions": library_versions(),
+    }

@@ -1,0 +1,113 @@
+"""How a training looks: a line per epoch, on a terminal with a bar per model under it, and how it is interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import console
+
+if TYPE_CHECKING:
+    from siam_model.fit import EpochRecord
+    from siam_model.work import Where
+
+
+class TrainProgress:
+    """A `siam_model.work.Reporter` that shows everything on standard error; nothing but failures when quiet."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.run: Path | None = None
+        self._epochs = 0
+        self._bar = console.new_progress("epochs") if console.err.is_terminal and not quiet else None
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> TrainProgress:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def begun(self, run: Path) -> None:
+        """The folder is there: an interruption names it from now on."""
+        from siam_model.settings import read_settings
+
+        self.run = run
+        self._epochs = read_settings(run)[2].epochs
+
+    def say(self, text: str, where: Where | None = None) -> None:
+        """A sentence, after what it is about."""
+        failed = text.startswith(("failed", "not trained"))
+        if where is not None:
+            self._forget(where)
+        if not self.quiet or failed:
+            about = str(where) if where is not None else ""
+            console.say(f"{about}: {text}" if about else text, "yellow" if failed else "")
+
+    def balance(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """One table of the parts, and how they were made."""
+        if not self.quiet:
+            console.err.print(balance_table(lines))
+            from siam_model.splits import HOW_BALANCED
+
+            console.say(HOW_BALANCED)
+
+    def epoch(self, where: Where, record: EpochRecord) -> None:
+        """A line, and the bar of its model."""
+        if self.quiet:
+            return
+        about, validated = str(where), record.validation_mae == record.validation_mae
+        validation = f", validation {record.validation_mae:.2f}" if validated else ""
+        better = " *" if record.best and validated else ""
+        console.say(
+            f"{about + ', ' if about else ''}epoch {record.epoch}: training error {record.training_mae:.2f} years"
+            f"{validation}{better}  ({record.seconds:.1f} s)"
+        )
+        if self._bar is not None:
+            if about not in self._tasks:
+                self._forget(where)
+                name = console.printable(about or "training")
+                self._tasks[about] = self._bar.add_task(name, total=self._epochs, note="")
+            note = f"validation {record.validation_mae:.1f}" if validated else ""
+            self._bar.update(self._tasks[about], completed=record.epoch, note=note)
+
+    def _forget(self, where: Where) -> None:
+        """Take away the bars of a fold whose next trial begins, or which has ended."""
+        if self._bar is None:
+            return
+        own = str(where).partition(", trial")[0]
+        for about in [a for a in self._tasks if a.partition(", trial")[0] == own]:
+            self._bar.remove_task(self._tasks.pop(about))
+
+    def farewell(self) -> None:
+        """What is kept, and how to go on."""
+        if self._bar is not None:
+            self._bar.stop()
+        if self.run is None:
+            console.say("Stopped before anything was begun.")
+        else:
+            console.say(
+                "Stopped: finished folds, and the last finished epoch of what was being trained, are kept. Go on with: "
+                f"nemo train --resume --out {self.run}"
+            )
+        console.err.file.flush()
+
+
+def balance_table(lines: Sequence[Mapping[str, Any]]) -> Any:
+    """The test parts, one a row: subjects, genders, ages; and how many train and validate."""
+    genders = sorted({name for line in lines for name in line["gender"]})
+    columns = ["fold", "subjects", *genders, "videos", "ages", "mean age", "SD", "train", "validate"]
+    rows = [
+        [
+            line["fold"], line["subjects"], *(line["gender"].get(name, 0) for name in genders), line["videos"],
+            f"{line['age_min']:.0f}-{line['age_max']:.0f}", f"{line['age_mean']:.1f}",
+            f"{line['age_deviation']:.1f}", line["training_subjects"], line["validation_subjects"],
+        ]
+        for line in lines
+    ]  # fmt: skip
+    title = "People in the test part of each fold" if len(lines) > 1 else "People held out"
+    return console.new_table(title, columns, rows, right=",".join(columns))

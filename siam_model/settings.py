@@ -1,0 +1,174 @@
+"""settings.json: what a run was asked for, written before anything is trained, and what going on is compared with.
+
+Several processes (the tasks of an array job) may begin the same run: the first one writes the file, the others find it
+and have to ask for the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.files import temporary_name
+from nemo_pipeline.store.text import printable
+from siam_model.config import SIAMConfig, TrainConfig
+from siam_model.runs import read_json, write_json
+
+FORMAT = "nemo-run-settings"
+FORMAT_VERSION = 1
+FILE = "settings.json"
+#: Field -> the option that sets it.
+_OPTIONS = {
+    "preset": "--preset", "seed": "--seed", "epochs": "--epochs", "folds": "--folds", "trials": "--trials",
+    "overrides": "--set", "study": "--study", "subset": "the part of the file",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunSettings:
+    """Everything that the numbers of a run follow from, and where its data were.
+
+    Attributes:
+        data: absolute path of out.h5. It may move: only `uuid` has to agree.
+        uuid: of the data, which changes with its labels too.
+        file: name of the data, printable.
+        synthetic: whether its faces are generated.
+        preset, seed, epochs, folds: as `siam_model.train.train` takes them.
+        trials: combinations of parameters tried in each fold; 0: the preset's own values, no search.
+        overrides: `{"model.hidden": "256"}`.
+        subset: `{"expression": "smile", "condition": "posed"}`, or less: the videos that take part; empty: all.
+        study: name of the study, in the folder of a study alone.
+    """
+
+    data: str
+    uuid: str
+    file: str
+    synthetic: bool
+    preset: str = "paper"
+    seed: int = 0
+    epochs: int | None = None
+    folds: int | None = None
+    trials: int = 0
+    overrides: dict[str, str] = dataclasses.field(default_factory=dict)
+    subset: dict[str, str] = dataclasses.field(default_factory=dict)
+    study: str | None = None
+
+    @property
+    def dataset(self) -> dict[str, str]:
+        """uuid and name of the data, as model cards and run.json hold them."""
+        return {"uuid": self.uuid, "file": self.file}
+
+
+def claim(folder: Path, settings: RunSettings, model: SIAMConfig, train: TrainConfig) -> None:
+    """Write settings.json, unless another process did: then compare.
+
+    Raises:
+        NemoError: the folder was begun with other settings or other data.
+    """
+    values = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        **dataclasses.asdict(settings),
+        "model": model.to_dict(),
+        "train": train.to_dict(),
+    }
+    final, temporary = folder / FILE, temporary_name(folder / FILE)
+    write_json(temporary, values)
+    try:
+        os.link(temporary, final)  # fails where it exists, and appears whole
+        return
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        try:
+            with os.fdopen(os.open(final, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+                file.write(temporary.read_bytes())
+            return
+        except FileExistsError:
+            pass
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    recorded, _, _ = read_settings(folder)
+    check_data(folder, recorded, settings.uuid, settings.data)
+    check_same(folder, recorded, {name: getattr(settings, name) for name in _OPTIONS})
+
+
+def read_settings(folder: Path) -> tuple[RunSettings, SIAMConfig, TrainConfig]:
+    """The settings of a run or of a study, and its base configurations.
+
+    Raises:
+        NemoError: there are none, they are damaged, or a newer version of nemo wrote them.
+    """
+    file = folder / FILE
+    shown = printable(str(file))
+    if not file.is_file():
+        raise NemoError(
+            f"{printable(str(folder))} holds no {FILE}, so there is nothing to go on with; begin with "
+            f"`nemo train DATA.h5 --out {printable(str(folder))}`."
+        )
+    values = _patient_json(file)
+    if values.get("format") != FORMAT:
+        raise NemoError(f"{shown} does not hold the settings of a run of `nemo train`.")
+    try:
+        if int(values["format_version"]) > FORMAT_VERSION:
+            raise NemoError(
+                f"{shown} was written by a newer version of nemo; update with `pip install -U nemo-faces`."
+            )
+        fields = {field.name: values[field.name] for field in dataclasses.fields(RunSettings)}
+        return (
+            RunSettings(**fields),
+            SIAMConfig.from_dict(values["model"]),
+            TrainConfig.from_dict(values["train"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise NemoError(f"{shown} is damaged ({printable(str(error))}); begin a new run.") from None
+
+
+def check_data(folder: Path, recorded: RunSettings, uuid: str, path: str) -> None:
+    """Raises NemoError when the data are not those that the run was begun with."""
+    if recorded.uuid != uuid:
+        raise NemoError(
+            f"{printable(str(folder))} was begun with {printable(recorded.data)}, and {printable(path)} is another "
+            "data set, or the same with other labels or videos; begin a new run with another --out."
+        )
+
+
+def check_same(folder: Path, recorded: RunSettings, asked: Mapping[str, Any]) -> None:
+    """Raises NemoError when a setting in `asked` (field -> value) is not the recorded one."""
+    for name, value in asked.items():
+        before = getattr(recorded, name)
+        if value != before:
+            raise NemoError(
+                f"{printable(str(folder))} was begun with {_said(name, before)}, not with {_said(name, value)}; "
+                "leave that out to go on with it, or begin a new run with another --out."
+            )
+
+
+def _said(name: str, value: Any) -> str:
+    option = _OPTIONS[name]
+    if name == "overrides":
+        return (
+            " ".join(f"{option} {printable(f'{k}={v}')}" for k, v in sorted(value.items())) or f"no {option}"
+        )
+    if name == "subset":
+        return f"{option} {printable(' '.join(value.values())) or '(all)'}"
+    return f"no {option}" if value is None else f"{option} {printable(str(value))}"
+
+
+def _patient_json(file: Path) -> dict[str, Any]:
+    """`read_json`, waiting a moment for a process that has created the file and not filled it yet."""
+    for _ in range(20):
+        try:
+            json.loads(file.read_bytes() or b"!")
+            break
+        except (OSError, ValueError):
+            time.sleep(0.1)
+    return read_json(file)

@@ -1,0 +1,64 @@
+"""Parts of a file by expression and condition: Table IV of the paper compares models of separate subsets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store import FaceDataset
+from nemo_pipeline.store.text import printable
+from siam_model.data import VideoTable
+
+COLUMNS = ("expression", "condition")
+
+
+def column_of(table: VideoTable, dataset: FaceDataset, name: str) -> list[str]:
+    """The labels `expression` or `condition` of the table's videos, "" where unknown."""
+    return [str(dataset.videos[name][i]).strip() for i in table.index]
+
+
+def take(table: VideoTable, rows: np.ndarray) -> VideoTable:
+    """Some rows of a table, as a table."""
+    return dataclasses.replace(
+        table,
+        index=table.index[rows],
+        id=tuple(table.id[r] for r in rows),
+        subject=tuple(table.subject[r] for r in rows),
+        age=table.age[rows],
+        gender=tuple(table.gender[r] for r in rows),
+        fold=table.fold[rows],
+        length=table.length[rows],
+    )
+
+
+def subset_of(table: VideoTable, dataset: FaceDataset, subset: Mapping[str, str]) -> VideoTable:
+    """The videos whose labels are those of `subset`; all of them when it is empty.
+
+    Raises:
+        NemoError: there is none.
+    """
+    if not subset:
+        return table
+    keep = np.ones(len(table), dtype=bool)
+    for name, value in subset.items():
+        keep &= np.array([label == value for label in column_of(table, dataset, name)])
+    if not keep.any():
+        wanted = ", ".join(f"{name} {value}" for name, value in subset.items())
+        raise NemoError(
+            f"{printable(str(dataset.path))} has no labelled video with {printable(wanted)}; see `nemo info`."
+        )
+    return take(table, np.flatnonzero(keep))
+
+
+def subsets_present(table: VideoTable, dataset: FaceDataset) -> list[dict[str, str]]:
+    """Every pair of expression and condition that occurs, sorted; a label that is nowhere known is left out."""
+    pairs = zip(*(column_of(table, dataset, name) for name in COLUMNS), strict=True)
+    found = []
+    for pair in sorted(set(pairs)):
+        subset = {name: value for name, value in zip(COLUMNS, pair, strict=True) if value}
+        if subset and subset not in found:
+            found.append(subset)
+    return found
