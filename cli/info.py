@@ -14,6 +14,7 @@ import rich_click as click
 from nemo_pipeline.errors import NemoError
 
 from .console import out, panel, print_json, say
+from .prep_inputs import check_report, write_page
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,13 +34,31 @@ from .console import out, panel, print_json, say
     help="Of a prepared file: write its landmarks as OpenFace does; to a folder, a file for each video.",
 )
 @click.option("--video", metavar="ID", help="With --csv: of this video alone.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.html",
+    help="Of a prepared file: write one page in which every video can be checked. It shows faces.",
+)
+@click.option("--no-faces", is_flag=True, help="With --report: without pictures of faces.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-def command(path: Path, sheet: Path | None, table: Path | None, video: str | None, as_json: bool) -> None:
+def command(
+    path: Path,
+    sheet: Path | None,
+    table: Path | None,
+    video: str | None,
+    report: Path | None,
+    no_faces: bool,
+    as_json: bool,
+) -> None:
     """What is PATH? A prepared file (out.h5), a shard, a run folder, a model or a clip."""
+    check_report(report, no_faces)
     if video is not None and table is None:
         raise click.UsageError("--video goes with --csv.")
     facts = describe(path)
     written = _write(path, facts, sheet, table, video)
+    if report is not None:
+        written.append(write_page(_prepared(path, facts), report, no_faces, as_json))
     if as_json:
         print_json(facts | ({"written": written} if written else {}))
         return
@@ -48,10 +67,11 @@ def command(path: Path, sheet: Path | None, table: Path | None, video: str | Non
             (name.replace("_", " "), _value(name, value)) for name, value in facts.items() if name != "path"
         ]
         out.print(panel(str(path), rows))
-    for name in written[:5]:
+    named = [name for name in written if name != report]  # that one was announced
+    for name in named[:5]:
         say(f"Wrote {name}")
-    if len(written) > 5:
-        say(f"and {len(written) - 5} more files.")
+    if len(named) > 5:
+        say(f"and {len(named) - 5} more files.")
 
 
 def _write(
@@ -60,12 +80,9 @@ def _write(
     """The files asked for."""
     if sheet is None and table is None:
         return []
-    if not facts["kind"].startswith("prepared file"):
-        raise NemoError(f"{path} is a {facts['kind']}; faces and landmarks are in a prepared file (out.h5).")
     from nemo_pipeline.batch.landmark_files import export_landmarks
-    from nemo_pipeline.store import FaceDataset
 
-    data = FaceDataset(path)
+    data = _prepared(path, facts)
     written = []
     if sheet is not None:
         from nemo_pipeline.view.preview import contact_sheet
@@ -74,6 +91,15 @@ def _write(
     if table is not None:
         written += export_landmarks(data, table, only=video)
     return written
+
+
+def _prepared(path: Path, facts: dict[str, Any]) -> Any:
+    """The prepared file at `path`. Raises NemoError when it is something else."""
+    from nemo_pipeline.store import FaceDataset
+
+    if not facts["kind"].startswith("prepared file"):
+        raise NemoError(f"{path} is a {facts['kind']}; faces and landmarks are in a prepared file (out.h5).")
+    return FaceDataset(path)
 
 
 def describe(path: Path) -> dict[str, Any]:

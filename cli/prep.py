@@ -14,7 +14,7 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import counted
 
 from .console import err, new_table, print_json, printable, say, shown, warn
-from .prep_inputs import SHAPES, draw_sheet, landmark_files, mean_shape
+from .prep_inputs import SHAPES, check_report, draw_sheet, landmark_files, mean_shape, page_report
 from .progress import RunProgress, stop_on_signals
 
 _CHOICES = {
@@ -132,6 +132,13 @@ _DEFAULTS = PrepConfig()
     metavar="FILE.png",
     help="Also draw a picture with faces of every video.",
 )
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.html",
+    help="Also write one page in which every video can be checked. It shows faces.",
+)
+@click.option("--no-faces", is_flag=True, help="With --report: without pictures of faces.")
 @click.option("--force", is_flag=True, help="Redo everything, also with other settings.")
 @click.option("--strict", is_flag=True, help="Exit with 1 when any video fails.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
@@ -194,8 +201,10 @@ def _check_usage(inputs: list[str], output: str, options: dict[str, Any]) -> Non
             raise click.UsageError(f"{printable(item)} does not exist.")
     if options["part"] and (options["force"] or options["join"] or options["scheduler"]):
         raise click.UsageError("--part goes with neither --force, --join nor --scheduler.")
-    if options["part"] and options["contact_sheet"]:
-        raise click.UsageError("--contact-sheet needs all videos: give it with --join.")
+    for name in ("contact_sheet", "report"):
+        if options["part"] and options[name]:
+            raise click.UsageError(f"--{name.replace('_', '-')} needs all videos: give it with --join.")
+    check_report(options["report"], options["no_faces"])
     if options["video_timeout"] < 0:
         raise click.UsageError("--video-timeout must be 0 (never) or a number of seconds.")
 
@@ -296,6 +305,7 @@ def _prepare(found: Any, output: Path, config: PrepConfig, shape: Any, options: 
             on_event=show.on_event,
         )
     draw_sheet(summary, options)
+    page_report(summary, options)
     _report(summary, options, warn_unlabelled=given is not None or beside is not None)
     if summary.part is not None:
         failed = summary.n_failed
@@ -312,6 +322,7 @@ def _join(inputs: list[str], output: Path, options: dict[str, Any]) -> int:
     labels = read_labels(options["labels"]) if options["labels"] else None
     summary = join([Path(item) for item in inputs], output, labels=labels)
     draw_sheet(summary, options)
+    page_report(summary, options)
     _report(summary, options, warn_unlabelled=labels is not None)
     return 0 if summary.n_usable and not (options["strict"] and summary.n_failed) else 1
 

@@ -1,4 +1,4 @@
-"""What `nemo prep` takes from files beside the videos (a mean shape, landmarks), and the picture that it draws."""
+"""What `nemo prep` takes from files beside the videos (a mean shape, landmarks), and what it draws for people."""
 
 from __future__ import annotations
 
@@ -51,3 +51,39 @@ def draw_sheet(summary: Any, options: dict[str, Any]) -> None:
     if not options["quiet"]:
         more = f" and {len(pages) - 1} more pages" if len(pages) > 1 else ""
         say(f"Contact sheet: {pages[0]}{more}.")
+
+
+def check_report(path: Path | None, no_faces: bool) -> None:
+    """Refuse before anything is done what could not be written at the end."""
+    if no_faces and path is None:
+        raise click.UsageError("--no-faces goes with --report FILE.html.")
+    if path is not None and path.suffix.lower() not in (".html", ".htm"):
+        raise click.UsageError(f"--report writes a page: name it .html, not {printable(path.name)!r}.")
+    if path is not None and not path.absolute().parent.is_dir():
+        raise click.UsageError(f"--report: the folder {printable(str(path.parent))} does not exist.")
+
+
+def page_report(summary: Any, options: dict[str, Any]) -> None:
+    """The page about the file, where one is wanted."""
+    if options["report"]:
+        from nemo_pipeline.store import FaceDataset
+
+        write_page(FaceDataset(summary.output), options["report"], options["no_faces"], options["quiet"])
+
+
+def write_page(data: Any, path: Path, no_faces: bool, quiet: bool) -> Path:
+    """Write the page, and say what has to be known before it is shared."""
+    from nemo_pipeline.view.report import write_report
+
+    write_report(data, path, faces=not no_faces)
+    if not quiet:
+        shows = (
+            "no faces, but file names, labels and measurements"
+            if no_faces
+            else (
+                "faces, which are biometric data: share it only with those who may see the videos, or make one with "
+                "--no-faces"
+            )
+        )
+        say(f"Report: {path}. It shows {shows}.")
+    return path

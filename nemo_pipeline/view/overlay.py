@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,11 @@ from nemo_pipeline.stages.frame import Region
 from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.schema import record_dtype
 from nemo_pipeline.store.spool import read_records
+from nemo_pipeline.view.encode import PictureWriter
 from nemo_pipeline.view.overlay_draw import Page
 from nemo_pipeline.view.overlay_strip import Shown, State
 from nemo_pipeline.view.trace import PersonNotes, Stretch, Trace
 
-#: Clock ticks per second of the annotated video: exact for the usual rates, and allowed by every codec.
-_TICKS = 60000
 _NO_NOTES: tuple[int, NDArray[Any]] = (-1, np.zeros(0))
 
 
@@ -85,7 +83,7 @@ def _draw(
                 raise NemoError(f"{path} gave other frames when it was decoded again")
             if page is None or encoder is None:
                 page = Page(frame.width, frame.height, title, line, trace.n_frames)
-                encoder = _Encoder(container, page.width, page.height, trace.info.fps)
+                encoder = PictureWriter(container, page.width, page.height, trace.info.fps)
                 first = frame.time
             shown = [_shown(one, people, frame.index, config) for one in seen]
             recorded = {int(one["person"]) for one in seen}
@@ -100,38 +98,6 @@ def _draw(
         if encoder is None:
             raise NemoError(f"{path} gave no frame when it was decoded again")
         encoder.close()
-
-
-class _Encoder:
-    """H.264 (MPEG-4 where that is missing), with the source's own times."""
-
-    def __init__(self, container: av.container.OutputContainer, width: int, height: int, fps: float) -> None:
-        name = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-        rate = Fraction(fps).limit_denominator(1001) if 1 <= fps <= 1000 else Fraction(25)
-        self._container = container
-        stream: Any = container.add_stream(name, rate=rate)
-        self._stream = stream
-        stream.width, stream.height = width, height
-        stream.pix_fmt = "yuv420p"
-        context = stream.codec_context
-        context.thread_count = 1
-        context.time_base = Fraction(1, _TICKS)
-        if name == "libx264":
-            stream.options = {"preset": "veryfast", "crf": "20"}
-        else:
-            stream.bit_rate = width * height * 4
-        self._last = -1
-
-    def write(self, picture: NDArray[np.uint8], seconds: float) -> None:
-        """One more picture (H, W, 3), shown from `seconds` on."""
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-        self._last = max(self._last + 1, round(seconds * _TICKS))
-        frame.pts, frame.time_base = self._last, Fraction(1, _TICKS)
-        self._container.mux(self._stream.encode(frame))
-
-    def close(self) -> None:
-        """No more pictures."""
-        self._container.mux(self._stream.encode())
 
 
 class _Records:

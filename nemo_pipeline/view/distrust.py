@@ -1,0 +1,216 @@
+"""First reasons to distrust a tracked video: what a careful person would look at before using it. NumPy only.
+
+The limits are choices, made to be few and to be looked at; none was fitted to labels:
+
+* interpolated: more than 10 % of the kept frames have no face of their own;
+* turned: in 5 % of the frames the head is turned by more than 30 degrees, where one half of the face is foreshortened
+  to 0.87 of its width or less and half of its texture is stretched;
+* small: the outer eye corners are closer together in the source than half of their distance in the face crop, so
+  that every source pixel is enlarged more than twice;
+* score: in more than 10 % of the observed frames the tracker's presence score is below 0.5, its own limit for a face;
+* jumps: in 1 % of the frames the tracker's points lie more than 5 % of the eyes' distance (mean over all points) away
+  from the smoothed ones;
+* unsharp: the face's sharpness is below a quarter of the median over the file's videos;
+* faces: more than one face was seen in more than 10 % of the frames;
+* part: less than half of the decoded frames were kept;
+* short: fewer than 25 frames, or less than half a second;
+* rate: fewer than 15 frames a second (an onset of half a second then has fewer than 8 frames), or a step between two
+  frames of more than three times the usual one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nemo_pipeline.store.text import counted
+
+MOST_INTERPOLATED = 0.10
+MOST_YAW = 30.0
+MOST_ENLARGED = 2.0
+LEAST_SCORE = 0.5
+MOST_OFF = 0.05
+LEAST_SHARPNESS = 0.25
+LEAST_KEPT = 0.5
+FEWEST_FRAMES = 25
+SHORTEST = 0.5
+LEAST_RATE = 15.0
+MOST_STEP = 3.0
+#: The share of frames in which something may be so before it counts.
+SOME = 0.10
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason: `code` for programs, `short` for a table's cell, `text` a sentence with the numbers."""
+
+    code: str
+    short: str
+    text: str
+
+
+#: Code -> what it means in a list of filters, gravest first: reasons are given in this order.
+CODES: dict[str, str] = {
+    "damaged": "the file is damaged or cut off",
+    "interpolated": "many interpolated frames",
+    "jumps": "the points jump",
+    "score": "the tracker was unsure",
+    "turned": "the head is turned",
+    "small": "the face is small",
+    "unsharp": "the face is blurred, dark or pale",
+    "faces": "several faces",
+    "part": "much of the video was not kept",
+    "short": "short",
+    "rate": "few or uneven frames a second",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Track:
+    """What was measured in the T kept frames of one video; NaN where it is unknown.
+
+    Attributes:
+        observed: (T,) bool. yaw: (T,) degrees. face_px: (T,) distance of the outer eye corners, source pixels.
+        score: (T,) presence 0..1. timestamps: (T,) seconds. n_faces: (T,).
+        off: (T,) mean distance of the tracker's points from the smoothed ones, over the eyes' distance.
+        sharpness: median over the frames. n_decoded: frames of the file.
+        status, message: of the row.
+    """
+
+    observed: NDArray[np.bool_]
+    yaw: NDArray[np.float64]
+    face_px: NDArray[np.float64]
+    score: NDArray[np.float64]
+    timestamps: NDArray[np.float64]
+    n_faces: NDArray[np.int64]
+    off: NDArray[np.float64]
+    sharpness: float
+    n_decoded: int
+    status: str
+    message: str
+
+
+def track_of(fields: Any, *, n_decoded: int, status: str, message: str) -> Track:
+    """A `Track` from arrays keyed by the names of the frame datasets: a mapping, or a structured array."""
+
+    def column(name: str) -> NDArray[np.float64]:
+        return np.asarray(fields[name], np.float64)
+
+    landmarks, raw = column("landmarks"), column("landmarks_raw")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        eyes = np.hypot(*(landmarks[:, 45] - landmarks[:, 36]).T)
+        off = np.hypot(*np.moveaxis(raw - landmarks, -1, 0)).mean(axis=1) / eyes
+    return Track(
+        observed=np.asarray(fields["observed"], bool),
+        yaw=column("pose")[:, 0],
+        face_px=column("face_px"),
+        score=column("score"),
+        timestamps=column("timestamps"),
+        n_faces=np.asarray(fields["n_faces"], np.int64),
+        off=off,
+        sharpness=middle(column("sharpness")),
+        n_decoded=n_decoded,
+        status=status,
+        message=message,
+    )
+
+
+def reasons(track: Track, eyes_in_crop: float, usual_sharpness: float = float("nan")) -> list[Reason]:
+    """Why a usable video should be looked at, gravest first; empty where nothing speaks against it.
+
+    Args:
+        track: of a video with at least one kept frame.
+        eyes_in_crop: distance of the outer eye corners in the face crop, pixels.
+        usual_sharpness: median of `Track.sharpness` over the videos of the file; NaN: not known.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    n = len(track.observed)
+    if track.status != "ok":
+        found["damaged"] = (track.status, track.message or "The stream broke off or is damaged.")
+    filled = int((~track.observed).sum())
+    if filled > MOST_INTERPOLATED * n:
+        found["interpolated"] = (
+            f"{filled / n:.0%} interpolated",
+            f"{filled} of {counted(n, 'frame')} had no face and were interpolated.",
+        )
+    off = _quantile(track.off[track.observed], 0.99, "higher")
+    if off > MOST_OFF:
+        found["jumps"] = (
+            "points jump",
+            f"The tracker's points jump: in some frames they are {off:.0%} of the eyes' distance "
+            "away from the smoothed ones.",
+        )
+    score = track.score[track.observed & np.isfinite(track.score)]
+    if len(score) and np.mean(score < LEAST_SCORE) > SOME:
+        found["score"] = (
+            f"score {np.median(score):.2f}",
+            f"The tracker was unsure of a face in {np.mean(score < LEAST_SCORE):.0%} of the frames "
+            f"(score below {LEAST_SCORE:g}; median {np.median(score):.2f}).",
+        )
+    yaw = _quantile(np.abs(track.yaw), 0.95)
+    if yaw > MOST_YAW:
+        found["turned"] = (f"yaw {yaw:.0f}°", f"The head is turned by {yaw:.0f} degrees and more at times.")
+    eyes = middle(track.face_px)
+    if eyes > 0 and eyes_in_crop / eyes > MOST_ENLARGED:
+        found["small"] = (
+            f"eyes {eyes:.0f} px",
+            f"The face is small: the eyes are {eyes:.0f} pixels apart, and it was enlarged "
+            f"{eyes_in_crop / eyes:.1f} times.",
+        )
+    if track.sharpness < LEAST_SHARPNESS * usual_sharpness:
+        found["unsharp"] = (
+            "unsharp",
+            f"The face is blurred, dark or pale: its sharpness is {track.sharpness:.0f}; "
+            f"{usual_sharpness:.0f} is usual in this file.",
+        )
+    several = float(np.mean(track.n_faces > 1)) if n else 0.0
+    if several > SOME:
+        found["faces"] = (
+            f"{int(track.n_faces.max())} faces",
+            f"Several faces were seen in {several:.0%} of the frames: is this the right person throughout?",
+        )
+    if track.n_decoded and n < LEAST_KEPT * track.n_decoded:
+        found["part"] = (
+            f"{n / track.n_decoded:.0%} kept",
+            f"Only {n} of {counted(track.n_decoded, 'frame')} were kept.",
+        )
+    found |= _in_time(track.timestamps)
+    return [Reason(code, *found[code]) for code in CODES if code in found]
+
+
+def _in_time(times: NDArray[np.float64]) -> dict[str, tuple[str, str]]:
+    """Reasons that lie in the frames' times."""
+    found = {}
+    steps = np.diff(times)
+    seconds = float(times[-1] - times[0]) if len(times) else 0.0
+    if len(times) < FEWEST_FRAMES or seconds < SHORTEST:
+        found["short"] = (
+            f"{seconds:.1f} s",
+            f"It is short: {counted(len(times), 'frame')}, {seconds:.2f} s.",
+        )
+    if len(steps) and np.isfinite(steps).all() and np.median(steps) > 0:
+        usual = float(np.median(steps))
+        if 1 / usual < LEAST_RATE - 0.05:
+            found["rate"] = (
+                f"{1 / usual:.3g} frames/s",
+                f"There are only {1 / usual:.3g} frames a second: fast movements are lost.",
+            )
+        elif steps.max() > MOST_STEP * usual:
+            found["rate"] = (
+                "uneven times",
+                f"The frames' times are uneven: one step lasts {steps.max():.2f} s, {usual:.3f} s is usual.",
+            )
+    return found
+
+
+def middle(values: NDArray[np.float64]) -> float:
+    """Median of what is finite; NaN where nothing is."""
+    return _quantile(values, 0.5)
+
+
+def _quantile(values: NDArray[np.float64], q: float, method: Any = "linear") -> float:
+    finite = values[np.isfinite(values)]
+    return float(np.quantile(finite, q, method=method)) if len(finite) else float("nan")

@@ -1,0 +1,246 @@
+"""The report of a prepared file: one page, without a network, in which a person can check every video.
+
+Text from outside is data: it passes jinja2's autoescaping, or lies in JSON whose `<`, `>` and `&` are escaped, and the
+page's script puts it in place as text alone. The content security policy lets nothing run or load but what is in the
+page: style and script by their hashes, pictures as data.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from nemo_pipeline import __version__
+from nemo_pipeline.datatypes import USABLE
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.files import replacing
+from nemo_pipeline.store.reader import FaceDataset
+from nemo_pipeline.store.text import counted, printable
+from nemo_pipeline.view import distrust
+from nemo_pipeline.view.report_data import Reported, Summary, headline, read_report
+
+
+class Column(NamedTuple):
+    """A column of the table: its name, what it means, where it is left out (css), and its value and text."""
+
+    name: str
+    help: str
+    css: str
+    value: Callable[[Summary], Any]
+    text: Callable[[Summary], str]
+
+
+def _number(value: float, digits: int = 0) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else ""
+
+
+def _look(row: Summary) -> str:
+    more = f" +{len(row.reasons) - 1}" if len(row.reasons) > 1 else ""
+    return f"{row.reasons[0].short}{more}" if row.reasons else ""
+
+
+# fmt: off
+_COLUMNS = (
+    Column("Video", "id in the file", "", lambda r: r.id, lambda r: r.id),
+    Column("Status", "what became of it", "", lambda r: r.status, lambda r: r.status),
+    Column("Worth a look", "first of the reasons to look at it, and how many more", "",
+           lambda r: len(r.reasons), _look),
+    Column("Kept", "frames with a face in the file", "num few", lambda r: r.kept, lambda r: str(r.kept)),
+    Column("Decoded", "frames of the video", "num few mid", lambda r: r.decoded, lambda r: str(r.decoded)),
+    Column("Filled", "frames without a face of their own, interpolated", "num few mid",
+           lambda r: r.interpolated, lambda r: str(r.interpolated) if r.kept else ""),
+    Column("Seconds", "length of the kept stretch", "num few", lambda r: r.seconds, lambda r: _number(r.seconds, 1)),
+    Column("Rate", "frames a second", "num few wide",
+           lambda r: r.rate or math.nan, lambda r: _number(r.rate, 1) if r.rate > 0 else ""),
+    Column("Eyes", "distance of the outer eye corners in the video, pixels (median)", "num few mid",
+           lambda r: r.eyes, lambda r: _number(r.eyes)),
+    Column("Yaw", "degrees by which the head is turned, exceeded in 5 % of the frames", "num few mid",
+           lambda r: r.yaw, lambda r: _number(r.yaw)),
+    Column("Sharpness", "variance of the Laplacian of the warped face (median)", "num few wide",
+           lambda r: r.sharpness, lambda r: _number(r.sharpness)),
+    Column("Score", "presence score of the tracker (median)", "num few wide",
+           lambda r: r.score, lambda r: _number(r.score, 2)),
+    Column("Subject", "code of the person", "few wide", lambda r: r.subject, lambda r: r.subject),
+    Column("Age", "years", "num few", lambda r: r.age, lambda r: f"{r.age:g}" if math.isfinite(r.age) else ""),
+)
+# fmt: on
+
+
+def write_report(data: FaceDataset, path: Path, *, faces: bool = True) -> Path:
+    """Write the report of a prepared file.
+
+    Args:
+        data: the prepared file.
+        path: the `.html` to write, by rename, readable by its owner alone.
+        faces: whether pictures of faces are in it. File names, labels and measurements always are.
+
+    Raises:
+        NemoError: the name does not end in .html, or the file cannot be written.
+    """
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise NemoError(f"{printable(str(path))}: a report is a page, name it .html.")
+    videos = list(read_report(data, faces=faces))
+    page = _environment().get_template("report.html").generate(_context(data, videos, faces))
+    try:
+        with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+            for piece in page:
+                file.write(piece)
+    except OSError as error:
+        raise NemoError(f"{printable(str(path))} cannot be written: {error.strerror or error}.") from None
+    return path
+
+
+def _context(data: FaceDataset, videos: Sequence[Reported], faces: bool) -> dict[str, Any]:
+    rows = [video.summary for video in videos]
+    statuses = Counter(row.status for row in rows).most_common()
+    codes = Counter(reason.code for row in rows for reason in row.reasons)
+    reasons = [(code, text, codes[code]) for code, text in distrust.CODES.items() if codes[code]]
+    style, script = _resource("report.css"), _resource("report.js")
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return {
+        "policy": policy,
+        "style": Markup(style),
+        "script": Markup(script),
+        "title": printable(data.path.name),
+        "headline": headline(data),
+        "synthetic": data.synthetic,
+        "faces": faces,
+        "facts": _facts(rows),
+        "statuses": [(printable(name), count, kind_of(name)) for name, count in statuses],
+        "most_status": max((count for _, count in statuses), default=1),
+        "reasons": reasons,
+        "most_reason": max((count for _, _, count in reasons), default=1),
+        "columns": _COLUMNS,
+        "rows": [_row(row) for row in rows],
+        "row_data": json_for_html([_searched(row) for row in rows]),
+        "limit_data": json_for_html({"yaw": data.config.max_yaw_degrees}),
+        "details": [json_for_html(video.details) for video in videos],
+        "settings": [(name.replace("_", " "), str(value)) for name, value in data.config.to_dict().items()],
+        "versions": [(printable(name), printable(str(v))) for name, v in data.versions.items()],
+        "limits": _limits(),
+        "version": __version__,
+        "uuid": printable(data.uuid),
+    }
+
+
+def _facts(rows: Sequence[Summary]) -> list[tuple[str, str]]:
+    """The cards at the top: name and value."""
+    usable = [row for row in rows if row.usable]
+    ages = [row.age for row in rows if math.isfinite(row.age)]
+    subjects = {row.subject for row in rows if row.subject}
+    looks = sum(1 for row in usable if row.reasons)
+    kept, filled = sum(row.kept for row in usable), sum(row.interpolated for row in usable)
+
+    def median(values: list[float], unit: str) -> str:
+        finite = [value for value in values if math.isfinite(value)]
+        return f"{np.median(finite):.0f}{unit}" if finite else "unknown"
+
+    found = [
+        ("Usable", f"{len(usable)} of {len(rows)}"),
+        ("Worth a look", str(looks)),
+        ("Interpolated frames", f"{filled / kept:.1%}" if kept else "none"),
+        ("Eyes apart, median", median([row.eyes for row in usable], " px")),
+        ("Frames a second", median([row.rate for row in usable if row.rate > 0], "")),
+        ("Subjects", str(len(subjects)) if subjects else "unknown"),
+        ("Ages", f"{min(ages):g} to {max(ages):g} years" if ages else "unknown"),
+    ]
+    if ages and len(ages) < len(rows):
+        found.append(("Without an age", str(len(rows) - len(ages))))
+    return found
+
+
+def _row(row: Summary) -> dict[str, Any]:
+    cells = [(column.text(row), column.css) for column in _COLUMNS[3:]]
+    return {
+        "id": row.id,
+        "status": row.status,
+        "kind": kind_of(row.status),
+        "look": _look(row),
+        "cells": cells,
+    }
+
+
+def _searched(row: Summary) -> dict[str, Any]:
+    """What the page's script knows of a row: v values of the columns, s status, r codes of reasons, u usable, t text
+    to search in, and f, m, d: file, message, a line of facts."""
+    values = [column.value(row) for column in _COLUMNS]
+    facts = [
+        f"subject {row.subject}" if row.subject else "",
+        f"{row.age:g} years" if math.isfinite(row.age) else "",
+        row.gender,
+        row.condition,
+        row.expression,
+        f"{row.kept} of {counted(row.decoded, 'frame')} kept" if row.decoded else "",
+        f"{row.interpolated} interpolated" if row.interpolated else "",
+        f"{row.rate:.4g} frames/s" if row.rate > 0 else "",
+        f"eyes {row.eyes:.0f} px apart" if math.isfinite(row.eyes) else "",
+        f"sharpness {row.sharpness:.0f}" if math.isfinite(row.sharpness) else "",
+        f"score {row.score:.2f}" if math.isfinite(row.score) else "",
+    ]
+    text = " ".join([row.id, row.file, row.subject, row.status, row.message, row.gender, row.condition, row.expression,
+                     *(reason.text for reason in row.reasons)])  # fmt: skip
+    return {
+        "v": [None if isinstance(v, float) and not math.isfinite(v) else v for v in values],
+        "s": row.status,
+        "r": [reason.code for reason in row.reasons],
+        "u": row.usable,
+        "t": text.lower(),
+        "f": row.file,
+        # A reason to look at it repeats the message of a video that is usable all the same.
+        "m": "" if any(reason.text == row.message for reason in row.reasons) else row.message,
+        "d": " · ".join(fact for fact in facts if fact),
+    }
+
+
+def _limits() -> list[str]:
+    """The bullet points of `distrust`'s own description."""
+    lines: list[str] = []
+    for line in (distrust.__doc__ or "").split("\n\n", 2)[2].splitlines():
+        if line.startswith("* "):
+            lines.append(line[2:])
+        else:
+            lines[-1] += " " + line.strip()
+    return [line.rstrip(";") for line in lines if line]
+
+
+def kind_of(status: str) -> str:
+    """How a status looks: good, warn (usable with a reservation), none (nothing to see), bad (a fault)."""
+    if status in USABLE:
+        return "good" if status == "ok" else "warn"
+    return "none" if status in ("no_face", "too_short", "too_small", "turned_away", "blank") else "bad"
+
+
+def json_for_html(value: Any) -> Markup:
+    """Compact ASCII JSON that cannot end the script element that it stands in."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _hash(text: str) -> str:
+    """As a content security policy names an inline style or script."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+
+
+def _resource(name: str) -> str:
+    return (resources.files("nemo_pipeline.view") / "page" / name).read_text(encoding="utf-8")
+
+
+def _environment() -> jinja2.Environment:
+    loader = jinja2.FunctionLoader(_resource)
+    return jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, loader=loader, trim_blocks=True
+    )
