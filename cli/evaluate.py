@@ -1,42 +1,126 @@
-"""`nemo evaluate`: tables and figures of a run."""
+"""`nemo evaluate`: tables and figures of finished runs."""
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from . import console
 
+if TYPE_CHECKING:
+    from siam_model.evaluate import Evaluation
+
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+@click.argument("runs", type=click.Path(path_type=Path), metavar="RUN...", nargs=-1, required=True)
 @click.option(
     "--out",
     "-o",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where to write. Default: RUN/evaluation.",
+    help="Where to write. Default: evaluation/ in the first RUN.",
 )
+@click.option(
+    "--with",
+    "others",
+    metavar="NAME=FILE.csv",
+    multiple=True,
+    help="Predictions of another method (video, subject, fold, age, predicted) to compare with. May be given again.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DATA.h5",
+    help="Where the data are, if not where the run was trained.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--no-faces", is_flag=True, help="Leave out every picture that shows a person.")
+@click.option("--quick", is_flag=True, help="Leave out Table II, which runs the models over every video.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-def command(run: Path, out: Path | None, as_json: bool) -> None:
-    """Mean absolute error and its deviation, overall and by decade, beside the training median; the
-    cumulative error curve and a scatter plot.
+def command(
+    runs: tuple[Path, ...],
+    out: Path | None,
+    others: tuple[str, ...],
+    data: Path | None,
+    device: str,
+    no_faces: bool,
+    quick: bool,
+    as_json: bool,
+) -> None:
+    """The paper's tables and figures from runs and studies of nemo train, as one page and as files.
 
-    Reads only the run's predictions: every video predicted once, by a model that never saw its subject.
+    Errors by age beside the baselines, by gender, condition and phase of the expression; cumulative error; where the
+    models look, and when; with studies also the comparisons of mechanisms, positions, modules and subsets. What the
+    runs given cannot fill is listed with the command that would.
+
+    Every number is of videos predicted by a model that never saw their subject.
     """
     from siam_model.evaluate import SYNTHETIC_NOTE, evaluate
 
-    result = evaluate(run, out)
+    with contextlib.ExitStack() as stack:
+        status = None
+        if console.err.is_terminal:
+            status = stack.enter_context(console.err.status("reading the predictions"))
+
+        def step(text: str) -> None:
+            if status is not None:
+                status.update(console.shown(text))
+
+        result = evaluate(
+            runs, out, data=data, others=_named(others), device=device, faces=not no_faces, quick=quick,
+            on_step=step,
+        )  # fmt: skip
     if as_json:
         console.print_json({**result.numbers, "files": [str(f) for f in result.files]})
     else:
-        # Table III lies on its side in a terminal: a decade a row, so that it fits 80 columns.
-        header, *rows = zip(result.header, *result.rows, strict=True)
-        columns = ["age", *header[1:]]
-        title = "Mean absolute error (years) by age; SD: of all absolute errors"
-        console.out.print(console.new_table(title, columns, rows, right=",".join(columns[1:])))
+        _print(result)
     if result.synthetic:
         console.warn(SYNTHETIC_NOTE)
-    for file in result.files:
-        console.say(f"wrote {file}")
+    page, figures, tables = result.files[0], len(result.report.pictures), len(result.report.tables)
+    console.say(f"wrote {page} ({figures} figures, {tables} tables; also as files beside it)")
+
+
+def _named(others: tuple[str, ...]) -> dict[str, Path]:
+    """NAME=FILE.csv -> name and path.
+
+    Raises:
+        NemoError: no name, no file, or a name twice.
+    """
+    from nemo_pipeline.errors import NemoError
+
+    found: dict[str, Path] = {}
+    for text in others:
+        name, equals, path = text.partition("=")
+        if not equals or not name.strip() or not path:
+            raise NemoError(f"--with {console.printable(text)} is not NAME=FILE.csv.")
+        if name in found:
+            raise NemoError(f"--with names {console.printable(name)} twice.")
+        found[name.strip()] = Path(path)
+    return found
+
+
+def _print(result: Evaluation) -> None:
+    """Table III and what is missing."""
+    # Table III lies on its side in a terminal: a decade a row, so that it fits 80 columns.
+    rows = [row for row in result.rows if not row[0].endswith("95 % interval")]
+    header, *lines = zip(result.header, *rows, strict=True)
+    columns = ["age", *header[1:]]
+    title = "Mean absolute error (years) by age; SD: of all absolute errors"
+    table = console.new_table(title, columns, lines)
+    for column in table.columns[1:]:  # by place, since a method may be called anything
+        column.justify = "right"
+    console.out.print(table)
+    console.out.print(
+        console.shown(f"SIAM: {', '.join(f'{name} {value}' for name, value in result.headline[:3])}")
+    )
+    if result.report.missing:
+        console.out.print()
+        console.out.print(console.shown("Not made:"))
+    for item in result.report.missing:
+        head = f"{item.number}, {item.title}" if item.number else item.title
+        console.out.print(console.shown(f"  {head}: {item.reason}"), soft_wrap=True)
+        if item.command:
+            console.out.print(console.shown(f"      {item.command}", "dim"), soft_wrap=True)

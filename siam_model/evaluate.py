@@ -1,22 +1,33 @@
-"""`evaluate`: the tables and figures of a finished run, from its predictions alone."""
+"""`evaluate`: the paper's tables and figures from finished runs, as files and as one page."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import printable
-from siam_model import figures
-from siam_model.baselines import NAMES
-from siam_model.predictions import Predictions, read_predictions, write_table
-from siam_model.runs import read_json, write_json
-from siam_model.tables import summary_json, table_by_decade
+from siam_model.predictions import Predictions, write_bytes
+from siam_model.reports.accuracy import add_accuracy, add_breakdowns, add_people, add_phases, headline
+from siam_model.reports.content import Missing, Picture, Report, Table
+from siam_model.reports.formats import EXTENSIONS, as_json, shown, write_as
+from siam_model.reports.given import Given, gather
+from siam_model.reports.page import Head, render
+from siam_model.reports.studies import add_studies, add_videos
+from siam_model.reports.style import to_png, to_svg
+from siam_model.runs import make_private, write_json
+from siam_model.tables import summary_json
 
 #: Said wherever a number of a run on generated faces is shown.
 SYNTHETIC_NOTE = "Trained and tested on synthetic faces: these numbers say nothing about people."
+#: Said where pictures of people are.
+FACES_NOTE = (
+    "This page shows faces, ages and codes of people: biometric data. Share it only with those who may see them; "
+    "--no-faces makes it without pictures of people."
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,11 +36,14 @@ class Evaluation:
 
     Attributes:
         run: its folder.
-        methods: name -> held-out predictions: SIAM first, then the baselines.
+        methods: name -> held-out predictions: SIAM first, then what it is compared with.
         synthetic: whether the faces were generated.
-        header, rows: the table by decade (Table III's layout), as text.
+        header, rows: the table by decade (Table III's layout) as text, without the paper's rows.
         numbers: everything as JSON types.
-        files: what was written.
+        headline: name and value, as text, of the first numbers.
+        report: all parts, and what is missing.
+        folder: where everything was written.
+        files: what was written; report.html first.
     """
 
     run: Path
@@ -38,62 +52,155 @@ class Evaluation:
     header: list[str]
     rows: list[list[str]]
     numbers: dict[str, Any]
+    headline: list[tuple[str, str]]
+    report: Report
+    folder: Path
     files: tuple[Path, ...] = ()
 
+    @property
+    def missing(self) -> tuple[Missing, ...]:
+        """What could not be made."""
+        return tuple(self.report.missing)
 
-def evaluate(run_dir: str | os.PathLike[str], out_dir: str | os.PathLike[str] | None = None) -> Evaluation:
-    """Read predictions.csv, baselines/*.csv and run.json of a run; write tables and figures.
+
+def evaluate(
+    runs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    out_dir: str | os.PathLike[str] | None = None,
+    *,
+    data: str | os.PathLike[str] | None = None,
+    others: Mapping[str, str | os.PathLike[str]] | None = None,
+    device: str = "auto",
+    faces: bool = True,
+    quick: bool = False,
+    on_step: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Every table and figure that these runs allow, with their page.
+
+    Reads predictions.csv, baselines/*.csv and run.json of a run; for what shows faces, models and labels also its
+    data and models. Folds that were trained apart are joined. Nothing is trained.
 
     Args:
-        run_dir: a folder of `nemo train`.
-        out_dir: where evaluation.json, by_decade.csv, scatter.png and cumulative_error.png go;
-            `RUN/evaluation` by default.
+        runs: one or several folders of `nemo train`, runs or studies. The first run is what the tables are about,
+            further runs are compared with it.
+        out_dir: where everything goes; `evaluation` in the first folder by default.
+        data: out.h5, where it is not where run.json says.
+        others: name -> CSV of another method's predictions, in the columns of predictions.csv.
+        device: for models: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        faces: False leaves out every picture that shows a person.
+        quick: leave out Table II, unless RUN/phases.csv has it: it runs models over every video.
+        on_step: told what is being done.
 
     Raises:
-        NemoError: the folder holds no finished run, or a baseline's videos are not those of the predictions.
+        NemoError: a folder holds no finished run, or predictions of other videos are to be compared.
     """
-    run = Path(run_dir)
-    if not run.is_dir():
-        raise NemoError(f"{printable(str(run))} is no folder; give a run folder of `nemo train`.")
-    meta = read_json(run / "run.json")
-    methods = {"SIAM": read_predictions(run / "predictions.csv")}
-    for file in sorted((run / "baselines").glob("*.csv")):
-        baseline = read_predictions(file)
-        if sorted(baseline.video) != sorted(methods["SIAM"].video):
-            raise NemoError(f"{printable(str(file))} does not predict the same videos as predictions.csv.")
-        methods[NAMES.get(file.stem, printable(file.stem))] = baseline
-    synthetic = bool(meta.get("synthetic", True))
-    header, rows = table_by_decade(methods)
-    numbers = {
-        "run": str(run),
-        "synthetic": synthetic,
-        "note": SYNTHETIC_NOTE if synthetic else "",
-        "dataset": meta.get("dataset"),
-        "preset": meta.get("preset"),
-        "seed": meta.get("seed"),
-        "folds": meta.get("folds"),
-        "methods": {name: summary_json(p) for name, p in methods.items()},
+    paths = [runs] if isinstance(runs, str | os.PathLike) else list(runs)
+    if not paths:
+        raise NemoError("Name a run folder of `nemo train`.")
+    given = gather(
+        [Path(p) for p in paths], data=Path(data) if data is not None else None,
+        others={name: Path(path) for name, path in (others or {}).items()}, device=device, faces=faces,
+        quick=quick, on_step=on_step or (lambda _: None),
+    )  # fmt: skip
+    report = Report()
+    for add in (add_accuracy, add_breakdowns, add_phases, add_videos, add_studies, add_people):
+        add(given, report)
+    folder = Path(out_dir) if out_dir is not None else Path(paths[0]) / "evaluation"
+    numbers = _numbers(given, report)
+    given.on_step("writing")
+    files = _write(folder, given, report, numbers)
+    table = next(t for t in report.tables if t.key == "table-3")
+    header, rows = _as_text(table)
+    return Evaluation(
+        given.main.folder, given.methods, given.synthetic, header, rows, numbers, headline(given), report,
+        folder, files,
+    )  # fmt: skip
+
+
+def _as_text(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Table III's measured rows for a terminal; decades in which nobody is are left out."""
+    rows = [row for group in table.groups if not group.paper for row in group.rows]
+    videos = next(row for row in rows if row[0] == "Videos")
+    keep = [i for i, v in enumerate(videos) if v != 0]
+    header = [table.columns[i].head for i in keep]
+    return header, [[shown(row[i], table.columns[i].kind) for i in keep] for row in rows]
+
+
+def _numbers(given: Given, report: Report) -> dict[str, Any]:
+    main = given.main
+    return {
+        "run": str(main.folder),
+        "synthetic": given.synthetic,
+        "note": SYNTHETIC_NOTE if given.synthetic else "",
+        "dataset": main.meta.get("dataset"),
+        "preset": main.meta.get("preset"),
+        "seed": main.meta.get("seed"),
+        "folds": main.meta.get("folds"),
+        "methods": {name: summary_json(p) for name, p in given.methods.items()},
+        "tables": [as_json(table) for table in report.tables],
+        "figures": [
+            {"key": p.key, "number": p.number, "title": p.title, "caption": p.caption, "alt": p.alt}
+            for p in report.pictures
+        ],
+        "missing": [dataclasses.asdict(item) for item in report.missing],
     }
-    title = _caption(methods["SIAM"], meta, synthetic)
-    out = Path(out_dir) if out_dir is not None else run / "evaluation"
+
+
+def _write(folder: Path, given: Given, report: Report, numbers: dict[str, Any]) -> tuple[Path, ...]:
+    """All files, each by rename and for its owner alone; what an earlier call left and this one lacks goes."""
     try:
-        out.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
+        for name in ("figures", "tables"):
+            make_private(folder / name)
     except OSError as error:
-        raise NemoError(f"{printable(str(out))} cannot be created: {error.strerror}.") from None
-    files = [
-        out / name for name in ("evaluation.json", "by_decade.csv", "scatter.png", "cumulative_error.png")
+        raise NemoError(f"{printable(str(folder))} cannot be created: {error.strerror}.") from None
+    files: dict[Path, bytes] = {}
+    images = {}
+    for picture in report.pictures:
+        images[picture.key] = to_png(picture.figure)
+        files[folder / "figures" / f"{picture.key}.png"] = images[picture.key]
+        files[folder / "figures" / f"{picture.key}.svg"] = to_svg(picture.figure)
+    for table in report.tables:
+        for extension in EXTENSIONS.values():
+            text = write_as(table, extension)
+            files[folder / "tables" / f"{table.key}.{extension}"] = text.encode("utf-8", "surrogateescape")
+    page = render(_head(given, report), report, images).encode("utf-8", "surrogateescape")
+    write_bytes(folder / "report.html", page)
+    write_json(folder / "evaluation.json", numbers)
+    for path, data in files.items():
+        write_bytes(path, data)
+    _remove_stale(folder, set(files))
+    return (folder / "report.html", folder / "evaluation.json", *files)
+
+
+def _remove_stale(folder: Path, written: set[Path]) -> None:
+    """Figures and tables of an earlier call would pass for this one's."""
+    for kind, prefix in (("figures", "figure-"), ("tables", ("table-", "figure-"))):
+        for path in (folder / kind).iterdir():
+            ours = path.name.startswith(prefix) and path.suffix[1:] in ("png", "svg", *EXTENSIONS.values())
+            if ours and path not in written:
+                path.unlink(missing_ok=True)
+
+
+def _head(given: Given, report: Report) -> Head:
+    meta = given.main.meta
+    versions = meta.get("versions") or {}
+    settings = [
+        ("preset", meta.get("preset")),
+        ("seed", meta.get("seed")),
+        ("folds", meta.get("folds") or "none, people held out"),
+        ("trials per fold", meta.get("trials") or "none"),
+        ("best epochs", ", ".join(map(str, meta.get("best_epochs") or []))),
+        ("trained", meta.get("finished")),
+        *((name, versions.get(name)) for name in ("nemo-faces", "torch", "numpy") if versions.get(name)),
     ]
-    write_json(files[0], numbers)
-    write_table(files[1], header, rows)
-    figures.save_figure(figures.scatter(methods, title), files[2])
-    figures.save_figure(figures.cumulative(methods, title), files[3])
-    return Evaluation(run, methods, synthetic, header, rows, numbers, tuple(files))
-
-
-def _caption(predictions: Predictions, meta: dict[str, Any], synthetic: bool) -> str:
-    """On which data a figure was made."""
-    folds = meta.get("folds")
-    how = f"{folds} folds" if folds else "held-out subjects"
-    file = (meta.get("dataset") or {}).get("file", "")
-    kind = "SYNTHETIC faces, " if synthetic else ""
-    return f"{kind}{file}: {len(predictions)} videos of {len(set(predictions.subject))} people, {how}"
+    shown_faces = any(isinstance(p, Picture) and p.faces for p in report.pictures)
+    return Head(
+        title=f"Age estimation: {given.main.name}",
+        about=given.main.described(),
+        synthetic=SYNTHETIC_NOTE if given.synthetic else "",
+        faces=FACES_NOTE if shown_faces and not given.synthetic else "",
+        numbers=headline(given),
+        settings=[(name, str(value)) for name, value in settings if value not in (None, "")],
+        command=given.again(),
+        notes=[given.data.note] if given.data is not None and given.data.note else [],
+    )

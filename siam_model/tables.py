@@ -53,20 +53,6 @@ def correlation(predictions: Predictions) -> float:
     return float(np.corrcoef(predictions.age, predictions.predicted)[0, 1])
 
 
-def table_by_decade(methods: dict[str, Predictions]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows in Table III's layout: one row per method with its MAE by decade and over all and the
-    standard deviation of all absolute errors, then the number of videos."""
-    summaries = {name: by_decade(p) for name, p in methods.items()}
-    first = next(iter(summaries.values()))
-    rows = []
-    for name, row in summaries.items():
-        deviation = row["All"].deviation
-        last = f"{deviation:.2f}" if np.isfinite(deviation) else ""
-        rows.append([name, *(f"{row[c].mae:.2f}" if row[c].n else "" for c in first), last])
-    rows.append(["videos", *(str(s.n) for s in first.values()), ""])
-    return ["Method", *first, "SD"], rows
-
-
 def summary_json(predictions: Predictions) -> dict[str, Any]:
     """All numbers of one method as JSON types (None for NaN)."""
     limits = np.arange(0, 51)

@@ -1,0 +1,200 @@
+"""Parts that read predictions, and labels where there are some: Tables II and III, the breakdowns, Figures 2, 7, 8."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.text import printable
+from siam_model.reports import charts, paper
+from siam_model.reports.content import Missing, Picture, Report
+from siam_model.reports.given import Given
+from siam_model.reports.phases import (
+    WHOLE,
+    Parts,
+    kept_phases,
+    phase_name,
+    phase_predictions,
+    predict_phases,
+)
+from siam_model.reports.stats import errors_of, paired_test
+from siam_model.reports.tables import Line, breakdown, table_of_errors, table_of_thresholds, table_three
+
+
+def add_accuracy(given: Given, report: Report) -> None:
+    """Table III, Figures 7 and 8, and predicted against true age: all from predictions alone."""
+    caption = given.main.described()
+    methods, ours = given.methods, given.main.predictions
+    report.add(*table_three(methods, caption, synthetic=given.synthetic))
+    half, nine = float(np.median(ours.error)), 100 * float((ours.error <= 9).mean())
+    report.add(
+        Picture(
+            "figure-7-cumulative-error", "accuracy", "Figure 7", "Cumulative distribution of the absolute error",
+            f"{caption}. Shaded: pointwise 95 % interval, by bootstrap over people.",
+            f"Curves rise from 0 to 100 % of the videos; half of SIAM's errors are below {half:.1f} years, and "
+            f"{nine:.0f} % are at most 9 years.",
+            charts.cumulative(methods),
+        )
+    )  # fmt: skip
+    report.add(table_of_thresholds(methods, caption))
+    others = [name for name in methods if name != "SIAM"]
+    test = (
+        " Below: p of the two-sided paired t-test over people (a person's videos averaged) against each other method; "
+        "dots where SIAM is the better one, crosses where it is not."
+        if others
+        else ""
+    )
+    theirs = (
+        f" The paper finds SIAM better than its two rivals where more than {paper.SIGNIFICANT_ABOVE} samples are "
+        f"asked for (p < 0.01; {paper.SMILES})."
+        if not given.synthetic
+        else ""
+    )
+    report.add(
+        Picture(
+            "figure-8-minimum-samples", "accuracy", "Figure 8",
+            "Errors on ages with at least so many samples",
+            f"{caption}. Ages in whole years with fewer videos are left out of the evaluation; no model is trained "
+            f"anew.{test}{theirs}",
+            _alt_thresholds(given), charts.minimum_samples(methods),
+        )
+    )  # fmt: skip
+    if not others:
+        report.add(
+            Missing(
+                "Figure 8", "paired t-test", "There is no other method to compare with",
+                given.again("--with", "NAME=PREDICTIONS.csv"),
+            )
+        )  # fmt: skip
+    bias = float((ours.predicted - ours.age).mean())
+    report.add(
+        Picture(
+            "figure-scatter", "accuracy", "", "Predicted against true age",
+            f"{caption}. One point per video, predicted by a model that never saw the person.",
+            f"Points around the diagonal; predictions are on average {abs(bias):.1f} years too "
+            f"{'high' if bias > 0 else 'low'}.", charts.scatter(methods),
+        )
+    )  # fmt: skip
+
+
+def _alt_thresholds(given: Given) -> str:
+    ours = given.main.predictions
+    text = f"SIAM's mean absolute error on all ages is {ours.error.mean():.1f} years."
+    for name, p in list(given.methods.items())[1:2]:
+        test = paired_test(ours.error, p.error, ours.subject)
+        text += f" Against {name} the paired t-test over people gives p = {test.p:.2g} on all ages."
+    return text
+
+
+def add_breakdowns(given: Given, report: Report) -> None:
+    """By gender and by condition. The paper prints neither, so no number of it stands beside them."""
+    for name, title, head in (
+        ("gender", "Errors by gender", "Gender"),
+        ("condition", "Errors by expression and condition", "Recorded"),
+    ):
+        if given.data is None:
+            report.add(
+                Missing("", title, given.no_data, given.again("--data", "DATA.h5"))
+            )  # fmt: skip
+            continue
+        labels = given.data.labels(name, given.main.predictions)
+        if name == "condition":
+            expressions = given.data.labels("expression", given.main.predictions)
+            labels = [f"{a} {b}".strip() for a, b in zip(labels, expressions, strict=True)]
+        if not any(labels):
+            file = printable(str(given.data.dataset.path))
+            report.add(
+                Missing("", title, f"The data have no {name} labels", f"nemo label {file} LABELS.csv")
+            )  # fmt: skip
+            continue
+        key = f"table-by-{name}"
+        report.add(breakdown(key, title, given.main.described(), head, labels, given.methods))
+
+
+def add_people(given: Given, report: Report) -> None:
+    """Figure 2."""
+    p, data = given.main.predictions, given.data
+    parts: dict[str, dict[str, tuple[float, list[str]]]] = {}
+    for i, video in enumerate(p.video):
+        expression = data.label("expression", video) if data else ""
+        people = parts.setdefault(expression or "videos", {})
+        _, genders = people.setdefault(p.subject[i], (float(p.age[i]), []))
+        genders.append((data.label("gender", video) if data else "") or "unknown")
+    drawn = {}
+    for title, people in sorted(parts.items(), key=lambda part: (-len(part[1]), part[0] != "smile", part[0])):
+        ages = [age for age, _ in people.values()]
+        drawn[title] = (ages, [Counter(g).most_common(1)[0][0] for _, g in people.values()])
+    count = len(set(p.subject))
+    unknown = "" if data else f" Genders are labels of the data, which could not be read: {given.no_data}"
+    theirs = "" if given.synthetic else " The paper's (a): 185 female and 215 male people of 8 to 76 years."
+    report.add(
+        Picture(
+            "figure-2-people", "data", "Figure 2", "Age and gender of the people",
+            f"{given.main.described()}. People in bins of five years.{theirs}{unknown}",
+            f"Bars of how many of the {count} people are of each age, {p.age.min():.0f} to {p.age.max():.0f} years.",
+            charts.people_by_age(drawn),
+        )
+    )  # fmt: skip
+
+
+def add_phases(given: Given, report: Report) -> None:
+    """Table II."""
+    number, title = "Table II", "Mean absolute error (years) by phases of the expression"
+
+    def missing(reason: str, command: str = "") -> None:
+        report.add(Missing(number, title, reason, command))
+
+    run = given.main
+    parts: Parts | None
+    if given.data is None or given.quick:
+        parts = kept_phases(run)
+        if parts is None and given.data is None:
+            return missing(given.no_data, given.again("--data", "DATA.h5"))
+        if parts is None:
+            return missing("--quick leaves out what runs a model over every video", given.again())
+    else:
+        try:
+            parts = predict_phases(
+                run, given.data, given.device, lambda i, n: given.on_step(f"phases of video {i} of {n}")
+            )
+        except NemoError as error:
+            return missing(str(error), given.again())
+    lines = []
+    for names, theirs in paper.PHASES.items():
+        lines.append(
+            Line(" + ".join(names), phase_predictions(run.predictions, parts, phase_name(names)), theirs)
+        )
+    whole = phase_predictions(run.predictions, parts, WHOLE)
+    if whole is None:
+        return missing("In no video were onset, apex and offset all found", "")
+    lines.append(Line("whole video", whole))
+    caption = (
+        f"{run.described()}. Models of whole videos, each tested on phases of the videos of people that it never saw; "
+        f"{len(whole)} of {len(run.predictions)} videos, in which all three phases were found"
+    )
+    report.add(
+        table_of_errors(
+            "table-2", "phases", number, title, caption, "Phases", lines, synthetic=given.synthetic
+        )
+    )
+    return None
+
+
+def headline(given: Given) -> list[tuple[str, str]]:
+    """The first numbers of the page: (name, value)."""
+    p = given.main.predictions
+    found = errors_of(p.error, p.subject)
+    lines = [
+        ("mean absolute error", f"{found.mae:.2f} years"),
+        ("95 % interval", f"{found.low:.2f} to {found.high:.2f}" if np.isfinite(found.low) else "one person"),
+        (
+            "standard deviation",
+            f"{found.deviation:.2f} years" if np.isfinite(found.deviation) else "one video",
+        ),
+        ("videos", str(found.videos)),
+        ("people", str(found.subjects)),
+        ("tested by", f"{given.main.folds} folds" if given.main.folds else "people held out"),
+    ]
+    return lines

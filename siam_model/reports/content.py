@@ -1,0 +1,134 @@
+"""What a report is made of: tables of plain values, figures, and what could not be made. No formatting here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+from matplotlib.figure import Figure
+
+Value = str | int | float | None
+#: How a column's values are written: text, whole numbers, years with two places, probabilities.
+Kind = Literal["text", "int", "years", "p"]
+#: Parts of the page, in its order, with their headings.
+SECTIONS = {
+    "accuracy": "How far off the ages are",
+    "breakdowns": "By person and recording",
+    "phases": "Phases of the expression",
+    "videos": "Where the model looks, and when",
+    "mechanisms": "How the spatial attention shares weights",
+    "positions": "Where the spatial attention sits",
+    "modules": "What each module adds",
+    "subsets": "Separate models of parts of the data",
+    "data": "The people",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its heading, its name in CSV and JSON, and how its values are written."""
+
+    head: str
+    name: str
+    kind: Kind = "text"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Group:
+    """Rows under one heading ("" for none); `paper` where they are the paper's own numbers."""
+
+    title: str
+    rows: tuple[tuple[Value, ...], ...]
+    paper: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Table:
+    """A table.
+
+    Attributes:
+        key: its name in file names and anchors: "table-3".
+        section: one of SECTIONS.
+        number: "Table III", where the paper has it; else "".
+        title: what it shows, a phrase without a full stop.
+        caption: on which data, and what has to be known.
+        columns, groups: what is in it; the first column names a row.
+        detail: one more column by column than people read: folded away on the page.
+    """
+
+    key: str
+    section: str
+    number: str
+    title: str
+    caption: str
+    columns: tuple[Column, ...]
+    groups: tuple[Group, ...]
+    detail: bool = False
+
+    def __post_init__(self) -> None:
+        for group in self.groups:
+            for row in group.rows:
+                if len(row) != len(self.columns):
+                    raise ValueError(
+                        f"{self.key}: a row has {len(row)} values for {len(self.columns)} columns"
+                    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Picture:
+    """A figure.
+
+    Attributes:
+        key, section, number, title, caption: as in `Table`; keys begin with "figure-".
+        alt: what it shows, for those who cannot see it.
+        figure: of matplotlib.
+        faces: whether it shows people.
+    """
+
+    key: str
+    section: str
+    number: str
+    title: str
+    caption: str
+    alt: str
+    figure: Figure
+    faces: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Missing:
+    """What was not made: why, and the command that would make it possible ("" where none can)."""
+
+    number: str
+    title: str
+    reason: str
+    command: str = ""
+
+
+@dataclasses.dataclass(slots=True)
+class Report:
+    """All parts, as they are made."""
+
+    tables: list[Table] = dataclasses.field(default_factory=list)
+    pictures: list[Picture] = dataclasses.field(default_factory=list)
+    missing: list[Missing] = dataclasses.field(default_factory=list)
+
+    def add(self, *parts: Table | Picture | Missing) -> None:
+        """File each part where it belongs."""
+        for part in parts:
+            if isinstance(part, Table):
+                self.tables.append(part)
+            elif isinstance(part, Picture):
+                self.pictures.append(part)
+            else:
+                self.missing.append(part)
+
+    def of(self, section: str) -> Sequence[Table | Picture]:
+        """Tables, then pictures of a section; tables of details last."""
+        tables = [table for table in self.tables if table.section == section]
+        return [
+            *(table for table in tables if not table.detail),
+            *(picture for picture in self.pictures if picture.section == section),
+            *(table for table in tables if table.detail),
+        ]

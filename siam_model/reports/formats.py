@@ -1,0 +1,148 @@
+"""Tables as CSV, JSON, Markdown and LaTeX. What is in them is data: nothing in a name becomes a formula, a link, a
+command or markup."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from typing import Any
+
+from nemo_pipeline.store.text import csv_cell, printable
+from siam_model.reports.content import Column, Kind, Table, Value
+
+#: Format -> the file's extension, in the order in which they are named on the page.
+EXTENSIONS = {"CSV": "csv", "JSON": "json", "Markdown": "md", "LaTeX": "tex"}
+
+
+def shown(value: Value, kind: Kind) -> str:
+    """As people read it; "" for what is not known."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, int):  # counts, in a row of a column of years too
+        return str(value)
+    if kind == "years":
+        return f"{value:.2f}".replace("-", "−") if value < 0 else f"{value:.2f}"
+    if kind == "p":
+        return "< 0.0001" if value < 1e-4 else f"{value:.4f}" if value < 0.01 else f"{value:.2f}"
+    return f"{value:g}"
+
+
+def plain(value: Value) -> Value:
+    """As programs read it: None for NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def to_csv(table: Table) -> str:
+    """Full precision; a last column `source` says whose number a row is."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*(csv_cell(c.name) for c in table.columns), "source"])
+    for group in table.groups:
+        for row in group.rows:
+            values = ["" if plain(v) is None else csv_cell(v) for v in row]
+            writer.writerow([*values, csv_cell(printable(group.title)) if group.paper else "measured"])
+    return out.getvalue()
+
+
+def as_json(table: Table) -> dict[str, Any]:
+    """As JSON types."""
+    return {
+        "key": table.key,
+        "number": table.number,
+        "title": table.title,
+        "caption": table.caption,
+        "columns": [{"name": c.name, "head": c.head, "kind": c.kind} for c in table.columns],
+        "rows": [
+            {
+                **{c.name: plain(v) for c, v in zip(table.columns, row, strict=True)},
+                "source": group.title if group.paper else "measured",
+            }
+            for group in table.groups
+            for row in group.rows
+        ],
+    }
+
+
+def to_json(table: Table) -> str:
+    """One object; names that are no UTF-8 keep their bytes as escapes."""
+    return json.dumps(as_json(table), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
+
+
+def heading(table: Table) -> str:
+    """ "Table III. Mean absolute error (years) by age"."""
+    return f"{table.number}. {table.title}" if table.number else table.title
+
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~$&])")
+
+
+def markdown(text: str) -> str:
+    """`text` as Markdown that shows it as it is, in one line."""
+    return _MARKDOWN.sub(r"\\\1", printable(text))
+
+
+def to_markdown(table: Table) -> str:
+    """A pipe table with its heading and caption."""
+    lines = [f"**{markdown(heading(table))}**", ""]
+    lines.append("| " + " | ".join(markdown(c.head) for c in table.columns) + " |")
+    lines.append("|" + "|".join(" :-- " if c.kind == "text" else " --: " for c in table.columns) + "|")
+    for group in table.groups:
+        if group.title:
+            lines.append(f"| *{markdown(group.title)}* |" + " |" * (len(table.columns) - 1))
+        for row in group.rows:
+            lines.append(
+                "| " + " | ".join(_md_cell(v, c) for v, c in zip(row, table.columns, strict=True)) + " |"
+            )
+    return "\n".join([*lines, "", markdown(table.caption), ""])
+
+
+def _md_cell(value: Value, column: Column) -> str:
+    return markdown(shown(value, column.kind))
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_",
+    "%": r"\%", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "−": "$-$", "±": r"$\pm$", '"': r"\textquotedbl{}", "[": "{[}", "]": "{]}",
+}  # fmt: skip
+
+
+def latex(text: str) -> str:
+    """`text` as LaTeX that shows it as it is (UTF-8 source, T1 fonts); brackets are no optional arguments."""
+    return "".join(_LATEX.get(char, char) for char in printable(text))
+
+
+def to_latex(table: Table) -> str:
+    """A `table` with a `tabular` that needs no package; wide ones fit a `table*`."""
+    width = len(table.columns)
+    star = "*" if width > 7 else ""
+    align = "".join("l" if c.kind == "text" else "r" for c in table.columns)
+    lines = [
+        rf"\begin{{table{star}}}[t]",
+        r"\centering",
+        rf"\caption{{{latex(table.title)}. {latex(table.caption)}}}",
+        rf"\label{{tab:{table.key}}}",
+        r"\footnotesize",
+        rf"\begin{{tabular}}{{{align}}}",
+        r"\hline",
+        " & ".join(latex(c.head) for c in table.columns) + r" \\",
+    ]
+    for group in table.groups:
+        lines.append(r"\hline")
+        if group.title:
+            lines.append(rf"\multicolumn{{{width}}}{{l}}{{\emph{{{latex(group.title)}}}}} \\")
+        for row in group.rows:
+            text = (latex(shown(v, c.kind)) for v, c in zip(row, table.columns, strict=True))
+            lines.append(" & ".join(text) + r" \\")
+    lines += [r"\hline", r"\end{tabular}", rf"\end{{table{star}}}", ""]
+    return "\n".join(lines)
+
+
+def write_as(table: Table, extension: str) -> str:
+    """The text of the file with this extension."""
+    return {"csv": to_csv, "json": to_json, "md": to_markdown, "tex": to_latex}[extension](table)

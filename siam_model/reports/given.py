@@ -1,0 +1,165 @@
+"""What one call of `nemo evaluate` has to work with, and the commands that would give it more."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.text import printable
+from siam_model.predictions import Predictions
+from siam_model.reports.source import Data, Run, Study, open_data, open_source, parse_with, same_videos
+from siam_model.runs import read_json
+
+#: Study -> the variant that is the model of the paper.
+_PRINCIPAL = {"mechanisms": "indexed", "positions": "conv2", "modules": "full", "conditions": "all"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Given:
+    """Attributes:
+    paths: as the user gave them.
+    main: the run that the tables are about.
+    methods: name -> predictions of the same videos: SIAM, further runs, baselines, other methods.
+    studies: kind -> study.
+    data: of the main run; None where they cannot be had.
+    no_data: why, a sentence.
+    device: where models run.
+    faces: whether pictures of people may be drawn.
+    quick: leave out what runs models over every video, unless it was kept.
+    on_step: told what is being done.
+    """
+
+    paths: tuple[Path, ...]
+    main: Run
+    methods: dict[str, Predictions]
+    studies: dict[str, Study]
+    data: Data | None
+    no_data: str
+    device: str = "auto"
+    faces: bool = True
+    quick: bool = False
+    on_step: Callable[[str], None] = print
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the main run's faces are generated."""
+        return self.main.synthetic
+
+    def again(self, *more: str) -> str:
+        """This command once more, with something added."""
+        return _command("nemo", "evaluate", *map(str, self.paths), *more)
+
+    def train_study(self, kind: str) -> str:
+        """The commands that train a study with the settings of the main run, and evaluate it beside what was given."""
+        folder = self.main.folder.resolve()
+        inside = (folder.parent / "study.json").is_file()
+        out = (folder.parent if inside else folder).with_name(
+            f"{(folder.parent if inside else folder).name}-{kind}"
+        )
+        shown = _relative(out)
+        return f"{self._train('--study', kind, varied=True)} --out {_quoted(shown)} && {self.again(shown)}"
+
+    def train_folds(self) -> str:
+        """The command that trains the main run's model in ten folds."""
+        return self._train("--folds", "10")
+
+    def _train(self, *more: str, varied: bool = False) -> str:
+        meta = dict(self.main.meta)
+        settings = self.main.folder / "settings.json"
+        if settings.is_file():
+            meta |= read_json(settings)
+        words = ["nemo", "train", str(meta.get("data") or "DATA.h5")]
+        for name in ("preset", "seed", "epochs", "folds", "trials"):
+            if meta.get(name) not in (None, 0) and f"--{name}" not in more:
+                words += [f"--{name}", str(meta[name])]
+        for name, value in sorted((meta.get("overrides") or {}).items()):
+            if not varied or not name.startswith(
+                ("model.attention", "model.temporal_attention", "model.recurrent")
+            ):
+                words += ["--set", f"{name}={value}"]
+        return _command(*words, *more)
+
+
+def gather(
+    paths: Sequence[Path],
+    *,
+    data: Path | None,
+    others: dict[str, Path],
+    device: str,
+    faces: bool,
+    quick: bool,
+    on_step: Callable[[str], None],
+) -> Given:
+    """Open everything.
+
+    Args:
+        paths: runs and studies. The first run is what the tables are about; without one, the paper's variant of
+            the first study is.
+        others: name -> CSV of another method.
+
+    Raises:
+        NemoError: a source cannot be opened, or two of them do not belong together.
+    """
+    runs: list[Run] = []
+    studies: dict[str, Study] = {}
+    for path in paths:
+        source = open_source(path)
+        if isinstance(source, Run):
+            runs.append(source)
+        elif source.kind in studies:
+            raise NemoError(
+                f"{printable(str(studies[source.kind].folder))} and {printable(str(path))} are both a study of "
+                f"{source.kind}; give one of them."
+            )
+        else:
+            studies[source.kind] = source
+    if not runs:
+        runs.append(_principal_run(studies))
+    main = runs[0]
+    methods = {"SIAM": main.predictions}
+    for other in runs[1:]:
+        name = f"run {other.name}" if f"run {other.name}" not in methods else f"run {other.folder}"
+        methods[printable(name)] = same_videos(other.predictions, main.predictions, other.folder)
+    given = parse_with(others, main.predictions)
+    for name in given:
+        if name in (*methods, *main.baselines):
+            raise NemoError(f"--with {name}=...: there is a method of that name already; choose another.")
+    methods |= {**given, **main.baselines}
+    found, reason = None, ""
+    try:
+        found = open_data(main, data)
+    except NemoError as error:
+        if data is not None:
+            raise
+        reason = str(error)
+    return Given(tuple(paths), main, methods, studies, found, reason, device, faces, quick, on_step)
+
+
+def _principal_run(studies: dict[str, Study]) -> Run:
+    for kind, study in studies.items():
+        named = {variant.name: run for variant, run in study.finished}
+        if named:
+            return named.get(_PRINCIPAL.get(kind, ""), next(iter(named.values())))
+    study = next(iter(studies.values()))
+    reason = next((variant.reason for variant in study.variants), "it has no variants.")
+    raise NemoError(f"No variant of {printable(str(study.folder))} is finished: {reason}")
+
+
+def _relative(path: Path) -> str:
+    """Relative to the current folder where it lies below it: the shorter command to copy."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _quoted(text: str) -> str:
+    return shlex.quote(text)
+
+
+def _command(*words: str) -> str:
+    """Words as a shell takes them."""
+    return " ".join(_quoted(word) for word in words)

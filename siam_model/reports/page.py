@@ -1,0 +1,108 @@
+"""report.html: one page with everything in it. It loads nothing, runs no script, and shows names as text."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from nemo_pipeline.store.text import printable
+from siam_model.reports.content import SECTIONS, Picture, Report, Table
+from siam_model.reports.formats import EXTENSIONS, shown, write_as
+from siam_model.reports.style import DPI, WIDTH
+
+#: CSS pixels that the widest figure takes on a wide screen.
+_PAGE = 880
+_TYPES = {"csv": "text/csv", "json": "application/json", "md": "text/markdown", "tex": "application/x-tex"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Head:
+    """What stands above the parts.
+
+    Attributes:
+        title: of the page.
+        about: on which data.
+        synthetic: a sentence where faces were generated; "" otherwise.
+        faces: a sentence where people are shown; "" otherwise.
+        numbers: (name, value), the first things to see.
+        settings: (name, value) of how it was made.
+        command: that made the page.
+        notes: further sentences.
+    """
+
+    title: str
+    about: str
+    synthetic: str
+    faces: str
+    numbers: Sequence[tuple[str, str]]
+    settings: Sequence[tuple[str, str]]
+    command: str
+    notes: Sequence[str] = ()
+
+
+def render(head: Head, report: Report, images: Mapping[str, bytes]) -> str:
+    """The page.
+
+    Args:
+        images: key of each figure -> PNG file.
+    """
+    environment = Environment(
+        loader=PackageLoader("siam_model.reports", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["text"] = printable
+    environment.filters["data_uri"] = _png
+    sections = [
+        (name, title, [_part(part, images) for part in report.of(name)])
+        for name, title in SECTIONS.items()
+        if report.of(name)
+    ]
+    return environment.get_template("report.html").render(
+        head=head,
+        sections=sections,
+        missing=report.missing,
+        now=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+    )
+
+
+def _part(part: Table | Picture, images: Mapping[str, bytes]) -> dict[str, Any]:
+    """A part as the template takes it."""
+    if isinstance(part, Picture):
+        data = images[part.key]
+        return {"picture": part, "image": data, "table": None, "size": _size(data)}
+    rows = [
+        (
+            group,
+            [[shown(v, c.kind) for v, c in zip(row, part.columns, strict=True)] for row in group.rows],
+        )
+        for group in part.groups
+    ]
+    files = [
+        (name, f"{part.key}.{extension}", _uri(_TYPES[extension], write_as(part, extension)))
+        for name, extension in EXTENSIONS.items()
+    ]
+    return {"table": part, "rows": rows, "files": files, "picture": None}
+
+
+def _uri(kind: str, text: str) -> Markup:
+    data = base64.b64encode(text.encode("utf-8", "surrogateescape")).decode()
+    return Markup(f"data:{kind};charset=utf-8;base64,{data}")  # base64 holds no markup
+
+
+def _png(data: bytes) -> Markup:
+    return Markup(f"data:image/png;base64,{base64.b64encode(data).decode()}")
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    """Width and height to show a PNG file at, CSS pixels: letters of one size in all figures."""
+    pixels = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")  # in its first chunk
+    return round(pixels[0] * _PAGE / (WIDTH * DPI)), round(pixels[1] * _PAGE / (WIDTH * DPI))

@@ -1,0 +1,238 @@
+"""What is evaluated: runs, studies of several runs, predictions of other methods, and the data behind them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store import FaceDataset
+from nemo_pipeline.store.text import counted, printable
+from siam_model.baselines import NAMES
+from siam_model.predictions import Predictions, read_predictions
+from siam_model.runs import fold_folder, read_json
+
+#: Ages are float32 in out.h5; two files agree when they differ by less than this, years.
+_SAME_AGE = 1e-3
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Run:
+    """A run whose predictions are complete.
+
+    Attributes:
+        folder: where it is.
+        name: what it is called where several runs are compared, printable.
+        meta: run.json; settings.json where only the folds are finished.
+        predictions: held out, one row per video.
+        baselines: name for tables -> predictions of the same videos.
+    """
+
+    folder: Path
+    name: str
+    meta: dict[str, Any]
+    predictions: Predictions
+    baselines: dict[str, Predictions]
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether its faces are generated; where nothing says so, they are taken for generated."""
+        return bool(self.meta.get("synthetic", True))
+
+    @property
+    def folds(self) -> int | None:
+        """Number of folds; None where a part of the subjects was held out."""
+        return self.meta.get("folds")
+
+    @property
+    def dataset(self) -> dict[str, Any]:
+        """uuid and name of its data."""
+        return self.meta.get("dataset") or {}
+
+    def model_folder(self, fold: int) -> Path:
+        """Folder of the model that predicted this fold."""
+        return self.folder if self.folds is None else fold_folder(self.folder, fold)
+
+    @property
+    def has_models(self) -> bool:
+        """Whether the model behind every prediction is there."""
+        folds = {int(k) for k in self.predictions.fold}
+        return all((self.model_folder(k) / "model" / "config.json").is_file() for k in folds)
+
+    def described(self) -> str:
+        """On which data its numbers were made, a phrase."""
+        how = f"{self.folds} folds" if self.folds else "held-out subjects"
+        subset = " ".join(str(v) for v in reversed(list((self.meta.get("subset") or {}).values())))
+        kind = "SYNTHETIC faces, " if self.synthetic else ""
+        part = f" ({subset} only)" if subset else ""
+        videos = counted(len(self.predictions), "video")
+        people = len(set(self.predictions.subject))
+        name = self.dataset.get("file", "data without a name")
+        return printable(f"{kind}{name}{part}: {videos} of {people} people, {how}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Variant:
+    """One variant of a study: its run, or why there is none yet."""
+
+    name: str
+    label: str
+    subset: dict[str, str]
+    run: Run | None
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Study:
+    """A study of `nemo train --study`."""
+
+    folder: Path
+    kind: str
+    variants: tuple[Variant, ...]
+
+    @property
+    def finished(self) -> tuple[tuple[Variant, Run], ...]:
+        """Variants that have a run."""
+        return tuple((v, v.run) for v in self.variants if v.run is not None)
+
+
+def open_source(path: Path) -> Run | Study:
+    """A run or a study.
+
+    Raises:
+        NemoError: it is neither, or a run without complete predictions.
+    """
+    if not path.is_dir():
+        raise NemoError(f"{printable(str(path))} is no folder; give a run folder of `nemo train`.")
+    return _open_study(path) if (path / "study.json").is_file() else open_run(path)
+
+
+def open_run(folder: Path, name: str = "") -> Run:
+    """A run. Folds that were trained apart (array jobs) are joined first.
+
+    Raises:
+        NemoError: no predictions, folds missing, or a baseline whose videos are not those of the predictions.
+    """
+    if not (folder / "predictions.csv").is_file() and (folder / "folds").is_dir():
+        from siam_model.crossval import join_folds
+
+        join_folds(folder)
+    meta_file = folder / "run.json"
+    if not meta_file.is_file() and (folder / "settings.json").is_file():
+        meta_file = folder / "settings.json"
+    meta = read_json(meta_file)
+    if "dataset" not in meta and "uuid" in meta:  # settings.json
+        meta = {**meta, "dataset": {"uuid": meta["uuid"], "file": meta.get("file", "")}}
+    predictions = read_predictions(folder / "predictions.csv")
+    baselines = {}
+    files = {file.stem: file for file in sorted((folder / "baselines").glob("*.csv"))}
+    for stem in sorted(files, key=lambda s: (list(NAMES).index(s) if s in NAMES else len(NAMES), s)):
+        line = same_videos(read_predictions(files[stem]), predictions, files[stem])
+        baselines[NAMES.get(stem, printable(stem))] = line
+    return Run(folder, name or printable(folder.resolve().name), meta, predictions, baselines)
+
+
+def same_videos(other: Predictions, ours: Predictions, path: Path) -> Predictions:
+    """`other` for the videos of `ours`, in the order of `ours`.
+
+    Raises:
+        NemoError: a video is not predicted, or has another age.
+    """
+    place = {video: i for i, video in enumerate(other.video)}
+    shown = printable(str(path))
+    missing = [video for video in ours.video if video not in place]
+    if missing:
+        raise NemoError(
+            f"{shown} does not predict the same videos as predictions.csv: {printable(missing[0])} is missing"
+            f"{f', and {len(missing) - 1} more' if len(missing) > 1 else ''}."
+        )
+    rows = np.array([place[video] for video in ours.video])
+    wrong = np.flatnonzero(np.abs(other.age[rows] - ours.age) > _SAME_AGE)
+    if len(wrong):
+        i = wrong[0]
+        raise NemoError(
+            f"{shown} gives {printable(ours.video[i])} the age {other.age[rows][i]:g}, and predictions.csv "
+            f"{ours.age[i]:g}; both need the same true ages."
+        )
+    return Predictions(ours.video, ours.subject, ours.fold, ours.age, other.predicted[rows])
+
+
+def _open_study(folder: Path) -> Study:
+    from siam_model.study import variants_in
+
+    kind = str(read_json(folder / "study.json").get("study", ""))
+    variants = []
+    for line in variants_in(folder):
+        run, reason = None, ""
+        try:
+            run = open_run(folder / line.name, printable(line.label))
+        except NemoError as error:
+            reason = str(error)
+        variants.append(Variant(line.name, printable(line.label), dict(line.subset), run, reason))
+    return Study(folder, kind, tuple(variants))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Data:
+    """The data of a run, opened.
+
+    Attributes:
+        dataset: the file.
+        row: id of a video -> its index there.
+        note: what is not as it was in training, a sentence; "" otherwise.
+    """
+
+    dataset: FaceDataset
+    row: dict[str, int]
+    note: str = ""
+
+    def label(self, name: str, video: str) -> str:
+        """The text label `name` of a video, "" where unknown."""
+        return str(self.dataset.videos[name][self.row[video]]).strip()
+
+    def labels(self, name: str, predictions: Predictions) -> list[str]:
+        """The label of every predicted video."""
+        return [self.label(name, video) for video in predictions.video]
+
+
+def open_data(run: Run, given: Path | None) -> Data:
+    """The data that a run was made from: `given`, or where run.json says they were.
+
+    A packed copy, or a file whose other labels were corrected, is taken too: what has to agree is every predicted
+    video's subject and age.
+
+    Raises:
+        NemoError: the file is gone, or is other data.
+    """
+    path = given if given is not None else Path(str(run.meta.get("data") or ""))
+    shown = printable(str(path))
+    if given is None and not run.meta.get("data"):
+        raise NemoError("run.json does not say where the data are; name them with --data DATA.h5.")
+    if given is None and not path.is_file():
+        raise NemoError(f"{shown} is not there any more; say where the data are with --data DATA.h5.")
+    dataset = FaceDataset(path)
+    row = {str(name): i for i, name in enumerate(dataset.videos["id"])}
+    if len(row) and dataset.uuid == run.dataset.get("uuid"):
+        return Data(dataset, row)
+    for video, subject, age in zip(
+        run.predictions.video, run.predictions.subject, run.predictions.age, strict=True
+    ):
+        i = row.get(video)
+        if i is None or dataset.videos["length"][i] < 1:
+            raise NemoError(f"{shown} is not the data of this run: it has no video {printable(video)}.")
+        other = str(dataset.videos["subject"][i]).strip(), float(dataset.videos["age"][i])
+        if other[0] != subject or not abs(other[1] - age) <= _SAME_AGE:
+            raise NemoError(
+                f"{shown} is not the data of this run: {printable(video)} shows subject {printable(other[0])} of "
+                f"{other[1]:g} years there, and {printable(subject)} of {age:g} years here."
+            )
+    return Data(dataset, row, f"{shown} is another file than the run was trained on, with the same videos.")
+
+
+def parse_with(values: Mapping[str, Path], ours: Predictions) -> dict[str, Predictions]:
+    """`--with NAME=FILE.csv`: name -> predictions for the videos of `ours`. Raises NemoError."""
+    return {printable(name): same_videos(read_predictions(path), ours, path) for name, path in values.items()}

@@ -1,0 +1,86 @@
+"""How figures look, and how they are written. Text from outside is drawn as it is: never as mathematics."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+INK, OURS, PAPER, MARK = "#222222", "#0b62a4", "#b3541e", "#c0392b"
+#: Colours and dashes of the methods beside ours: told apart without colour too.
+OTHERS = (
+    ("#7a7a7a", (0, (5, 1.5))),
+    ("#b3541e", (0, (1, 1))),
+    ("#2c8a57", (0, (6, 1.5, 1, 1.5))),
+    ("#8e4fa8", (0, (3, 1, 1, 1, 1, 1))),
+    ("#b08900", (0, (2, 2))),
+)
+#: Pixels per inch of PNG files.
+DPI = 160
+#: Widest figure, inches: at the page's width its letters are as large as the page's own.
+WIDTH = 7.2
+
+
+@contextmanager
+def plain_text() -> Iterator[None]:
+    """A `$` in a name starts no formula (matplotlib would refuse `$a^^b$`); SVG files are the same every time."""
+    with rc_context(
+        {
+            "text.parse_math": False,
+            "font.size": 9.5,
+            "axes.titlesize": 10,
+            "axes.labelsize": 9.5,
+            "xtick.labelsize": 9,
+            "ytick.labelsize": 9,
+            "legend.fontsize": 9,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.edgecolor": "#666666",
+            "svg.hashsalt": "nemo",
+        }
+    ):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, inches, that keeps its parts from overlapping."""
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def line_style(i: int) -> dict[str, Any]:
+    """Colour and dashes of method i: 0 is ours."""
+    if not i:
+        return {"color": OURS, "lw": 2.2, "ls": "-", "zorder": 4}
+    colour, dashes = OTHERS[(i - 1) % len(OTHERS)]
+    return {"color": colour, "lw": 1.6, "ls": dashes, "zorder": 3}
+
+
+def to_png(figure: Figure) -> bytes:
+    """As a PNG file."""
+    buffer = io.BytesIO()
+    with _quiet():
+        FigureCanvasAgg(figure).print_png(buffer)
+    return buffer.getvalue()
+
+
+def to_svg(figure: Figure) -> bytes:
+    """As an SVG file: letters as outlines, no date, the same bytes every time."""
+    buffer = io.BytesIO()
+    with _quiet():
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+    return buffer.getvalue()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with plain_text(), warnings.catch_warnings():
+        # A name in a script that the font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield

@@ -1,0 +1,239 @@
+"""The tables: which rows and columns, from predictions. The paper's own numbers stand apart and say whose they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from nemo_pipeline.store.text import printable
+from siam_model.predictions import Predictions
+from siam_model.reports import paper
+from siam_model.reports.content import Column, Group, Kind, Table, Value
+from siam_model.reports.stats import Errors, errors_of, paired_test, thresholds
+
+#: Columns of an `Errors`.
+ERRORS = (
+    Column("videos", "videos", "int"),
+    Column("people", "subjects", "int"),
+    Column("MAE", "mae", "years"),
+    Column("SD", "deviation", "years"),
+    Column("95 % from", "interval_low", "years"),
+    Column("to", "interval_high", "years"),
+)
+HOW = (
+    "MAE and SD: mean and standard deviation of the absolute error over videos, years. The 95 % interval of the MAE "
+    "is by bootstrap over people, since videos of one person are not independent."
+)
+NOT_COMPARABLE = "people, not synthetic faces: no number above may be compared with these"
+
+
+class Line(NamedTuple):
+    """A row of a table of errors: its name, our predictions (None: not there), the paper's number beside it."""
+
+    label: str
+    predictions: Predictions | None
+    paper: paper.Error | None = None
+
+
+def cells(errors: Errors | None) -> tuple[Value, ...]:
+    """The values of ERRORS."""
+    if errors is None:
+        return (None,) * len(ERRORS)
+    return (errors.videos, errors.subjects, errors.mae, errors.deviation, errors.low, errors.high)
+
+
+def errors_of_predictions(predictions: Predictions, rows: np.ndarray | None = None) -> Errors:
+    """Of all rows, or of some."""
+    rows = np.arange(len(predictions)) if rows is None else rows
+    return errors_of(predictions.error[rows], [predictions.subject[i] for i in rows])
+
+
+def table_of_errors(
+    key: str,
+    section: str,
+    number: str,
+    title: str,
+    caption: str,
+    head: str,
+    lines: Sequence[Line],
+    *,
+    synthetic: bool,
+    source: str = paper.SMILES,
+) -> Table:
+    """One row per line. On real faces the paper's numbers are two columns of their own; on synthetic ones, rows of
+    their own below, since side by side they would ask to be compared.
+
+    Args:
+        head: heading of the first column.
+        source: on what the paper measured.
+    """
+    beside = any(line.paper is not None for line in lines)
+    first = Column(head, "name")
+    whose = f" The paper's numbers: {number}, {source}." if beside else ""
+    rows = [
+        (line.label, *cells(errors_of_predictions(line.predictions) if line.predictions else None))
+        for line in lines
+    ]
+    if beside and not synthetic:
+        columns: tuple[Column, ...] = (
+            first, *ERRORS, Column("the paper: MAE", "paper_mae", "years"),
+            Column("the paper: SD", "paper_deviation", "years"),
+        )  # fmt: skip
+        wide = [(*row, *(line.paper or (None, None))) for row, line in zip(rows, lines, strict=True)]
+        groups = [Group("", tuple(wide))]
+    else:
+        columns = (first, *ERRORS)
+        groups = [Group("", tuple(rows))]
+        if beside:
+            theirs = [
+                (line.label, None, None, line.paper.mae, line.paper.deviation, None, None)
+                for line in lines
+                if line.paper is not None
+            ]
+            groups.append(Group(f"The paper, {number} ({NOT_COMPARABLE})", tuple(theirs), paper=True))
+    return Table(key, section, number, title, f"{caption}. {HOW}{whose}", columns, tuple(groups))
+
+
+def decade_of(age: np.ndarray) -> np.ndarray:
+    """(V,) ages in years -> (V,) 0 for 0-9, 1 for 10-19, ..."""
+    return np.floor(age / 10).astype(np.int64)
+
+
+def decade_name(decade: int) -> str:
+    """ "10-19" for 1."""
+    return f"{10 * decade}-{10 * decade + 9}"
+
+
+def table_three(methods: Mapping[str, Predictions], caption: str, *, synthetic: bool) -> tuple[Table, Table]:
+    """Table III in the paper's layout, with the interval of the first method; and all of it in full, a row for each
+    method and decade."""
+    first = next(iter(methods.values()))
+    decade = decade_of(first.age)
+    shown = range(min(decade.min(), 0), max(decade.max(), len(paper.DECADES) - 1) + 1)
+    names = [decade_name(d) for d in shown]
+    parts = [np.flatnonzero(decade == d) for d in shown] + [np.arange(len(first))]
+    found = {
+        name: [errors_of_predictions(p, rows) for rows in parts] for name, p in methods.items()
+    }  # fmt: skip
+    text = [_span(e) for e in found[next(iter(methods))]]
+    columns = (
+        Column("Method", "method"),
+        *(Column(name, name, "years") for name in names),
+        Column("All", "all", "years"),
+        Column("SD", "deviation", "years"),
+    )
+    ours: list[tuple[Value, ...]] = []
+    for i, (name, line) in enumerate(found.items()):
+        ours.append((name, *(e.mae if e.videos else None for e in line), line[-1].deviation))
+        if not i:
+            ours.append((f"{name}: 95 % interval", *text, None))
+    counted = found[next(iter(methods))]
+    ours.append(("Videos", *(e.videos for e in counted), None))
+    ours.append(("People", *(e.subjects for e in counted), None))
+    pad = [None] * (len(names) - len(paper.DECADES))
+    theirs: list[tuple[Value, ...]] = [
+        (m.name, *m.decades, *pad, m.all.mae, m.all.deviation) for m in paper.METHODS
+    ]
+    theirs.append(("Videos", *paper.SAMPLES, *pad, paper.ALL_SAMPLES, None))
+    note = NOT_COMPARABLE if synthetic else paper.SMILES
+    groups = (Group("", tuple(ours)), Group(f"The paper, Table III ({note})", tuple(theirs), paper=True))
+    title = "Mean absolute error (years) by age"
+    short = Table(
+        "table-3", "accuracy", "Table III", title,
+        f"{caption}. SD: standard deviation of all absolute errors of the row, years; interval: 95 %, by bootstrap "
+        f"over people. The paper's rows: {paper.SMILES}; references are the paper's.",
+        columns, groups,
+    )  # fmt: skip
+    rows = tuple(
+        (method, name, *cells(e))
+        for method, line in found.items()
+        for name, e in zip([*names, "All"], line, strict=True)
+        if e.videos
+    )
+    full = Table(
+        "table-3-details", "accuracy", "", "The same in full: every method and decade", f"{caption}. {HOW}",
+        (Column("Method", "method"), Column("Age", "age"), *ERRORS), (Group("", rows),), detail=True,
+    )  # fmt: skip
+    return short, full
+
+
+def _span(errors: Errors) -> str | None:
+    return f"{errors.low:.1f}–{errors.high:.1f}" if np.isfinite(errors.low) else None
+
+
+def breakdown(
+    key: str,
+    title: str,
+    caption: str,
+    head: str,
+    labels: Sequence[str],
+    methods: Mapping[str, Predictions],
+) -> Table:
+    """The errors of the first method by a label of the videos, with the other methods' MAE beside them.
+
+    No number of the paper stands here: it never breaks one model down like this.
+
+    Args:
+        labels: V texts; "" counts as unknown.
+    """
+    name, ours = next(iter(methods.items()))
+    others = list(methods.items())[1:]
+    rows = []
+    for value in sorted(set(labels), key=lambda text: (not text, text)):
+        mine = np.flatnonzero([label == value for label in labels])
+        rows.append(
+            (
+                printable(value) or "unknown",
+                *cells(errors_of_predictions(ours, mine)),
+                *(float(p.error[mine].mean()) for _, p in others),
+            )
+        )
+    extra = tuple(Column(f"{other}: MAE", f"mae_{other}", "years") for other, _ in others)
+    return Table(
+        key, "breakdowns", "", title, f"{caption}. Errors of {name}. {HOW}",
+        (Column(head, "name"), *ERRORS, *extra), (Group("", tuple(rows)),),
+    )  # fmt: skip
+
+
+def table_of_thresholds(methods: Mapping[str, Predictions], caption: str) -> Table:
+    """Figure 8's numbers: the videos left for every minimum number of samples per age, the first method's errors on
+    them, and its paired t-test against each other method, by people and by videos."""
+    from siam_model.reports.stats import age_counts
+
+    name, ours = next(iter(methods.items()))
+    others = list(methods.items())[1:]
+    counts = age_counts(ours.age)
+    columns: list[Column] = [Column("at least", "minimum", "int"), Column("ages", "ages", "int"), *ERRORS]
+    for other, _ in others:
+        for head, field, kind in _TESTS:
+            columns.append(Column(f"{other}: {head}", f"{field}_{other}", kind))
+    rows = []
+    for least in thresholds(ours):
+        left = np.flatnonzero(counts >= least)
+        row: list[Value] = [least, len(set(np.floor(ours.age[left]).tolist()))]
+        row += cells(errors_of_predictions(ours, left))
+        subject = [ours.subject[i] for i in left]
+        for _, other_predictions in others:
+            theirs = other_predictions.error[left]
+            people = paired_test(ours.error[left], theirs, subject)
+            videos = paired_test(ours.error[left], theirs)
+            row += [float(theirs.mean()), people.difference, people.t, people.p, videos.p]
+        rows.append(tuple(row))
+    return Table(
+        "figure-8-numbers", "accuracy", "", "Figure 8 in numbers",
+        f"{caption}. A row keeps the ages (whole years) of which there are at least so many videos. {HOW} Difference: "
+        f"{name} minus the other method, mean of the people's mean differences; p: two-sided paired t-test over "
+        "people, and, as one that takes every video for independent, over videos.",
+        tuple(columns), (Group("", tuple(rows)),), detail=True,
+    )  # fmt: skip
+
+
+_TESTS: tuple[tuple[str, str, Kind], ...] = (
+    ("MAE", "mae", "years"),
+    ("difference", "difference", "years"),
+    ("t", "t", "years"),
+    ("p, people", "p_subjects", "p"),
+    ("p, videos", "p_videos", "p"),
+)
