@@ -175,15 +175,15 @@ def _study(folder: Path, as_json: bool) -> None:
     from siam_model.study import variants_in
 
     meta = read_json(folder / "study.json")
-    lines = {variant: run_errors(folder / variant.name) for variant in variants_in(folder)}
+    lines = [(variant, run_errors(folder / variant.name)) for variant in variants_in(folder)]
     if as_json:
-        variants = [{"name": v.name, "label": v.label, "mae": errors} for v, errors in lines.items()]
+        variants = [{"name": v.name, "label": v.label, "mae": errors} for v, errors in lines]
         print_json(
             {"run": str(folder), "study": meta["study"], "synthetic": meta["synthetic"], "variants": variants}
         )
     else:
-        methods = list(next(iter(lines.values())))
-        rows = [[v.label, *(f"{errors[m]:.2f}" for m in methods)] for v, errors in lines.items()]
+        methods = list(lines[0][1])
+        rows = [[v.label, *(f"{errors[m]:.2f}" for m in methods)] for v, errors in lines]
         title = f"Study of {meta['study']}: mean absolute error, years"
         out.print(new_table(title, ["variant", *methods], rows, right=",".join(methods)))
     if meta["synthetic"]:

@@ -100,7 +100,7 @@ class TrainProgress:
 def balance_table(lines: Sequence[Mapping[str, Any]]) -> Any:
     """The test parts, one a row: subjects, genders, ages; and how many train and validate."""
     genders = sorted({name for line in lines for name in line["gender"]})
-    columns = ["fold", "subjects", *genders, "videos", "ages", "mean age", "SD", "train", "validate"]
+    columns = ["fold", "people", *genders, "videos", "ages", "mean", "SD", "train", "valid."]
     rows = [
         [
             line["fold"], line["subjects"], *(line["gender"].get(name, 0) for name in genders), line["videos"],

@@ -26,7 +26,7 @@ from siam_model.devices import resolve_device
 from siam_model.fit import EpochRecord, fit
 from siam_model.predict import estimate
 from siam_model.predictions import Predictions, write_predictions, write_table
-from siam_model.runs import held, make_private
+from siam_model.runs import held, make_private, sweep
 from siam_model.splits import Split
 from siam_model.work import Reporter, Runtime, Where, Work
 
@@ -83,6 +83,7 @@ def train_split(
     with held(folder, f"{what} of {printable(str(work.run))}"):
         if (folder / "predictions.csv").is_file():
             return
+        sweep(folder)
         people = Subjects(split.fold, split.training, split.validation)
         if not has_model(folder):
             if work.settings.trials:

@@ -33,7 +33,7 @@ from nemo_pipeline.errors import NemoError
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.fit import EpochRecord
 from siam_model.onefold import Subjects, read_history, train_in
-from siam_model.runs import make_private, write_json
+from siam_model.runs import make_private, sweep, write_json
 from siam_model.work import Reporter, Runtime, Where, Work
 
 DROPOUTS = (0.0, 0.1, 0.2, 0.4)
@@ -181,6 +181,7 @@ def _run_trial(
     """Train with the trial's values; the result goes into the study, and worse weights than the best are removed."""
     own = _trial_folder(folder, number)
     make_private(own)
+    sweep(own)
     model, config = apply(work.model, work.config, trial.params)
     reported: set[int] = set()
 

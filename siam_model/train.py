@@ -25,7 +25,7 @@ from siam_model.crossval import (
 from siam_model.fit import EpochRecord
 from siam_model.jobs import run_tasks
 from siam_model.onefold import Subjects, Trained, read_history, train_in, train_split, write_history
-from siam_model.runs import held, is_finished, missing_folds, read_json, write_json
+from siam_model.runs import held, is_finished, missing_folds, read_json, sweep, write_json
 from siam_model.settings import check_same, read_settings
 from siam_model.work import (
     CallbackReporter,
@@ -192,6 +192,7 @@ def train_on_all(work: Work, runtime: Runtime, reporter: Reporter) -> None:
     where = Where(fold=-1, variant=work.variant)
     with held(work.run, f"the model of all subjects of {printable(str(work.run))}"):
         _join(work)
+        sweep(work.run)
         folder = work.run / "final"
         if (work.run / "model" / "config.json").is_file():
             shutil.rmtree(folder, ignore_errors=True)
