@@ -6,6 +6,7 @@ that a video can do is end this process. The driver is nemo_pipeline.batch.worke
     in   {"do": "prep", "stem", and the fields of worker.VideoTask}
          {"do": "merge", "files", "folder", "shards", "config", "model_sha256"}
          {"do": "probe", "path"}
+         {"do": "heat", and the fields of heat.heat_job}
     out  {"event": "ready"}, {"event": "frames", "n"}, and one last: "done", "error" (a fault in our code)
          or "abort" (nothing can work: disk full, broken installation)
 
@@ -219,6 +220,17 @@ def merge(job: dict[str, Any]) -> dict[str, Any]:
     return {"names": names}
 
 
+def heat(job: dict[str, Any], parent: _Parent) -> dict[str, Any]:
+    """A clip with a model's attention over the face. Answers why there is none, "" where all is well."""
+    from nemo_pipeline.batch.heat import draw_job
+
+    try:
+        draw_job(job, parent.frames)
+    except NemoError as error:  # of this clip: the process is well
+        return {"note": str(error)}
+    return {"note": ""}
+
+
 def serve(parent: _Parent) -> None:
     """Answer jobs from standard input until it ends."""
     jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -240,6 +252,8 @@ def serve(parent: _Parent) -> None:
         try:
             if job["do"] == "prep":
                 answer = prepare(job, parent)
+            elif job["do"] == "heat":
+                answer = heat(job, parent)
             else:
                 answer = merge(job) if job["do"] == "merge" else probe(job)
         except NemoError as error:

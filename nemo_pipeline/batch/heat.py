@@ -1,0 +1,92 @@
+"""A clip with a model's attention over the face, drawn in a child: both sides of that job, arrays in a file between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nemo_pipeline.batch.process import ChildDied, ChildTimeout, JobFailed
+from nemo_pipeline.batch.worker import Pool
+from nemo_pipeline.geometry import Template
+from nemo_pipeline.store.text import printable
+from nemo_pipeline.view.attention import Attention
+
+
+def heat_job(
+    path: Path, target: Path, attention: Attention, template: Template, arrays: Path, *, title: str, note: str
+) -> dict[str, Any]:
+    """What the child is told. Writes `arrays` (.npz), which the caller removes: the child reads it."""
+    values = {
+        name: getattr(attention, name)
+        for name in ("frame_index", "landmarks", "weights", "maps", "rows", "columns")
+        if getattr(attention, name) is not None
+    }
+    np.savez(arrays, mean_shape=template.mean_shape, triangles=template.triangles, **values)
+    return {
+        "do": "heat",
+        "path": str(path),
+        "target": str(target),
+        "arrays": str(arrays),
+        "size": template.size,
+        "margin": template.margin,
+        "title": title,
+        "note": note,
+    }
+
+
+def draw_job(job: dict[str, Any], progress: Callable[[int], None]) -> None:
+    """The child's side. Raises NemoError when the clip cannot be drawn."""
+    from nemo_pipeline.view.heat_video import draw_heat_video
+
+    with np.load(job["arrays"], allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    template = Template(arrays["mean_shape"], arrays["triangles"], job["size"], job["margin"])
+    attention = Attention(
+        frame_index=arrays["frame_index"],
+        landmarks=arrays["landmarks"],
+        weights=arrays["weights"],
+        maps=arrays.get("maps"),
+        rows=arrays.get("rows"),
+        columns=arrays.get("columns"),
+    )
+    draw_heat_video(
+        Path(job["path"]),
+        Path(job["target"]),
+        attention,
+        template,
+        title=job["title"],
+        note=job["note"],
+        progress=progress,
+    )
+
+
+def draw_in_child(
+    job: dict[str, Any],
+    pool: Pool,
+    *,
+    timeout: float | None = None,
+    on_frames: Callable[[int], None] | None = None,
+) -> str:
+    """Have the job done; answers why there is no picture, "" where all is well.
+
+    Raises:
+        NemoError: nothing can work (installation, disk full).
+    """
+    slot, child = pool.acquire()
+    keep = False
+    try:
+        note = str(child.ask(job, timeout, on_frames)["note"])
+        keep = True
+        return note
+    except ChildDied as death:
+        return f"{printable(job['target'])} was not drawn: the process that drew it {death.how}."
+    except ChildTimeout:
+        return f"{printable(job['target'])} was not drawn within {timeout:g} s."
+    except JobFailed as fault:
+        keep = True
+        return f"{printable(job['target'])} was not drawn, a fault of nemo: {fault}"
+    finally:
+        pool.release(slot, child, keep)
