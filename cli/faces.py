@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,13 @@ from nemo_pipeline.datatypes import USABLE, VideoFile
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.geometry import shipped_mean_shape, shipped_triangles
 from nemo_pipeline.store.spool import read_records
+from nemo_pipeline.store.tables import frame_fields
 
 if TYPE_CHECKING:
     from siam_model import LoadedModel
+
+
+_OWN = ("frames", "frame_index", "timestamps")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -29,14 +33,18 @@ class ClipFaces:
     """One row of a prepared clip.
 
     Attributes:
-        file: the clip, with "/s1" or "#2" behind it when it has several rows.
+        file: the clip, with "/s1" or "#2" behind it when it has several rows; id: likewise, unique among the clips.
+        path: of the clip.
         frames: (T,S,S) uint8; T is 0 where there is no usable face.
         frame_index: (T,) int32 in the clip. timestamps: (T,) float64, seconds.
         n_decoded: frames in the clip. n_interpolated: of the T, how many had no face of their own.
         status, message: as in `nemo prep`.
+        fields: the other frame datasets (T, ...) by name: landmarks, pose, score and so on.
     """
 
     file: str
+    id: str
+    path: Path
     frames: np.ndarray
     frame_index: np.ndarray
     timestamps: np.ndarray
@@ -44,6 +52,7 @@ class ClipFaces:
     n_interpolated: int
     status: str
     message: str
+    fields: Mapping[str, np.ndarray]
 
 
 def prep_for(model: LoadedModel) -> tuple[PrepConfig, bool]:
@@ -104,8 +113,11 @@ def clip_faces(
                 for row in result.rows:
                     blocks = list(read_records(Path(folder) / row.spool, row.start, row.stop, config))
                     usable = bool(blocks) and row.status in USABLE
+                    others = [name for name in frame_fields(config.mesh) if name not in _OWN]
                     yield ClipFaces(
                         file=clip.file + row.suffix,
+                        id=clip.id + row.suffix,
+                        path=clip.path,
                         frames=_column(blocks, "frames", (config.size, config.size), usable),
                         frame_index=_column(blocks, "frame_index", (), usable),
                         timestamps=_column(blocks, "timestamps", (), usable),
@@ -113,6 +125,7 @@ def clip_faces(
                         n_interpolated=row.n_interpolated,
                         status=row.status,
                         message=row.message or "; ".join(result.warnings),
+                        fields={name: _column(blocks, name, (), True) for name in others} if usable else {},
                     )
 
 

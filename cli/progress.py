@@ -164,3 +164,62 @@ def stop_on_signals(farewell: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class ClipProgress:
+    """Clips as their ages are estimated: a bar on a terminal, nothing elsewhere (each clip has its line anyway)."""
+
+    def __init__(self, total: int, quiet: bool) -> None:
+        self._bar = None if quiet or not err.is_terminal else new_progress("clips")
+        self._total, self._failed = total, 0
+        self._done: set[Any] = set()
+        self._task: Any = None
+
+    def __enter__(self) -> ClipProgress:
+        if self._bar is not None:
+            self._task = self._bar.add_task("estimating", total=self._total, note="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def frames(self, clip: Any, n: int) -> None:
+        """So many frames of a clip were decoded."""
+        self._show(f"{clip.file}: {n} frames")
+
+    def drawing(self, file: str, n: int) -> None:
+        """So many frames of a clip were drawn."""
+        self._show(f"{file}: {n} frames drawn")
+
+    def finished(self, path: Any, failed: bool) -> None:
+        """One row of a clip is done."""
+        self._done.add(path)
+        self._failed += failed
+        self._show("")
+
+    def above(self, say_it: Callable[[], None]) -> None:
+        """Say something, on either stream, without the bar in its way."""
+        if self._bar is None:
+            say_it()
+            return
+        self._bar.stop()  # it clears its line
+        try:
+            say_it()
+        finally:
+            self._bar.start()
+
+    def _show(self, note: str) -> None:
+        if self._bar is not None:
+            failed = f"{self._failed} failed" if self._failed else ""
+            note = ", ".join(part for part in (shortened(note, 34), failed) if part)
+            self._bar.update(self._task, completed=len(self._done), note=note)
+
+
+def shortened(text: str, most: int) -> str:
+    """`text`, or its two ends, as at most `most` characters."""
+    if len(text) <= most:
+        return text
+    end = (most - 1) // 2
+    return f"{text[: most - 1 - end]}…{text[-end:]}"

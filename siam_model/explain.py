@@ -30,10 +30,15 @@ def heat_map(attention: np.ndarray, config: SIAMConfig) -> np.ndarray:
     Returns:
         (S,S) or (T,S,S) float64, at least 0. The sum over overlapping cells may exceed 1.
     """
+    bumps = gaussians(config)
+    return bumps @ np.asarray(attention, dtype=np.float64) @ bumps.T
+
+
+def gaussians(config: SIAMConfig) -> np.ndarray:
+    """(S,M) float64: how much each cell counts at each pixel, the same along both axes; see `heat_map`."""
     centres, pixels = cell_centres(config), np.arange(config.face_size)
     deviation = max(config.receptive_field().size / 4, 0.5)
-    bumps = np.exp(-0.5 * ((pixels[:, None] - centres[None]) / deviation) ** 2)  # (S, M)
-    return bumps @ np.asarray(attention, dtype=np.float64) @ bumps.T
+    return np.exp(-0.5 * ((pixels[:, None] - centres[None]) / deviation) ** 2)
 
 
 def key_frames(length: int, count: int = 8) -> np.ndarray:

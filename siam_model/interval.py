@@ -79,7 +79,7 @@ def interval_from(predictions: Predictions, level: float) -> Interval:
         return Interval(level, width, subjects, videos)
     needed = math.ceil(level / (1 - level) - 1e-9)
     reason = (
-        f"no interval of {level:.4g}: the run predicted only {counted(subjects, 'unseen person')}, and at least "
+        f"no {100 * level:.4g} % interval: the run predicted only {counted(subjects, 'unseen person')}, and at least "
         f"{needed} are needed"
     )
     return Interval(level, math.nan, subjects, videos, reason)

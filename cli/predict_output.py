@@ -1,0 +1,291 @@
+"""What `nemo predict` answers: lines for people, CSV, JSON, and pictures of what the model looked at."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import rich_click as click
+
+from nemo_pipeline.store.text import csv_cell, printable, safe_name
+from nemo_pipeline.view.distrust import Reason, reasons, track_of
+
+from . import console
+
+if TYPE_CHECKING:
+    from siam_model import LoadedModel, Prediction
+    from siam_model.interval import Interval
+
+    from .faces import ClipFaces
+    from .progress import ClipProgress
+
+#: Stands beside every age of a model that was trained on generated faces.
+MEANINGLESS = "means nothing for people: the model was trained on synthetic faces"
+_COLUMNS = (
+    "file", "age", "low", "high", "level", "note", "status", "message", "n_decoded", "frames_used", "n_interpolated",
+    "doubts", "synthetic",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """One row of a clip, and what the model says of it.
+
+    Attributes:
+        prediction: None where there is no age.
+        bounds: lowest and highest age of the interval, or None.
+        notes: what has to be known beside the age, clauses.
+        doubts: why the track may be poor (`nemo_pipeline.view.distrust` has the limits).
+    """
+
+    row: ClipFaces
+    prediction: Prediction | None
+    status: str
+    message: str
+    bounds: tuple[float, float] | None
+    level: float
+    notes: tuple[str, ...]
+    doubts: tuple[Reason, ...]
+    synthetic: bool
+    frames_used: int
+
+    @property
+    def age(self) -> float | None:
+        """Years."""
+        return None if self.prediction is None else self.prediction.age
+
+    @property
+    def note(self) -> str:
+        """The notes as one."""
+        return "; ".join(self.notes)
+
+    def without_frames(self) -> Answer:
+        """The same without pictures and landmarks."""
+        row = dataclasses.replace(self.row, frames=self.row.frames[:0], fields={})
+        prediction = self.prediction
+        if prediction is not None:
+            prediction = dataclasses.replace(prediction, spatial_attention=None)
+        return dataclasses.replace(self, row=row, prediction=prediction)
+
+
+def answer_for(row: ClipFaces, model: LoadedModel, interval: Interval) -> Answer:
+    """Ask the model about one row. Nothing that a clip does to it ends the command."""
+    prediction, status, message = None, row.status, row.message
+    if len(row.frames):
+        try:
+            prediction = model.predict(row.frames)
+        except (RuntimeError, MemoryError) as error:  # of the device: its memory, most often
+            reason = printable(str(error).splitlines()[0] if str(error) else type(error).__name__)[:200]
+            status, message = "crashed", f"The model could not take its {len(row.frames)} frames ({reason})."
+    notes: list[str] = []
+    bounds = None
+    if prediction is not None:
+        low, high = model.age_range
+        bounds = interval.around(prediction.age)
+        if model.synthetic:
+            notes.append(MEANINGLESS)
+        if not low <= prediction.age <= high:
+            notes.append(f"outside the ages that the model was trained on, {low:.0f} to {high:.0f}")
+    return Answer(
+        row=row,
+        prediction=prediction,
+        status=status,
+        message=message,
+        bounds=bounds,
+        level=interval.level,
+        notes=tuple(notes),
+        doubts=tuple(_doubts(row, model)) if prediction is not None else (),
+        synthetic=model.synthetic,
+        frames_used=len(row.frames),
+    )
+
+
+def _doubts(row: ClipFaces, model: LoadedModel) -> list[Reason]:
+    from nemo_pipeline.geometry import Template
+
+    points = Template(model.mean_shape, model.triangles, row.frames.shape[1]).landmarks
+    eyes = float(np.hypot(*(points[45] - points[36])))
+    fields = {**row.fields, "timestamps": row.timestamps}
+    track = track_of(fields, n_decoded=row.n_decoded, status=row.status, message=row.message)
+    return reasons(track, eyes)
+
+
+def sentence(answer: Answer) -> str:
+    """The doubts in sentences, "" where there are none."""
+    return "A doubtful track. " + " ".join(reason.text for reason in answer.doubts) if answer.doubts else ""
+
+
+def print_answer(answer: Answer, quiet: bool) -> None:
+    """One line for people, on standard output; a warning below it, on standard error."""
+    row, age = answer.row, answer.age
+    if age is None:
+        console.out.print(
+            console.shown(f"{row.file}: no age ({answer.status}). {answer.message}"), soft_wrap=True
+        )
+        return
+    note = f" ({answer.note})" if answer.note else ""
+    filled = f", {row.n_interpolated} of them interpolated" if row.n_interpolated else ""
+    used = f"from {answer.frames_used} of {row.n_decoded} frames{filled}"
+    console.out.print(
+        console.shown(f"{row.file}: {age:.1f} years{note}{_bounds(answer)}, {used}"), soft_wrap=True
+    )
+    if answer.doubts and not quiet:
+        console.warn(f"{row.file}: {sentence(answer)}")
+
+
+def _bounds(answer: Answer) -> str:
+    if answer.bounds is None:
+        return ""
+    return f", {100 * answer.level:.4g} % interval {answer.bounds[0]:.1f} to {answer.bounds[1]:.1f}"
+
+
+def json_line(answer: Answer) -> dict[str, Any]:
+    """One clip in the JSON object."""
+    row = answer.row
+    line: dict[str, Any] = {
+        "file": row.file,
+        "age": answer.age,
+        "interval": None if answer.bounds is None else list(answer.bounds),
+        "note": answer.note,
+        "doubts": [{"code": reason.code, "text": reason.text} for reason in answer.doubts],
+        "status": answer.status,
+        "message": answer.message,
+        "n_decoded": row.n_decoded,
+        "frames_used": answer.frames_used,
+        "n_interpolated": row.n_interpolated,
+    }
+    if answer.prediction is not None:
+        line["frame_index"] = row.frame_index
+        line["timestamps"] = row.timestamps
+        line["temporal_weights"] = answer.prediction.temporal_weights
+    return line
+
+
+def write_csv(path: Path, answers: Sequence[Answer]) -> None:
+    """A row for each clip, by rename. Names stay data: no cell is taken for a formula."""
+    from siam_model.predictions import write_table
+
+    rows = []
+    for answer in answers:
+        low, high = answer.bounds or ("", "")
+        rows.append([
+            csv_cell(answer.row.file), "" if answer.age is None else repr(answer.age),
+            *(repr(v) if v != "" else "" for v in (low, high)), answer.level if answer.bounds else "",
+            csv_cell(answer.note), answer.status, csv_cell(answer.message), answer.row.n_decoded, answer.frames_used,
+            answer.row.n_interpolated, csv_cell(" ".join(reason.text for reason in answer.doubts)),
+            int(answer.synthetic),
+        ])  # fmt: skip
+    write_table(path, _COLUMNS, rows)
+
+
+def check_outputs(table: Path | None, explain: Path | None, figure: Path | None) -> None:
+    """Refuse before anything is done what could not be written at the end."""
+    for name, path in (("--csv", table), ("--figure", figure)):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise click.UsageError(f"{name}: the folder {printable(str(path.parent))} does not exist.")
+    if explain is not None:
+        try:
+            explain.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise click.UsageError(f"--explain: {printable(str(explain))}: {error.strerror}.") from None
+
+
+class Explainer:
+    """Draws answers: call it with each; it gives the reasons for what could not be drawn. A context manager: a child
+    process draws the clips."""
+
+    def __init__(
+        self, model: LoadedModel, folder: Path | None, figure: Path | None, timeout: float | None
+    ) -> None:
+        self._model, self._folder, self._figure, self._timeout = model, folder, figure, timeout
+        self._drawn = 0
+        self._pool: Any = None
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Explainer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def __call__(self, answer: Answer, show: ClipProgress) -> Iterator[str]:
+        """Draw one answer; yields a sentence for each picture that failed."""
+        if answer.prediction is None or (self._folder is None and self._figure is None):
+            return
+        title = f"{answer.row.file}: {answer.prediction.age:.1f} years{_bounds(answer)}"
+        notes = [note[0].upper() + note[1:] + "." for note in answer.notes]
+        warning = " ".join([*notes, *([sentence(answer)] if answer.doubts else [])])
+        from nemo_pipeline.errors import NemoError
+
+        try:
+            if self._figure is not None:
+                self._draw_figure(answer, title, warning)
+            if self._folder is not None:
+                yield from self._draw_folder(answer, title, warning, show)
+        except NemoError as error:
+            yield str(error)
+        except OSError as error:
+            yield f"{answer.row.file} was not drawn: {error.strerror or error}."
+
+    def _draw_figure(self, answer: Answer, title: str, warning: str) -> None:
+        """F.png for the first row of a clip, F-2.png and so on for further ones."""
+        from siam_model.clip_figures import clip_figure, save_png
+
+        assert self._figure is not None and answer.prediction is not None
+        path, self._drawn = self._figure, self._drawn + 1
+        if self._drawn > 1:
+            path = path.with_name(f"{path.stem}-{self._drawn}{path.suffix}")
+        row = answer.row
+        figure = clip_figure(
+            row.frames, answer.prediction, self._model.config, row.timestamps, title, warning
+        )
+        save_png(figure, path)
+
+    def _draw_folder(self, answer: Answer, title: str, warning: str, show: ClipProgress) -> Iterator[str]:
+        from siam_model.clip_figures import heat_figure, save_png, weights_figure
+
+        assert self._folder is not None and answer.prediction is not None
+        row, name = answer.row, safe_name(answer.row.id)
+        what = (row.timestamps, title, warning)
+        heat = heat_figure(row.frames, answer.prediction, self._model.config, *what)
+        if heat is not None:
+            save_png(heat, self._folder / f"{name}.attention.png")
+        save_png(weights_figure(row.frames, answer.prediction, *what), self._folder / f"{name}.weights.png")
+        note = self._draw_clip(answer, self._folder / f"{name}.attention.mp4", title, warning, show)
+        if note:
+            yield note
+
+    def _draw_clip(self, answer: Answer, target: Path, title: str, warning: str, show: ClipProgress) -> str:
+        from nemo_pipeline.batch.heat import draw_in_child, heat_job
+        from nemo_pipeline.batch.worker import Pool
+        from nemo_pipeline.geometry import Template
+        from nemo_pipeline.view.attention import Attention
+        from siam_model.explain import gaussians
+
+        if self._pool is None:
+            self._pool = Pool()
+            self._stack.callback(self._pool.stop)
+        row, prediction, config = answer.row, answer.prediction, self._model.config
+        assert prediction is not None
+        basis = None if prediction.spatial_attention is None else gaussians(config)
+        attention = Attention(
+            frame_index=row.frame_index,
+            landmarks=row.fields["landmarks"],
+            weights=prediction.temporal_weights,
+            maps=prediction.spatial_attention,
+            rows=basis,
+            columns=basis,
+        )
+        margin = float(self._model.prep_config["margin"])
+        template = Template(self._model.mean_shape, self._model.triangles, config.face_size, margin)
+        with tempfile.TemporaryDirectory(prefix="nemo-explain-") as folder:  # mode 0700
+            arrays = Path(folder) / "arrays.npz"
+            job = heat_job(row.path, target, attention, template, arrays, title=title, note=warning)
+            return draw_in_child(
+                job, self._pool, timeout=self._timeout or None, on_frames=lambda n: show.drawing(row.file, n)
+            )

@@ -1,0 +1,252 @@
+"""`nemo predict` over folders, with names that break naive code: lines, CSV, JSON, interval, warnings, explanations."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from nemo_cli.main import main
+from nemo_cli.predict_output import answer_for
+from nemo_cli.progress import shortened
+from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.geometry import shipped_mean_shape, shipped_triangles
+from nemo_pipeline.synth.generate import render_set
+from siam_model import SIAM, LoadedModel, Prediction, SIAMConfig, TrainConfig, load
+from siam_model.checkpoint import ModelCard, save_model
+from siam_model.clip_figures import clip_figure, heat_figure, weights_figure
+from siam_model.data import Normalisation
+from siam_model.interval import interval_of
+from siam_model.predictions import Predictions, write_predictions
+
+SIZE = 62
+NAMES = ("clip[/b]<img src=x onerror=alert(1)>.mp4", "$a^^b$.mp4", "caf\udce9.mp4", "=1+2.mp4")
+
+
+def make_run(
+    folder: Path, synthetic: bool = False, subjects: int = 20, ages: tuple[float, float] = (8, 76)
+) -> Path:
+    """A run that never learned anything: a small network, and errors of 5 years on 20 unseen people."""
+    config = SIAMConfig(
+        face_size=SIZE, channels=(4, 5, 6), fully_connected=9, hidden=7, attention_dim=5, temporal_dim=4
+    )
+    card = ModelCard(
+        model=config, train=TrainConfig(frame_step=2), normalisation=Normalisation(100, 40),
+        prep=dataclasses.replace(PrepConfig(), size=SIZE).to_dict(), mean_shape=shipped_mean_shape(),
+        triangles=shipped_triangles(), ages={"min": ages[0], "median": 40.0, "max": ages[1]},
+        subjects={"training": ["a"], "validation": ["b"]}, dataset={"uuid": "u", "file": "out.h5"},
+        synthetic=synthetic, preset="small", seed=1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = SIAM(config)
+    model.start_at(40.0)
+    save_model(folder / "model", model, card)
+    age = np.full(subjects, 40.0)
+    codes = tuple(str(k) for k in range(subjects))
+    write_predictions(
+        folder / "predictions.csv", Predictions(codes, codes, np.zeros(subjects, int), age, age + 5)
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """runs/good, and a folder of clips: a face under four hostile names, one below a folder, and what is no video."""
+    folder = tmp_path_factory.mktemp("predict")
+    make_run(folder / "runs" / "good")
+    clip = render_set(folder / "made", subjects=1, clips=1, seed=3, workers=1).clips[0].read_bytes()
+    for name in NAMES:
+        path = folder / "clips" / ("clip[" if "/" in name else ".") / name.rsplit("/", 1)[-1]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(clip)
+    (folder / "clips" / "bad.mp4").write_text("no video")
+    (folder / "clips" / "._side.mp4").write_text("")
+    return folder
+
+
+def nemo(*args: str | Path, cwd: Path, code: int = 0) -> Result:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        done = CliRunner().invoke(main, [str(a) for a in args])
+    assert done.exit_code == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def answered(place: Path) -> Result:
+    """The whole folder, explained."""
+    return nemo("predict", "clips", "--csv", "out.csv", "--explain", "seen", cwd=place)
+
+
+def test_a_folder_gives_a_line_for_every_clip(answered):
+    lines = answered.stdout.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [
+        "$a^^b$.mp4", "=1+2.mp4", "bad.mp4", "caf\\xe9.mp4", "clip[/b]<img src=x onerror=alert(1)>.mp4"
+    ]  # fmt: skip
+    assert lines[2].startswith("bad.mp4: no age (decode_error). The file cannot be opened")
+    for line in (lines[0], lines[4]):
+        assert " years, 90 % interval " in line and " frames" in line
+    assert "Using the newest run: runs/good" in answered.stderr
+
+
+def test_the_table(answered, place):
+    path = place / "out.csv"
+    assert path.stat().st_mode & 0o777 == 0o600
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        rows = {row["file"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["$a^^b$.mp4", "'=1+2.mp4", "bad.mp4", "caf\udce9.mp4", NAMES[0]]
+    assert (
+        rows["bad.mp4"]["age"] == rows["bad.mp4"]["low"] == "" and rows["bad.mp4"]["status"] == "decode_error"
+    )
+    for name, row in rows.items():
+        if name != "bad.mp4":
+            age = float(row["age"])
+            assert (float(row["low"]), float(row["high"])) == pytest.approx((age - 5, age + 5))
+            assert row["level"] == "0.9" and row["synthetic"] == "0" and int(row["frames_used"]) > 20
+
+
+def test_what_was_seen(answered, place):
+    seen = place / "seen"
+    assert seen.stat().st_mode & 0o777 == 0o700
+    names = sorted(path.name for path in seen.iterdir())
+    assert len(names) == 12 and {n.split(".", 1)[1] for n in names} >= {
+        "attention.png",
+        "weights.png",
+        "attention.mp4",
+    }
+    assert {"$a^^b$.attention.mp4", "=1+2.weights.png"} <= set(names)
+    assert not any(set("<>/\udce9") & set(name) for name in names)
+    for path in seen.iterdir():
+        assert path.stat().st_mode & 0o777 == 0o600
+        if path.suffix == ".png":
+            assert Image.open(path).width > 600
+    with (
+        av.open(str(place / "clips" / "$a^^b$.mp4")) as clip,
+        av.open(str(seen / "$a^^b$.attention.mp4")) as drawn,
+    ):
+        times = [[float(f.time) for f in file.decode(video=0)] for file in (clip, drawn)]
+    np.testing.assert_allclose(times[1], np.array(times[0]) - times[0][0], atol=1e-4)
+
+
+def test_one_object(place):
+    done = nemo("predict", "clips/$a^^b$.mp4", "clips/bad.mp4", "--json", "--interval", "0.5", cwd=place)
+    values = json.loads(done.stdout)
+    assert values["interval"] == {"level": 0.5, "subjects": 20, "note": ""}
+    good, bad = values["clips"]
+    assert good["interval"] == pytest.approx([good["age"] - 5, good["age"] + 5]) and good["doubts"] == []
+    assert bad["age"] is None and bad["interval"] is None and bad["message"]
+    assert len(good["temporal_weights"]) == good["frames_used"]
+
+
+def test_exit_codes(place):
+    nemo("predict", "clips/bad.mp4", cwd=place, code=1)
+    nemo("predict", "clips/bad.mp4", "clips/$a^^b$.mp4", "--strict", cwd=place, code=1)
+    for words, said in (
+        (["clips", "--interval", "90"], "--interval"),
+        (["clips", "--csv", "nowhere/out.csv"], "nowhere does not exist"),
+        (["clips", "--explain", "out.csv/below"], "--explain"),
+    ):
+        assert said in nemo("predict", *words, cwd=place, code=2).stderr
+    assert "There is no video" in nemo("predict", "runs", cwd=place, code=1).stderr
+
+
+def test_quiet(place):
+    done = nemo("predict", "clips/$a^^b$.mp4", "--quiet", "--csv", "q.csv", cwd=place)
+    assert done.stderr == "" and done.stdout.startswith("$a^^b$.mp4: ")
+
+
+def test_too_few_people_for_an_interval(place):
+    make_run(place / "few", subjects=8)
+    done = nemo("predict", "clips/$a^^b$.mp4", "-m", "few", cwd=place)
+    assert (
+        "No 90 % interval: the run predicted only 8 unseen persons, and at least 9 are needed."
+        in " ".join(done.stderr.split())
+    )
+    assert "interval" not in done.stdout
+    assert (
+        "80 % interval"
+        in nemo("predict", "clips/$a^^b$.mp4", "-m", "few", "--interval", "0.8", cwd=place).stdout
+    )
+
+
+def test_warnings(place):
+    """Outside the ages of the training; a track that is short, small, full of gaps; a model that runs out of memory."""
+    from nemo_cli.faces import clip_faces
+    from nemo_pipeline.datatypes import VideoFile
+
+    model = load(place / "runs" / "good")
+    interval = interval_of(place / "runs" / "good", 0.9)
+    row = next(clip_faces([VideoFile(place / "clips" / "$a^^b$.mp4", "a", "a.mp4")], model))
+    good = answer_for(row, model, interval)
+    assert good.doubts == () and good.note == ""
+    old = LoadedModel(
+        model.network, dataclasses.replace(model.card, ages={"min": 60.0, "median": 70.0, "max": 80.0})
+    )
+    assert answer_for(row, old, interval).note == "outside the ages that the model was trained on, 60 to 80"
+    length = 20
+    fields = {name: values[:length] for name, values in row.fields.items()}
+    fields |= {
+        "observed": np.arange(length) >= 5,
+        "face_px": np.full(length, 9.0),
+        "score": np.full(length, 0.2),
+    }
+    poor = dataclasses.replace(row, frames=row.frames[:length], timestamps=row.timestamps[:length],
+                               frame_index=row.frame_index[:length], fields=fields, n_decoded=length)  # fmt: skip
+    assert [d.code for d in answer_for(poor, model, interval).doubts] == [
+        "interpolated",
+        "score",
+        "small",
+        "short",
+    ]
+
+    class Full(LoadedModel):
+        def predict(self, frames: np.ndarray) -> Prediction:
+            raise RuntimeError("out of memory")
+
+    failed = answer_for(row, Full(model.network, model.card), interval)
+    assert failed.age is None and failed.status == "crashed" and "out of memory" in failed.message
+
+
+def test_lightning_is_not_imported(place):
+    code = (
+        "import sys; from nemo_cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "found = {'lightning', 'mediapipe', 'dask', 'cv2', 'av', 'optuna'} & set(sys.modules)\n"
+        "assert not found, found\n"
+    )
+    words = ["predict", "clips/$a^^b$.mp4", "--explain", "light", "--json", "--csv", "light.csv"]
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=place, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize("length", [1, 2, 30])
+@pytest.mark.parametrize("spatial", [True, False])
+def test_figures_of_any_length(length, spatial):
+    rng = np.random.default_rng(length)
+    weights = rng.random(length)
+    maps = rng.random((length, 4, 4)).astype(np.float32) if spatial else None
+    prediction = Prediction(40.0, weights / weights.sum(), maps)
+    frames = rng.integers(0, 256, (length, SIZE, SIZE), dtype=np.uint8)
+    times, config = np.arange(length) / 25 + 3, SIAMConfig(face_size=SIZE)
+    what = (times, "$a^^b$ " + "long" * 40, "Doubtful. " * 20)
+    assert (heat_figure(frames, prediction, config, *what) is None) == (not spatial)
+    for figure in (clip_figure(frames, prediction, config, *what), weights_figure(frames, prediction, *what)):
+        top = times[np.argmax(weights)]
+        said = [text.get_text() for axes in figure.axes for text in axes.texts]
+        assert f"largest, {top:.2f} s" in said and f"{top:.2f} s" in said, "the largest is a key frame"
+
+
+def test_shortened():
+    assert shortened("abc", 3) == "abc" and shortened("abcdefghij", 5) == "ab…ij"
