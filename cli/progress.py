@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from nemo_pipeline.store.text import counted
+
 from .console import err, new_progress, say, shown, warn
 
 
@@ -187,17 +189,17 @@ class ClipProgress:
 
     def frames(self, clip: Any, n: int) -> None:
         """So many frames of a clip were decoded."""
-        self._show(f"{clip.file}: {n} frames")
+        self._show(clip.file, counted(n, "frame"))
 
     def drawing(self, file: str, n: int) -> None:
         """So many frames of a clip were drawn."""
-        self._show(f"{file}: {n} frames drawn")
+        self._show(file, f"{counted(n, 'frame')} drawn")
 
     def finished(self, path: Any, failed: bool) -> None:
         """One row of a clip is done."""
         self._done.add(path)
         self._failed += failed
-        self._show("")
+        self._show("", "")
 
     def above(self, say_it: Callable[[], None]) -> None:
         """Say something, on either stream, without the bar in its way."""
@@ -210,10 +212,11 @@ class ClipProgress:
         finally:
             self._bar.start()
 
-    def _show(self, note: str) -> None:
+    def _show(self, file: str, what: str) -> None:
         if self._bar is not None:
             failed = f"{self._failed} failed" if self._failed else ""
-            note = ", ".join(part for part in (shortened(note, 34), failed) if part)
+            now = f"{shortened(file, 18)}: {what}" if file else ""
+            note = ", ".join(part for part in (now, failed) if part)
             self._bar.update(self._task, completed=len(self._done), note=note)
 
 
