@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, get_args
 Mechanism = Literal["indexed", "agnostic", "full", "mediate"]
 RecurrentInit = Literal["leaky", "identity"]
 Schedule = Literal["constant", "cosine"]
+AgeWeighting = Literal["none", "density"]
 Preset = Literal["paper", "small"]
 
 
@@ -194,6 +195,11 @@ class TrainConfig:
             takes one of them at random, a prediction is the mean over all. 1 is the paper's: every frame.
         frame_chunk: most frames that pass through the convolutions at once; a training step with more
             recomputes each chunk in its backward pass, so that memory does not grow with a video's length.
+        age_weighting: `none` (the paper's), or `density`: videos of rare ages weigh more in the loss
+            (`siam_model.augment.density_weights`).
+        augment_mirror: show every other training clip, by chance, mirrored (not the paper's).
+        augment_brightness: multiply a training clip's gray levels by a factor between 1/(1+b) and 1+b,
+            by chance; 0 is the paper's.
     """
 
     epochs: int = 200
@@ -209,6 +215,9 @@ class TrainConfig:
     test_fraction: float = 0.25
     frame_step: int = 1
     frame_chunk: int = 128
+    age_weighting: AgeWeighting = "none"
+    augment_mirror: bool = False
+    augment_brightness: float = 0.0
 
     def __post_init__(self) -> None:
         """Check every field. Raises ValueError with the field, its value and what is allowed."""
@@ -219,6 +228,8 @@ class TrainConfig:
         _need(self.schedule in get_args(Schedule), self, "schedule", _one_of(Schedule))
         _need(0 <= self.decay < 1, self, "decay", "at least 0 and below 1")
         _need(self.l2 >= 0, self, "l2", "at least 0")
+        _need(self.age_weighting in get_args(AgeWeighting), self, "age_weighting", _one_of(AgeWeighting))
+        _need(0 <= self.augment_brightness <= 4, self, "augment_brightness", "from 0 to 4")
         for name in ("validation_fraction", "test_fraction"):
             _need(0 < getattr(self, name) < 0.9, self, name, "above 0 and below 0.9")
 

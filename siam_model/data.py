@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +14,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import printable
+from siam_model.augment import changed, gain_of
 
 #: Ages outside this range are a mistake in a label file (months, a year of birth, 999 for unknown).
 AGE_RANGE = (0.0, 125.0)
+#: Frames that are read at a time: 3.3 MB of faces of 114 pixels.
+READ_FRAMES = 256
 _HOW_TO_LABEL = (
     "add the labels with `nemo label {file} FILE`, where FILE is the database's own details file or a CSV with "
     "the columns video, subject, age"
@@ -111,33 +114,48 @@ class Normalisation:
 
 
 def measure_normalisation(dataset: FaceDataset, index: Sequence[int] | np.ndarray) -> Normalisation:
-    """Over all pixels of the given videos, by a histogram: exact, and the same in any order."""
+    """Over all pixels of the given videos, by a histogram: exact, the same in any order, and a block of frames in
+    memory at a time."""
     counts = np.zeros(256, dtype=np.int64)
     for i in index:
-        counts += np.bincount(np.asarray(dataset[int(i)].frames).ravel(), minlength=256)
+        for block in blocks(dataset, int(i)):
+            counts += np.bincount(block.ravel(), minlength=256)
     levels = np.arange(256, dtype=np.float64)
     mean = float((counts * levels).sum() / counts.sum())
     deviation = float(np.sqrt((counts * (levels - mean) ** 2).sum() / counts.sum()))
     return Normalisation(mean, max(deviation, 1.0))  # a constant set has no deviation to divide by
 
 
+def blocks(dataset: FaceDataset, index: int, phase: int = 0, step: int = 1) -> Iterator[np.ndarray]:
+    """Frames `phase`, `phase + step`, ... of one video, as (n,S,S) uint8 pieces read one after the other."""
+    length, size = int(dataset.videos["length"][index]), READ_FRAMES - READ_FRAMES % step or step
+    for start in range(phase, length, size):
+        yield np.asarray(dataset.read(index, "frames", start, min(start + size, length)))[::step]
+
+
 class Clip(NamedTuple):
-    """What to read: a row of the table, and which of its interleaved series (frames phase, phase + step,
-    ...).
+    """What to read, and how it counts.
+
+    `row` of the table; which of its interleaved series (frames phase, phase + step, ...); `mirror` and `gain` as
+    `siam_model.augment.changed` takes them; `weight`: its factor in the batch's loss.
     """
 
     row: int
     phase: int
+    mirror: bool = False
+    gain: float = 1.0
+    weight: float = 1.0
 
 
 class Batch(NamedTuple):
     """Videos of one step: frames (B,T,S,S) uint8, zero beyond a length; lengths (B,) int64; age (B,) float32;
-    row (B,) int64 in the table."""
+    row (B,) int64 in the table; weight (B,) float32, such that the sum of weight times error is the batch's loss."""
 
     frames: Tensor
     lengths: Tensor
     age: Tensor
     row: Tensor
+    weight: Tensor
 
 
 class Clips(Dataset):
@@ -148,38 +166,76 @@ class Clips(Dataset):
 
     def __getitem__(self, clip: Clip) -> tuple[Tensor, float, int]:
         """(T,S,S) uint8, age in years, row."""
-        frames = np.asarray(self.dataset[int(self.table.index[clip.row])].frames)[clip.phase :: self.step]
-        return torch.from_numpy(np.ascontiguousarray(frames)), float(self.table.age[clip.row]), clip.row
+        batch = self.__getitems__([clip])
+        return batch.frames[0], float(self.table.age[clip.row]), clip.row
 
-
-def collate(items: Sequence[tuple[Tensor, float, int]]) -> Batch:
-    """Clips of different lengths as one zero-padded batch."""
-    lengths = [len(frames) for frames, _, _ in items]
-    frames = torch.zeros((len(items), max(lengths), *items[0][0].shape[1:]), dtype=torch.uint8)
-    for b, (clip, _, _) in enumerate(items):
-        frames[b, : lengths[b]] = clip
-    ages = torch.tensor([age for _, age, _ in items], dtype=torch.float32)
-    return Batch(frames, torch.tensor(lengths), ages, torch.tensor([row for _, _, row in items]))
+    def __getitems__(self, clips: Sequence[Clip]) -> Batch:
+        """The clips as one zero-padded batch. Frames go from the file to their place in it block by block, so that a
+        clip of minutes is in memory once."""
+        rows = [clip.row for clip in clips]
+        lengths = [-(-int(self.table.length[c.row] - c.phase) // self.step) for c in clips]
+        size = self.dataset.size
+        frames = torch.zeros((len(clips), max(lengths), size, size), dtype=torch.uint8)
+        for place, clip in zip(frames.numpy(), clips, strict=True):
+            done = 0
+            for block in blocks(self.dataset, int(self.table.index[clip.row]), clip.phase, self.step):
+                place[done : done + len(block)] = changed(block, clip.mirror, clip.gain)
+                done += len(block)
+        return Batch(
+            frames,
+            torch.tensor(lengths),
+            torch.tensor(self.table.age[rows], dtype=torch.float32),
+            torch.tensor(rows),
+            torch.tensor([clip.weight for clip in clips], dtype=torch.float32),
+        )
 
 
 class LengthBuckets(Sampler[list[Clip]]):
     """Batches of clips of like length, shuffled anew in every epoch.
 
     Lengths are compared with a random factor of up to a quarter either way, so that neighbours change from
-    epoch to epoch while little is padded. The order depends on (seed, epoch) alone: it can be produced
-    again at any epoch, in any process.
+    epoch to epoch while little is padded. The order, the augmentation and the weights depend on (seed, epoch)
+    alone: they can be produced again at any epoch, in any process.
+
+    Args:
+        mirror, brightness: of TrainConfig (`augment_mirror`, `augment_brightness`).
+        weights: (len(rows),) with mean 1, of the rows in the loss; None: all equal.
     """
 
     def __init__(
-        self, table: VideoTable, rows: np.ndarray, batch_size: int, step: int, seed: Sequence[int], epoch: int
-    ):
+        self,
+        table: VideoTable,
+        rows: np.ndarray,
+        batch_size: int,
+        step: int,
+        seed: Sequence[int],
+        epoch: int,
+        mirror: bool = False,
+        brightness: float = 0.0,
+        weights: np.ndarray | None = None,
+    ) -> None:
         rng = np.random.default_rng(np.random.SeedSequence([*seed, epoch]))
         length = table.length[rows]
         order = np.argsort(length * rng.uniform(0.75, 1.25, len(rows)), kind="stable")
         phase = rng.integers(0, np.minimum(step, length))
-        clips = [Clip(int(rows[i]), int(phase[i])) for i in order]
-        batches = [clips[i : i + batch_size] for i in range(0, len(clips), batch_size)]
-        self.batches = [batches[i] for i in rng.permutation(len(batches))]
+        shuffle = rng.permutation(-(-len(rows) // batch_size))
+        # Drawn last, so that switching augmentation on leaves order and phases as they were.
+        mirrored = rng.random(len(rows)) < 0.5 if mirror else np.zeros(len(rows), dtype=bool)
+        gain = gain_of(rng, brightness, len(rows)) if brightness else np.ones(len(rows))
+        weight = np.ones(len(rows)) if weights is None else weights
+        batches = []
+        for start in range(0, len(rows), batch_size):
+            part = order[start : start + batch_size]
+            batches.append(
+                [
+                    Clip(
+                        int(rows[i]), int(phase[i]), bool(mirrored[i]), float(gain[i]),
+                        float(weight[i]) / len(part),
+                    )
+                    for i in part
+                ]
+            )  # fmt: skip
+        self.batches = [batches[i] for i in shuffle]
 
     def __iter__(self) -> Iterator[list[Clip]]:
         return iter(self.batches)
@@ -188,18 +244,60 @@ class LengthBuckets(Sampler[list[Clip]]):
         return len(self.batches)
 
 
+def shared(batches: Iterable[list[Clip]], rank: int, world: int) -> list[list[Clip]]:
+    """The part of every batch that process `rank` of `world` takes.
+
+    The mean of all processes' losses is the whole batch's loss: weights are multiplied by `world`. A process for which
+    a small batch leaves nothing gets its first clip with weight 0, since every process has to take every step.
+    """
+    if world == 1:
+        return list(batches)
+    parts = []
+    for batch in batches:
+        mine = [clip._replace(weight=clip.weight * world) for clip in batch[rank::world]]
+        parts.append(mine or [batch[0]._replace(weight=0.0)])
+    return parts
+
+
 def training_loader(
-    clips: Clips, rows: np.ndarray, batch_size: int, seed: Sequence[int], epoch: int, workers: int = 0
+    clips: Clips,
+    rows: np.ndarray,
+    batch_size: int,
+    seed: Sequence[int],
+    epoch: int,
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    **options: Any,
 ) -> DataLoader:
-    """One epoch of training batches."""
-    sampler = LengthBuckets(clips.table, rows, batch_size, clips.step, seed, epoch)
-    return DataLoader(clips, batch_sampler=sampler, collate_fn=collate, num_workers=workers)
+    """One epoch of training batches; `options` as `LengthBuckets` takes them."""
+    sampler = LengthBuckets(clips.table, rows, batch_size, clips.step, seed, epoch, **options)
+    return batch_loader(clips, shared(sampler, rank, world), workers)
 
 
-def validation_loader(clips: Clips, rows: np.ndarray, batch_size: int, workers: int = 0) -> DataLoader:
+def validation_loader(
+    clips: Clips, rows: np.ndarray, batch_size: int, workers: int = 0, rank: int = 0, world: int = 1
+) -> DataLoader:
     """The middle series of every video once, sorted by length."""
     length = clips.table.length[rows]
     order = rows[np.argsort(length, kind="stable")]
     keys = [Clip(int(r), int(min(clips.step // 2, clips.table.length[r] - 1))) for r in order]
     batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
-    return DataLoader(clips, batch_sampler=batches, collate_fn=collate, num_workers=workers)
+    return batch_loader(clips, shared(batches, rank, world), workers)
+
+
+def batch_loader(clips: Clips, batches: list[list[Clip]], workers: int) -> DataLoader:
+    """Reads whole batches in their order. Its own generator, so that reading draws nothing from torch's global one:
+    what is drawn there belongs to dropout alone, whatever the number of workers."""
+    return DataLoader(
+        clips,
+        batch_sampler=batches,
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        generator=torch.Generator(),
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    """`Clips` gives whole batches; module-level, so that it can be sent to a process."""
+    return batch

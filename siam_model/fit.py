@@ -1,46 +1,33 @@
-"""One training: a model fitted to some videos and stopped by others. The only importer of Lightning."""
+"""One training: a model fitted to some videos and stopped by others. With `siam_model.task`, all that imports
+Lightning."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import logging
-import math
-import time
+import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Literal, get_args
 
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
-from torch import Tensor
-from torch.utils.data import DataLoader
+from lightning.fabric.plugins.environments import LightningEnvironment
 
 from nemo_pipeline.errors import NemoError
 from siam_model.config import SIAMConfig, TrainConfig
-from siam_model.data import Batch, Clips, Normalisation, training_loader, validation_loader
+from siam_model.data import Clips, Normalisation
 from siam_model.devices import freed_memory_kept, resolve_device
-from siam_model.model import SIAM, absolute_error, l2_term
+from siam_model.model import SIAM
+from siam_model.records import EpochRecord as EpochRecord
+from siam_model.resume import State, fingerprint, load_state
+from siam_model.scalars import Scalars
+from siam_model.task import Keeper, Lesson, OnBatch, OnEpoch, Task
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class EpochRecord:
-    """One line of history.csv. Errors are mean absolute errors in years; the loss includes the L2 term.
-
-    `fold` is -1 for the final model after a cross-validation, `validation_mae` NaN where nothing validates,
-    `best` whether this epoch's weights are the best so far, `seconds` the epoch's duration.
-    """
-
-    fold: int
-    epoch: int
-    loss: float
-    training_mae: float
-    validation_mae: float
-    best: bool
-    seconds: float
+Precision = Literal["32", "bf16-mixed", "16-mixed"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,29 +52,118 @@ def fit(
     device: str = "auto",
     workers: int = 0,
     on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_batch: Callable[[int, int], None] | None = None,
+    checkpoint: Path | None = None,
+    precision: str = "32",
+    devices: int = 1,
+    tensorboard: Path | bool | None = None,
 ) -> Fitted:
-    """Train a fresh SIAM on the rows `training` of the table of `clips`.
+    """Train a fresh SIAM on the rows `training` of the table of `clips`, or go on with a training that was cut off.
 
     Stops after `config.epochs`, or when the error on `validation` was not better for `config.patience`
     epochs, and keeps the weights of the best epoch. With an empty `validation` it runs all epochs and keeps
-    the last weights. Everything random follows from `seed`; the caller's random state is left alone.
+    the last weights. Everything random follows from `seed`; the caller's random states are left alone.
+
+    Args:
+        clips: the data; `training` and `validation` are rows of its table.
+        seed: whole numbers.
+        fold: put into every record.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        workers: processes that read data beside this one.
+        on_epoch: told of every epoch that this call trains, after its checkpoint is on disk. What it raises ends the
+            training and comes out of this function.
+        on_batch: called with (batches done, batches of an epoch) after every training step: for a progress bar.
+        checkpoint: a file. It is written anew after every epoch; when it exists, training goes on after its last
+            epoch, and on a CPU curve and weights are to the bit those of a training that was never cut off.
+        precision: `32`; or `bf16-mixed`, `16-mixed` (a GPU's): convolutions, spatial attention and fully connected
+            layers in half precision; standardisation, response normalisation, recurrence, temporal attention,
+            regression, loss and weights in 32 bits.
+        devices: GPUs (processes, with `cpu`) that share every batch. The batch stays the same, so a training on
+            several differs by rounding (and dropout's draws) alone.
+        tensorboard: a folder for TensorBoard's event files; True: tensorboard/ beside `checkpoint`.
 
     Raises:
-        NemoError: the loss stopped being a finite number, or the device does not exist.
+        NemoError: the loss, an activation or a gradient stopped being a finite number (where it began); there is no
+            such device or precision; the checkpoint is damaged or of another training; TensorBoard is missing.
     """
     chosen = resolve_device(device)
-    derived = int(np.random.SeedSequence([*seed, 0x51A]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    with torch.random.fork_rng(), _quiet_lightning(), freed_memory_kept(chosen):
+    check_precision(precision, chosen)
+    prints = fingerprint(
+        model_config, config, normalisation, seed, fold, precision, clips.table, training, validation
+    )
+    lesson = Lesson(clips, training, validation, config, normalisation, tuple(seed), fold, workers)
+    state = load_state(checkpoint, prints) if checkpoint is not None else None
+    if state is not None and state.finished(config):
+        return _result(SIAM(model_config), state)
+    with Scalars.open(tensorboard, checkpoint, state) as scalars:
+
+        def told(record: EpochRecord) -> None:
+            scalars.add(record)
+            if on_epoch is not None:
+                on_epoch(record)
+
+        if devices > 1:
+            from siam_model.several import fit_together
+
+            last = fit_together(
+                lesson, model_config, chosen, devices, checkpoint, prints, precision, told, on_batch
+            )
+            return _result(SIAM(model_config), last)
+        if devices != 1:
+            raise NemoError(f"--devices is {devices}; it must be at least 1.")
+        keeper, model = run(
+            lesson, model_config, chosen, state, checkpoint, prints, precision, told, on_batch
+        )
+    if keeper.best_state is not None:
+        model.load_state_dict(keeper.best_state)
+    return Fitted(model.cpu().eval(), tuple(keeper.history), keeper.best_epoch)
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raises NemoError for a precision that does not exist, or that `device` does not have."""
+    if precision not in get_args(Precision):
+        raise NemoError(f"--precision takes {', '.join(get_args(Precision))}; {precision!r} is none of them.")
+    if precision == "16-mixed" and device.type == "cpu":
+        raise NemoError("--precision 16-mixed needs a GPU; a CPU has 32 and bf16-mixed.")
+
+
+def run(
+    lesson: Lesson,
+    model_config: SIAMConfig,
+    device: torch.device,
+    state: State | None,
+    checkpoint: Path | None,
+    prints: dict[str, str],
+    precision: str,
+    on_epoch: OnEpoch | None,
+    on_batch: OnBatch | None,
+    world: int = 1,
+    rank: int = 0,
+) -> tuple[Keeper, SIAM]:
+    """Train in this process, which is number `rank` of `world`; from `state` on, if there is one."""
+    config = lesson.config
+    derived = int(
+        np.random.SeedSequence([*lesson.seed, 0x51A]).generate_state(1, np.uint64)[0] >> np.uint64(1)
+    )
+    with _own_random_states(device), _quiet_lightning(), freed_memory_kept(device):
         torch.manual_seed(derived)
         model = SIAM(model_config)
         model.frame_chunk = config.frame_chunk
-        model.start_at(float(np.median(clips.table.age[training])))
-        task = _Task(model, config, normalisation, clips, training, validation, tuple(seed), workers)
-        keeper = _Keeper(fold, config.patience, on_epoch)
+        model.start_at(float(np.median(lesson.clips.table.age[lesson.training])))
+        if rank:
+            torch.manual_seed(derived + rank)  # dropout of its own; equal weights
+        if state is not None:
+            model.load_state_dict(state.model)
+        task = Task(model, lesson, state)
+        keeper = Keeper(lesson, state, checkpoint, prints, on_epoch, on_batch)
         trainer = lightning.Trainer(
-            accelerator="gpu" if chosen.type == "cuda" else chosen.type,
-            devices=1 if chosen.index is None else [chosen.index],
-            max_epochs=config.epochs,
+            accelerator="gpu" if device.type == "cuda" else device.type,
+            devices=world if world > 1 or device.index is None else [device.index],
+            strategy="ddp" if world > 1 else "auto",
+            use_distributed_sampler=False,  # the batches are shared out in `siam_model.data.shared`
+            plugins=[LightningEnvironment()],  # a batch system's variables are none of its business
+            precision=precision,  # type: ignore[arg-type]
+            max_epochs=config.epochs - task.first,
             gradient_clip_val=config.clip,
             gradient_clip_algorithm="value",
             deterministic="warn",
@@ -98,129 +174,41 @@ def fit(
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
-            limit_val_batches=1.0 if len(validation) else 0,
+            limit_val_batches=1.0 if len(lesson.validation) else 0,
             log_every_n_steps=1,
         )
-        trainer.fit(task)
-        if keeper.best_state is not None:
-            model.load_state_dict(keeper.best_state)
-    return Fitted(model.cpu().eval(), tuple(keeper.history), keeper.best_epoch)
+        if state is not None and state.scaler:
+            trainer.precision_plugin.load_state_dict(state.scaler)
+        try:
+            trainer.fit(task)
+        except SystemExit:
+            if isinstance(keeper.exception, KeyboardInterrupt):  # Lightning's translation of it, undone
+                raise keeper.exception from None
+            raise
+    return keeper, model
 
 
-class _Task(lightning.LightningModule):
-    """The loss, its optimiser and its batches, as Lightning wants them."""
-
-    def __init__(
-        self,
-        model: SIAM,
-        config: TrainConfig,
-        normalisation: Normalisation,
-        clips: Clips,
-        training: np.ndarray,
-        validation: np.ndarray,
-        seed: tuple[int, ...],
-        workers: int,
-    ) -> None:
-        super().__init__()
-        self.model, self.config, self.normalisation = model, config, normalisation
-        self.clips, self.training_rows, self.validation_rows = clips, training, validation
-        self.seed, self.workers = seed, workers
-        self.sums = {"loss": 0.0, "training": 0.0, "videos": 0.0, "validation": 0.0, "validated": 0.0}
-
-    def train_dataloader(self) -> DataLoader:
-        return training_loader(
-            self.clips,
-            self.training_rows,
-            self.config.batch_size,
-            self.seed,
-            self.current_epoch,
-            self.workers,
-        )
-
-    def val_dataloader(self) -> DataLoader:
-        return validation_loader(self.clips, self.validation_rows, self.config.batch_size, self.workers)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        c = self.config
-        return torch.optim.RMSprop(self.parameters(), lr=c.learning_rate, alpha=c.decay, eps=c.epsilon)
-
-    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
-        """The learning rate of this step, from the epoch and batch alone, so that nothing is left to remember."""
-        if self.config.schedule == "cosine":
-            steps = math.ceil(len(self.training_rows) / self.config.batch_size)
-            done = (self.current_epoch + batch_index / steps) / self.config.epochs
-            for group in self.trainer.optimizers[0].param_groups:
-                group["lr"] = self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
-    def on_train_epoch_start(self) -> None:
-        self.sums = dict.fromkeys(self.sums, 0.0)
-
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Equation 8 plus lambda times the sum of squared weights, both inside what is clipped."""
-        error = self._error(batch)  # (B,)
-        loss = error.mean() + self.config.l2 * l2_term(self.model)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise NemoError(
-                f"The loss is not a finite number any more (epoch {self.current_epoch + 1}, batch "
-                f"{batch_index + 1}); try a smaller step, for instance --set train.learning_rate="
-                f"{self.config.learning_rate / 10:g}."
-            )
-        self.sums["loss"] += value * len(error)
-        self.sums["training"] += float(error.detach().sum())
-        self.sums["videos"] += len(error)
-        return loss
-
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
-        error = self._error(batch, of_video=True)
-        self.sums["validation"] += float(error.sum())
-        self.sums["validated"] += len(error)
-
-    def _error(self, batch: Batch, of_video: bool = False) -> Tensor:
-        """(B,) absolute errors, years: of the loss, or of each video's final age."""
-        output = self.model(self.normalisation(batch.frames), batch.lengths)
-        return (
-            (output.age - batch.age).abs() if of_video else absolute_error(output, batch.age, batch.lengths)
-        )
+def _result(model: SIAM, state: State) -> Fitted:
+    """What a finished training's last state amounts to."""
+    model.load_state_dict(state.best_state if state.best_state is not None else state.model)
+    return Fitted(model.eval(), tuple(state.history), state.best_epoch)
 
 
-class _Keeper(Callback):
-    """Keeps the best weights in memory, writes the history, and stops when nothing gets better."""
-
-    def __init__(self, fold: int, patience: int, on_epoch: Callable[[EpochRecord], None] | None) -> None:
-        self.fold, self.patience, self.on_epoch = fold, patience, on_epoch
-        self.history: list[EpochRecord] = []
-        self.best_epoch, self.best_error = 0, math.inf
-        self.best_state: dict[str, Any] | None = None
-        self.started = 0.0
-
-    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        self.started = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Lightning calls this after the epoch's validation."""
-        sums, epoch = pl_module.sums, trainer.current_epoch + 1
-        validated = sums["validated"] > 0
-        error = sums["validation"] / sums["validated"] if validated else math.nan
-        best = not validated or error < self.best_error
-        if best:
-            self.best_epoch, self.best_error = epoch, error
-            if validated:
-                self.best_state = copy.deepcopy(pl_module.model.state_dict())
-        record = EpochRecord(
-            fold=self.fold,
-            epoch=epoch,
-            loss=sums["loss"] / sums["videos"],
-            training_mae=sums["training"] / sums["videos"],
-            validation_mae=error,
-            best=best,
-            seconds=time.monotonic() - self.started,
-        )
-        self.history.append(record)
-        if self.on_epoch is not None:
-            self.on_epoch(record)
-        if validated and epoch - self.best_epoch >= self.patience:
-            trainer.should_stop = True
+@contextlib.contextmanager
+def _own_random_states(device: torch.device) -> Iterator[None]:
+    """Whatever is drawn inside changes nothing outside."""
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    index = (
+        [torch.cuda.current_device() if device.index is None else device.index]
+        if device.type == "cuda"
+        else []
+    )
+    with torch.random.fork_rng(devices=index):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)  # noqa: NPY002
 
 
 @contextlib.contextmanager

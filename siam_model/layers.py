@@ -44,17 +44,26 @@ class _ResponseNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
-        base = _window_sum(x * x, size).mul_(alpha).add_(k)  # s, (F,C,M,N)
+        # Half-precision maps (--precision) are squared and summed in float32, and normalised maps are as wide as came.
+        full = wide(x)
+        base = _window_sum(full * full, size).mul_(alpha).add_(k)  # s, (F,C,M,N)
         ctx.save_for_backward(x, base)
         ctx.size, ctx.alpha, ctx.beta = size, alpha, beta
-        return x * _inverse_power(base, beta)
+        return (full * _inverse_power(base, beta)).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         (grad,), (x, base) = grads, ctx.saved_tensors
+        full = wide(x)
         direct = _inverse_power(base, ctx.beta).mul_(grad)  # dy s^-beta
-        shared = _window_sum(direct * x / base, ctx.size)  # sum of dy x s^(-beta-1)
-        return direct.addcmul_(x, shared, value=-2 * ctx.alpha * ctx.beta), None, None, None, None
+        shared = _window_sum(direct * full / base, ctx.size)  # sum of dy x s^(-beta-1)
+        change = direct.addcmul_(full, shared, value=-2 * ctx.alpha * ctx.beta)
+        return change.to(x.dtype), None, None, None, None
+
+
+def wide(x: Tensor) -> Tensor:
+    """Half-precision numbers as float32; others as they are."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _window_sum(x: Tensor, size: int) -> Tensor:

@@ -4,7 +4,7 @@ temporal attention, regression (Figure 1 of the paper)."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from siam_model.config import SIAMConfig
-from siam_model.layers import Recurrence, ResponseNorm, SpatialAttention, TemporalAttention
+from siam_model.layers import Recurrence, ResponseNorm, SpatialAttention, TemporalAttention, wide
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -137,12 +137,20 @@ class SIAM(nn.Module):
         """The parameters that the L2 term sums over: weights, not biases."""
         return (p for name, p in self.named_parameters() if name.endswith("weight"))
 
-    def forward(self, frames: Tensor, lengths: Tensor | None = None) -> SIAMOutput:
+    def forward(
+        self,
+        frames: Tensor,
+        lengths: Tensor | None = None,
+        prepare: Callable[[Tensor], Tensor] | None = None,
+    ) -> SIAMOutput:
         """Ages and attention of a batch.
 
         Args:
-            frames: (B,T,S,S) float, standardised. What stands in padding frames is never read.
+            frames: (B,T,S,S) float, standardised; or what `prepare` makes that of. What stands in padding frames is
+                never read.
             lengths: (B,) whole numbers from 1 to T; None when every video has T frames.
+            prepare: (F,S,S) -> (F,S,S) float, standardised, applied to `frame_chunk` frames at a time: a
+                `Normalisation`, so that a long video waits as uint8, a quarter of the memory.
 
         Raises:
             ValueError: a wrong shape, or a length outside 1..T.
@@ -162,15 +170,20 @@ class SIAM(nn.Module):
             )
 
         real = torch.arange(time, device=frames.device) < lengths[:, None]  # (B, T) bool
-        p_real, maps = self._appearance(
-            frames[real][:, None]
-        )  # (F, h), (F, M, N) with F = number of real frames
+        p_real, maps = self._appearance(frames, real, prepare)  # (F, h), (F, M, N), F real frames
         p = p_real.new_zeros(batch, time, p_real.shape[1])  # (B, T, h)
         p[real] = p_real
         spatial = None
         if self.appearance.attention is not None:
             spatial = maps.new_zeros(batch, time, *maps.shape[1:])  # (B, T, M, N)
             spatial[real] = maps
+        # Half precision ends here: a state that forgets a 32nd per frame, and an age in years, need more digits than
+        # bfloat16's three, and what follows costs little.
+        with torch.autocast(frames.device.type, enabled=False):
+            return self._regress(wide(p), real, lengths, spatial)
+
+    def _regress(self, p: Tensor, real: Tensor, lengths: Tensor, spatial: Tensor | None) -> SIAMOutput:
+        """Recurrence, temporal attention and regression: features p (B,T,h) -> `SIAMOutput`."""
         even = real / lengths[:, None].to(p.dtype)  # (B, T): weights of a plain mean over a video's frames
 
         if not self.config.recurrent:  # section V-B: age per frame, averaged over the video
@@ -187,17 +200,31 @@ class SIAM(nn.Module):
         age = self.regression(summary)[:, 0]  # (B,)   equation 7
         return SIAMOutput(age, o, spatial)
 
-    def _appearance(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`Appearance` in chunks of at most `frame_chunk` frames: (F,1,S,S) -> (F,h), (F,M,N)."""
-        if len(x) <= self.frame_chunk:
-            return self.appearance(x)
+    def _appearance(
+        self, frames: Tensor, real: Tensor, prepare: Callable[[Tensor], Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """`Appearance` of the real frames, at most `frame_chunk` at once: (B,T,S,S) -> (F,h), (F,M,N)."""
+        videos, times = real.nonzero(as_tuple=True)  # (F,), (F,)
+        places = list(zip(videos.split(self.frame_chunk), times.split(self.frame_chunk), strict=True))
+        again = len(places) > 1 and self.training and torch.is_grad_enabled()
         parts = []
-        for chunk in x.split(self.frame_chunk):
-            if self.training and torch.is_grad_enabled():
-                parts.append(checkpoint(self.appearance, chunk, use_reentrant=False))
+        for video, time in places:
+            if again:  # keeps the places alone, and computes the chunk again in the backward pass
+                parts.append(checkpoint(self._chunk, frames, video, time, prepare, use_reentrant=False))
             else:
-                parts.append(self.appearance(chunk))
+                parts.append(self._chunk(frames, video, time, prepare))
+        if len(parts) == 1:
+            return parts[0]
         return torch.cat([p for p, _ in parts]), torch.cat([a for _, a in parts])
+
+    def _chunk(
+        self, frames: Tensor, video: Tensor, time: Tensor, prepare: Callable[[Tensor], Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """`Appearance` of single frames of a batch: (B,T,S,S), (F,), (F,) -> (F,h), (F,M,N)."""
+        x = frames[video, time]  # (F, S, S)
+        if prepare is not None:
+            x = prepare(x)
+        return self.appearance(x[:, None])
 
 
 def absolute_error(output: SIAMOutput, age: Tensor, lengths: Tensor) -> Tensor:

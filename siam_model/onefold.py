@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import inspect
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -147,7 +146,7 @@ def train_in(
         # Every fold has its own start and order; the trials of a fold share them, so that only parameters differ.
         seed=(work.settings.seed, 0 if where.fold in (None, -1) else 1 + people.fold),
         fold=people.fold, device=runtime.device, workers=runtime.workers, on_epoch=record,
-        **({"checkpoint": checkpoint} if "checkpoint" in inspect.signature(fit).parameters else {}), **runtime.fit,
+        checkpoint=checkpoint, **runtime.fit,
     )  # fmt: skip
     write_history(folder / "history.csv", fitted.history)
     learnt = work.table.age[np.concatenate([training, validation])]

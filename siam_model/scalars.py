@@ -1,0 +1,63 @@
+"""TensorBoard's event files beside history.csv, where somebody wants them."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nemo_pipeline.errors import NemoError
+from siam_model.records import EpochRecord
+from siam_model.resume import State
+
+
+class Scalars:
+    """Writes a record's numbers, one step per epoch; nothing without a writer."""
+
+    def __init__(self, writer: Any = None) -> None:
+        self.writer = writer
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(
+        cls, folder: Path | bool | None, checkpoint: Path | None, state: State | None
+    ) -> Iterator[Scalars]:
+        """Into `folder` (True: tensorboard/ beside the checkpoint), after the epochs of `state`.
+
+        Raises:
+            NemoError: TensorBoard is not installed, or there is no checkpoint to be beside.
+        """
+        if not folder:
+            yield cls()
+            return
+        if folder is True:
+            if checkpoint is None:
+                raise NemoError("TensorBoard's files need a folder; give one, or a checkpoint.")
+            folder = checkpoint.parent / "tensorboard"
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise NemoError(
+                "TensorBoard is not installed; install it with `pip install 'nemo-faces[tensorboard]'`, or train "
+                "without --tensorboard (history.csv and curves.png hold the same)."
+            ) from None
+        Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        # What was written about epochs that are trained again is hidden.
+        writer = SummaryWriter(str(folder), purge_step=state.epoch + 1 if state is not None else None)
+        try:
+            yield cls(writer)
+        finally:
+            writer.close()
+
+    def add(self, record: EpochRecord) -> None:
+        """One epoch's numbers."""
+        if self.writer is None:
+            return
+        self.writer.add_scalar("error/training", record.training_mae, record.epoch)
+        if not math.isnan(record.validation_mae):
+            self.writer.add_scalar("error/validation", record.validation_mae, record.epoch)
+        self.writer.add_scalar("loss", record.loss, record.epoch)
+        self.writer.add_scalar("seconds", record.seconds, record.epoch)
+        self.writer.flush()
