@@ -132,7 +132,7 @@ class _Page:
         page[: self._size[1], self._left : self._left + self._size[0]] = picture
         if t is not None:
             x, top, bottom = self._column(t)
-            half = max(1, round(1.5 * self._u))
+            half = max(1, round(1.5 * self._u), self._bar // 2)
             page[self._plot[1] : bottom, x - half : x + half] = (np.array(_NOW) * 0.35).astype(np.uint8)
             page[top:bottom, x - half : x + half] = _NOW
         return page
@@ -179,10 +179,11 @@ class _Page:
         draw_text(draw, (px(10), top + px(8)), fit_text(text, wide, px(10)), px(10), _DIM)
         draw.line((plot[0], plot[1], plot[2], plot[1]), fill=_MOST)
         frames = self._attention.frame_index
-        width = max(1, int((plot[2] - plot[0]) / max(1, int(frames[-1]) - int(frames[0])) * 0.8))
+        step = (plot[2] - plot[0]) / max(1, int(frames[-1]) - int(frames[0]))
+        self._bar = max(1, min(int(0.8 * step), px(12)))
         for t in range(len(weights)):
             x, high, low = self._column(t)
-            draw.line((x, high - self._size[1], x, low - self._size[1]), fill=_BAR, width=min(width, px(12)))
+            draw.line((x, high - self._size[1], x, low - self._size[1]), fill=_BAR, width=self._bar)
         if self._attention.maps is not None:
             self._legend(image, draw, height - px(8), px)
         return np.asarray(image)

@@ -221,9 +221,11 @@ def headline(data: FaceDataset) -> str:
     usable = data.usable
     rate = data.videos["fps"]
     seconds = sum(float(data.videos["length"][i]) / float(rate[i]) for i in usable if rate[i] > 0)
-    hours = f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.1f} minutes"
+    long = f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.1f} minutes"
+    if seconds < 120:
+        long = f"{seconds:.0f} seconds"
     frames = int(data.videos["length"].sum())
     return (
         f"{len(usable)} of {counted(len(data), 'video')} usable, {frames:,} faces of {data.size} × {data.size} "
-        f"pixels, {hours}"
+        f"pixels, {long}"
     )
