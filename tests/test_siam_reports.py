@@ -227,8 +227,11 @@ def test_the_papers_numbers_stand_apart():
     for table in (real, made):
         assert "UvA-NEMO" in table.caption
         rows = list(csv.DictReader(io.StringIO(to_csv(table))))
-        assert {row["source"] == "measured" for row in rows} == ({True} if table is real else {True, False})
-    plain = breakdown("k", "t", "c", "Gender", ["f"] * 30 + [""] * 30, {"SIAM": p, "b": p})
+        assert rows[0]["source"] == ("measured" if table is real else "measured on SYNTHETIC faces")
+        assert {row["source"].startswith("measured") for row in rows} == (
+            {True} if table is real else {True, False}
+        )
+    plain = breakdown("k", "t", "c", "Gender", ["f"] * 30 + [""] * 30, {"SIAM": p, "b": p}, synthetic=False)
     assert [row[0] for row in plain.groups[0].rows] == ["f", "unknown"]
     assert not any(group.paper for group in plain.groups) and "paper" not in plain.caption
 
@@ -236,7 +239,7 @@ def test_the_papers_numbers_stand_apart():
 def test_the_table_of_thresholds():
     ours, theirs = some_predictions(80, 12), some_predictions(80, 12)
     theirs = Predictions(ours.video, ours.subject, ours.fold, ours.age, theirs.predicted + 4)
-    table = table_of_thresholds({"SIAM": ours, "other": theirs}, "c")
+    table = table_of_thresholds({"SIAM": ours, "other": theirs}, "c", synthetic=False)
     names = [c.name for c in table.columns]
     for row in table.groups[0].rows:
         got = dict(zip(names, row, strict=True))
@@ -257,7 +260,7 @@ def nasty_table() -> Table:
                Column("n", "n", "int"))  # fmt: skip
     rows = tuple((name, 1.25, 1e-9, 3) for name in NASTY)
     groups = (Group("", rows), Group("The paper $x$", ((None, float("nan"), 0.5, None),), paper=True))
-    return Table("table-x", "accuracy", "Table X", "50 % of <b>", "caption & more_", columns, groups)
+    return Table("table-x", "accuracy", "Table X", "50 % of <b>", "caption & more_", columns, groups, False)
 
 
 def test_csv_and_json_keep_every_value():

@@ -92,6 +92,8 @@ def test_every_file_is_there_and_ones_own(everything):
         if file.suffix == ".svg":
             text = file.read_text()
             assert "<script" not in text and "onerror" not in text
+    for file in (everything.folder / "tables").glob("*.csv"):
+        assert "measured on SYNTHETIC faces" in file.read_text(errors="surrogateescape"), file
     numbers = json.loads((everything.folder / "evaluation.json").read_text())
     assert {t["number"] for t in numbers["tables"]} >= {"Table I", "Table II", "Table III", "Table IV"}
     assert numbers["note"] == SYNTHETIC_NOTE and numbers["missing"] == []

@@ -35,10 +35,10 @@ def add_accuracy(given: Given, report: Report) -> None:
             f"{caption}. Shaded: pointwise 95 % interval, by bootstrap over people.",
             f"Curves rise from 0 to 100 % of the videos; half of SIAM's errors are below {half:.1f} years, and "
             f"{nine:.0f} % are at most 9 years.",
-            charts.cumulative(methods),
+            charts.cumulative(methods), caption,
         )
     )  # fmt: skip
-    report.add(table_of_thresholds(methods, caption))
+    report.add(table_of_thresholds(methods, caption, synthetic=given.synthetic))
     others = [name for name in methods if name != "SIAM"]
     test = (
         " Below: p of the two-sided paired t-test over people (a person's videos averaged) against each other method; "
@@ -58,7 +58,7 @@ def add_accuracy(given: Given, report: Report) -> None:
             "Errors on ages with at least so many samples",
             f"{caption}. Ages in whole years with fewer videos are left out of the evaluation; no model is trained "
             f"anew.{test}{theirs}",
-            _alt_thresholds(given), charts.minimum_samples(methods),
+            _alt_thresholds(given), charts.minimum_samples(methods), caption,
         )
     )  # fmt: skip
     if not others:
@@ -74,7 +74,7 @@ def add_accuracy(given: Given, report: Report) -> None:
             "figure-scatter", "accuracy", "", "Predicted against true age",
             f"{caption}. One point per video, predicted by a model that never saw the person.",
             f"Points around the diagonal; predictions are on average {abs(bias):.1f} years too "
-            f"{'high' if bias > 0 else 'low'}.", charts.scatter(methods),
+            f"{'high' if bias > 0 else 'low'}.", charts.scatter(methods), caption,
         )
     )  # fmt: skip
 
@@ -110,7 +110,8 @@ def add_breakdowns(given: Given, report: Report) -> None:
             )  # fmt: skip
             continue
         key = f"table-by-{name}"
-        report.add(breakdown(key, title, given.main.described(), head, labels, given.methods))
+        described, synthetic = given.main.described(), given.synthetic
+        report.add(breakdown(key, title, described, head, labels, given.methods, synthetic=synthetic))
 
 
 def add_people(given: Given, report: Report) -> None:
@@ -134,7 +135,7 @@ def add_people(given: Given, report: Report) -> None:
             "figure-2-people", "data", "Figure 2", "Age and gender of the people",
             f"{given.main.described()}. People in bins of five years.{theirs}{unknown}",
             f"Bars of how many of the {count} people are of each age, {p.age.min():.0f} to {p.age.max():.0f} years.",
-            charts.people_by_age(drawn),
+            charts.people_by_age(drawn), given.main.described(),
         )
     )  # fmt: skip
 

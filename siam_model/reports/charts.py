@@ -127,7 +127,8 @@ def minimum_samples(methods: Mapping[str, Predictions]) -> Figure:
     left = [np.flatnonzero(counts >= n) for n in steps]
     found = [errors_of(ours.error[rows], [ours.subject[i] for i in rows]) for rows in left]
     others = list(methods.items())[1:]
-    single = {"marker": "o", "ms": 4} if len(steps) < 25 else {}
+    small = 4 if len(steps) < 25 else 2.5
+    single = {"marker": "o", "ms": small} if len(steps) < 25 else {}
     with plain_text():
         figure = new_figure(WIDTH, 5.0 if others else 3.4)
         panels = figure.subplots(2 if others else 1, 1, sharex=True, squeeze=False,
@@ -148,8 +149,8 @@ def minimum_samples(methods: Mapping[str, Predictions]) -> Figure:
             better = [t.difference < 0 for t in tests]
             panels[1].plot(steps, [max(t.p, 1e-6) if np.isfinite(t.p) else np.nan for t in tests], **style)
             for n, test, good in zip(steps, tests, better, strict=True):
-                if np.isfinite(test.p) and single:
-                    panels[1].plot(n, max(test.p, 1e-6), "o" if good else "x", color=style["color"], ms=4)
+                if np.isfinite(test.p):
+                    panels[1].plot(n, max(test.p, 1e-6), "o" if good else "x", color=style["color"], ms=small)
         top.set(ylabel="absolute error (years)", ylim=(0, None))
         top.grid(alpha=0.25)
         figure.legend(*top.get_legend_handles_labels(), frameon=False, loc="outside upper left", ncols=3)
@@ -172,13 +173,15 @@ def scatter(methods: Mapping[str, Predictions]) -> Figure:
     """Predicted against true age, one point per video: the first method, and the second gray behind it."""
     shown = list(methods.items())[:2]
     every = np.concatenate([np.r_[p.age, p.predicted] for _, p in shown])
+    size = 5 if len(shown[0][1]) < 300 else 3.2
     low, high = float(every.min()) - 3, float(every.max()) + 3
     with plain_text():
         figure = new_figure(5.4, 5.2)
         axes = figure.subplots()
         axes.plot([low, high], [low, high], color=INK, lw=0.9, ls=":", label="no error")
         for i, (name, p) in reversed(list(enumerate(shown))):
-            axes.plot(p.age, p.predicted, "_" if i else "o", ms=6 if i else 5, alpha=0.75, mew=1.2 if i else 0,
+            mark = {"ms": 1.2 * size, "mew": 1.2} if i else {"ms": size, "mew": 0}
+            axes.plot(p.age, p.predicted, "_" if i else "o", **mark, alpha=0.7,
                       color=OTHERS[0][0] if i else OURS, label=printable(name))  # fmt: skip
         axes.set(xlim=(low, high), ylim=(low, high), xlabel="age (years)", ylabel="predicted age (years)",
                  aspect="equal")  # fmt: skip

@@ -8,6 +8,8 @@ from typing import Literal
 
 from matplotlib.figure import Figure
 
+from siam_model.reports.style import stamp
+
 Value = str | int | float | None
 #: How a column's values are written: text, whole numbers, years with two places, probabilities.
 Kind = Literal["text", "int", "years", "p"]
@@ -54,7 +56,8 @@ class Table:
         title: what it shows, a phrase without a full stop.
         caption: on which data, and what has to be known.
         columns, groups: what is in it; the first column names a row.
-        detail: one more column by column than people read: folded away on the page.
+        synthetic: whether what was measured was measured on generated faces.
+        detail: more than people read at first: folded away on the page.
     """
 
     key: str
@@ -64,6 +67,7 @@ class Table:
     caption: str
     columns: tuple[Column, ...]
     groups: tuple[Group, ...]
+    synthetic: bool
     detail: bool = False
 
     def __post_init__(self) -> None:
@@ -74,6 +78,12 @@ class Table:
                         f"{self.key}: a row has {len(row)} values for {len(self.columns)} columns"
                     )
 
+    def source(self, group: Group) -> str:
+        """Whose the numbers of a group are, for files that have no caption."""
+        if group.paper:
+            return group.title
+        return "measured on SYNTHETIC faces" if self.synthetic else "measured"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Picture:
@@ -83,6 +93,7 @@ class Picture:
         key, section, number, title, caption: as in `Table`; keys begin with "figure-".
         alt: what it shows, for those who cannot see it.
         figure: of matplotlib.
+        data: on which it was made, drawn into it.
         faces: whether it shows people.
     """
 
@@ -93,7 +104,11 @@ class Picture:
     caption: str
     alt: str
     figure: Figure
+    data: str
     faces: bool = False
+
+    def __post_init__(self) -> None:
+        stamp(self.figure, self.data)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

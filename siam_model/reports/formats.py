@@ -45,7 +45,7 @@ def to_csv(table: Table) -> str:
     for group in table.groups:
         for row in group.rows:
             values = ["" if plain(v) is None else csv_cell(v) for v in row]
-            writer.writerow([*values, csv_cell(printable(group.title)) if group.paper else "measured"])
+            writer.writerow([*values, csv_cell(printable(table.source(group)))])
     return out.getvalue()
 
 
@@ -56,11 +56,12 @@ def as_json(table: Table) -> dict[str, Any]:
         "number": table.number,
         "title": table.title,
         "caption": table.caption,
+        "synthetic": table.synthetic,
         "columns": [{"name": c.name, "head": c.head, "kind": c.kind} for c in table.columns],
         "rows": [
             {
                 **{c.name: plain(v) for c, v in zip(table.columns, row, strict=True)},
-                "source": group.title if group.paper else "measured",
+                "source": table.source(group),
             }
             for group in table.groups
             for row in group.rows

@@ -19,17 +19,19 @@ _PRINCIPAL = {"mechanisms": "indexed", "positions": "conv2", "modules": "full", 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Given:
-    """Attributes:
-    paths: as the user gave them.
-    main: the run that the tables are about.
-    methods: name -> predictions of the same videos: SIAM, further runs, baselines, other methods.
-    studies: kind -> study.
-    data: of the main run; None where they cannot be had.
-    no_data: why, a sentence.
-    device: where models run.
-    faces: whether pictures of people may be drawn.
-    quick: leave out what runs models over every video, unless it was kept.
-    on_step: told what is being done.
+    """Everything that was given, opened.
+
+    Attributes:
+        paths: as the user gave them.
+        main: the run that the tables are about.
+        methods: name -> predictions of the same videos: SIAM, further runs, other methods, baselines.
+        studies: kind -> study.
+        data: of the main run; None where they cannot be had.
+        no_data: why, a sentence.
+        device: where models run.
+        faces: whether pictures of people may be drawn.
+        quick: leave out what runs models over every video, unless it was kept.
+        on_step: told what is being done.
     """
 
     paths: tuple[Path, ...]
@@ -38,10 +40,10 @@ class Given:
     studies: dict[str, Study]
     data: Data | None
     no_data: str
-    device: str = "auto"
-    faces: bool = True
-    quick: bool = False
-    on_step: Callable[[str], None] = print
+    device: str
+    faces: bool
+    quick: bool
+    on_step: Callable[[str], None]
 
     @property
     def synthetic(self) -> bool:
@@ -60,7 +62,9 @@ class Given:
             f"{(folder.parent if inside else folder).name}-{kind}"
         )
         shown = _relative(out)
-        return f"{self._train('--study', kind, varied=True)} --out {_quoted(shown)} && {self.again(shown)}"
+        return (
+            f"{self._train('--study', kind, varied=True)} --out {shlex.quote(shown)} && {self.again(shown)}"
+        )
 
     def train_folds(self) -> str:
         """The command that trains the main run's model in ten folds."""
@@ -156,10 +160,6 @@ def _relative(path: Path) -> str:
         return str(path)
 
 
-def _quoted(text: str) -> str:
-    return shlex.quote(text)
-
-
 def _command(*words: str) -> str:
     """Words as a shell takes them."""
-    return " ".join(_quoted(word) for word in words)
+    return " ".join(shlex.quote(word) for word in words)

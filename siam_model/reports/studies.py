@@ -62,7 +62,7 @@ def _figure_nine(given: Given) -> Picture | Missing:
         f"predicted age and the person's code. {_HOW_MAPS}",
         f"Faces of {len(found)} people aged {', '.join(f'{e.age:.0f}' for e in found)}; under each its attention map "
         "and the map laid over the face.",
-        pictures.heat_maps(found), faces=True,
+        pictures.heat_maps(found), run.described(), faces=True,
     )  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def _figure_ten(given: Given) -> Picture | Missing:
         f"{run.described()}. Two of its videos, of the youngest and the oldest person. Line: weight of every frame, "
         "together 1; bars: of the frames shown above; dashed: the largest. The model never saw the people.",
         f"Key frames of {len(found)} videos above a curve of temporal weights. Largest: {peaks}.",
-        pictures.temporal(found), faces=True,
+        pictures.temporal(found), run.described(), faces=True,
     )  # fmt: skip
 
 
@@ -107,7 +107,7 @@ def _figure_five(given: Given) -> Picture | Missing:
         f"cells.{theirs}",
         f"{len(found.maps)} maps of component scores; they hold "
         f"{', '.join(f'{100 * s:.0f} %' for s in found.share)} of the variance.",
-        pictures.principal(found),
+        pictures.principal(found), run.described(),
     )  # fmt: skip
 
 
@@ -228,7 +228,7 @@ def _maps(
         Picture(
             key, section, number, title, f"{_described(study)}. {_HOW_MAPS}",
             f"Attention maps of {len(chosen)} faces, a row for each variant: {', '.join(drawn)}.",
-            pictures.variants(drawn), faces=True,
+            pictures.variants(drawn), _described(study), faces=True,
         )
     )  # fmt: skip
     return None
@@ -273,6 +273,7 @@ def _modules(given: Given, report: Report, study: Study) -> None:
             f"{paper.SMILES}{'; not to be compared with errors on synthetic faces' if synthetic else ''}.",
             f"Bars of the mean absolute error measured here: {errors} years.",
             charts.bars([(line.label, line.predictions) for line in lines if line.predictions], theirs, synthetic),
+            _described(study),
         )
     )  # fmt: skip
 
@@ -283,11 +284,12 @@ def _subsets(given: Given, report: Report, study: Study) -> None:
         key = (variant.subset.get("expression", ""), variant.subset.get("condition", ""))
         theirs = paper.SUBSETS.get(key, {}).get("SIAM")
         lines.append(Line(f"SIAM, {variant.label}", run.predictions, theirs))
-    described = "; ".join(run.described() for _, run in study.finished)
+    # The run of all videos is the last one; how many videos each line is about stands in the line.
+    described = study.finished[-1][1].described()
     report.add(
         table_of_errors(
             "table-4", "subsets", "Table IV", "Mean absolute error (years) of separate models",
-            f"Each line is a model trained and tested on these videos alone: {described}", "Method and videos", lines,
+            f"{described}. Each line is a model trained and tested on these videos alone", "Method and videos", lines,
             synthetic=_synthetic(study), source=f"{paper.DISGUST}; and the 643 posed ones of the {paper.SMILES}",
         )
     )  # fmt: skip

@@ -6,12 +6,15 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from textwrap import fill
 from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+
+from nemo_pipeline.store.text import printable
 
 INK, OURS, PAPER, MARK = "#222222", "#0b62a4", "#b3541e", "#c0392b"
 #: Colours and dashes of the methods beside ours: told apart without colour too.
@@ -52,6 +55,15 @@ def plain_text() -> Iterator[None]:
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure, inches, that keeps its parts from overlapping."""
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def stamp(figure: Figure, text: str) -> None:
+    """Say on which data a figure was made in the figure itself: files are passed on without their captions."""
+    lowest = figure.subfigs[-1] if figure.subfigs else figure
+    wide = int(figure.get_figwidth() * 17)  # letters of this size that fit one line
+    lowest.supxlabel(
+        fill(printable(text), wide), x=0.01, ha="left", fontsize=7.5, color="#666666", parse_math=False
+    )
 
 
 def line_style(i: int) -> dict[str, Any]:

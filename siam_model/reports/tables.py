@@ -93,7 +93,7 @@ def table_of_errors(
                 if line.paper is not None
             ]
             groups.append(Group(f"The paper, {number} ({NOT_COMPARABLE})", tuple(theirs), paper=True))
-    return Table(key, section, number, title, f"{caption}. {HOW}{whose}", columns, tuple(groups))
+    return Table(key, section, number, title, f"{caption}. {HOW}{whose}", columns, tuple(groups), synthetic)
 
 
 def decade_of(age: np.ndarray) -> np.ndarray:
@@ -144,7 +144,7 @@ def table_three(methods: Mapping[str, Predictions], caption: str, *, synthetic: 
         "table-3", "accuracy", "Table III", title,
         f"{caption}. SD: standard deviation of all absolute errors of the row, years; interval: 95 %, by bootstrap "
         f"over people. The paper's rows: {paper.SMILES}; references are the paper's.",
-        columns, groups,
+        columns, groups, synthetic,
     )  # fmt: skip
     rows = tuple(
         (method, name, *cells(e))
@@ -154,7 +154,8 @@ def table_three(methods: Mapping[str, Predictions], caption: str, *, synthetic: 
     )
     full = Table(
         "table-3-details", "accuracy", "", "The same in full: every method and decade", f"{caption}. {HOW}",
-        (Column("Method", "method"), Column("Age", "age"), *ERRORS), (Group("", rows),), detail=True,
+        (Column("Method", "method"), Column("Age", "age"), *ERRORS), (Group("", rows),), synthetic,
+        detail=True,
     )  # fmt: skip
     return short, full
 
@@ -170,6 +171,8 @@ def breakdown(
     head: str,
     labels: Sequence[str],
     methods: Mapping[str, Predictions],
+    *,
+    synthetic: bool,
 ) -> Table:
     """The errors of the first method by a label of the videos, with the other methods' MAE beside them.
 
@@ -193,11 +196,11 @@ def breakdown(
     extra = tuple(Column(f"{other}: MAE", f"mae_{other}", "years") for other, _ in others)
     return Table(
         key, "breakdowns", "", title, f"{caption}. Errors of {name}. {HOW}",
-        (Column(head, "name"), *ERRORS, *extra), (Group("", tuple(rows)),),
+        (Column(head, "name"), *ERRORS, *extra), (Group("", tuple(rows)),), synthetic,
     )  # fmt: skip
 
 
-def table_of_thresholds(methods: Mapping[str, Predictions], caption: str) -> Table:
+def table_of_thresholds(methods: Mapping[str, Predictions], caption: str, *, synthetic: bool) -> Table:
     """Figure 8's numbers: the videos left for every minimum number of samples per age, the first method's errors on
     them, and its paired t-test against each other method, by people and by videos."""
     from siam_model.reports.stats import age_counts
@@ -226,7 +229,7 @@ def table_of_thresholds(methods: Mapping[str, Predictions], caption: str) -> Tab
         f"{caption}. A row keeps the ages (whole years) of which there are at least so many videos. {HOW} Difference: "
         f"{name} minus the other method, mean of the people's mean differences; p: two-sided paired t-test over "
         "people, and, as one that takes every video for independent, over videos.",
-        tuple(columns), (Group("", tuple(rows)),), detail=True,
+        tuple(columns), (Group("", tuple(rows)),), synthetic, detail=True,
     )  # fmt: skip
 
 
