@@ -57,6 +57,6 @@ def phase_figure(phases: Phases, title: str) -> Figure:
             )  # fmt: skip
         axes.set(xlabel="time (s)", ylabel=_AXIS[phases.measure])
         axes.margins(x=0.01)
-        axes.legend(frameon=False, fontsize=7, loc="best")
+        axes.legend(frameon=False, fontsize=7, loc="lower center", ncols=2)
         figure.suptitle(printable(title), fontsize=9)
     return figure
