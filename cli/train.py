@@ -16,7 +16,7 @@ from .train_progress import TrainProgress
 DEFAULT_TRIALS = 20
 #: Parameters of the command that are settings of a run, and their names there.
 _SETTINGS = {"preset": "preset", "seed": "seed", "epochs": "epochs", "folds": "folds", "trials": "trials",
-             "study": "study", "assignments": "overrides"}  # fmt: skip
+             "study": "study", "precision": "precision", "assignments": "overrides"}  # fmt: skip
 
 
 @click.command()
@@ -48,6 +48,11 @@ _SETTINGS = {"preset": "preset", "seed": "seed", "epochs": "epochs", "folds": "f
               help="Processes that train folds side by side, each on a GPU of its own where there are "
                    "several.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--devices", type=click.IntRange(min=1), default=1, show_default=True,
+              help="GPUs that train one model together.")  # fmt: skip
+@click.option("--precision", type=click.Choice(["32", "bf16-mixed", "16-mixed"]), default="32", show_default=True,
+              help="bf16-mixed is faster on recent GPUs, 16-mixed on older ones.")  # fmt: skip
+@click.option("--tensorboard", is_flag=True, help="Write TensorBoard's event files beside every history.csv, too.")
 @click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True,
               help="Processes that read data beside the training.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="No line per epoch.")
@@ -70,6 +75,9 @@ def command(
     fold: int | None,
     jobs: int,
     device: str,
+    devices: int,
+    precision: str,
+    tensorboard: bool,
     workers: int,
     quiet: bool,
     as_json: bool,
@@ -84,6 +92,7 @@ def command(
 
     overrides = split_assignments(assignments)
     here: dict[str, Any] = {"fold": fold, "device": device, "workers": workers, "jobs": jobs}
+    here["fit_options"] = {"devices": devices, "tensorboard": True if tensorboard else None}
     progress = TrainProgress(quiet)
     here["reporter"] = progress
     if data is None and not resumed:
@@ -114,6 +123,7 @@ def command(
                     f"{trials} trials in each of {folds} folds, as in the paper's protocol; --trials changes that."
                 )
         here |= {"preset": preset, "seed": seed, "epochs": epochs, "folds": folds, "trials": trials}
+        here["precision"] = precision
         with stop_on_signals(progress.farewell), progress:
             if study is not None:
                 run = train_study(data, target, study, overrides=overrides, **here)

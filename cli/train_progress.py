@@ -56,6 +56,16 @@ class TrainProgress:
 
             console.say(HOW_BALANCED)
 
+    def batch(self, where: Where, done: int, total: int) -> None:
+        """The bar of its model moves within an epoch."""
+        about = str(where)
+        if self._bar is not None:
+            if about not in self._tasks:
+                self._begin(where)
+            task = self._tasks[about]
+            epoch = int(self._bar.tasks[self._bar.task_ids.index(task)].completed)
+            self._bar.update(task, completed=epoch + 0.99 * done / total)
+
     def epoch(self, where: Where, record: EpochRecord) -> None:
         """A line, and the bar of its model."""
         if self.quiet:
@@ -69,11 +79,16 @@ class TrainProgress:
         )
         if self._bar is not None:
             if about not in self._tasks:
-                self._forget(where)
-                name = console.printable(about or "training")
-                self._tasks[about] = self._bar.add_task(name, total=self._epochs, note="")
+                self._begin(where)
             note = f"validation {record.validation_mae:.1f}" if validated else ""
             self._bar.update(self._tasks[about], completed=record.epoch, note=note)
+
+    def _begin(self, where: Where) -> None:
+        """A bar for a model that is new."""
+        assert self._bar is not None
+        self._forget(where)
+        name = console.printable(str(where) or "training")
+        self._tasks[str(where)] = self._bar.add_task(name, total=self._epochs, note="")
 
     def _forget(self, where: Where) -> None:
         """Take away the bars of a fold whose next trial begins, or which has ended."""

@@ -16,9 +16,9 @@ from nemo_pipeline.store.text import printable
 from siam_model.baselines import NAMES, Features
 from siam_model.checkpoint import load_card
 from siam_model.config import SIAMConfig, TrainConfig
-from siam_model.fit import EpochRecord
 from siam_model.onefold import Trained, read_history, train_split, write_history
 from siam_model.predictions import Predictions, join, read_predictions, write_predictions
+from siam_model.records import EpochRecord
 from siam_model.runs import Busy, fold_folder, missing_folds, read_json
 from siam_model.splits import Split
 from siam_model.work import Reporter, Runtime, Where, Work, read_splits

@@ -17,7 +17,7 @@ from typing import Any
 from nemo_pipeline.errors import NemoError
 from siam_model.baselines import Features
 from siam_model.crossval import train_folds
-from siam_model.fit import EpochRecord
+from siam_model.records import EpochRecord
 from siam_model.work import Reporter, Runtime, Where, Work, open_work
 
 

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from siam_model.crossval import Task
-from siam_model.fit import EpochRecord
+from siam_model.records import EpochRecord
 from siam_model.work import Reporter, Runtime, Where
 
 

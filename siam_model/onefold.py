@@ -22,9 +22,9 @@ from siam_model.checkpoint import ModelCard, load_model, save_model
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import measure_normalisation
 from siam_model.devices import resolve_device
-from siam_model.fit import EpochRecord, fit
 from siam_model.predict import estimate
 from siam_model.predictions import Predictions, write_predictions, write_table
+from siam_model.records import EpochRecord
 from siam_model.runs import held, make_private, sweep
 from siam_model.splits import Split
 from siam_model.work import Reporter, Runtime, Where, Work
@@ -129,10 +129,12 @@ def train_in(
     """
     if has_model(folder):
         return Trained(tuple(read_history(folder / "history.csv")))
+    from siam_model.fit import fit  # and Lightning with it, which joining folds can do without
+
     training, validation = work.table.rows_of(people.training), work.table.rows_of(people.validation)
     normalisation = measure_normalisation(work.dataset, work.index(training))
     checkpoint = folder / "checkpoint.pt"
-    lines = read_history(folder / "history.csv") if checkpoint.is_file() else []
+    lines = history_so_far(folder)
 
     def record(line: EpochRecord) -> None:
         lines[:] = [old for old in lines if old.epoch < line.epoch] + [line]
@@ -141,12 +143,15 @@ def train_in(
         if on_record is not None:
             on_record(line)
 
+    def batch(done: int, total: int) -> None:
+        reporter.batch(where, done, total)
+
     fitted = fit(
         work.clips, training, validation, model, config, normalisation,
         # Every fold has its own start and order; the trials of a fold share them, so that only parameters differ.
         seed=(work.settings.seed, 0 if where.fold in (None, -1) else 1 + people.fold),
         fold=people.fold, device=runtime.device, workers=runtime.workers, on_epoch=record,
-        checkpoint=checkpoint, **runtime.fit,
+        checkpoint=checkpoint, precision=work.settings.precision, on_batch=batch, **runtime.fit,
     )  # fmt: skip
     write_history(folder / "history.csv", fitted.history)
     learnt = work.table.age[np.concatenate([training, validation])]
@@ -196,6 +201,22 @@ def write_history(path: Path, history: Sequence[EpochRecord]) -> None:
     """history.csv, whole, after every epoch: it is short, and a cut-off run leaves what was finished."""
     rows = [[_cell(name, getattr(line, name)) for name in HISTORY_COLUMNS] for line in history]
     write_table(path, HISTORY_COLUMNS, rows)
+
+
+def history_so_far(folder: Path) -> list[EpochRecord]:
+    """The epochs that a training in this folder has finished, as its checkpoint has them: an epoch is in there before
+    anybody is told of it. Of a training that is finished, all of history.csv."""
+    import torch
+
+    if has_model(folder):
+        return read_history(folder / "history.csv")
+    try:
+        values = torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
+        return [EpochRecord(**line) for line in values["history"]]
+    except FileNotFoundError:
+        return []
+    except Exception:  # `fit` says what is wrong with it
+        return []
 
 
 def read_history(path: Path) -> list[EpochRecord]:

@@ -31,8 +31,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nemo_pipeline.errors import NemoError
 from siam_model.config import SIAMConfig, TrainConfig
-from siam_model.fit import EpochRecord
-from siam_model.onefold import Subjects, read_history, train_in
+from siam_model.onefold import Subjects, history_so_far, read_history, train_in
+from siam_model.records import EpochRecord
 from siam_model.runs import make_private, sweep, write_json
 from siam_model.work import Reporter, Runtime, Where, Work
 
@@ -118,6 +118,8 @@ def search(
     )
     if (kept / "history.csv").is_file():
         (kept / "history.csv").replace(folder / "history.csv")
+    if (kept / "tensorboard").is_dir():
+        (kept / "tensorboard").rename(folder / "tensorboard")
     (kept / "model").rename(folder / "model")
     shown = ", ".join(f"{name} {value:g}" for name, value in lines[best]["parameters"].items())
     reporter.say(f"chose trial {best + 1} of {budget}: {shown}", where)
@@ -195,7 +197,7 @@ def _run_trial(
 
     state, value = TrialState.COMPLETE, None
     try:
-        for line in read_history(own / "history.csv"):  # of a process that was killed in this trial
+        for line in history_so_far(own):  # of a process that was killed in this trial
             report(line)
         train_in(work, people, own, where, runtime, reporter, model, config, on_record=report)
         # As the file has it, so that a search gone on with decides by the same digits.
@@ -208,7 +210,7 @@ def _run_trial(
             raise
         state = TrialState.PRUNED  # a combination that does not train is a bad one, and no reason to stop
         reporter.say(f"ended: {error}", where)
-    history = read_history(own / "history.csv")
+    history = history_so_far(own)
     trial.set_user_attr("epochs", len(history))
     trial.set_user_attr("seconds", round(sum(line.seconds for line in history), 1))
     study.tell(trial, values=value, state=state)

@@ -27,7 +27,7 @@ FILE = "settings.json"
 #: Field -> the option that sets it.
 _OPTIONS = {
     "preset": "--preset", "seed": "--seed", "epochs": "--epochs", "folds": "--folds", "trials": "--trials",
-    "overrides": "--set", "study": "--study", "subset": "the part of the file",
+    "overrides": "--set", "precision": "--precision", "study": "--study", "subset": "the part of the file",
 }  # fmt: skip
 
 
@@ -43,6 +43,7 @@ class RunSettings:
         preset, seed, epochs, folds: as `siam_model.train.train` takes them.
         trials: combinations of parameters tried in each fold; 0: the preset's own values, no search.
         overrides: `{"model.hidden": "256"}`.
+        precision: of the arithmetic, as `siam_model.fit.fit` takes it.
         subset: `{"expression": "smile", "condition": "posed"}`, or less: the videos that take part; empty: all.
         study: name of the study, in the folder of a study alone.
     """
@@ -58,6 +59,7 @@ class RunSettings:
     trials: int = 0
     overrides: dict[str, str] = dataclasses.field(default_factory=dict)
     subset: dict[str, str] = dataclasses.field(default_factory=dict)
+    precision: str = "32"
     study: str | None = None
 
     @property

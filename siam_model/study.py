@@ -35,7 +35,7 @@ from siam_model.work import (
     Where,
     Work,
     begin,
-    check_device,
+    check_runtime,
     open_data,
     open_work,
     plan,
@@ -97,6 +97,7 @@ def train_study(
     device: str = "auto",
     workers: int = 0,
     jobs: int = 1,
+    precision: str = "32",
     fit_options: Mapping[str, Any] | None = None,
     reporter: Reporter | None = None,
 ) -> Path:
@@ -110,9 +111,10 @@ def train_study(
         raise NemoError(f"There is no study {study!r}; there are {', '.join(get_args(StudyName))}.")
     settings, model, config, dataset = settings_for(
         Path(data), preset=preset, seed=seed, epochs=epochs, folds=folds, trials=trials,
-        overrides=overrides, study=study,
+        overrides=overrides, precision=precision, study=study,
     )  # fmt: skip
-    check_device(device)
+    runtime = Runtime(device, workers, dict(fit_options or {}))
+    check_runtime(runtime, precision, jobs)
     if fold is not None:
         check_fold(fold, folds)
         if out_dir is None:
@@ -130,7 +132,6 @@ def train_study(
         write_json(folder / "study.json", _study_json(settings, variants))
     reporter.begun(folder)
     reporter.balance(lines)
-    runtime = Runtime(device, workers, dict(fit_options or {}))
     return _go_on(folder, variants, settings, dataset, runtime, reporter, fold, jobs)
 
 
@@ -161,7 +162,8 @@ def resume_study(
     elif (folder / "study.json").is_file() and is_finished(folder):
         shown = printable(str(folder))
         raise NemoError(f"{shown} is finished, and nothing is left to do: nemo evaluate {shown}.")
-    check_device(device)
+    runtime = Runtime(device, workers, dict(fit_options or {}))
+    check_runtime(runtime, settings.precision, jobs)
     dataset = open_data(folder, settings, Path(data) if data is not None else None)
     reporter.begun(folder)
     if not (folder / "study.json").is_file():  # killed as it began
@@ -171,7 +173,6 @@ def resume_study(
         variants = variants_of(settings.study, settings, splits, table, dataset, reporter)
         write_json(folder / "study.json", _study_json(settings, variants))
     variants = variants_in(folder)
-    runtime = Runtime(device, workers, dict(fit_options or {}))
     return _go_on(folder, variants, settings, dataset, runtime, reporter, fold, jobs)
 
 

@@ -22,9 +22,10 @@ from siam_model.crossval import (
     join_folds,
     train_folds,
 )
-from siam_model.fit import EpochRecord
+from siam_model.curves import draw_curves
 from siam_model.jobs import run_tasks
 from siam_model.onefold import Subjects, Trained, read_history, train_in, train_split, write_history
+from siam_model.records import EpochRecord
 from siam_model.runs import held, is_finished, missing_folds, read_json, sweep, write_json
 from siam_model.settings import check_same, read_settings
 from siam_model.work import (
@@ -34,7 +35,7 @@ from siam_model.work import (
     Where,
     Work,
     begin,
-    check_device,
+    check_runtime,
     open_data,
     open_work,
     settings_for,
@@ -56,6 +57,7 @@ def train(
     overrides: Mapping[str, str] | None = None,
     workers: int = 0,
     jobs: int = 1,
+    precision: str = "32",
     fit_options: Mapping[str, Any] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     say: Callable[[str], None] | None = None,
@@ -81,7 +83,8 @@ def train(
         overrides: `{"model.hidden": "256", "train.learning_rate": "3e-4"}`.
         workers: processes that read data beside this one.
         jobs: processes that train folds side by side, each on a GPU of its own where there are several.
-        fit_options: further keyword arguments of `siam_model.fit.fit`.
+        precision: `32`, `bf16-mixed` or `16-mixed`.
+        fit_options: further keyword arguments of `siam_model.fit.fit`: `devices`, `tensorboard`.
         on_epoch: called after every epoch.
         say: called with a sentence now and then.
         reporter: in place of the two: is told where each epoch belongs, too.
@@ -92,16 +95,17 @@ def train(
     reporter = reporter or CallbackReporter(on_epoch, say)
     settings, model, config, dataset = settings_for(
         Path(data), preset=preset, seed=seed, epochs=epochs, folds=folds, trials=trials,
-        overrides=overrides, subset=subset,
+        overrides=overrides, subset=subset, precision=precision,
     )  # fmt: skip
-    check_device(device)
+    runtime = Runtime(device, workers, dict(fit_options or {}))
+    check_runtime(runtime, precision, jobs)
     out = Path(out_dir) if out_dir is not None else None
     if fold is not None:
         check_fold(fold, folds)
         if out is None:
             raise NemoError("--fold needs --out RUN, the folder that the folds share.")
     work = begin(out, settings, model, config, dataset, reporter, shared=fold is not None)
-    return go_on(work, Runtime(device, workers, dict(fit_options or {})), reporter, fold=fold, jobs=jobs)
+    return go_on(work, runtime, reporter, fold=fold, jobs=jobs)
 
 
 def resume(
@@ -138,7 +142,8 @@ def resume(
     elif is_finished(run):
         shown = printable(str(run))
         raise NemoError(f"{shown} is finished, and nothing is left to do: nemo evaluate {shown}.")
-    check_device(device)
+    runtime = Runtime(device, workers, dict(fit_options or {}))
+    check_runtime(runtime, settings.precision, jobs)
     reporter = reporter or Reporter()
     dataset = open_data(run, settings, Path(data) if data is not None else None)
     if (run / "split.json").is_file():
@@ -146,7 +151,6 @@ def resume(
         reporter.begun(run)
     else:  # killed as it began
         work = begin(run, settings, model, config, dataset, reporter, shared=True)
-    runtime = Runtime(device, workers, dict(fit_options or {}))
     return go_on(work, runtime, reporter, fold=fold, jobs=jobs)
 
 
@@ -207,6 +211,8 @@ def train_on_all(work: Work, runtime: Runtime, reporter: Reporter) -> None:
         last = train_in(work, everyone, folder, where, runtime, reporter, model, config)
         folded = [line for line in read_history(work.run / "history.csv") if line.fold >= 0]
         write_history(work.run / "history.csv", [*folded, *last.history])
+        if (folder / "tensorboard").is_dir():
+            (folder / "tensorboard").rename(work.run / "tensorboard")
         (folder / "model").rename(work.run / "model")
         shutil.rmtree(folder)
 
@@ -226,12 +232,7 @@ def raise_failed(run: Path, failed: Mapping[int, str], folds: int) -> None:
 def finish(work: Work, runtime: Runtime) -> Path:
     """Write what comes last: curves.png and run.json."""
     history = read_history(work.run / "history.csv")
-    try:  # TEMP
-        from siam_model.curves import draw_curves
-
-        draw_curves(history, work.run / "curves.png", synthetic=work.dataset.synthetic)
-    except ImportError:
-        pass
+    draw_curves(history, work.run / "curves.png", synthetic=work.dataset.synthetic)
     write_json(work.run / "run.json", _run_json(work, history, runtime.device))
     return work.run
 
@@ -270,6 +271,7 @@ def _run_json(work: Work, history: list[EpochRecord], device: str) -> dict[str, 
         "seed": settings.seed,
         "folds": folds,
         "trials": settings.trials,
+        "precision": settings.precision,
         "subset": settings.subset,
         "overrides": settings.overrides,
         "device": device,

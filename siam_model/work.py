@@ -15,8 +15,8 @@ from nemo_pipeline.store.text import printable
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import Clips, VideoTable, labelled_videos
 from siam_model.devices import resolve_device
-from siam_model.fit import EpochRecord
 from siam_model.overrides import configure
+from siam_model.records import EpochRecord
 from siam_model.runs import new_run_folder, read_json, write_json
 from siam_model.settings import RunSettings, check_data, claim, read_settings
 from siam_model.splits import HOW_BALANCED, Split, balance, check_folds, plan_splits, restrict
@@ -55,6 +55,9 @@ class Reporter:
     def balance(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """The parts, one line each, as `siam_model.splits.balance` has them."""
 
+    def batch(self, where: Where, done: int, total: int) -> None:
+        """Some batches of an epoch are done. Not told by other processes."""
+
     def epoch(self, where: Where, record: EpochRecord) -> None:
         """An epoch is finished."""
 
@@ -92,7 +95,7 @@ class Runtime:
     Attributes:
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         workers: processes that read data beside this one.
-        fit: further keyword arguments of `siam_model.fit.fit`.
+        fit: further keyword arguments of `siam_model.fit.fit`: `devices`, `tensorboard`.
     """
 
     device: str = "auto"
@@ -143,6 +146,7 @@ def settings_for(
     folds: int | None,
     trials: int,
     overrides: Mapping[str, str] | None,
+    precision: str = "32",
     subset: Mapping[str, str] | None = None,
     study: str | None = None,
 ) -> tuple[RunSettings, SIAMConfig, TrainConfig, FaceDataset]:
@@ -172,6 +176,7 @@ def settings_for(
         folds=folds,
         trials=trials,
         overrides=dict(overrides or {}),
+        precision=precision,
         subset=dict(subset or {}),
         study=study,
     )
@@ -326,6 +331,10 @@ def read_splits(run: Path) -> tuple[Split, ...]:
         ) from None
 
 
-def check_device(device: str) -> None:
-    """Raises NemoError when this machine lacks the device."""
-    resolve_device(device)
+def check_runtime(runtime: Runtime, precision: str, jobs: int) -> None:
+    """Raises NemoError when this machine lacks the device, or the device the precision, or they cannot be combined."""
+    from siam_model.fit import check_precision
+
+    check_precision(precision, resolve_device(runtime.device))
+    if jobs > 1 and runtime.fit.get("devices", 1) > 1:
+        raise NemoError("--jobs gives every fold a GPU of its own; it cannot be combined with --devices.")

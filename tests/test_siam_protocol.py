@@ -435,6 +435,25 @@ def test_a_gpu_or_its_share_of_the_cores_for_every_process(monkeypatch):
     assert slot_environments(2, "cpu") == [{}, {}]
 
 
+def test_precision_is_the_runs_and_devices_are_not(data, tmp_path):
+    run = quick(data, tmp_path / "run", folds=2, fold=0, epochs=1, precision="bf16-mixed")
+    assert json.loads((run / "settings.json").read_text())["precision"] == "bf16-mixed"
+    with pytest.raises(NemoError, match="begun with --precision bf16-mixed, not with --precision 32"):
+        resume(run, given={"precision": "32"})
+    with pytest.raises(NemoError, match="--precision takes 32, bf16-mixed, 16-mixed; '8' is none of them"):
+        quick(data, tmp_path / "other", precision="8")
+    with pytest.raises(NemoError, match="--jobs gives every fold a GPU of its own"):
+        resume(run, device="cpu", jobs=2, fit_options={"devices": 2})
+    assert not (tmp_path / "other").exists()
+
+
+def test_event_files_stay_with_their_model(data, tmp_path):
+    run = quick(data, tmp_path / "run", folds=2, trials=2, epochs=1, fit_options={"tensorboard": True})
+    for folder in (run, fold_folder(run, 0), fold_folder(run, 1)):
+        assert list((folder / "tensorboard").glob("events.*")), folder
+    assert (run / "curves.png").is_file()
+
+
 def test_hostile_names_survive_the_protocol(tmp_path):
     names = ["=1+1", "[/b]", "$a^^b$", "caf\udce9", "'; --", "微笑", "\x1b[31mx", 'a,b"c']
     videos = [

@@ -135,6 +135,20 @@ def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name="search", storage=storage).get_trials()
 
 
+def test_killed_between_an_epoch_and_its_news(whole, data, tmp_path):
+    """The checkpoint is on disk before history.csv has the epoch, and before the search heard of it."""
+    run = tmp_path / "run"
+    with pytest.raises(Stop):
+        searched(data, run, reporter=Listener(stop_at=18))
+    (history,) = (fold_folder(run, 0) / "trials").glob("003/history.csv")
+    history.write_text("\n".join(history.read_text().splitlines()[:-1]) + "\n")
+    resume(run, device="cpu")
+    assert results(run) == results(whole)
+    assert [choice(fold_folder(run, k)) for k in range(2)] == [
+        choice(fold_folder(whole, k)) for k in range(2)
+    ]
+
+
 @pytest.mark.slow
 def test_killed_without_warning_it_chooses_the_same(whole, data, tmp_path):
     code = (
