@@ -58,7 +58,7 @@ def estimate(model: SIAM, frames: np.ndarray, normalisation: Normalisation, fram
     lengths = torch.tensor([len(s) for s in series])
     batch = torch.nn.utils.rnn.pad_sequence(series, batch_first=True)  # (n, T', S, S) uint8
     with torch.inference_mode():
-        output = model(normalisation(batch.to(device)), lengths.to(device))
+        output = model(batch.to(device), lengths.to(device), normalisation)
     weights = np.empty(len(frames))
     maps = None
     if output.spatial_attention is not None:
@@ -126,10 +126,17 @@ class LoadedModel:
         return f"LoadedModel({self.config.attention} attention, ages {low:g} to {high:g}{kind})"
 
 
-def load(path: str | os.PathLike[str], device: str = "cpu") -> LoadedModel:
+def load(path: str | os.PathLike[str], device: str = "cpu", *, ensemble: bool = False) -> LoadedModel:
     """The model of a run folder, or of its `model/`, on `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
 
+    Args:
+        ensemble: the mean of the models of a run's folds (`siam_model.ensemble`) in place of the run's own.
+
     Raises:
-        NemoError: there is none, or it is damaged, or this machine lacks the device.
+        NemoError: there is none, or it is damaged, or this machine lacks the device; for an ensemble: no folds.
     """
+    if ensemble:
+        from siam_model.ensemble import load_ensemble  # needs this module
+
+        return load_ensemble(Path(path), resolve_device(device))
     return LoadedModel(*load_model(Path(path), resolve_device(device)))

@@ -150,30 +150,34 @@ def test_spatial_attention_alone(mechanism):
     assert (layer.first_weight.shape[0], layer.second_weight.shape[0]) == sizes[mechanism]
 
 
-def test_gradients_by_finite_differences():
-    """Backward through every module: a directional derivative of the loss against central differences."""
-    for changes in ({}, {"attention": "full", "attention_position": 1}, ABLATIONS["convolution"]):
-        model = random_model(tiny(**changes))
-        frames = torch.randn(2, 3, 62, 62, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-        lengths, age = torch.tensor([3, 2]), torch.tensor([30.0, 50.0], dtype=torch.float64)
+@pytest.mark.parametrize("ablation", ABLATIONS)
+@pytest.mark.parametrize(
+    ("mechanism", "position"), [*itertools.product(MECHANISMS, (1, 2, 3)), ("indexed", 0)]
+)
+def test_gradients_by_finite_differences(mechanism, position, ablation):
+    """Backward through every module: a directional derivative of the loss against central differences of the forward
+    pass, which equals NumPy's; for each parameter, and for the frames."""
+    model = random_model(tiny(attention=mechanism, attention_position=position, **ABLATIONS[ablation]))
+    frames = torch.randn(2, 3, 62, 62, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    frames.requires_grad_()
+    lengths, age = torch.tensor([3, 2]), torch.tensor([30.0, 50.0], dtype=torch.float64)
 
-        def loss(model=model, frames=frames, lengths=lengths, age=age) -> torch.Tensor:
-            return absolute_error(model(frames, lengths), age, lengths).mean() + 1e-3 * l2_term(model)
+    def loss() -> torch.Tensor:
+        return absolute_error(model(frames, lengths), age, lengths).mean() + 1e-3 * l2_term(model)
 
-        loss().backward()
-        for name, parameter in model.named_parameters():
-            direction = torch.randn(
-                parameter.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(7)
-            )
-            step = 1e-6 / max(1.0, float(direction.norm()))
-            with torch.no_grad():
-                parameter += step * direction
-                up = loss()
-                parameter -= 2 * step * direction
-                down = loss()
-                parameter += step * direction
-            expected = (parameter.grad * direction).sum().item()
-            assert ((up - down) / (2 * step)).item() == pytest.approx(expected, rel=1e-4, abs=1e-6), name
+    loss().backward()
+    for name, tensor in [*model.named_parameters(), ("frames", frames)]:
+        direction = torch.randn(tensor.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+        step = 1e-6 / max(1.0, float(direction.norm()))
+        with torch.no_grad():
+            tensor += step * direction
+            up = loss()
+            tensor -= 2 * step * direction
+            down = loss()
+            tensor += step * direction
+        expected = (tensor.grad * direction).sum().item()
+        assert ((up - down) / (2 * step)).item() == pytest.approx(expected, rel=1e-4, abs=1e-6), name
+    assert not frames.grad[1, 2].any(), "padding has no gradient"
 
 
 def test_padding_changes_nothing_whatever_stands_in_it():

@@ -1,0 +1,102 @@
+"""The mean of the models that a run's folds left: beyond the paper, which predicts with one."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.text import printable
+from siam_model.checkpoint import load_model
+from siam_model.predict import LoadedModel, Prediction
+
+
+class Ensemble(LoadedModel):
+    """Several models as one: age, temporal weights and heat maps are the means of theirs.
+
+    Attributes:
+        members: the models of the folds.
+        network: the first one's, for what needs one (`config`, receptive fields).
+        card: the first one's, with the ages and subjects of all: every subject of the run trained some member, so its
+            ages are no test of anything on those subjects.
+    """
+
+    def __init__(self, members: list[LoadedModel]) -> None:
+        first = members[0]
+        ages = [member.card.ages for member in members]
+        card = dataclasses.replace(
+            first.card,
+            ages={
+                "min": min(a["min"] for a in ages),
+                "median": float(np.median([a["median"] for a in ages])),
+                "max": max(a["max"] for a in ages),
+            },
+            subjects={
+                part: sorted({code for member in members for code in member.subjects.get(part, [])})
+                for part in ("training", "validation")
+            },
+            synthetic=any(member.synthetic for member in members),
+        )
+        super().__init__(first.network, card)
+        self.members = members
+
+    def predict(self, frames: np.ndarray) -> Prediction:
+        """(T,S,S) uint8 faces, warped as `nemo prep` does with this run's mean shape -> the mean `Prediction`.
+
+        Weights are means over members frame by frame, so they sum to 1. Heat maps are None where members differ in
+        where (or whether) they attend.
+        """
+        each = [member.predict(frames) for member in self.members]
+        maps = [p.spatial_attention for p in each if p.spatial_attention is not None]
+        together: np.ndarray | None = None
+        if len(maps) == len(each) and len({m.shape for m in maps}) == 1:
+            together = np.asarray(np.mean(maps, axis=0, dtype=np.float64), dtype=np.float32)
+        return Prediction(
+            float(np.mean([p.age for p in each])),
+            np.mean([p.temporal_weights for p in each], axis=0),
+            together,
+        )
+
+    def spread(self, frames: np.ndarray) -> float:
+        """Standard deviation of the members' ages, years: how far they disagree, which is no error bar."""
+        return float(np.std([member.predict(frames).age for member in self.members]))
+
+    def __repr__(self) -> str:
+        return f"Ensemble of {len(self.members)}: {super().__repr__()}"
+
+
+def load_ensemble(run: Path, device: torch.device) -> Ensemble:
+    """The models in `run`/folds/*/model.
+
+    Raises:
+        NemoError: the run has no folds, one is not finished, or they do not belong together.
+    """
+    shown = printable(str(run))
+    folders = sorted(path for path in (run / "folds").glob("*") if path.is_dir())
+    if not folders:
+        raise NemoError(
+            f"{shown} holds no models of folds; an ensemble needs a run of `nemo train --folds K`, which keeps them in "
+            "folds/."
+        )
+    unfinished = [f.name for f in folders if not (f / "model" / "config.json").is_file()]
+    if unfinished:
+        raise NemoError(
+            f"Fold {printable(unfinished[0])} of {shown} has no model yet; go on with "
+            f"`nemo train --resume --out {shown}`."
+        )
+    members = [LoadedModel(*load_model(folder / "model", device)) for folder in folders]
+    first = members[0]
+    for folder, member in zip(folders, members, strict=True):
+        if (
+            member.prep_config != first.prep_config
+            or not np.array_equal(member.mean_shape, first.mean_shape)
+            or not np.array_equal(member.triangles, first.triangles)
+        ):
+            raise NemoError(
+                f"{printable(str(folder))} was trained on faces that were prepared in another way than those of "
+                f"{folders[0].name}; they do not belong to one run."
+            )
+    return Ensemble(members)
