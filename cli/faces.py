@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +83,7 @@ def clip_faces(
     *,
     timeout: float | None = None,
     on_frames: Callable[[VideoFile, int], None] | None = None,
-) -> Iterator[ClipFaces]:
+) -> Generator[ClipFaces, None, None]:
     """Prepare clips one after the other in a child process; yields every row of each, in order.
 
     Args:

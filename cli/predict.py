@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +94,7 @@ def command(
     from siam_model.runs import newest_run
 
     from .predict_output import Explainer, check_outputs, json_line, print_answer, write_csv
-    from .progress import ClipProgress
+    from .progress import ClipProgress, stop_on_signals
 
     check_outputs(table, explain, figure)
     if model_path is None:
@@ -114,21 +116,30 @@ def command(
     if interval.reason and not quiet:
         console.say(f"{interval.reason[0].upper()}{interval.reason[1:]}.")
     answers: list[Answer] = []
-    try:
-        with (
-            ClipProgress(len(found.videos), quiet) as show,
-            Explainer(model, explain, figure, timeout) as draw,
-        ):
-            for answer in _answers(found.videos, model, interval, timeout, show):
-                if not as_json:
-                    show.above(lambda answer=answer: print_answer(answer, quiet))
-                for line in draw(answer, show):
-                    show.above(lambda line=line: console.warn(line))
-                # What is kept is small: a folder may hold thousands of clips.
-                answers.append(answer.without_frames())
-    finally:
-        if table is not None and answers:
-            write_csv(table, answers)
+    total = len(found.videos)
+
+    def farewell() -> None:
+        kept = f"; those that were done are in {table}" if table is not None and answers else ""
+        console.say(f"Stopped after {len(answers)} answers for {total} clips{kept}.")
+
+    with stop_on_signals(farewell):
+        try:
+            with contextlib.ExitStack() as stack:
+                show = stack.enter_context(ClipProgress(total, quiet))
+                draw = stack.enter_context(Explainer(model, explain, figure, timeout))
+                rows = stack.enter_context(
+                    contextlib.closing(_answers(found.videos, model, interval, timeout, show))
+                )
+                for answer in rows:
+                    if not as_json:
+                        show.above(lambda answer=answer: print_answer(answer, quiet))
+                    for line in draw(answer, show):
+                        show.above(lambda line=line: console.warn(line))
+                    # What is kept is small: a folder may hold thousands of clips.
+                    answers.append(answer.without_frames())
+        finally:
+            if table is not None and answers:
+                write_csv(table, answers)
     if as_json:
         lines = [json_line(answer) for answer in answers]
         facts = {"level": level, "subjects": interval.subjects, "note": interval.reason}
@@ -146,12 +157,14 @@ def command(
 
 def _answers(
     videos: tuple[VideoFile, ...], model: LoadedModel, interval: Any, timeout: float | None, show: Any
-) -> Any:
+) -> Generator[Answer, None, None]:
     """An `Answer` for every row of every clip, in their order."""
     from .faces import clip_faces
     from .predict_output import answer_for
 
-    for row in clip_faces(videos, model, timeout=timeout or None, on_frames=show.frames):
-        answer = answer_for(row, model, interval)
-        show.finished(row.path, answer.age is None)
-        yield answer
+    rows = clip_faces(videos, model, timeout=timeout or None, on_frames=show.frames)
+    with contextlib.closing(rows):  # so that a stopped command leaves no faces behind
+        for row in rows:
+            answer = answer_for(row, model, interval)
+            show.finished(row.path, answer.age is None)
+            yield answer

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -229,6 +231,30 @@ def test_lightning_is_not_imported(place):
     words = ["predict", "clips/$a^^b$.mp4", "--explain", "light", "--json", "--csv", "light.csv"]
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=place, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped(place, tmp_path, number):
+    """What was done is in the table; no process and no face is left behind."""
+    words = ["predict", "clips", "--csv", str(tmp_path / "out.csv"), "--explain", str(tmp_path / "seen")]
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nemo_cli.main", *words],
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith(b"$a^^b$.mp4: ")
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and b"Stopped after" in said and b"Traceback" not in said
+    assert list(temporary.iterdir()) == []
+    assert not list((tmp_path / "seen").glob(".*"))
+    if b"Stopped after 0" not in said:
+        assert "$a^^b$.mp4" in (tmp_path / "out.csv").read_text(errors="surrogateescape")
 
 
 @pytest.mark.parametrize("length", [1, 2, 30])

@@ -182,6 +182,23 @@ def test_a_child_draws_it_and_what_fails_is_a_sentence(clip, tmp_path):
         draw_heat_video(broken, tmp_path / "d.mp4", attention(), TEMPLATE, title="a")
 
 
+def test_a_child_that_takes_too_long_leaves_nothing(tmp_path):
+    pictures = [np.full((240, 320, 3), 96, np.uint8)] * 600
+    path = write_clip(tmp_path / "long.mkv", pictures)
+    pool = Pool()
+    try:
+        what = (path, tmp_path / "a.mp4", attention(), TEMPLATE, tmp_path / "a.npz")
+        slot, child = pool.acquire()
+        child.ask({"do": "probe", "path": str(path)}, 60)  # it has started
+        pool.release(slot, child, True)
+        assert "was not drawn within 0.5 s" in draw_in_child(
+            heat_job(*what, title="a", note=""), pool, timeout=0.5
+        )
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npz", "long.mkv"]
+    finally:
+        pool.stop()
+
+
 def test_triangles_of_another_shape():
     wide = Template(shipped_mean_shape() * (1.3, 1.0), shipped_triangles(), 48, 0.1)
     landmarks = face(5)

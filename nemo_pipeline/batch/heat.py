@@ -11,6 +11,7 @@ import numpy as np
 from nemo_pipeline.batch.process import ChildDied, ChildTimeout, JobFailed
 from nemo_pipeline.batch.worker import Pool
 from nemo_pipeline.geometry import Template
+from nemo_pipeline.store.files import leftovers
 from nemo_pipeline.store.text import printable
 from nemo_pipeline.view.attention import Attention
 
@@ -90,3 +91,6 @@ def draw_in_child(
         return f"{printable(job['target'])} was not drawn, a fault of nemo: {fault}"
     finally:
         pool.release(slot, child, keep)
+        if not keep:  # it was killed, and what it was writing shows a face
+            for path in leftovers(Path(job["target"])):
+                path.unlink(missing_ok=True)
