@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     help="A run folder of nemo train, or its model/. Default: the newest run in ./runs.",
 )
 @click.option(
+    "--ensemble", is_flag=True, help="Take the mean over the models of the run's folds. Beyond the paper."
+)
+@click.option(
     "--interval",
     "level",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
 def command(
     clips: tuple[str, ...],
     model_path: Path | None,
+    ensemble: bool,
     level: float,
     table: Path | None,
     explain: Path | None,
@@ -90,7 +94,6 @@ def command(
     from nemo_pipeline.batch.discover import discover
     from nemo_pipeline.errors import NemoError
     from siam_model.interval import interval_of
-    from siam_model.predict import load
     from siam_model.runs import newest_run
 
     from .predict_output import Explainer, check_outputs, json_line, print_answer, write_csv
@@ -111,7 +114,7 @@ def command(
             console.warn(f"{skipped.path}: {skipped.reason}")
     if not found.videos:
         raise NemoError(f"There is no video in {', '.join(clips)}.")
-    model = load(model_path, device)
+    model = _load(model_path, ensemble, device)
     interval = interval_of(model_path, level)
     if interval.reason and not quiet:
         console.say(f"{interval.reason[0].upper()}{interval.reason[1:]}.")
@@ -153,6 +156,18 @@ def command(
     failed = sum(answer.age is None for answer in answers)
     if failed == len(answers) or (strict and failed):
         raise SystemExit(1)
+
+
+def _load(path: Path, ensemble: bool, device: str) -> LoadedModel:
+    """The run's model, or the mean over those of its folds."""
+    from siam_model.predict import load
+
+    if not ensemble:
+        return load(path, device)
+    from siam_model.devices import resolve_device
+    from siam_model.ensemble import load_ensemble
+
+    return load_ensemble(path, resolve_device(device))
 
 
 def _answers(

@@ -91,8 +91,10 @@ def interval_of(path: Path, level: float) -> Interval:
     A model without one (copied without its run) has no interval, which is no error.
     """
     try:
-        folder = model_folder(path)
-        predictions = read_predictions(folder.parent / "predictions.csv")
+        table = path / "predictions.csv"
+        predictions = read_predictions(
+            table if table.is_file() else model_folder(path).parent / "predictions.csv"
+        )
     except NemoError:
         return Interval(
             level, math.nan, 0, 0, "no interval: the model's run has no predictions.csv beside it"

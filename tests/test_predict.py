@@ -36,7 +36,11 @@ NAMES = ("clip[/b]<img src=x onerror=alert(1)>.mp4", "$a^^b$.mp4", "caf\udce9.mp
 
 
 def make_run(
-    folder: Path, synthetic: bool = False, subjects: int = 20, ages: tuple[float, float] = (8, 76)
+    folder: Path,
+    synthetic: bool = False,
+    subjects: int = 20,
+    ages: tuple[float, float] = (8, 76),
+    start: float = 40.0,
 ) -> Path:
     """A run that never learned anything: a small network, and errors of 5 years on 20 unseen people."""
     config = SIAMConfig(
@@ -51,7 +55,7 @@ def make_run(
     )  # fmt: skip
     torch.manual_seed(0)
     model = SIAM(config)
-    model.start_at(40.0)
+    model.start_at(start)
     save_model(folder / "model", model, card)
     age = np.full(subjects, 40.0)
     codes = tuple(str(k) for k in range(subjects))
@@ -180,6 +184,27 @@ def test_too_few_people_for_an_interval(place):
         "80 % interval"
         in nemo("predict", "clips/$a^^b$.mp4", "-m", "few", "--interval", "0.8", cwd=place).stdout
     )
+
+
+def test_the_mean_of_folds(place):
+    run, clip = place / "folded", "clips/$a^^b$.mp4"
+    make_run(run)
+    assert (
+        "holds no models of folds" in nemo("predict", clip, "-m", run, "--ensemble", cwd=place, code=1).stderr
+    )
+    ages = []
+    for fold, start in enumerate((30.0, 50.0)):
+        make_run(run / "folds" / f"{fold:02d}", start=start)
+        line = json.loads(
+            nemo("predict", clip, "-m", run / "folds" / f"{fold:02d}", "--json", cwd=place).stdout
+        )
+        ages.append(line["clips"][0]["age"])
+    answer = json.loads(
+        nemo("predict", clip, "-m", run, "--ensemble", "--json", "--explain", "two", cwd=place).stdout
+    )["clips"][0]
+    assert abs(ages[0] - ages[1]) > 15 and answer["age"] == pytest.approx(np.mean(ages), abs=1e-3)
+    assert answer["interval"] == pytest.approx([answer["age"] - 5, answer["age"] + 5])
+    assert len(list((place / "two").iterdir())) == 3
 
 
 def test_warnings(place):
