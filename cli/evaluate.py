@@ -74,7 +74,7 @@ def command(
             on_step=step,
         )  # fmt: skip
     if as_json:
-        console.print_json({**result.numbers, "files": [str(f) for f in result.files]})
+        console.print_json({**result.numbers, "files": [str(f) for f in (*result.files, *result.parts)]})
     else:
         _print(result)
     if result.synthetic:
@@ -110,8 +110,9 @@ def _print(result: Evaluation) -> None:
     columns = ["age", *header[1:]]
     title = "Mean absolute error (years) by age; SD: of all absolute errors"
     table = console.new_table(title, columns, lines)
-    for column in table.columns[1:]:  # by place, since a method may be called anything
-        column.justify = "right"
+    for column, name in zip(table.columns, columns, strict=True):  # a method may be called anything
+        column.header = console.shown(name)
+        column.justify = "left" if name == columns[0] else "right"
     console.out.print(table)
     console.out.print(
         console.shown(f"SIAM: {', '.join(f'{name} {value}' for name, value in result.headline[:3])}")

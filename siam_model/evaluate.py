@@ -43,7 +43,8 @@ class Evaluation:
         headline: name and value, as text, of the first numbers.
         report: all parts, and what is missing.
         folder: where everything was written.
-        files: what was written; report.html first.
+        files: report.html and evaluation.json.
+        parts: every figure and table as files.
     """
 
     run: Path
@@ -56,6 +57,7 @@ class Evaluation:
     report: Report
     folder: Path
     files: tuple[Path, ...] = ()
+    parts: tuple[Path, ...] = ()
 
     @property
     def missing(self) -> tuple[Missing, ...]:
@@ -107,12 +109,12 @@ def evaluate(
     folder = Path(out_dir) if out_dir is not None else Path(paths[0]) / "evaluation"
     numbers = _numbers(given, report)
     given.on_step("writing")
-    files = _write(folder, given, report, numbers)
+    files, parts = _write(folder, given, report, numbers)
     table = next(t for t in report.tables if t.key == "table-3")
     header, rows = _as_text(table)
     return Evaluation(
         given.main.folder, given.methods, given.synthetic, header, rows, numbers, headline(given), report,
-        folder, files,
+        folder, files, parts,
     )  # fmt: skip
 
 
@@ -145,7 +147,9 @@ def _numbers(given: Given, report: Report) -> dict[str, Any]:
     }
 
 
-def _write(folder: Path, given: Given, report: Report, numbers: dict[str, Any]) -> tuple[Path, ...]:
+def _write(
+    folder: Path, given: Given, report: Report, numbers: dict[str, Any]
+) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """All files, each by rename and for its owner alone; what an earlier call left and this one lacks goes."""
     try:
         make_private(folder)
@@ -169,7 +173,7 @@ def _write(folder: Path, given: Given, report: Report, numbers: dict[str, Any]) 
     for path, data in files.items():
         write_bytes(path, data)
     _remove_stale(folder, set(files))
-    return (folder / "report.html", folder / "evaluation.json", *files)
+    return (folder / "report.html", folder / "evaluation.json"), tuple(files)
 
 
 def _remove_stale(folder: Path, written: set[Path]) -> None:

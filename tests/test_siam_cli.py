@@ -57,6 +57,28 @@ def test_train_then_evaluate(place):
     assert numbers["methods"]["SIAM"]["mae"] == pytest.approx(answer["mae"])
 
 
+def test_evaluate_beside_another_method(place):
+    name = "[red]$x^^$|<b>"
+    other = place / "runs" / "made" / "baselines" / "median.csv"
+    done = nemo(
+        "evaluate", "runs/made", "--with", f"{name}={other}", "--quick", "--no-faces", "-o", "e", cwd=place
+    )
+    assert done.exit_code == 0, done.stderr
+    flat = "".join(done.stdout.split())
+    assert "[red]$x^^$" in flat and "|<b>" in flat  # as it is, in a column that may wrap
+    assert "Table I, Figure 3" in done.stdout and "--study mechanisms" in done.stdout
+    assert "--no-faces leaves out" in done.stdout
+    answer = nemo(
+        "evaluate", "runs/made", "--with", f"{name}={other}", "--quick", "--json", "-o", "e", cwd=place
+    )
+    numbers = json.loads(answer.stdout)
+    assert numbers["methods"][name]["mae"] == pytest.approx(numbers["methods"]["training median"]["mae"])
+    assert all(Path(place / file).is_file() for file in numbers["files"]) and len(numbers["files"]) > 20
+    for text, sentence in (("x.csv", "is not NAME=FILE.csv"), ("a=none.csv", "none.csv does not exist")):
+        done = nemo("evaluate", "runs/made", "--with", text, cwd=place)
+        assert done.exit_code == 1 and sentence in " ".join(done.stderr.split())
+
+
 def test_errors_are_one_sentence(place):
     for args, code, sentence in (
         (("train", "drawn.h5", "--set", "model.hiden=3"), 1, "did you mean 'model.hidden'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def test_table_three_and_figures(run):
     assert [row[0] for row in result.rows] == names
     assert result.rows[-2][1:] == ["2", "1", "3", "1", "7", ""]
     assert all(len(row) == len(result.header) for row in result.rows)
-    for file in result.files:
+    for file in (*result.files, *result.parts):
         assert file.is_file() and file.stat().st_mode & 0o077 == 0
         if file.suffix == ".png":
             assert np.asarray(Image.open(file).convert("L")).std() > 5
@@ -103,6 +104,27 @@ def test_decades_and_cumulative_error():
     assert share.tolist() == [0, 1]
     one = Predictions(("v",), ("s",), np.zeros(1), np.array([20.0]), np.array([23.0]))
     assert list(by_decade(one)) == ["20-29", "All"]
+
+
+@pytest.mark.parametrize(
+    ("subjects", "age", "predicted"),
+    [
+        (["s"], [20.0], [23.0]),
+        (["s", "s"], [20.0, 20.0], [20.0, 20.0]),
+        (["s", "t"], [20.0, 20.0], [20.0, 20.0]),
+        (["s", "t", "t"], [2.0, 101.0, 101.0], [20.0, -20.0, 300.0]),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_handful_of_videos(run, subjects, age, predicted):
+    names = tuple(f"v{i}" for i in range(len(age)))
+    for offset, name in ((0, "predictions"), (1, "baselines/median")):
+        p = Predictions(
+            names, tuple(subjects), np.zeros(len(age)), np.array(age), np.array(predicted) + offset
+        )
+        write_predictions(run / f"{name}.csv", p)
+    page = evaluate(run).files[0].read_text(encoding="utf-8")
+    assert not re.search(r"\bnan\b", re.sub(r"base64,[\w+/=]*", "", page), re.IGNORECASE)
 
 
 def test_synthetic_runs_say_so(run):

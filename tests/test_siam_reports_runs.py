@@ -79,12 +79,12 @@ def test_one_run_and_a_study_of_each_kind_fill_everything(everything):
 
 
 def test_every_file_is_there_and_ones_own(everything):
-    names = {f.name for f in everything.files}
+    names = {f.name for f in everything.parts}
     for picture in everything.report.pictures:
         assert {f"{picture.key}.png", f"{picture.key}.svg"} <= names
     for table in everything.report.tables:
         assert {f"{table.key}.{e}" for e in ("csv", "json", "md", "tex")} <= names
-    for file in everything.files:
+    for file in (*everything.files, *everything.parts):
         assert file.is_file() and file.stat().st_mode & 0o077 == 0, file
         if file.suffix == ".png":
             image = np.asarray(Image.open(file).convert("L"))
@@ -101,7 +101,7 @@ def test_every_file_is_there_and_ones_own(everything):
 
 def test_the_same_again_is_the_same_to_the_byte(made, tmp_path):
     first, again = (evaluate(made, tmp_path / name) for name in ("a", "b"))
-    for one, two in zip(first.files, again.files, strict=True):
+    for one, two in zip((*first.files, *first.parts), (*again.files, *again.parts), strict=True):
         assert one.name == two.name
         if one.name != "report.html":  # which says when it was made
             assert one.read_bytes() == two.read_bytes(), one.name

@@ -66,9 +66,9 @@ class Given:
             f"{self._train('--study', kind, varied=True)} --out {shlex.quote(shown)} && {self.again(shown)}"
         )
 
-    def train_folds(self) -> str:
-        """The command that trains the main run's model in ten folds."""
-        return self._train("--folds", "10")
+    def train_again(self) -> str:
+        """The command that trains the main run anew."""
+        return self._train()
 
     def _train(self, *more: str, varied: bool = False) -> str:
         meta = dict(self.main.meta)

@@ -3,6 +3,7 @@ subject."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections.abc import Callable
 from pathlib import Path
@@ -106,7 +107,8 @@ def _write(path: Path, predictions: Predictions, found: Parts, uuid: str) -> Non
                     repr(float(predictions.age[i])), name, part.start, part.stop, repr(part.predicted), uuid,
                 )
             )  # fmt: skip
-    write_table(path, COLUMNS, rows)
+    with contextlib.suppress(OSError):  # somebody else's run, read-only: it is only kept for the next time
+        write_table(path, COLUMNS, rows)
 
 
 def read_parts(path: Path, uuid: str | None = None) -> Parts:

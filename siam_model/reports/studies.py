@@ -37,7 +37,7 @@ def add_videos(given: Given, report: Report) -> None:
             report.add(Missing(number, title, given.no_data, given.again("--data", "DATA.h5")))
         elif not run.has_models:
             report.add(
-                Missing(number, title, "A model of a fold is not in the run folder", given.train_folds())
+                Missing(number, title, "A model of a fold is not in the run folder", given.train_again())
             )
         else:
             try:
