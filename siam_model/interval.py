@@ -11,7 +11,8 @@ whom nothing is known. For a random video of a new person from the same populati
 a probability of at least the level (and at most 2 / (K + 1) above it where errors have no ties): on average over
 people, not for each kind of person. It needs K >= level / (1 - level) subjects: 9 for 90 %.
 
-Exact for the model that made the errors, as in a run without folds. A run with folds has errors of one model per fold,
+Exact for the model that made the errors, as in a run without folds (its held-out people are drawn within strata of age
+and gender, which stands in for a plain draw). A run with folds has errors of one model per fold,
 and its own model was trained on all subjects: the errors are then those of slightly poorer models, and the interval is
 as good as that comparison, commonly a little too wide. The same holds for the mean of the folds' models.
 """
