@@ -14,7 +14,7 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import counted
 
 from .console import err, new_table, print_json, printable, say, shown, warn
-from .prep_inputs import SHAPES, check_report, draw_sheet, landmark_files, mean_shape, page_report
+from .prep_inputs import SHAPES, check_report, draw_sheet, labels, landmark_files, mean_shape, page_report
 from .progress import RunProgress, stop_on_signals
 
 _CHOICES = {
@@ -230,24 +230,6 @@ def _discover(inputs: list[str], options: dict[str, Any]) -> Any:
     return found
 
 
-def _labels(found: Any, options: dict[str, Any]) -> tuple[Any, Any]:
-    """The labels that were given, and those that lie beside the videos."""
-    from nemo_pipeline.batch.labels import find_labels, read_labels
-
-    if options["labels"]:
-        return read_labels(options["labels"]), None
-    folders = dict.fromkeys([*found.folders, *(video.path.parent for video in found.videos)])
-    beside = find_labels(folders)
-    if beside is None:
-        return None, None
-    try:
-        table = read_labels(beside)
-    except NemoError as error:
-        warn(f"{error} It lies beside the videos; it is not used.")
-        return None, None
-    return None, table
-
-
 def _dry_run(found: Any, output: Path, config: PrepConfig, shape: Any, options: dict[str, Any]) -> None:
     from nemo_pipeline.batch.run import preview
 
@@ -281,7 +263,7 @@ def _prepare(found: Any, output: Path, config: PrepConfig, shape: Any, options: 
         part = Part.parse(options["part"]) if options["part"] else None
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    given, beside = _labels(found, options)
+    given, beside = labels(found, options)
     landmarks = landmark_files(found, options)
     run_options = RunOptions(
         workers=options["workers"],
@@ -319,11 +301,11 @@ def _join(inputs: list[str], output: Path, options: dict[str, Any]) -> int:
     from nemo_pipeline.batch.join import join
     from nemo_pipeline.batch.labels import read_labels
 
-    labels = read_labels(options["labels"]) if options["labels"] else None
-    summary = join([Path(item) for item in inputs], output, labels=labels)
+    table = read_labels(options["labels"]) if options["labels"] else None
+    summary = join([Path(item) for item in inputs], output, labels=table)
     draw_sheet(summary, options)
     page_report(summary, options)
-    _report(summary, options, warn_unlabelled=labels is not None)
+    _report(summary, options, warn_unlabelled=table is not None)
     return 0 if summary.n_usable and not (options["strict"] and summary.n_failed) else 1
 
 

@@ -1,4 +1,4 @@
-"""What `nemo prep` takes from files beside the videos (a mean shape, landmarks), and what it draws for people."""
+"""What `nemo prep` takes from files beside the videos (mean shape, labels, landmarks), and what it draws for people."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import rich_click as click
 
 from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.errors import NemoError
 
-from .console import printable, say
+from .console import printable, say, warn
 
 #: What --mean-shape means if it is no file.
 SHAPES = ("shipped", "from-data")
@@ -29,6 +30,24 @@ def mean_shape(config: PrepConfig, options: dict[str, Any]) -> tuple[PrepConfig,
         )
     shape = read_mean_shape(path)
     return dataclasses.replace(config, mean_shape_sha256=shape.sha256), shape
+
+
+def labels(found: Any, options: dict[str, Any]) -> tuple[Any, Any]:
+    """The labels that were given, and those that lie beside the videos."""
+    from nemo_pipeline.batch.labels import find_labels, read_labels
+
+    if options["labels"]:
+        return read_labels(options["labels"]), None
+    folders = dict.fromkeys([*found.folders, *(video.path.parent for video in found.videos)])
+    beside = find_labels(folders)
+    if beside is None:
+        return None, None
+    try:
+        table = read_labels(beside)
+    except NemoError as error:
+        warn(f"{error} It lies beside the videos; it is not used.")
+        return None, None
+    return None, table
 
 
 def landmark_files(found: Any, options: dict[str, Any]) -> Any:
