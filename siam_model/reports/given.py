@@ -77,7 +77,8 @@ class Given:
             meta |= read_json(settings)
         words = ["nemo", "train", str(meta.get("data") or "DATA.h5")]
         for name in ("preset", "seed", "epochs", "folds", "trials"):
-            if meta.get(name) not in (None, 0) and f"--{name}" not in more:
+            # --trials 0 is said too: with folds, the paper's preset would search.
+            if meta.get(name) not in (None, 0) or (name == "trials" and meta.get(name) == 0):
                 words += [f"--{name}", str(meta[name])]
         for name, value in sorted((meta.get("overrides") or {}).items()):
             if not varied or not name.startswith(
