@@ -16,6 +16,9 @@ from siam_model.runs import read_json
 #: Study -> the variant that is the model of the paper.
 _PRINCIPAL = {"mechanisms": "indexed", "positions": "conv2", "modules": "full", "conditions": "all"}
 
+#: Settings that a study varies by itself, and refuses to be given.
+_VARIED = ("model.attention", "model.attention_position", "model.temporal_attention", "model.recurrent")
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Given:
@@ -81,9 +84,7 @@ class Given:
             if meta.get(name) not in (None, 0) or (name == "trials" and meta.get(name) == 0):
                 words += [f"--{name}", str(meta[name])]
         for name, value in sorted((meta.get("overrides") or {}).items()):
-            if not varied or not name.startswith(
-                ("model.attention", "model.temporal_attention", "model.recurrent")
-            ):
+            if not varied or name not in _VARIED:
                 words += ["--set", f"{name}={value}"]
         return _command(*words, *more)
 
