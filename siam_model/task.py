@@ -126,6 +126,10 @@ class Task(lightning.LightningModule):
         self.sums["videos"] += int(counts.sum())
         return loss
 
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
+        """Let the frames go before the next batch is read: two batches of long videos are one too many."""
+        self.batch = None
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Before clipping, which would turn an infinite gradient into 5. float16's scaler expects such steps and
         leaves them out by itself."""

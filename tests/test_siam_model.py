@@ -208,14 +208,15 @@ def test_chunks_with_recomputation_change_nothing():
         torch.testing.assert_close(whole, chunked, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("hidden", [32, 256])
 @pytest.mark.parametrize("start", ["leaky", "identity"])
-def test_gradients_over_300_frames_neither_vanish_nor_explode(start):
-    """Of the age with respect to every frame's features. `leaky` must also bound the state, which `identity`
-    lets grow with a video's length: the reason why it is the default."""
+def test_gradients_over_300_frames_neither_vanish_nor_explode(start, hidden):
+    """Of the age with respect to every frame's features, and to every weight. `leaky` must also bound the state, which
+    `identity` lets grow with a video's length: the reason why it is the default."""
     torch.manual_seed(0)
-    layers = torch.nn.Sequential(*(Recurrence(32, 32, start) for _ in range(2)))
-    attention = TemporalAttention(32, 16)
-    p = torch.rand(4, 300, 32).requires_grad_()
+    layers = torch.nn.Sequential(*(Recurrence(hidden, hidden, start) for _ in range(2)))
+    attention = TemporalAttention(hidden, 16)
+    p = torch.rand(4, 300, hidden).requires_grad_()
     z = layers(p)
     summary, _ = attention(z, torch.ones(4, 300, dtype=torch.bool))
     summary.sum().backward()
@@ -223,8 +224,26 @@ def test_gradients_over_300_frames_neither_vanish_nor_explode(start):
     assert norms[:280].min() > 1e-4
     assert norms.max() < (1e2 if start == "leaky" else 1e7)
     assert norms[:280].max() / norms[:280].min() < (1e2 if start == "leaky" else 1e5)
+    for name, weight in layers.named_parameters():
+        size = weight.grad.norm() / weight.numel() ** 0.5
+        assert 1e-4 < size < (1e3 if start == "leaky" else 1e8), (name, size)
     if start == "leaky":
         assert z[:, 299].norm() < 10 * z[:, 30].norm()
+    else:
+        assert z[:, 299].norm() > 10 * z[:, 30].norm()
+
+
+def test_those_bounds_tell_a_bad_start():
+    """The bounds above are not empty: states scaled by 0.9 or 1.1 a frame leave them."""
+    for factor in (0.9, 1.1):
+        torch.manual_seed(0)
+        layer = Recurrence(32, 32, "identity")
+        with torch.no_grad():
+            layer.state_weight.mul_(factor)
+        p = torch.rand(4, 300, 32).requires_grad_()
+        layer(p)[:, -1].sum().backward()
+        norms = p.grad.norm(dim=-1).mean(0)
+        assert norms[:280].max() / norms[:280].min() > 1e5
 
 
 def test_start_and_weights():
