@@ -83,11 +83,14 @@ def plain(value: Any) -> Any:
 
 
 def new_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], right: str = "") -> Table:
-    """A table whose cells are data. `columns` that are named in `right` (comma-separated) align right."""
-    table = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    """A table whose title, headings and cells are data. `columns` that are named in `right` (comma-separated) align
+    right."""
+    table = Table(
+        title=shown(title) if title else None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False
+    )
     to_right = {name.strip() for name in right.split(",")} - {""}
     for name in columns:
-        table.add_column(name, justify="right" if name in to_right else "left", overflow="fold")
+        table.add_column(shown(name), justify="right" if name in to_right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else shown(cell) for cell in row))
     return table

@@ -110,9 +110,8 @@ def _print(result: Evaluation) -> None:
     columns = ["age", *header[1:]]
     title = "Mean absolute error (years) by age; SD: of all absolute errors"
     table = console.new_table(title, columns, lines)
-    for column, name in zip(table.columns, columns, strict=True):  # a method may be called anything
-        column.header = console.shown(name)
-        column.justify = "left" if name == columns[0] else "right"
+    for column in table.columns[1:]:  # not by name: a method may be called anything, with a comma too
+        column.justify = "right"
     console.out.print(table)
     console.out.print(
         console.shown(f"SIAM: {', '.join(f'{name} {value}' for name, value in result.headline[:3])}")
