@@ -45,15 +45,22 @@ def parse_size(context: click.Context, parameter: click.Parameter, value: str) -
 @click.argument("directory", type=click.Path(path_type=Path), metavar="DIR", required=False)
 @click.option("--direct", type=click.Path(path_type=Path, dir_okay=False), metavar="OUT.h5",
               help="Write warped faces straight into a prepared file, without video and tracking.")  # fmt: skip
-@click.option("--subjects", type=int, default=32, show_default=True, help="How many people.")
-@click.option("--clips", type=int, default=4, show_default=True, help="Clips of each person.")
+@click.option("--profile", type=click.Choice(["even", "nemo"]), default="even", show_default=True,
+              help="nemo: 400 people and 1240 clips, by decade, gender and condition as in the UvA-NEMO smile "
+                   "database.")  # fmt: skip
+@click.option("--nemo-layout", is_flag=True,
+              help="That database's file names, and its two details files beside labels.csv.")  # fmt: skip
+@click.option("--subjects", type=int, help="How many people. Default: 32; of the profile nemo, 400.")
+@click.option("--clips", type=int, help="Clips of each person. Default: 4; the profile nemo has its own.")
 @click.option("--seed", type=int, default=0, show_default=True,
               help="Decides everything by chance. Equal seeds give equal clips.")  # fmt: skip
 @click.option("--size", default="320x320", show_default=True, metavar="WxH", callback=parse_size,
               help="Pixels of a frame, up to 1920x1080 and beyond.")  # fmt: skip
 @click.option("--fps", type=float, default=25.0, show_default=True, help="Frames per second.")
-@click.option("--ages", type=(int, int), default=(8, 76), show_default=True, metavar="YOUNGEST OLDEST",
-              help="Spread evenly over this range.")  # fmt: skip
+@click.option("--seconds", type=(float, float), default=(2.0, 2.6), show_default=True,
+              metavar="SHORTEST LONGEST", help="How long a clip is; chance decides, never age.")  # fmt: skip
+@click.option("--ages", type=(int, int), metavar="YOUNGEST OLDEST",
+              help="Spread evenly over this range. Default: 8 76.")  # fmt: skip
 @click.option("--appearance", type=float, default=1.0, show_default=True,
               help="How strongly age shows on the skin; 0: not at all.")  # fmt: skip
 @click.option("--dynamics", type=float, default=1.0, show_default=True,
@@ -63,6 +70,8 @@ def parse_size(context: click.Context, parameter: click.Parameter, value: str) -
 @click.option(
     "--expression", type=click.Choice(["smile", "disgust", "both"]), default="smile", show_default=True
 )
+@click.option("--face", type=(float, float), default=(0.21, 0.29), show_default=True, metavar="SMALLEST LARGEST",
+              help="Distance of the outer eye corners, as a fraction of the frame's shorter side.")  # fmt: skip
 @click.option("--motion", type=float, default=1.0, show_default=True, help="Factor on head movement.")
 @click.option("--noise", type=float, default=1.0, show_default=True, help="Factor on camera noise.")
 @click.option("--quality", type=int, default=20, show_default=True,
@@ -72,16 +81,20 @@ def parse_size(context: click.Context, parameter: click.Parameter, value: str) -
 def command(
     directory: Path | None,
     direct: Path | None,
-    subjects: int,
-    clips: int,
+    profile: str,
+    nemo_layout: bool,
+    subjects: int | None,
+    clips: int | None,
     seed: int,
     size: tuple[int, int],
     fps: float,
-    ages: tuple[int, int],
+    seconds: tuple[float, float],
+    ages: tuple[int, int] | None,
     appearance: float,
     dynamics: float,
     balanced: bool,
     expression: str,
+    face: tuple[float, float],
     motion: float,
     noise: float,
     quality: int,
@@ -95,29 +108,49 @@ def command(
     were set to: nothing learnt here says anything about people.
     """
     from nemo_pipeline.synth import render_faces, render_set
+    from nemo_pipeline.synth.plan import SynthConfig, list_clips
 
     if (directory is None) == (direct is None):
         raise click.UsageError("give a folder for clips, or --direct OUT.h5 for faces without clips.")
+    if direct is not None and nemo_layout:
+        raise click.UsageError("--nemo-layout is about clips and files beside them; --direct writes none.")
+    if profile == "nemo" and (clips is not None or ages is not None):
+        raise click.UsageError(
+            "the profile nemo has its own ages and numbers of clips: leave out --ages and --clips."
+        )
     begun = time.monotonic()
     settings: dict[str, Any] = {
-        "width": size[0], "height": size[1], "fps": fps, "ages": ages, "appearance": appearance,
+        "width": size[0], "height": size[1], "fps": fps, "seconds": seconds, "appearance": appearance,
         "dynamics": dynamics, "balanced": balanced, "expression": expression, "motion": motion,
-        "noise": noise, "quality": quality,
+        "noise": noise, "quality": quality, "face": face, "profile": profile, "nemo_layout": nemo_layout,
+        "subjects": subjects if subjects is not None else (400 if profile == "nemo" else 32), "seed": seed,
     }  # fmt: skip
+    settings |= {name: value for name, value in (("clips", clips), ("ages", ages)) if value is not None}
+    plan = list_clips(SynthConfig(**settings))
+    people = len({clip.person for clip in plan})
     if direct is not None:
         with clips_progress() as progress:
-            file = render_faces(direct, subjects, clips, seed, workers=workers, progress=progress, **settings)
+            file = render_faces(direct, workers=workers, progress=progress, **settings)
         truth = file.with_suffix(".truth.h5")
+        took = time.monotonic() - begun
         if as_json:
-            print_json({"output": str(file), "truth": str(truth), "synthetic": True})
-        say(f"{subjects * clips} synthetic clips of {subjects} subjects in {time.monotonic() - begun:.1f} s.")
+            print_json(
+                {
+                    "output": str(file),
+                    "truth": str(truth),
+                    "synthetic": True,
+                    "clips": len(plan),
+                    "seconds": took,
+                }
+            )
+        say(f"{len(plan)} synthetic clips of {people} subjects in {took:.1f} s.")
         say(f"Warped faces: {file}")
         say(f"Known landmarks, pose and phases: {truth}")
         return
     assert directory is not None
     with clips_progress() as progress:
-        made = render_set(directory, subjects, clips, seed, workers=workers, progress=progress, **settings)
-    seconds = time.monotonic() - begun
+        made = render_set(directory, workers=workers, progress=progress, **settings)
+    took = time.monotonic() - begun
     if as_json:
         print_json(
             {
@@ -127,12 +160,10 @@ def command(
                 "synthetic": True,
                 "clips": [str(path) for path in made.clips],
                 "frames": made.frames,
-                "seconds": seconds,
+                "seconds": took,
             }
         )
-    say(
-        f"{len(made.clips)} synthetic clips of {subjects} subjects, {made.frames} frames, in {seconds:.1f} s."
-    )
+    say(f"{len(made.clips)} synthetic clips of {people} subjects, {made.frames} frames, in {took:.1f} s.")
     say(f"Clips: {directory}")
     say(f"Ages and other labels: {made.labels}")
     say(f"Known landmarks, pose and phases: {made.truth}")

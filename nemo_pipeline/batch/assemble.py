@@ -20,6 +20,7 @@ from nemo_pipeline.store.index import IndexRow, video_columns, write_index
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.relabel import write_labels
 from nemo_pipeline.store.schema import LABEL_COLUMNS
+from nemo_pipeline.synth.mark import is_marked
 
 Labels = dict[str, Any]
 
@@ -114,7 +115,11 @@ def assemble(
             labels |= given.for_row(video.file, row_id, row.suffix)
         shard = finished[video.file].shard
         rows.append(IndexRow(row, shard.name, shard.uuid, row_id, video.file, labels))
+    # The mark of `nemo synth` lies beside its clips, and counts whatever the labels say or leave out. (Parts that are
+    # joined know no folders; their labels, or the index before, carry it.)
+    folders = {video.path.parent for video in videos if video.path.is_absolute()}
     synthetic = known.synthetic or any(match.synthetic for match in (given, beside) if match)
+    synthetic = synthetic or any(is_marked(folder) for folder in folders)
     return Assembled(tuple(rows), given or beside, synthetic)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.schema import LABEL_COLUMNS
 from nemo_pipeline.store.text import csv_value, natural_sorted
+from nemo_pipeline.synth.mark import is_marked
 
 #: Lines before the table in the database's details files.
 _HEADER_LINES = 5
@@ -52,7 +53,7 @@ class LabelTable:
         source: where they come from, for messages.
         by_video: name of a video as the file has it -> labels (keys of LABEL_COLUMNS, known ones only).
         by_subject: subject code -> labels, for files that describe people.
-        synthetic: names in `by_video` whose faces are generated.
+        synthetic: names in `by_video`, or codes in `by_subject`, whose faces are generated.
     """
 
     source: str
@@ -100,7 +101,18 @@ class Matched:
 
 
 def read_labels(path: Path) -> LabelTable:
-    """Read a label file of either kind. Raises NemoError that names the line and what is wrong with it."""
+    """Read a label file of either kind. Raises NemoError that names the line and what is wrong with it.
+
+    Whatever lies beside the mark of `nemo synth` is about generated faces, also where the file's kind has no
+    column for it.
+    """
+    table = _read_table(path)
+    if is_marked(Path(os.path.realpath(path)).parent):
+        return dataclasses.replace(table, synthetic=frozenset({*table.by_video, *table.by_subject}))
+    return table
+
+
+def _read_table(path: Path) -> LabelTable:
     text = _read_text(path)
     lines = text.splitlines()
     table = [line for line in lines[_HEADER_LINES:] if line.strip()]
@@ -174,7 +186,8 @@ def match_labels(table: LabelTable, videos: Sequence[LabelledVideo]) -> Matched:
         else:
             (ambiguous if hits else unused).append(name)
     if table.by_subject:
-        _add_subjects(table, videos, labels, unused)
+        used = _add_subjects(table, videos, labels, unused)
+        synthetic = synthetic or not used.isdisjoint(table.synthetic)
     unlabelled = [v.file for v in videos if v.file not in labels and not any(i in by_id for i in v.row_ids)]
     return Matched(labels, by_id, tuple(unlabelled), tuple(unused), tuple(ambiguous), synthetic, table.source)
 
@@ -184,11 +197,11 @@ def _add_subjects(
     videos: Sequence[LabelledVideo],
     labels: dict[str, dict[str, Any]],
     unused: list[str],
-) -> None:
+) -> set[str]:
     """Labels by subject: from the subject that is known, or the code that begins the file's name
-    (001_posed_2.mp4).
+    (001_posed_2.mp4). Answers the codes that are somebody's.
     """
-    used = set()
+    used: set[str] = set()
     for file in (video.file for video in videos):
         subject = labels.get(file, {}).get("subject")
         if subject is None:
@@ -199,6 +212,7 @@ def _add_subjects(
             used.add(code)
             labels[file] = {"subject": code, **table.by_subject[code], **labels.get(file, {})}
     unused.extend(f"subject {code}" for code in table.by_subject if code not in used)
+    return used
 
 
 def _same_code(code: str, known: Mapping[str, Any]) -> str | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.machine import default_workers, library_versions
-from nemo_pipeline.synth.generate import GENERATOR_VERSION
+from nemo_pipeline.synth.mark import GENERATOR_VERSION
 from nemo_pipeline.synth.plan import Clip, SynthConfig, list_clips
 from nemo_pipeline.synth.processes import finished_clips
 from nemo_pipeline.synth.truth import ClipTruth, load_part, write_truth
@@ -31,10 +31,12 @@ def warped_clips(config: SynthConfig, clips: list[Clip], size: int) -> Iterator[
     for renderer in renderers(config, clips):
         truth = truth_of(renderer)
         faces = np.empty((len(truth.landmarks), size, size), np.uint8)
-        pairs = zip(renderer.frames(), renderer.noise(), strict=True)
-        for index, (picture, grain) in enumerate(pairs):
-            gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(np.int16) + grain
-            faces[index] = warp(np.clip(gray, 0, 255).astype(np.uint8), renderer.truth.landmarks[index])
+        gray = np.zeros((config.height, config.width), np.uint8)
+        pairs = zip(renderer.faces(), renderer.noise(), strict=True)
+        for index, ((window, picture), grain) in enumerate(pairs):
+            noisy = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(np.int16) + grain[window]
+            gray[window] = np.clip(noisy, 0, 255)
+            faces[index] = warp(gray, renderer.truth.landmarks[index])
         yield truth, faces
 
 

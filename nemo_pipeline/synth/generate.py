@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +11,13 @@ from typing import Any
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.machine import default_workers
+from nemo_pipeline.synth.mark import GENERATOR_VERSION, MARK, mark_text
+from nemo_pipeline.synth.nemo_layout import write_details
 from nemo_pipeline.synth.plan import Clip, SynthConfig, list_clips
 from nemo_pipeline.synth.processes import finished_clips
 from nemo_pipeline.synth.truth import ClipTruth, load_part, write_truth
 
-MARK = "synth.json"
 LABEL_COLUMNS = ("video", "subject", "age", "gender", "expression", "condition", "synthetic")
-#: Raised whenever the same settings give other pictures than before.
-GENERATOR_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,6 +78,8 @@ def render_set(
             truths = [load_part(Path(parts) / f"{index}.npz")[0] for index in range(len(plan))]
     labels, truth_file = directory / "labels.csv", directory / "truth.h5"
     _write_labels(labels, plan)
+    if config.nemo_layout:
+        write_details(directory, plan)
     write_truth(truth_file, {"generator_version": GENERATOR_VERSION, **config.to_dict()}, truths)
     videos = tuple(directory / f"{clip.name}.mp4" for clip in plan)
     return SynthSet(directory, videos, labels, truth_file, sum(len(t.landmarks) for t in truths), config)
@@ -88,10 +88,7 @@ def render_set(
 def _claim(directory: Path, config: SynthConfig) -> None:
     """Make the folder ours, or say why not."""
     mark = directory / MARK
-    text = (
-        json.dumps({"generator_version": GENERATOR_VERSION, **config.to_dict()}, indent=1, sort_keys=True)
-        + "\n"
-    )
+    text = mark_text(config.to_dict())
     if directory.exists() and not directory.is_dir():
         raise NemoError(f"{directory} is a file; name a folder for the synthetic clips.")
     try:

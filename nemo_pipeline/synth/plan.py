@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.synth import profile
 
 EXPRESSIONS = ("smile", "disgust")
 CONDITIONS = ("posed", "spontaneous")
+PROFILES = ("even", "nemo")
 _GOLDEN = (5**0.5 - 1) / 2
 #: Outer-eye distance against the frame's shorter side: smallest and largest.
 EYE_SHARE = (0.21, 0.29)
@@ -25,12 +27,12 @@ class SynthConfig:
     """Settings of a synthetic set.
 
     Attributes:
-        subjects, clips: how many people, and clips of each.
+        subjects, clips: how many people, and clips of each (the profile "nemo" has its own numbers of clips).
         seed: decides everything by chance.
         width, height: of the video, even numbers of pixels.
         fps: frames per second.
         seconds: shortest and longest clip.
-        ages: youngest and oldest subject, years.
+        ages: youngest and oldest subject, years (the profile "nemo": 8 and 76).
         appearance, dynamics: how strongly age acts on the skin and on the expression's course; 1 as intended,
             0 not at all.
         balanced: give every clip the same set of intensities, in an order that depends on age (see
@@ -39,6 +41,10 @@ class SynthConfig:
         motion: factor on the head's movement.
         noise: factor on the camera's noise.
         quality: x264's constant rate factor (lower is better, 0 lossless).
+        face: outer-eye distance against the frame's shorter side, smallest and largest.
+        profile: "even" spreads ages evenly, with `clips` of each subject; "nemo" follows the UvA-NEMO smile
+            database (`profile`; 400 subjects give its own 1240 clips).
+        nemo_layout: name the clips as that database does, and write its two details files.
     """
 
     subjects: int = 32
@@ -56,6 +62,9 @@ class SynthConfig:
     motion: float = 1.0
     noise: float = 1.0
     quality: int = 20
+    face: tuple[float, float] = EYE_SHARE
+    profile: str = "even"
+    nemo_layout: bool = False
 
     def __post_init__(self) -> None:
         """Check every field. Raises NemoError that names the field and what it may be."""
@@ -89,6 +98,16 @@ class SynthConfig:
         need(0 <= self.motion <= 4, f"motion is {self.motion:g}, it must be between 0 and 4")
         need(0 <= self.noise <= 10, f"noise is {self.noise:g}, it must be between 0 and 10")
         need(0 <= self.quality <= 51, f"quality is {self.quality}, it must be between 0 and 51")
+        small, large = self.face
+        need(
+            0.08 <= small <= large <= 0.35,
+            f"faces of {small:g} to {large:g} of the frame; 0.08 to 0.35 are possible, smallest first",
+        )
+        need(self.profile in PROFILES, f"profile is {self.profile!r}, it must be {' or '.join(PROFILES)}")
+        need(
+            not self.nemo_layout or self.expression == "smile",
+            "the layout of the smile database has no place for other expressions than smiles",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -139,7 +158,8 @@ class Camera:
 
 
 def generator(config: SynthConfig, *key: int) -> np.random.Generator:
-    """The generator of one thing: (0,) the set, (1, subject), (2, subject, clip)."""
+    """The generator of one thing: (0,) the set, (1, subject), (2, subject, clip), (3,) who
+    has how many clips."""
     return np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=key))
 
 
@@ -151,32 +171,57 @@ def draw_people(config: SynthConfig) -> list[Person]:
     alone: along the ages it follows steps of the golden ratio, which gives every stretch of ages all tones.
     """
     rng = generator(config, 0)
-    young, old = config.ages
-    parts = rng.permutation(config.subjects) + rng.uniform(0, 1, config.subjects)
-    ages = np.floor(young + (old - young + 1) * parts / config.subjects).astype(int)
-    tones = (rng.uniform() + _GOLDEN * np.argsort(np.argsort(parts))) % 1.0
-    digits = max(3, len(str(config.subjects)))
-    genders = rng.permutation(np.arange(config.subjects) % 2)
+    count = config.subjects
+    if config.profile == "nemo":
+        exact = profile.draw_ages(rng, count)[rng.permutation(count)]
+        ages = np.floor(exact).astype(int)
+        order = exact
+    else:
+        young, old = config.ages
+        order = rng.permutation(count) + rng.uniform(0, 1, count)
+        ages = np.minimum(np.floor(young + (old - young + 1) * order / count).astype(int), old)
+    tones = (rng.uniform() + _GOLDEN * np.argsort(np.argsort(order))) % 1.0
+    digits = max(3, len(str(count)))
+    if config.profile == "nemo":
+        female = profile.draw_genders(rng, count)
+    else:
+        female = rng.permutation(np.arange(count) % 2).astype(bool)
     return [
         Person(
             i,
             f"{i + 1:0{digits}d}",
-            int(min(ages[i], old)),
-            "female" if genders[i] else "male",
+            int(ages[i]),
+            "female" if female[i] else "male",
             float(tones[i]),
         )
-        for i in range(config.subjects)
+        for i in range(count)
+    ]
+
+
+def _conditions(config: SynthConfig, people: list[Person]) -> list[list[str]]:
+    """The condition of every clip of every subject: posed and spontaneous in turn."""
+    if config.profile == "even":
+        return [[CONDITIONS[k % 2] for k in range(config.clips)] for _ in people]
+    numbers = profile.draw_clip_numbers(generator(config, 3), np.array([person.age for person in people]))
+    # Turn by turn: the first of each condition, then the second of those that have one.
+    return [
+        [name for turn in range(max(own)) for name, n in zip(CONDITIONS, own, strict=True) if turn < n]
+        for own in numbers.tolist()
     ]
 
 
 def list_clips(config: SynthConfig) -> list[Clip]:
     """Every clip of the set, in order of subject and clip."""
     clips = []
-    for person in draw_people(config):
-        for k in range(config.clips):
+    people = draw_people(config)
+    for person, conditions in zip(people, _conditions(config, people), strict=True):
+        for k, condition in enumerate(conditions):
             expression = EXPRESSIONS[(k // 2) % 2] if config.expression == "both" else config.expression
-            condition = CONDITIONS[k % 2]
-            name = f"{person.code}_{condition}_{expression}_{k + 1}"
+            if config.nemo_layout:
+                kind = "deliberate" if condition == "posed" else condition
+                name = f"{person.code}_{kind}_{expression}_{conditions[: k + 1].count(condition)}"
+            else:
+                name = f"{person.code}_{condition}_{expression}_{k + 1}"
             clips.append(Clip(person, k, name, expression, condition))
     return clips
 
@@ -186,7 +231,7 @@ def draw_camera(rng: np.random.Generator, config: SynthConfig) -> Camera:
     side = min(config.width, config.height)
     return Camera(
         centre=(0.5 + rng.uniform(-0.06, 0.06), 0.52 + rng.uniform(-0.05, 0.05)),
-        eye_px=float(side * rng.uniform(*EYE_SHARE)),
+        eye_px=float(side * rng.uniform(*config.face)),
         gain=float(np.exp(rng.uniform(-0.15, 0.15))),
         gamma=float(np.exp(rng.uniform(-0.12, 0.12))),
         noise=float(config.noise * rng.uniform(0.8, 3.0)),

@@ -9,32 +9,27 @@ through the same maps.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from nemo_pipeline.synth.backdrop import make_backdrop
-from nemo_pipeline.synth.dynamics import Course, balanced_course, head_motion, natural_course
+from nemo_pipeline.synth.dynamics import Course
 from nemo_pipeline.synth.identity import PLATE, Head, draw_identity
 from nemo_pipeline.synth.layers import Expressions, Layer, Mouth, mouth_of
 from nemo_pipeline.synth.motion import Turn
-from nemo_pipeline.synth.plan import (
-    EYE_SHARE,
-    Camera,
-    Clip,
-    Person,
-    SynthConfig,
-    draw_camera,
-    draw_frames,
-    generator,
-)
+from nemo_pipeline.synth.plan import Camera, Clip, Person, SynthConfig, generator
 from nemo_pipeline.synth.portrait import portrait
+from nemo_pipeline.synth.take import Take, draw_take
 from nemo_pipeline.synth.texture import FOLD_TINT, MOVING_STEPS, Texture, draw_complexion, make_texture
 
 #: Distance between nodes of the coarse grid, portrait pixels (rounded to whole pixels of the output).
 COARSE = 3.0
 #: Tabulated intensities.
 LEVELS = np.linspace(-0.02, 1.26, 17)
+
+#: Rows and columns: of pixels, or of the coarse grid's nodes.
+Window = tuple[slice, slice]
 
 
 class Subject:
@@ -90,21 +85,13 @@ class ClipRenderer:
     Args:
         subject: the person.
         clip: what is filmed.
+        take: what happens in it; by default what chance gives (`take.draw_take`).
     """
 
-    def __init__(self, subject: Subject, clip: Clip) -> None:
+    def __init__(self, subject: Subject, clip: Clip, take: Take | None = None) -> None:
         config = subject.config
-        rng = generator(config, 2, clip.person.index, clip.index)
-        count = draw_frames(rng, config)
-        self.camera = draw_camera(rng, config)
-        self.pose = head_motion(rng, count, config.fps, config.motion)
-        if config.balanced:
-            self.course = balanced_course(rng, clip.person.age, config.dynamics, count)
-        else:
-            self.course = natural_course(
-                rng, clip.person.age, clip.condition, config.dynamics, count, config.fps
-            )
-        self._noise_rng = rng
+        take = take or draw_take(config, clip)
+        self.camera, self.pose, self.course, self._noise_rng = take.camera, take.pose, take.course, take.rng
         self.config, self.subject, self.clip = config, subject, clip
         self._scale = self.camera.eye_px / subject.face.unit
         self._step = max(2, round(COARSE * self._scale))
@@ -122,18 +109,22 @@ class ClipRenderer:
             turned[frame] = self.subject.turn.forward(in_head[frame], self.subject.turn.field(*angles))
         return (turned - self._anchor) * self._scale + self._offset
 
-    def sampling(self, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def sampling(self, frame: int, nodes: Window | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Coarse sampling positions of a frame, each (rows, columns, 2) float32, portrait pixels.
+
+        Args:
+            frame: its number.
+            nodes: these nodes alone; all of them by default.
 
         Returns:
             Positions on the portrait in this expression (before the expression is undone), and after it is
             undone above and below the lips' line. The nodes are the middles of square blocks of `_step`
             pixels that cover the picture, and of one more ring of blocks around it.
         """
-        config, subject, size = self.config, self.subject, self._step
-        columns, rows = -(-config.width // size) + 2, -(-config.height // size) + 2
-        x = (np.arange(columns) - 0.5) * size - 0.5
-        y = (np.arange(rows) - 0.5) * size - 0.5
+        subject, size = self.subject, self._step
+        rows, columns = nodes or self._all_nodes()
+        x = (np.arange(columns.start, columns.stop) - 0.5) * size - 0.5
+        y = (np.arange(rows.start, rows.stop) - 0.5) * size - 0.5
         seen = (np.stack(np.meshgrid(x, y), -1) - self._offset) / self._scale + self._anchor
         field = subject.turn.field(*self.pose[frame])
         unturned = seen
@@ -153,12 +144,54 @@ class ClipRenderer:
 
     def frames(self) -> Iterator[np.ndarray]:
         """Yields (height, width, 3) uint8, blue, green, red, without noise."""
+        for _, picture in self._pictures(lambda frame: self._all_nodes()):
+            yield picture
+
+    def faces(self, margin: float = 0.12) -> Iterator[tuple[Window, np.ndarray]]:
+        """The same pictures around the face alone, at a fraction of the cost.
+
+        Args:
+            margin: kept around the true landmarks, as a fraction of their extent.
+
+        Yields:
+            Rows and columns of the frame, and its pixels there, (h, w, 3) uint8. Where the face has left the
+            frame, what is left of it.
+        """
+        return self._pictures(lambda frame: self._face_nodes(frame, margin))
+
+    def _all_nodes(self) -> Window:
+        size = self._step
+        return slice(0, -(-self.config.height // size) + 2), slice(0, -(-self.config.width // size) + 2)
+
+    def _face_nodes(self, frame: int, margin: float) -> Window:
+        """The nodes that the blocks around the face need."""
+        points, size = self.truth.landmarks[frame], self._step
+        room = margin * (points.max(0) - points.min(0)) + 2
+        low = np.floor((points.min(0) - room) / size).astype(int)
+        high = np.floor((points.max(0) + room) / size).astype(int)
+        window = []
+        for axis, whole in ((1, self._all_nodes()[0]), (0, self._all_nodes()[1])):
+            first = int(np.clip(low[axis], 0, whole.stop - 3))
+            window.append(slice(first, int(np.clip(high[axis], first, whole.stop - 3)) + 3))
+        return window[0], window[1]
+
+    def _pixels(self, nodes: Window) -> Window:
+        """The picture's rows and columns that the blocks of `nodes` (less the outermost ring) cover."""
+        size, limits = self._step, (self.config.height, self.config.width)
+        first, second = (
+            slice(part.start * size, min((part.stop - 2) * size, limit))
+            for part, limit in zip(nodes, limits, strict=True)
+        )
+        return first, second
+
+    def _pictures(self, choose: Callable[[int], Window]) -> Iterator[tuple[Window, np.ndarray]]:
+        """The part of every frame that `choose` names by its nodes."""
         import cv2
 
         config = self.config
         # A texture about as fine as the largest face of the set: much finer would alias, and all of a
         # subject's clips can share it.
-        largest = EYE_SHARE[1] * min(config.width, config.height) / self.subject.face.unit
+        largest = config.face[1] * min(config.width, config.height) / self.subject.face.unit
         scale = float(np.clip(round(largest * 4) / 4, 0.5, 6.0))
         texture = self.subject.texture(self.clip.expression, scale)
         backdrop = make_backdrop(self.camera.backdrop_seed, config.width, config.height)
@@ -166,37 +199,41 @@ class ClipRenderer:
         exposure = np.clip(levels * 255 + 0.5, 0, 255).astype(np.uint8)
         portrait_mouth = mouth_of(self.subject.face.landmarks)
         for frame, intensity in enumerate(self.course.intensity):
-            expressive, above, below = self.sampling(frame)
+            nodes = choose(frame)
+            window = self._pixels(nodes)
+            behind = backdrop[window]
+            expressive, above, below = self.sampling(frame, nodes)
             mouth = mouth_of(self._expressions.points(intensity))
             x, y = mouth.coordinates(expressive)
             upper, lower = mouth.edges(x)
             share = _above(x, y - (upper + lower) / 2, 0.5)[..., None]
             skin = _to_texture(below + share * (above - below), scale)
-            where, blocks = self._covered(skin, texture)
+            where, blocks = self._covered(skin, texture, behind.shape[:2])
             positions = self._enlarge(skin, blocks)[: where[0].stop - where[0].start]
             positions = np.ascontiguousarray(positions[:, : where[1].stop - where[1].start])
             sampled = cv2.remap(texture.layers, positions, None, cv2.INTER_LINEAR)
             person = cv2.remap(texture.person, positions, None, cv2.INTER_LINEAR)
-            points = self.truth.landmarks[frame] - (where[1].start, where[0].start)
+            corner = np.array([window[1].start + where[1].start, window[0].start + where[0].start])
+            points = self.truth.landmarks[frame] - corner
             layers = self._expressions.layers(intensity)
             self._mouth(sampled, texture, expressive[blocks], layers, points[48:68], mouth, portrait_mouth)
             painted = self._deepen(sampled, points, intensity)
             weight = person.astype(np.float32) / 255
-            picture = backdrop.copy()
-            picture[where] = cv2.blendLinear(painted, backdrop[where], weight, 1 - weight)
-            yield cv2.LUT(picture, exposure)
+            picture = behind.copy()
+            picture[where] = cv2.blendLinear(painted, behind[where], weight, 1 - weight)
+            yield window, cv2.LUT(picture, exposure)
 
     def _covered(
-        self, positions: np.ndarray, texture: Texture
-    ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """The part of the picture that the person may touch: as rows and columns of pixels, and of nodes (one
-        more on every side)."""
+        self, positions: np.ndarray, texture: Texture, shape: tuple[int, int]
+    ) -> tuple[Window, Window]:
+        """The part of a picture of `shape` that the person may touch: as rows and columns of pixels, and of
+        nodes (one more on every side)."""
         import cv2
 
         person = cv2.remap(texture.person, positions, None, cv2.INTER_LINEAR)
         person = cv2.dilate(person, np.ones((5, 5), np.uint8))
         pixels, nodes = [], []
-        for axis, length in ((1, self.config.height), (0, self.config.width)):
+        for axis, length in ((1, shape[0]), (0, shape[1])):
             hit = np.flatnonzero(person.max(axis)[1:-1])
             first, last = (int(hit[0]), int(hit[-1]) + 1) if len(hit) else (0, 1)
             pixels.append(slice(first * self._step, min(last * self._step, length)))
@@ -281,7 +318,7 @@ class ClipRenderer:
         picture[y0:y1, x0:x1] = np.clip(face + 0.5, 0, 255).astype(np.uint8)
         return picture
 
-    def _enlarge(self, coarse: np.ndarray, nodes: tuple[slice, slice]) -> np.ndarray:
+    def _enlarge(self, coarse: np.ndarray, nodes: Window) -> np.ndarray:
         """Bilinear values at every pixel of the blocks whose middles are `nodes`, less the outermost ring."""
         import cv2
 
