@@ -29,7 +29,6 @@ import contextlib
 import ctypes
 import dataclasses
 import errno
-import hashlib
 import json
 import queue
 import resource
@@ -43,7 +42,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import RETRIED, VideoResult
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.files import disk_full_message, is_disk_full
+from nemo_pipeline.store.files import disk_full_message, file_hash, is_disk_full
 from nemo_pipeline.store.spool import Piece, piece_key, read_piece, write_piece
 
 if TYPE_CHECKING:
@@ -86,16 +85,6 @@ def die_with_parent(parent: int) -> None:
         return
     if os.getppid() != parent:  # it ended before we asked
         os._exit(1)
-
-
-def file_hash(path: Path) -> tuple[int, str]:
-    """Size in bytes and sha256 of a file, read in blocks. Raises OSError."""
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb", buffering=0) as handle:
-        while block := handle.read(1 << 20):
-            digest.update(block)
-            size += len(block)
-    return size, digest.hexdigest()
 
 
 def prepare(job: dict[str, Any], parent: _Parent) -> dict[str, Any]:

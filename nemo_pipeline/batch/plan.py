@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from nemo_pipeline.batch.child import file_hash
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import RETRIED, VideoFile
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.files import file_hash
 from nemo_pipeline.store.shard import Shard, ShardRow
 from nemo_pipeline.store.spool import Piece
 

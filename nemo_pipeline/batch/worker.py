@@ -18,6 +18,7 @@ from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoResult
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.machine import allowed_cores
+from nemo_pipeline.store.files import file_hash
 from nemo_pipeline.store.spool import Piece, piece_key, read_piece, write_piece
 
 #: A child is replaced after this many videos: native memory is known not to come back.
@@ -327,8 +328,6 @@ def _core(number: int) -> int | None:
 
 def give_up(task: VideoTask, status: str, message: str) -> Piece:
     """Make a failure durable, as a piece without frames."""
-    from nemo_pipeline.batch.child import file_hash
-
     try:
         size, digest = file_hash(Path(task.path))
     except OSError:

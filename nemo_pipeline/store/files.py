@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import shutil
@@ -20,6 +21,16 @@ LIBVER = ("v110", "v110")
 #: `errno` of a file system that has no locks (NFS without a lock daemon, Lustre without `flock`).
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES)
 _said_no_locks = False
+
+
+def file_hash(path: Path) -> tuple[int, str]:
+    """Size in bytes and sha256 of a file, read in blocks. Raises OSError."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb", buffering=0) as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+            size += len(block)
+    return size, digest.hexdigest()
 
 
 def temporary_name(final: Path) -> Path:
