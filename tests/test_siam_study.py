@@ -17,7 +17,7 @@ from siam_model.runs import is_finished, missing_folds, newest_unfinished
 from siam_model.study import STUDIES, resume_study, train_study, variants_in
 from siam_model.train import resume
 from tests.siam_faces import drawn_file, drawn_videos
-from tests.test_siam_protocol import Listener, Stop, results
+from tests.siam_runs import Listener, Stop, results
 from tests.test_siam_training import TINY
 
 
