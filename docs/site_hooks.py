@@ -38,8 +38,8 @@ def _help_of(name: str) -> Iterator[str]:
     yield '<dl class="options">'
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
-        if record is None:  # an argument: it stands in the usage, and the description says what it is
-            continue
+        if record is None or isinstance(parameter, click.Argument):
+            continue  # an argument stands in the usage, and the description says what it is
         names, text = record
         anchor = max(parameter.opts, key=len).lstrip("-")
         link = f'<a class="headerlink" href="#{anchor}" title="Link to this option">&para;</a>'
