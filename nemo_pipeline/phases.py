@@ -47,9 +47,11 @@ class Phases:
     Attributes:
         amplitude: (T,) float64, smoothed, mouth widths of the first frame.
         raw: (T,) float64, the same before it was smoothed.
-        onset, apex, offset: `(start, stop)`, frames from `start` up to `stop` exclusive; each begins where the one
-            before ends. `(n, n)` where there is none: no rise (all three), or a clip that ends before the
-            expression fades (no offset; the apex then lasts to the end).
+        onset: `(start, stop)`, frames from `start` up to `stop` exclusive. Each phase begins where the one before
+            ends. `(n, n)` where there is none: no rise (all three), or a clip that ends before the expression
+            fades (no offset; the apex then lasts to the end).
+        apex: likewise.
+        offset: likewise.
         timestamps: (T,) float64, seconds.
         measure: what was measured.
     """

@@ -39,7 +39,8 @@ def write_dataset(
             uint8. Optional: every other frame dataset of the format, and every column of /videos. Where
             they are absent: landmarks and the other measurements are NaN, every frame counts as observed,
                 times follow "fps" (25 by default).
-        mean_shape, triangles: (68,2) and (K,3); the shipped ones by default.
+        mean_shape: (68,2); the shipped one by default.
+        triangles: (K,3); the shipped ones by default.
         config: settings to record; its `size` must be S. By default the standard ones, without the mesh.
         synthetic: mark the file as generated.
 
