@@ -201,8 +201,8 @@ def test_what_cannot_be_is_one_sentence(place, started, tmp_path):
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_interrupt_says_how_to_go_on(place, tmp_path, how, jobs):
     call = [
-        sys.executable, "-m", "nemo_cli.main", "train", place / "out.h5", *SMALL, "--epochs", "200", "--folds", "2",
-        "-o", "run", "--jobs", str(jobs), "--set", "train.patience=200",
+        sys.executable, "-m", "nemo_cli.main", "train", place / "out.h5", *SMALL, "--epochs", "100000", "--folds", "2",
+        "-o", "run", "--jobs", str(jobs), "--set", "train.patience=100000",
     ]  # fmt: skip
     process = subprocess.Popen(
         [os.fspath(word) for word in call],
