@@ -194,7 +194,8 @@ class TrainConfig:
         frame_step: a video is read as this many interleaved series of every n-th frame. A training pass
             takes one of them at random, a prediction is the mean over all. 1 is the paper's: every frame.
         frame_chunk: most frames that pass through the convolutions at once; a training step with more
-            recomputes each chunk in its backward pass, so that memory does not grow with a video's length.
+            recomputes them, a quarter of that at a time, in its backward pass, so that memory hardly grows
+            with a video's length.
         age_weighting: `none` (the paper's), or `density`: videos of rare ages weigh more in the loss
             (`siam_model.augment.density_weights`).
         augment_mirror: show every other training clip, by chance, mirrored (not the paper's).

@@ -102,8 +102,9 @@ class SIAM(nn.Module):
     """The whole model. `SIAM(config)(frames, lengths)` -> `SIAMOutput`.
 
     Attributes:
-        frame_chunk: most frames that pass through the convolutions at once. While training, chunks are
-            recomputed in the backward pass, so that a long video costs time and not memory.
+        frame_chunk: most frames that pass through the convolutions at once. A training step with more passes them in
+            pieces of a quarter of that, recomputed in the backward pass, so that a long video costs time and not
+            memory. (On a CPU quarters are as fast, and the allocator's heap has far smaller holes.)
     """
 
     def __init__(self, config: SIAMConfig | None = None) -> None:
@@ -203,10 +204,11 @@ class SIAM(nn.Module):
     def _appearance(
         self, frames: Tensor, real: Tensor, prepare: Callable[[Tensor], Tensor] | None
     ) -> tuple[Tensor, Tensor]:
-        """`Appearance` of the real frames, at most `frame_chunk` at once: (B,T,S,S) -> (F,h), (F,M,N)."""
+        """`Appearance` of the real frames, some at a time: (B,T,S,S) -> (F,h), (F,M,N)."""
         videos, times = real.nonzero(as_tuple=True)  # (F,), (F,)
-        places = list(zip(videos.split(self.frame_chunk), times.split(self.frame_chunk), strict=True))
-        again = len(places) > 1 and self.training and torch.is_grad_enabled()
+        again = len(videos) > self.frame_chunk and self.training and torch.is_grad_enabled()
+        piece = max(1, self.frame_chunk // 4) if again else self.frame_chunk
+        places = list(zip(videos.split(piece), times.split(piece), strict=True))
         parts = []
         for video, time in places:
             if again:  # keeps the places alone, and computes the chunk again in the backward pass
