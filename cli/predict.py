@@ -115,6 +115,11 @@ def command(
     if not found.videos:
         raise NemoError(f"There is no video in {', '.join(clips)}.")
     model = _load(model_path, ensemble, device)
+    if model.prep_config.get("landmarks_source") == "openface":
+        console.warn(
+            "The model was trained on OpenFace's landmarks, and these clips are tracked by nemo itself; what that does "
+            "to an age was not measured."
+        )
     interval = interval_of(model_path, level)
     if interval.reason and not quiet:
         console.say(f"{interval.reason[0].upper()}{interval.reason[1:]}.")
