@@ -45,8 +45,9 @@ def numbers(value) -> list[float]:
     return []
 
 
-def test_parameters_of_face_skin_and_camera_say_nothing_of_age():
-    config = SynthConfig(subjects=200, clips=1, seed=5)
+@pytest.mark.parametrize("settings", [{}, {"profile": "nemo"}, {"balanced": True, "appearance": 0}])
+def test_parameters_of_face_skin_and_camera_say_nothing_of_age(settings):
+    config = SynthConfig(subjects=200, clips=1, seed=5, **settings)
     rows, ages = [], []
     for person in draw_people(config):
         rng = generator(config, 1, person.index)
