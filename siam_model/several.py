@@ -11,6 +11,7 @@ import os
 import queue
 import socket
 import tempfile
+import threading
 import traceback
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,7 @@ def _member(
     }  # fmt: skip
     if device == "cpu":
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         from siam_model.fit import run
 
@@ -138,6 +140,14 @@ def _member(
         told.put(("wrong", f"A process of the training failed: {error} ({last.name}, line {last.lineno})"))
     else:
         told.put(("done", rank))
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot end its processes: they end themselves."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _free_port() -> int:

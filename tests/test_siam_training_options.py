@@ -141,6 +141,24 @@ def test_precisions_that_cannot_be(data):
             go(data, precision=precision)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["32", "bf16-mixed", "16-mixed"])
+def test_a_gpu_learns_what_a_cpu_learns_and_goes_on(data, tmp_path, precision):
+    train = {"epochs": 2}
+    cpu = go(data, model=STILL, train=train)
+
+    def stop(line: EpochRecord) -> None:
+        raise InterruptedError
+
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(InterruptedError):
+        go(data, path, model=STILL, train=train, device="cuda", precision=precision, on_epoch=stop)
+    gpu = go(data, path, model=STILL, train=train, device="cuda", precision=precision)
+    for a, b in zip(cpu.history, gpu.history, strict=True):
+        assert b.validation_mae == pytest.approx(a.validation_mae, rel=0.05)
+
+
 # --- several devices ---------------------------------------------------------------------------------------------
 
 
