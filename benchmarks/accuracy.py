@@ -13,9 +13,11 @@ again for each other face size, noise and head motion, and at rest), runs `nemo 
 - lag: the shift in time at which the tracked amplitude (nemo_pipeline.phases) fits the true one best, around the onset.
 - outliers: single points of the raw track moved by 5 to 30 % of the outer-eye distance in single frames, one frame in
   twenty; removed where less than a tenth of the move is left after smoothing.
-- gray level: the tool's face against the same face rendered without noise and compression and warped by its true
-  landmarks. "noise and compression": the decoded frame warped by its true landmarks, so without tracking. "followed":
-  the tool's face against the decoded frame warped by the true landmarks moved by each point's mean offset.
+- gray level: the tool's face against the same face rendered directly in the mean shape, through no frame's pixels
+  (nemo_pipeline.synth.shade), without noise and compression. "true landmarks": the decoded frame warped by them, so
+  without tracking; "and no camera": the same without noise and compression, so what the warp alone costs. "followed":
+  the tool's face against the decoded frame warped by the true landmarks moved by each point's mean offset. By level:
+  against the frame without noise and compression, warped by its true landmarks.
 - phases: boundaries found by nemo_pipeline.phases minus the true ones, from the track and from the true landmarks. The
   true course leaves and reaches its ends without a jerk, so nobody can see its very first frame: "5 %" compares with
   the frames at which it is a twentieth of its height away from them.
@@ -26,6 +28,7 @@ again for each other face size, noise and head motion, and at rest), runs `nemo 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -41,7 +44,7 @@ import numpy as np
 from ablation import add_options, run_ablation
 from accuracy_tables import show
 from common import machine_facts
-from levels import LEVELS, Level, make_level, read_level, same_settings
+from levels import LEVELS, Level, make_level, read_level, render_directly, same_settings
 from measures import (
     REGIONS,
     edges,
@@ -67,9 +70,25 @@ from nemo_pipeline.synth.truth import ClipTruth
 
 
 def measure_clip(
-    video: FaceVideo | None, truth: ClipTruth, reference: np.ndarray, path: Path, level: Level, seed: int
+    video: FaceVideo | None,
+    truth: ClipTruth,
+    reference: np.ndarray,
+    path: Path,
+    level: Level,
+    seed: int,
+    direct: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Everything about one clip, JSON's types (arrays as numpy)."""
+    """Everything about one clip.
+
+    Args:
+        video: its row, None where the tool has none.
+        truth: what is true of it.
+        reference: (T,114,114) its faces without noise and compression, by the true landmarks.
+        path: the clip.
+        level: how it was filmed.
+        seed: of the outliers that are put in.
+        direct: (T,114,114) its faces rendered directly in the mean shape; for the base set.
+    """
     length = len(truth.landmarks)
     measures: dict[str, Any] = {
         "level": level.name, "video": truth.video, "age": truth.values["age"], "frames": length,
@@ -96,13 +115,15 @@ def measure_clip(
             measures[f"{name} lag"] = lag(points, true, (int(truth.phases[0, 0]), int(truth.phases[0, 1])))
     faces = video.frames
     measures["gray"] = float(gray_errors(faces, reference[at]).mean())
-    if level.name == "base":
+    if direct is not None:
         measures["spikes left"] = spikes_left(raw, true, np.random.default_rng(seed))
         with VideoReader(path) as reader:
             grays = [frame.gray() for frame in reader]
         warp = FaceWarp()
         seen = np.stack([warp(grays[i], points) for i, points in zip(at, true, strict=True)])
-        measures["gray without tracking"] = float(gray_errors(seen, reference[at]).mean())
+        measures["gray direct"] = float(gray_errors(faces, direct[at]).mean())
+        measures["gray without tracking"] = float(gray_errors(seen, direct[at]).mean())
+        measures["gray without camera"] = float(gray_errors(reference[at], direct[at]).mean())
         shifted = true + mean_offset(smooth, true)
         shown = np.stack([warp(grays[i], points) for i, points in zip(at, shifted, strict=True)])
         measures["gray followed"] = float(gray_errors(faces, shown).mean())
@@ -135,9 +156,15 @@ def run_tool(
     rows = {video.file: video for video in data}
     measures = []
     for level in LEVELS:
-        for seed, (truth, reference) in enumerate(read_level(root, base, level, counts[level.name])):
+        direct = (
+            render_directly(root, base, counts["base"]) if level.name == "base" else itertools.repeat(None)
+        )
+        clips = read_level(root, base, level, counts[level.name])
+        for seed, ((truth, reference), face) in enumerate(zip(clips, direct, strict=False)):
             path = root / level.name / truth.video
-            measures.append(measure_clip(rows.get(paths[str(path)]), truth, reference, path, level, seed))
+            measures.append(
+                measure_clip(rows.get(paths[str(path)]), truth, reference, path, level, seed, face)
+            )
     return measures, seconds
 
 

@@ -118,11 +118,12 @@ def _time(clips: Measures, by_level: dict[str, Measures], base: SynthConfig) -> 
 
 def _gray(own: Measures) -> dict[str, float]:
     result = {
-        "the tool": mean_of(own, "gray"),
-        "noise and compression": mean_of(own, "gray without tracking"),
+        "the tool": mean_of(own, "gray direct"),
+        "true landmarks": mean_of(own, "gray without tracking"),
+        "and no camera": mean_of(own, "gray without camera"),
         "followed": mean_of(own, "gray followed"),
     }
-    title = "Warped face: mean absolute difference in gray levels (of 255)"
+    title = "Warped face against the face rendered in the mean shape: mean absolute difference in gray levels (of 255)"
     print_table(title, list(result), [[f"{value:.2f}" for value in result.values()]])
     return result
 

@@ -22,6 +22,7 @@ from nemo_pipeline.synth.encode import write_mp4
 from nemo_pipeline.synth.mark import mark_text
 from nemo_pipeline.synth.plan import SynthConfig, list_clips
 from nemo_pipeline.synth.render import ClipRenderer, Subject
+from nemo_pipeline.synth.shade import MeanShapeView
 from nemo_pipeline.synth.take import still_take
 from nemo_pipeline.synth.truth import ClipTruth, load_part, save_part
 from nemo_pipeline.synth.worker import config_from, truth_of
@@ -110,6 +111,19 @@ def read_level(
         truth, faces = load_part(root / level.name / "parts" / f"{clip.name}.npz")
         assert faces is not None
         yield truth, faces
+
+
+def render_directly(root: Path, base: SynthConfig, count: int) -> Iterator[np.ndarray]:
+    """(T,114,114) faces of each clip of the base set, rendered in the mean shape itself."""
+    view, subject = MeanShapeView(), None
+    for clip in list_clips(base)[:count]:
+        path = root / "base" / "parts" / f"{clip.name}.direct.npy"
+        if not path.exists():
+            if subject is None or subject.person != clip.person:
+                subject = Subject(base, clip.person)
+            renderer = ClipRenderer(subject, clip)
+            np.save(path, np.stack([view(renderer, frame) for frame in range(len(renderer.pose))]))
+        yield np.load(path)
 
 
 def same_settings(root: Path, about: dict[str, Any]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -12,12 +13,14 @@ from click.testing import CliRunner
 from nemo_cli.main import main
 from nemo_pipeline.batch.labels import read_labels
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.stages.warp import FaceWarp
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.synth import read_truth, render_faces, render_set
 from nemo_pipeline.synth.mark import is_marked
 from nemo_pipeline.synth.plan import SynthConfig, draw_people, list_clips
 from nemo_pipeline.synth.profile import CLIPS_BY_DECADE, FEMALE, OLDEST, POSED, SPONTANEOUS, YOUNGEST
 from nemo_pipeline.synth.render import ClipRenderer, Subject
+from nemo_pipeline.synth.shade import MeanShapeView, shade
 from nemo_pipeline.synth.take import draw_take, still_take
 
 NEMO = {"subjects": 400, "profile": "nemo"}
@@ -104,6 +107,38 @@ def test_faces_alone_are_the_whole_frames_pixels():
         assert difference.mean() < 0.1 and np.percentile(difference, 99.5) <= 3
         covered.append(face.size / whole.size)
     assert max(covered) < 0.9
+
+
+@pytest.mark.parametrize("expression", ["smile", "disgust"])
+def test_pixel_by_pixel_the_picture_is_the_same(expression):
+    """The coarse grid, the mouth's patch and the blocks against every pixel rendered by itself."""
+    config = SynthConfig(
+        subjects=2,
+        clips=1,
+        seed=9,
+        width=200,
+        height=200,
+        seconds=(0.8, 0.8),
+        motion=2,
+        expression=expression,
+    )
+    clip = list_clips(config)[1]
+    renderer = ClipRenderer(Subject(config, clip.person), clip)
+    view, warp = MeanShapeView(), FaceWarp()
+    inside = warp.template.inside
+    for frame, ((rows, columns), face) in enumerate(renderer.faces()):
+        if frame % 6:
+            continue
+        x, y = np.meshgrid(np.arange(columns.start, columns.stop), np.arange(rows.start, rows.stop))
+        difference = np.abs(face.astype(int) - shade(renderer, frame, np.stack([x, y], -1)))
+        assert difference.mean() < 1 and np.percentile(difference, 99) < 12
+        gray = np.zeros((200, 200), np.uint8)
+        gray[rows, columns] = cv2.cvtColor(face, cv2.COLOR_BGR2GRAY)
+        warped = warp(gray, renderer.truth.landmarks[frame])
+        direct = view(renderer, frame)
+        assert (direct.ravel()[inside] > 0).all() and np.delete(direct.ravel(), inside).max() == 0
+        # Through the frame's pixels or not: what differs is the blur of sampling twice.
+        assert np.abs(warped.astype(int) - direct).ravel()[inside].mean() < 4
 
 
 def test_a_still_take_does_not_move():

@@ -17,11 +17,12 @@ from nemo_pipeline.synth.backdrop import make_backdrop
 from nemo_pipeline.synth.dynamics import Course
 from nemo_pipeline.synth.identity import PLATE, Head, draw_identity
 from nemo_pipeline.synth.layers import Expressions, Layer, Mouth, mouth_of
+from nemo_pipeline.synth.lips import above_share, fold_factor, paint_lips, to_texture
 from nemo_pipeline.synth.motion import Turn
 from nemo_pipeline.synth.plan import Camera, Clip, Person, SynthConfig, generator
 from nemo_pipeline.synth.portrait import portrait
 from nemo_pipeline.synth.take import Take, draw_take
-from nemo_pipeline.synth.texture import FOLD_TINT, MOVING_STEPS, Texture, draw_complexion, make_texture
+from nemo_pipeline.synth.texture import Texture, draw_complexion, make_texture
 
 #: Distance between nodes of the coarse grid, portrait pixels (rounded to whole pixels of the output).
 COARSE = 3.0
@@ -97,6 +98,7 @@ class ClipRenderer:
         self._step = max(2, round(COARSE * self._scale))
         self._anchor = subject.head.from_portrait(subject.face.landmarks[[30]])[0]
         self._offset = np.array(self.camera.centre) * (config.width, config.height) - 0.5
+        self.soft = 0.7 / self._scale  # about one pixel of the picture, in portrait pixels
         self._expressions = subject.expressions(clip.expression)
         self.truth = Truth(self._landmarks(), self.pose, self.course, self.camera)
 
@@ -121,11 +123,29 @@ class ClipRenderer:
             undone above and below the lips' line. The nodes are the middles of square blocks of `_step`
             pixels that cover the picture, and of one more ring of blocks around it.
         """
-        subject, size = self.subject, self._step
+        size = self._step
         rows, columns = nodes or self._all_nodes()
         x = (np.arange(columns.start, columns.stop) - 0.5) * size - 0.5
         y = (np.arange(rows.start, rows.stop) - 0.5) * size - 0.5
-        seen = (np.stack(np.meshgrid(x, y), -1) - self._offset) / self._scale + self._anchor
+        expressive = self.unturned(frame, np.stack(np.meshgrid(x, y), -1))
+        above, below = self._expressions.layers(self.course.intensity[frame])
+        return (
+            expressive.astype(np.float32),
+            above.back(expressive).astype(np.float32),
+            below.back(expressive).astype(np.float32),
+        )
+
+    def expression(self, frame: int) -> tuple[tuple[Layer, Layer], np.ndarray]:
+        """The way back to the portrait above and below the lips' line, and where the portrait's (68, 2) points lie, in
+        a frame's expression."""
+        intensity = self.course.intensity[frame]
+        return self._expressions.layers(intensity), self._expressions.points(intensity)
+
+    def unturned(self, frame: int, positions: np.ndarray) -> np.ndarray:
+        """(H, W, 2) positions in the picture -> positions on the portrait in the frame's expression: camera, turn and
+        identity undone."""
+        subject = self.subject
+        seen = (positions - self._offset) / self._scale + self._anchor
         field = subject.turn.field(*self.pose[frame])
         unturned = seen
         for _ in range(12):  # unturned + field(unturned) = seen, by fixed-point steps
@@ -134,13 +154,23 @@ class ClipRenderer:
             unturned = step
             if change < 0.03:
                 break
-        expressive = unturned + PLATE.sample(subject.head.backward, unturned)
-        above, below = self._expressions.layers(self.course.intensity[frame])
-        return (
-            expressive.astype(np.float32),
-            above.back(expressive).astype(np.float32),
-            below.back(expressive).astype(np.float32),
-        )
+        return unturned + PLATE.sample(subject.head.backward, unturned)
+
+    def texture(self) -> Texture:
+        """About as fine as the largest face of the set: much finer would alias, and all of a subject's clips can
+        share it."""
+        config = self.config
+        largest = config.face[1] * min(config.width, config.height) / self.subject.face.unit
+        return self.subject.texture(self.clip.expression, float(np.clip(round(largest * 4) / 4, 0.5, 6.0)))
+
+    def exposure(self) -> np.ndarray:
+        """(256,) uint8: what the camera makes of a gray level."""
+        levels = np.clip(np.arange(256) / 255 * self.camera.gain, 0, 1) ** self.camera.gamma
+        return np.clip(levels * 255 + 0.5, 0, 255).astype(np.uint8)
+
+    def backdrop(self) -> np.ndarray:
+        """(height, width, 3) uint8, before the exposure."""
+        return make_backdrop(self.camera.backdrop_seed, self.config.width, self.config.height)
 
     def frames(self) -> Iterator[np.ndarray]:
         """Yields (height, width, 3) uint8, blue, green, red, without noise."""
@@ -188,15 +218,8 @@ class ClipRenderer:
         """The part of every frame that `choose` names by its nodes."""
         import cv2
 
-        config = self.config
-        # A texture about as fine as the largest face of the set: much finer would alias, and all of a
-        # subject's clips can share it.
-        largest = config.face[1] * min(config.width, config.height) / self.subject.face.unit
-        scale = float(np.clip(round(largest * 4) / 4, 0.5, 6.0))
-        texture = self.subject.texture(self.clip.expression, scale)
-        backdrop = make_backdrop(self.camera.backdrop_seed, config.width, config.height)
-        levels = np.clip(np.arange(256) / 255 * self.camera.gain, 0, 1) ** self.camera.gamma
-        exposure = np.clip(levels * 255 + 0.5, 0, 255).astype(np.uint8)
+        texture = self.texture()
+        scale, exposure, backdrop = texture.scale, self.exposure(), self.backdrop()
         portrait_mouth = mouth_of(self.subject.face.landmarks)
         for frame, intensity in enumerate(self.course.intensity):
             nodes = choose(frame)
@@ -206,8 +229,8 @@ class ClipRenderer:
             mouth = mouth_of(self._expressions.points(intensity))
             x, y = mouth.coordinates(expressive)
             upper, lower = mouth.edges(x)
-            share = _above(x, y - (upper + lower) / 2, 0.5)[..., None]
-            skin = _to_texture(below + share * (above - below), scale)
+            share = above_share(x, y - (upper + lower) / 2, 0.5)[..., None]
+            skin = to_texture(below + share * (above - below), scale)
             where, blocks = self._covered(skin, texture, behind.shape[:2])
             positions = self._enlarge(skin, blocks)[: where[0].stop - where[0].start]
             positions = np.ascontiguousarray(positions[:, : where[1].stop - where[1].start])
@@ -252,7 +275,6 @@ class ClipRenderer:
     ) -> None:
         """Paint the mouth's surroundings again at full resolution: upper lip, lower lip, and teeth between
         them."""
-        import cv2
 
         size = self._step
         rows, columns = expressive.shape[:2]
@@ -263,37 +285,7 @@ class ClipRenderer:
         (j0, i0), (j1, i1) = low, high
         blocks = (slice(i0, i1 + 2), slice(j0, j1 + 2))
         expressive = self._enlarge(expressive, blocks)
-        # The lips' own folds are finer than the coarse grid.
-        above, below = (layer.back(expressive) for layer in layers)
-        x, y = mouth.coordinates(expressive)
-        upper, lower = mouth.edges(x)
-        soft = 0.7 / self._scale  # about one output pixel, in portrait pixels
-        between = (x > 0) & (x < 1)
-        # Lips that touch in this expression do not in the portrait: never sample past the portrait's own lip
-        # edge.
-        above = _kept(above, portrait_mouth, "upper", between)
-        below = _kept(below, portrait_mouth, "lower", between)
-        share = _above(x, y - (upper + lower) / 2, soft)[..., None]
-
-        def read(positions: np.ndarray) -> np.ndarray:
-            mapped = _to_texture(positions, texture.scale)
-            return cv2.remap(texture.layers, mapped, None, cv2.INTER_LINEAR).astype(np.float32)
-
-        painted = share * read(above) + (1 - share) * read(below)
-        gap = lower - upper
-        open_here = (
-            between * np.clip((y - upper) / soft + 0.5, 0, 1) * np.clip((lower - y) / soft + 0.5, 0, 1)
-        )
-        open_here *= np.clip(gap / 0.8, 0, 1)
-        depth = np.clip((y - upper) / np.maximum(gap, 1e-3), 0, 1)
-        inside = read(_inside(portrait_mouth, np.clip(x, 0, 1), depth))
-        # A narrow gap lets little light in.
-        inside[..., :3] *= (0.55 + 0.45 * np.clip(gap / 4, 0, 1))[..., None]
-        painted += open_here[..., None] * (inside - painted)
-        # Where the lips touch, the line between them is dark.
-        crease = np.exp(-(((y - (upper + lower) / 2) / 0.75) ** 2)) * between * (1 - np.clip(gap / 0.8, 0, 1))
-        ends = np.clip(8 * np.minimum(x, 1 - x), 0, 1)
-        painted[..., :3] *= (1 - 0.4 * crease * ends)[..., None]
+        painted = paint_lips(texture, expressive, layers, mouth, portrait_mouth, self.soft)
         height, width = sampled.shape[:2]
         target = sampled[i0 * size : min(i1 * size, height), j0 * size : min(j1 * size, width)]
         target[:] = np.clip(painted[: target.shape[0], : target.shape[1]] + 0.5, 0, 255).astype(np.uint8)
@@ -301,7 +293,6 @@ class ClipRenderer:
     def _deepen(self, sampled: np.ndarray, landmarks: np.ndarray, intensity: float) -> np.ndarray:
         """Apply the moving layer (fourth channel) in proportion to the expression; returns (H, W, 3)
         uint8."""
-        import cv2
 
         picture = np.ascontiguousarray(sampled[..., :3])
         size = landmarks.max(0) - landmarks.min(0)
@@ -310,10 +301,7 @@ class ClipRenderer:
         x1, y1 = np.clip(landmarks.max(0) + 0.2 * size, 0, (width, height)).astype(int)
         if x1 <= x0 or y1 <= y0:
             return picture
-        steps = (np.arange(256) - 128) / MOVING_STEPS * max(intensity, 0.0)
-        table = np.exp(steps[:, None] * FOLD_TINT).astype(np.float32).reshape(256, 1, 3)
-        moving = np.ascontiguousarray(sampled[y0:y1, x0:x1, 3])
-        factor = cv2.LUT(cv2.merge([moving] * 3), table)
+        factor = fold_factor(sampled[y0:y1, x0:x1, 3], intensity)
         face = picture[y0:y1, x0:x1].astype(np.float32) * factor
         picture[y0:y1, x0:x1] = np.clip(face + 0.5, 0, 255).astype(np.uint8)
         return picture
@@ -340,31 +328,3 @@ class ClipRenderer:
         for _ in self.course.intensity:
             y, x = self._noise_rng.integers(0, margin, 2)
             yield tile[y : y + height, x : x + width]
-
-
-def _above(x: np.ndarray, y: np.ndarray, soft: float) -> np.ndarray:
-    """Share of the upper layer: an edge of width `soft` within the mouth that widens beyond its corners."""
-    beyond = np.maximum(np.maximum(-x, x - 1), 0)
-    return np.clip(0.5 - y / (soft + 60 * beyond), 0, 1)
-
-
-def _kept(positions: np.ndarray, mouth: Mouth, lip: str, between: np.ndarray) -> np.ndarray:
-    """Sampling positions moved back onto a lip of the portrait where they lie past its inner edge."""
-    x, y = mouth.coordinates(positions)
-    upper, lower = mouth.edges(x)
-    past = np.maximum(y - (upper - 0.4), 0) if lip == "upper" else np.minimum(y - (lower + 0.4), 0)
-    past = np.where(between, past, 0)[..., None]
-    return positions - past * np.array([-mouth.across[1], mouth.across[0]], np.float32)
-
-
-def _inside(mouth: Mouth, x: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """Positions inside the portrait's open mouth: x along it (0..1), depth from upper to lower lip (0..1)."""
-    upper, lower = mouth.edges(x)
-    y = upper + depth * (lower - upper)
-    down = np.array([-mouth.across[1], mouth.across[0]])
-    return mouth.origin + (x * mouth.width)[..., None] * mouth.across + y[..., None] * down
-
-
-def _to_texture(positions: np.ndarray, scale: float) -> np.ndarray:
-    """Portrait pixels -> texture pixels, float32."""
-    return ((positions + 0.5) * scale - 0.5).astype(np.float32)
