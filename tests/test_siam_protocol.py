@@ -278,6 +278,7 @@ def test_a_gpu_or_its_share_of_the_cores_for_every_process(monkeypatch):
 
 
 def test_event_files_stay_with_their_model(data, tmp_path):
+    pytest.importorskip("tensorboard")
     run = quick(data, tmp_path / "run", folds=2, trials=2, epochs=1, fit_options={"tensorboard": True})
     for folder in (run, fold_folder(run, 0), fold_folder(run, 1)):
         assert list((folder / "tensorboard").glob("events.*")), folder
