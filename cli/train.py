@@ -52,7 +52,9 @@ _SETTINGS = {"preset": "preset", "seed": "seed", "epochs": "epochs", "folds": "f
               help="GPUs that train one model together.")  # fmt: skip
 @click.option("--precision", type=click.Choice(["32", "bf16-mixed", "16-mixed"]), default="32", show_default=True,
               help="bf16-mixed is faster on recent GPUs, 16-mixed on older ones.")  # fmt: skip
-@click.option("--tensorboard", is_flag=True, help="Write TensorBoard's event files beside every history.csv, too.")
+@click.option(
+    "--tensorboard", is_flag=True, help="Write TensorBoard's event files beside every history.csv, too."
+)
 @click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True,
               help="Processes that read data beside the training.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="No line per epoch.")
