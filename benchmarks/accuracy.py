@@ -10,7 +10,8 @@ again for each other face size, noise and head motion, and at rest), runs `nemo 
 - landmark error: distance from the truth, per cent of the outer-eye distance. "followed": without each point's mean
   offset over the clip, which is a matter of definition (the truth is one portrait's own 68 points, moved).
 - jitter: second difference in time on a face at rest that does not move, with new noise in every frame.
-- lag: the shift in time at which the tracked amplitude (nemo_pipeline.phases) fits the true one best, around the onset.
+- lag: the shift in time at which the tracked amplitude (nemo_pipeline.phases) fits the true one best, around the onset
+  and around the offset. A lag in time is the same at both; what has opposite signs is the curve's shape.
 - outliers: single points of the raw track moved by 5 to 30 % of the outer-eye distance in single frames, one frame in
   twenty; removed where less than a tenth of the move is left after smoothing.
 - gray level: the tool's face against the same face rendered directly in the mean shape, through no frame's pixels
@@ -112,7 +113,9 @@ def measure_clip(
             trembling = jitter(points, true)[10:-5]
             measures[f"{name} jitter"] = {r: float(trembling[:, part].mean()) for r, part in REGIONS.items()}
         else:
-            measures[f"{name} lag"] = lag(points, true, (int(truth.phases[0, 0]), int(truth.phases[0, 1])))
+            for phase, row in (("onset", 0), ("offset", 2)):
+                edge = (int(truth.phases[row, 0]), int(truth.phases[row, 1]))
+                measures[f"{name} lag of the {phase}"] = lag(points, true, edge)
     faces = video.frames
     measures["gray"] = float(gray_errors(faces, reference[at]).mean())
     if direct is not None:

@@ -92,11 +92,14 @@ def _levels(by_level: dict[str, Measures]) -> list[dict[str, Any]]:
 
 
 def _time(clips: Measures, by_level: dict[str, Measures], base: SynthConfig) -> dict[str, Any]:
-    still, moving = by_level["still"], [clip for clip in clips if "raw lag" in clip]
+    still, moving = by_level["still"], [clip for clip in clips if "raw lag of the onset" in clip]
     left = np.concatenate([np.zeros(0), *(clip["spikes left"] for clip in clips if "spikes left" in clip)])
     kinds, regions = ("raw", "smooth"), ("inner 51", "jaw line")
     trembling = {k: {region: mean_of(still, f"{k} jitter", region) for region in regions} for k in kinds}
-    lags = {kind: quantiles([clip[f"{kind} lag"] for clip in moving]) for kind in kinds}
+    lags = {
+        phase: {kind: quantiles([clip[f"{kind} lag of the {phase}"] for clip in moving]) for kind in kinds}
+        for phase in ("onset", "offset")
+    }
     removed = float((left < SPIKE_LEFT).mean()) if len(left) else float("nan")
     rows = [
         [
@@ -106,8 +109,9 @@ def _time(clips: Measures, by_level: dict[str, Measures], base: SynthConfig) -> 
         for region in regions
     ]
     rows += [
-        [f"lag of the onset, frames: {what}", *(f"{lags[kind][key]:+.2f}" for kind in kinds)]
-        for what, key in (("median", "median"), ("mean", "mean"), ("95th percentile", "p95"))
+        [f"lag of the {phase}, frames: {what}", *(f"{lags[phase][kind][key]:+.2f}" for kind in kinds)]
+        for phase in lags
+        for what, key in (("median", "median"), ("5th percentile", "p5"), ("95th percentile", "p95"))
     ]
     rows.append([f"single-frame outliers removed, of {len(left)}", "", f"{100 * removed:.1f} %"])
     title = f"In time ({len(still)} still clips, {len(moving)} moving ones, {base.fps:g} frames/s)"

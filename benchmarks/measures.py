@@ -57,10 +57,10 @@ def jitter(found: Array, true: Array) -> Array:
     return 100 * np.hypot(second[..., 0], second[..., 1])
 
 
-def lag(found: Array, true: Array, onset: tuple[int, int], measure: Measure = "smile") -> float:
-    """Frames by which the tracked amplitude follows the true one: the shift of best correlation around the onset."""
+def lag(found: Array, true: Array, phase: tuple[int, int], measure: Measure = "smile") -> float:
+    """Frames by which the tracked amplitude follows the true one: the shift of best correlation around a phase."""
     a, b, at = amplitude(found, measure), amplitude(true, measure), np.arange(len(true), dtype=np.float64)
-    around = slice(max(onset[0] - 15, 0), onset[1] + 15)
+    around = slice(max(phase[0] - 15, 0), phase[1] + 15)
     shifts = np.arange(-8, 8.01, 0.05)
     fits = [np.corrcoef(a[around], np.interp(at[around] - shift, at, b))[0, 1] for shift in shifts]
     return float(shifts[int(np.argmax(fits))])
@@ -122,13 +122,14 @@ def gray_errors(faces: NDArray[np.uint8], reference: NDArray[np.uint8]) -> Array
 
 
 def quantiles(values: Array | list[float]) -> dict[str, float]:
-    """Mean, median and 95th percentile of what is finite; NaN where nothing is."""
+    """Mean, median, 5th and 95th percentile of what is finite; NaN where nothing is."""
     finite = np.asarray(values, float).ravel()
     finite = finite[np.isfinite(finite)]
     if not len(finite):
-        return {"mean": np.nan, "median": np.nan, "p95": np.nan}
+        return {"mean": np.nan, "median": np.nan, "p5": np.nan, "p95": np.nan}
     return {
         "mean": float(finite.mean()),
         "median": float(np.median(finite)),
+        "p5": float(np.percentile(finite, 5)),
         "p95": float(np.percentile(finite, 95)),
     }
