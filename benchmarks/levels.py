@@ -100,7 +100,9 @@ def _render_person(job: tuple[dict[str, Any], list[int], str, bool]) -> None:
 
         path = Path(folder) / f"{clip.name}.mp4"
         write_mp4(path, seen(renderer, faces), renderer.noise(), config.fps, config.quality)
-        save_part(Path(folder) / "parts" / f"{clip.name}.npz", truth_of(renderer), np.stack(faces))
+        part = Path(folder) / "parts" / f"{clip.name}.npz"
+        save_part(part.with_suffix(".part"), truth_of(renderer), np.stack(faces))
+        part.with_suffix(".part").replace(part)
 
 
 def read_level(
@@ -122,7 +124,9 @@ def render_directly(root: Path, base: SynthConfig, count: int) -> Iterator[np.nd
             if subject is None or subject.person != clip.person:
                 subject = Subject(base, clip.person)
             renderer = ClipRenderer(subject, clip)
-            np.save(path, np.stack([view(renderer, frame) for frame in range(len(renderer.pose))]))
+            with path.with_suffix(".part").open("wb") as file:
+                np.save(file, np.stack([view(renderer, frame) for frame in range(len(renderer.pose))]))
+            path.with_suffix(".part").replace(path)
         yield np.load(path)
 
 

@@ -94,6 +94,7 @@ class ClipRenderer:
         take = take or draw_take(config, clip)
         self.camera, self.pose, self.course, self._noise_rng = take.camera, take.pose, take.course, take.rng
         self.config, self.subject, self.clip = config, subject, clip
+        self._backdrop: np.ndarray | None = None
         self._scale = self.camera.eye_px / subject.face.unit
         self._step = max(2, round(COARSE * self._scale))
         self._anchor = subject.head.from_portrait(subject.face.landmarks[[30]])[0]
@@ -169,8 +170,10 @@ class ClipRenderer:
         return np.clip(levels * 255 + 0.5, 0, 255).astype(np.uint8)
 
     def backdrop(self) -> np.ndarray:
-        """(height, width, 3) uint8, before the exposure."""
-        return make_backdrop(self.camera.backdrop_seed, self.config.width, self.config.height)
+        """(height, width, 3) uint8, before the exposure; made once."""
+        if self._backdrop is None:
+            self._backdrop = make_backdrop(self.camera.backdrop_seed, self.config.width, self.config.height)
+        return self._backdrop
 
     def frames(self) -> Iterator[np.ndarray]:
         """Yields (height, width, 3) uint8, blue, green, red, without noise."""

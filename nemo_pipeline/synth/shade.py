@@ -36,8 +36,8 @@ def shade(renderer: ClipRenderer, frame: int, positions: np.ndarray) -> np.ndarr
     )
     sampled = np.clip(painted + 0.5, 0, 255).astype(np.uint8)
     colours = sampled[..., :3].astype(np.float32) * fold_factor(sampled[..., 3], intensity)
-    backdrop = renderer.backdrop().astype(np.float32)
-    behind = cv2.remap(backdrop, np.asarray(positions, np.float32), None, cv2.INTER_LINEAR)
+    there = np.asarray(positions, np.float32)
+    behind = cv2.remap(renderer.backdrop(), there, None, cv2.INTER_LINEAR).astype(np.float32)
     skin = to_texture(layers[0].back(expressive), texture.scale)
     person = cv2.remap(texture.person, skin, None, cv2.INTER_LINEAR).astype(np.float32)[..., None] / 255
     blended = np.clip(behind + person * (np.clip(colours, 0, 255) - behind) + 0.5, 0, 255).astype(np.uint8)
