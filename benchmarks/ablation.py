@@ -2,6 +2,7 @@
 
     python benchmarks/accuracy.py --no-track --siam [--siam-subjects N] [--siam-clips N] [--siam-seeds N]
                                   [--siam-preset small|paper] [--siam-epochs N] [--siam-folds K] [--siam-device cpu]
+                                  [--siam-sets NAME ...] [--siam-models NAME ...] [--siam-set NAME=VALUE ...]
                                   [--siam-folder DIR] [--json FILE]
 
 Three sets of the same people (nemo_pipeline.synth, warped faces written straight): `appearance` (lines on the skin,
@@ -44,6 +45,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--siam-clips", type=int, default=2, help="clips of each subject")
     parser.add_argument("--siam-seeds", type=int, default=3)
     parser.add_argument("--siam-sets", nargs="*", default=list(SETS), choices=list(SETS))
+    parser.add_argument("--siam-models", nargs="*", help="conv, conv_recurrent, conv_recurrent_spatial, full")
+    parser.add_argument("--siam-set", nargs="*", default=[], help="as nemo train --set: train.batch_size=4")
     parser.add_argument("--siam-preset", default="small", choices=["small", "paper"])
     parser.add_argument("--siam-epochs", type=int, help="most epochs, instead of the preset's")
     parser.add_argument("--siam-folds", type=int, help="every subject is tested once, in this many folds")
@@ -78,7 +81,8 @@ def _rows(root: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
             if not data.exists():
                 render_faces(data, options.siam_subjects, options.siam_clips, 0, workers=1, **SETS[name])
             for variant in STUDIES["modules"]:
-                if (name, seed, variant.name) in done:
+                unwanted = options.siam_models is not None and variant.name not in options.siam_models
+                if unwanted or (name, seed, variant.name) in done:
                     continue
                 row = _train(data, root / "runs" / f"{name}-{seed}-{variant.name}", seed, variant, options)
                 row = {"set": name, "seed": seed, "model": variant.name, "label": variant.label, **row}
@@ -94,6 +98,7 @@ def _train(data: Path, run: Path, seed: int, variant: Any, options: argparse.Nam
     """One training and its errors on people held out."""
     import shutil
 
+    from siam_model.overrides import split_assignments
     from siam_model.predictions import read_predictions
     from siam_model.train import train
 
@@ -102,7 +107,7 @@ def _train(data: Path, run: Path, seed: int, variant: Any, options: argparse.Nam
     run.parent.mkdir(parents=True, exist_ok=True)
     train(
         data, run, preset=options.siam_preset, seed=seed, epochs=options.siam_epochs, folds=options.siam_folds,
-        overrides=variant.overrides, device=options.siam_device,
+        overrides={**split_assignments(options.siam_set), **variant.overrides}, device=options.siam_device,
     )  # fmt: skip
     predicted = read_predictions(run / "predictions.csv")
     row: dict[str, Any] = {"mae": float(predicted.error.mean()), "clips": len(predicted)}
