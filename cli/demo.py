@@ -251,7 +251,8 @@ def predict_unseen(
 
     from nemo_pipeline.batch.discover import discover
     from nemo_pipeline.errors import NemoError
-    from siam_model.figures import attention_figure, save_figure
+    from siam_model.clip_figures import clip_figure
+    from siam_model.figures import save_figure
     from siam_model.predict import load
     from siam_model.runs import read_json
 
@@ -280,7 +281,8 @@ def predict_unseen(
     line, (row, prediction) = shown[middle], prepared[middle]
     title = f"{row.file}: {prediction.age:.0f} years predicted, {line.age:.0f} true"
     figure.parent.mkdir(parents=True, exist_ok=True)
-    save_figure(attention_figure(row.frames, prediction, model.config, title, SYNTHETIC), figure)
+    drawn = clip_figure(row.frames, prediction, model.config, row.timestamps, title, SYNTHETIC)
+    save_figure(drawn, figure)
     return sorted(shown, key=lambda line: line.age)
 
 

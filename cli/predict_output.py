@@ -234,7 +234,8 @@ class Explainer:
 
     def _draw_figure(self, answer: Answer, title: str, warning: str) -> None:
         """F.png for the first row of a clip, F-2.png and so on for further ones."""
-        from siam_model.clip_figures import clip_figure, save_png
+        from siam_model.clip_figures import clip_figure
+        from siam_model.figures import save_figure
 
         assert self._figure is not None and answer.prediction is not None
         path, self._drawn = self._figure, self._drawn + 1
@@ -244,18 +245,21 @@ class Explainer:
         figure = clip_figure(
             row.frames, answer.prediction, self._model.config, row.timestamps, title, warning
         )
-        save_png(figure, path)
+        save_figure(figure, path)
 
     def _draw_folder(self, answer: Answer, title: str, warning: str, show: ClipProgress) -> Iterator[str]:
-        from siam_model.clip_figures import heat_figure, save_png, weights_figure
+        from siam_model.clip_figures import heat_figure, weights_figure
+        from siam_model.figures import save_figure
 
         assert self._folder is not None and answer.prediction is not None
         row, name = answer.row, safe_name(answer.row.id)
         what = (row.timestamps, title, warning)
         heat = heat_figure(row.frames, answer.prediction, self._model.config, *what)
         if heat is not None:
-            save_png(heat, self._folder / f"{name}.attention.png")
-        save_png(weights_figure(row.frames, answer.prediction, *what), self._folder / f"{name}.weights.png")
+            save_figure(heat, self._folder / f"{name}.attention.png")
+        save_figure(
+            weights_figure(row.frames, answer.prediction, *what), self._folder / f"{name}.weights.png"
+        )
         note = self._draw_clip(answer, self._folder / f"{name}.attention.mp4", title, warning, show)
         if note:
             yield note

@@ -5,17 +5,11 @@ Text from outside is drawn as it is: never as mathematics.
 
 from __future__ import annotations
 
-import io
 import textwrap
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps, rc_context
+from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
@@ -23,34 +17,14 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from nemo_pipeline.store.text import printable
 from siam_model.config import SIAMConfig
 from siam_model.explain import heat_map, key_frames
+from siam_model.figures import plain_text
 from siam_model.predict import Prediction
-from siam_model.predictions import write_bytes
 
 _OURS, _MOST = "#1b6ca8", "#c0392b"
 #: Key frames of figure 10: as many as the paper's.
 _KEY_FRAMES = 8
 #: Side of a key frame's picture, inches.
 _SIDE = 1.15
-
-
-@contextmanager
-def _plain_text() -> Iterator[None]:
-    """A `$` in a file name starts no formula (matplotlib would refuse `$a^^b$`)."""
-    with rc_context(
-        {"text.parse_math": False, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    ):
-        yield
-
-
-def save_png(figure: Figure, path: Path) -> None:
-    """By rename, readable by its owner alone: faces and ages are personal."""
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # A name in a script that the font lacks.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        with _plain_text():
-            FigureCanvasAgg(figure).print_png(buffer)
-    write_bytes(path, buffer.getvalue())
 
 
 def clip_figure(
@@ -70,7 +44,7 @@ def clip_figure(
     chosen = _key(prediction)
     maps = prediction.spatial_attention
     rows = 2 if maps is None else 3
-    with _plain_text():
+    with plain_text():
         figure = _figure(1.3 * len(chosen) + 1.2, 1.4 * (rows - 1) + 2.1, title, warning)
         grid = figure.add_gridspec(rows, 1, height_ratios=[1.3] * (rows - 1) + [1.15])
         _faces(figure, grid[0], frames, chosen, prediction, times)
@@ -100,7 +74,7 @@ def heat_figure(
     chosen = np.unique(np.append(chosen, top))
     shown = np.asarray(maps[chosen], dtype=np.float64)
     heat = heat_map(shown, config)
-    with _plain_text():
+    with plain_text():
         figure = _figure(1.75 * len(chosen) + 1.6, 5.6, title, warning)
         grid = figure.add_gridspec(3, len(chosen) + 1, width_ratios=[1] * len(chosen) + [0.07])
         for column, t in enumerate(chosen):
@@ -131,7 +105,7 @@ def weights_figure(
 ) -> Figure:
     """Figure 10: key frames with a bar for the weight of each, and the weights of all frames; the largest is marked."""
     chosen = _key(prediction)
-    with _plain_text():
+    with plain_text():
         figure = _figure(1.3 * len(chosen) + 1.2, 4.6, title, warning)
         grid = figure.add_gridspec(3, 1, height_ratios=[1.35, 0.8, 1.3])
         _faces(figure, grid[0], frames, chosen, prediction, times)

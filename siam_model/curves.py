@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib import colormaps, rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from siam_model.predictions import write_bytes
+from siam_model.figures import plain_text, save_figure
 from siam_model.records import EpochRecord
 
 _INK, _FAINT, _WARNING = "#222222", "#8a8a8a", "#c0392b"
@@ -28,15 +26,9 @@ def curves_figure(history: Sequence[EpochRecord], *, synthetic: bool = False) ->
             validates: its training error alone is drawn, in gray.
         synthetic: mark the picture: its errors mean nothing for people.
     """
-    style: Any = {
-        "text.parse_math": False,
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
     folds = sorted({line.fold for line in history}, key=lambda fold: (fold < 0, fold))
     validated = [fold for fold in folds if any(_there(line) for line in history if line.fold == fold)]
-    with rc_context(style):
+    with plain_text():
         figure = Figure(figsize=(8.4, 3.6), dpi=150, layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
         for fold in folds:
@@ -83,9 +75,7 @@ def draw_curves(history: Sequence[EpochRecord], path: Path, *, synthetic: bool =
     """Write `curves_figure` as PNG by rename, readable by its owner alone; nothing for an empty history."""
     if not history:
         return
-    buffer = io.BytesIO()
-    FigureCanvasAgg(curves_figure(history, synthetic=synthetic)).print_png(buffer)
-    write_bytes(path, buffer.getvalue())
+    save_figure(curves_figure(history, synthetic=synthetic), path)
 
 
 def _there(line: EpochRecord) -> bool:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from nemo_pipeline.phases import PhaseName, Phases
 from nemo_pipeline.store.text import printable
+from siam_model.figures import plain_text
 
 _COLOURS: dict[PhaseName, str] = {"onset": "#f2b134", "apex": "#d1495b", "offset": "#3d7ea6"}
 _AXIS = {
@@ -24,13 +22,7 @@ def phase_figure(phases: Phases, title: str) -> Figure:
     Args:
         title: drawn as it is (a `$` starts no formula).
     """
-    style: Any = {
-        "text.parse_math": False,
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
-    with rc_context(style):
+    with plain_text():
         figure = Figure(figsize=(6.4, 2.9), dpi=150, layout="constrained")
         FigureCanvasAgg(figure)  # so that `figure.savefig` needs no pyplot
         axes = figure.add_subplot()

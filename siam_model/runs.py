@@ -15,13 +15,11 @@ import contextlib
 import datetime
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.locks import hold
 from nemo_pipeline.store.text import printable
 from siam_model.predictions import write_bytes
 
@@ -148,8 +146,7 @@ def newest_unfinished(root: Path = RUNS) -> Path:
     return max(found)[2]
 
 
-@contextlib.contextmanager
-def held(folder: Path, what: str, patience: float = 0.0) -> Iterator[None]:
+def held(folder: Path, what: str, patience: float = 0.0) -> contextlib.AbstractContextManager[None]:
     """Hold the lock of `folder`, so that no other process trains the same thing. It ends with this process.
 
     Args:
@@ -159,22 +156,9 @@ def held(folder: Path, what: str, patience: float = 0.0) -> Iterator[None]:
     Raises:
         Busy: another process holds it.
     """
-    lock = filelock.FileLock(folder / ".lock", timeout=patience, mode=0o600)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise Busy(
-            f"{what} is being trained by another process; wait for it, or take another fold."
-        ) from None
-    except (NotImplementedError, OSError) as error:
-        if isinstance(error, PermissionError):
-            raise NemoError(f"{printable(str(folder))} is read-only: nothing can be written there.") from None
-        yield  # a file system without locks: go on, as the reader of data does
-        return
-    try:
-        yield
-    finally:
-        lock.release()
+    busy = Busy(f"{what} is being trained by another process; wait for it, or take another fold.")
+    read_only = f"{printable(str(folder))} is read-only: nothing can be written there."
+    return hold(folder / ".lock", busy=busy, read_only=read_only, patience=patience)
 
 
 class Busy(NemoError):

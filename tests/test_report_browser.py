@@ -3,28 +3,25 @@ fits a phone. Skipped where no Chromium is installed."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import printable
 from nemo_pipeline.view.report import write_report
+from tests.browser import Seen, chromium, in_browser, sync_api
 from tests.smiling import HOSTILE, smiling_file
 
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this system")
+pytestmark = in_browser
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[sync_api.Browser]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+def browser() -> Iterator[Any]:
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -38,22 +35,8 @@ def scheme(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-class Seen:
-    """A page at a size, and everything it said or asked for."""
-
-    def __init__(self, browser: sync_api.Browser, report: Path, width: int, scheme: str = "light") -> None:
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        self.page = self.context.new_page()
-        self.faults: list[str] = []
-        self.page.on("console", lambda message: self.faults.append(message.text))
-        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.faults.append(f"dialog {dialog.message}"))
-        self.page.on("request", self._asked)
-        self.page.goto(report.as_uri())
-
-    def _asked(self, request: sync_api.Request) -> None:
-        if not request.url.startswith(("file:", "data:")):
-            self.faults.append(request.url)
+class Report(Seen):
+    """The report of a prepared file."""
 
     @property
     def shown(self) -> list[str]:
@@ -61,14 +44,9 @@ class Seen:
         names = self.page.locator("#table tbody tr[data-row]:not([hidden]) .open").all_inner_texts()
         return [name.strip() for name in names]
 
-    def close(self) -> None:
-        """Nothing went wrong."""
-        self.context.close()
-        assert self.faults == []
-
 
 def test_it_sorts(browser, report):
-    seen = Seen(browser, report, 1500)
+    seen = Report(browser, report, 1500)
     page = seen.page
     before = seen.shown
     header = page.get_by_role("columnheader", name="Decoded", exact=True)
@@ -90,7 +68,7 @@ def test_it_sorts(browser, report):
 
 
 def test_it_filters(browser, report):
-    seen = Seen(browser, report, 1280)
+    seen = Report(browser, report, 1280)
     page = seen.page
     count = page.get_by_role("status")
     assert count.inner_text() == "14 videos"
@@ -115,7 +93,7 @@ def test_it_filters(browser, report):
 
 
 def test_details_open_by_keyboard(browser, report, scheme):
-    seen = Seen(browser, report, 1280, scheme)
+    seen = Report(browser, report, 1280, scheme)
     page = seen.page
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the table of videos"
@@ -138,7 +116,7 @@ def test_details_open_by_keyboard(browser, report, scheme):
 
 
 def test_hostile_names_are_text(browser, report):
-    seen = Seen(browser, report, 1280)
+    seen = Report(browser, report, 1280)
     page = seen.page
     names = [printable(name) for name in HOSTILE]
     assert seen.shown[: len(names)] == names
@@ -154,7 +132,7 @@ def test_hostile_names_are_text(browser, report):
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_it_fits(browser, report, scheme, width):
-    seen = Seen(browser, report, width, scheme)
+    seen = Report(browser, report, width, scheme)
     page = seen.page
     for name in ("many", "nobody", "without landmarks"):
         page.get_by_role("button", name=name, exact=True).click()

@@ -14,8 +14,9 @@ from PIL import Image
 
 from nemo_pipeline.errors import NemoError
 from siam_model import SIAMConfig
+from siam_model.clip_figures import clip_figure
 from siam_model.evaluate import evaluate
-from siam_model.figures import attention_figure, save_figure
+from siam_model.figures import save_figure
 from siam_model.predict import Prediction
 from siam_model.predictions import Predictions, read_predictions, write_predictions
 from siam_model.tables import by_decade, cumulative_error
@@ -159,13 +160,16 @@ def test_what_is_no_run_is_answered(run, tmp_path):
 
 @pytest.mark.parametrize("length", [1, 5, 40])
 @pytest.mark.parametrize("maps", [True, False])
-def test_attention_figure_draws_hostile_names(tmp_path, length, maps):
+def test_clip_figure_draws_hostile_names(tmp_path, length, maps):
     rng, config = np.random.default_rng(0), SIAMConfig()
     frames = rng.integers(0, 255, (length, 114, 114), dtype=np.uint8)
     prediction = Prediction(33.0, np.full(length, 1 / length), rng.random((length, 10, 10)) if maps else None)
     path = tmp_path / "f.png"
     save_figure(
-        attention_figure(frames, prediction, config, f"{NASTY[1]} {NASTY[5]} \x1b[31m", "$x^^$"), path
+        clip_figure(
+            frames, prediction, config, np.arange(length) / 25, f"{NASTY[1]} {NASTY[5]} \x1b[31m", "$x^^$"
+        ),
+        path,
     )
     image = Image.open(path)
     assert image.width > 200

@@ -4,10 +4,9 @@ dark. The browser's tests are skipped where no Chromium is installed."""
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
-from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,11 +14,8 @@ from nemo_pipeline.store.text import printable
 from siam_model.evaluate import Evaluation, evaluate
 from siam_model.predictions import Predictions, read_predictions, write_predictions
 from siam_model.reports.content import SECTIONS
+from tests.browser import Seen, chromium, in_browser
 from tests.siam_smiles import HOSTILE, METHOD, smiling_file, studied, trained
-
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this system")
 
 
 @pytest.fixture(scope="module")
@@ -115,29 +111,9 @@ def test_the_paper_is_marked_wherever_its_numbers_stand(page):
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[sync_api.Browser]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+def browser() -> Iterator[Any]:
+    with chromium() as browser:
         yield browser
-        browser.close()
-
-
-class Seen:
-    """A page at a size, and everything it said or asked for."""
-
-    def __init__(self, browser: sync_api.Browser, file: Path, width: int, scheme: str) -> None:
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        self.page = self.context.new_page()
-        self.faults: list[str] = []
-        self.page.on("console", lambda message: self.faults.append(message.text))
-        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.faults.append(f"dialog {dialog.message}"))
-        self.page.on("request", self._asked)
-        self.page.goto(file.as_uri())
-
-    def _asked(self, request: sync_api.Request) -> None:
-        if not request.url.startswith(("file:", "data:")):
-            self.faults.append(request.url)
 
 
 @in_browser

@@ -11,10 +11,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import filelock
-
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import leftovers, replacing
+from nemo_pipeline.store.locks import hold
 from nemo_pipeline.store.shard import shards_folder
 
 #: Bytes that must be free before a run starts; a run that fills the disk later stops with a sentence.
@@ -94,25 +93,15 @@ class OutputFolder:
                     pass
             yield
 
-    @contextlib.contextmanager
-    def _hold(self, path: Path, patience: float = 0.0) -> Iterator[None]:
-        lock = filelock.FileLock(path, timeout=patience, mode=0o600)
-        try:
-            lock.acquire()
-        except filelock.Timeout:
-            raise NemoError(
+    def _hold(self, path: Path, patience: float = 0.0) -> contextlib.AbstractContextManager[None]:
+        return hold(
+            path,
+            busy=NemoError(
                 f"another `nemo prep` is writing {self.index}: wait for it or choose another output."
-            ) from None
-        except (NotImplementedError, OSError) as error:
-            if isinstance(error, PermissionError):
-                raise NemoError(f"{self.shards} is read-only: the output cannot be written there.") from None
-            # A file system without locks: go on, as the reader does.
-            yield
-            return
-        try:
-            yield
-        finally:
-            lock.release()
+            ),
+            read_only=f"{self.shards} is read-only: the output cannot be written there.",
+            patience=patience,
+        )
 
     def clear_temporaries(self) -> None:
         """Remove what killed writers of the index left. Hold the lock."""

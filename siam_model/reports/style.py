@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import io
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from textwrap import fill
 from typing import Any
 
-from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from nemo_pipeline.store.text import printable
+from siam_model import figures
 
 INK, OURS, PAPER, MARK = "#222222", "#0b62a4", "#b3541e", "#c0392b"
 #: Colours and dashes of the methods beside ours: told apart without colour too.
@@ -31,25 +28,22 @@ DPI = 160
 WIDTH = 7.2
 
 
-@contextmanager
-def plain_text() -> Iterator[None]:
-    """A `$` in a name starts no formula (matplotlib would refuse `$a^^b$`); SVG files are the same every time."""
-    with rc_context(
-        {
-            "text.parse_math": False,
-            "font.size": 9.5,
-            "axes.titlesize": 10,
-            "axes.labelsize": 9.5,
-            "xtick.labelsize": 9,
-            "ytick.labelsize": 9,
-            "legend.fontsize": 9,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.edgecolor": "#666666",
-            "svg.hashsalt": "nemo",
-        }
-    ):
-        yield
+#: The page's own settings, on top of what all figures share.
+_STYLE = {
+    "font.size": 9.5,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9.5,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "axes.edgecolor": "#666666",
+    "svg.hashsalt": "nemo",
+}
+
+
+def plain_text() -> AbstractContextManager[None]:
+    """`siam_model.figures.plain_text` in the page's style; SVG files are the same every time."""
+    return figures.plain_text(_STYLE)
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -76,23 +70,12 @@ def line_style(i: int) -> dict[str, Any]:
 
 def to_png(figure: Figure) -> bytes:
     """As a PNG file."""
-    buffer = io.BytesIO()
-    with _quiet():
-        FigureCanvasAgg(figure).print_png(buffer)
-    return buffer.getvalue()
+    return figures.to_png(figure, _STYLE)
 
 
 def to_svg(figure: Figure) -> bytes:
     """As an SVG file: letters as outlines, no date, the same bytes every time."""
     buffer = io.BytesIO()
-    with _quiet():
+    with plain_text():
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     return buffer.getvalue()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    with plain_text(), warnings.catch_warnings():
-        # A name in a script that the font lacks.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        yield

@@ -1,0 +1,44 @@
+"""A lock that one process holds and every other sees, also where a file system has none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+
+from nemo_pipeline.errors import NemoError
+
+
+@contextmanager
+def hold(path: Path, *, busy: NemoError, read_only: str, patience: float = 0.0) -> Iterator[None]:
+    """Hold the lock file `path`. The lock ends with this process, however that ends.
+
+    Args:
+        path: the lock file; its folder exists.
+        busy: raised when another process holds it.
+        read_only: the sentence for a folder where nothing can be written.
+        patience: seconds to wait for another process.
+
+    Raises:
+        NemoError: `busy`, or `read_only`.
+    """
+    lock = filelock.FileLock(path, timeout=patience, mode=0o600)
+    held = True
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise busy from None
+    except PermissionError:
+        raise NemoError(read_only) from None
+    except (
+        NotImplementedError,
+        OSError,
+    ):  # how filelock says that a file system has no locks: go on, as readers do
+        held = False
+    try:
+        yield
+    finally:
+        if held:
+            lock.release()
