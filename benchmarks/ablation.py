@@ -98,8 +98,8 @@ def _train(data: Path, run: Path, seed: int, variant: Any, options: argparse.Nam
     """One training and its errors on people held out."""
     import shutil
 
-    from siam_model.overrides import split_assignments
     from siam_model.predictions import read_predictions
+    from siam_model.protocol.overrides import split_assignments
     from siam_model.train import train
 
     shutil.rmtree(run, ignore_errors=True)  # broken off

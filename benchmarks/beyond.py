@@ -61,8 +61,8 @@ def main() -> None:
     from nemo_pipeline.store import FaceDataset
     from siam_model.config import TrainConfig, preset
     from siam_model.data import Clips, labelled_videos, measure_normalisation
-    from siam_model.fit import fit
     from siam_model.predict import estimate
+    from siam_model.training.fit import fit
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

@@ -4,10 +4,10 @@
                               [--steps N] [--threads N] [--chunk FRAMES] [--every N] [--folder DIR] [--json FILE]
 
 A case trains on BATCH videos of FRAMES frames of noise (a file on disk, read as `nemo train` reads it) for 1 + N steps
-through `siam_model.fit`: the first step warms up, the others are timed, reading included. Then one of the videos is
-predicted. Frames a second count the frames that pass through the network; a preset that reads every fourth frame of a
-video trains on a quarter of them. Memory is the process's peak resident memory (`before`: with everything imported),
-and on a GPU also the peak that torch allocated there. Nothing depends on what the faces show.
+through `siam_model.training.fit`: the first step warms up, the others are timed, reading included. Then one of the
+videos is predicted. Frames a second count the frames that pass through the network; a preset that reads every fourth
+frame of a video trains on a quarter of them. Memory is the process's peak resident memory (`before`: with everything
+imported), and on a GPU also the peak that torch allocated there. Nothing depends on what the faces show.
 
 By default: the small preset on single clips of 900 and of 9000 frames (3 minutes at 50 a second) and on a usual batch;
 the paper's on two clips of 195 frames.
@@ -57,8 +57,8 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     from nemo_pipeline.store import FaceDataset
     from siam_model.config import TrainConfig, preset
     from siam_model.data import Clips, labelled_videos, measure_normalisation
-    from siam_model.fit import fit
     from siam_model.predict import estimate
+    from siam_model.training.fit import fit
 
     if case["threads"]:
         torch.set_num_threads(case["threads"])

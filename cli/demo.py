@@ -187,8 +187,8 @@ def prepare(made: SynthSet, output: Path, workers: int | None) -> None:
 
 def learn(faces: Path, directory: Path, seed: int, epochs: int | None) -> Path:
     """`nemo train faces.h5 --preset small`; answers the run folder."""
-    from siam_model.fit import EpochRecord
     from siam_model.train import train
+    from siam_model.training.fit import EpochRecord
 
     number = 1
     while (run := directory / ("run" if number == 1 else f"run-{number}")).exists():
@@ -251,9 +251,9 @@ def predict_unseen(
 
     from nemo_pipeline.batch.discover import discover
     from nemo_pipeline.errors import NemoError
-    from siam_model.clip_figures import clip_figure
-    from siam_model.figures import save_figure
-    from siam_model.predict import load
+    from siam_model.figures.clip import clip_figure
+    from siam_model.figures.plain import save_figure
+    from siam_model.loading import load
     from siam_model.runs import read_json
 
     from .faces import clip_faces

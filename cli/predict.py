@@ -165,7 +165,7 @@ def command(
 
 def _load(path: Path, ensemble: bool, device: str) -> LoadedModel:
     """The run's model, or the mean over those of its folds."""
-    from siam_model.predict import load
+    from siam_model.loading import load
 
     if not ensemble:
         return load(path, device)

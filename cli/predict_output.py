@@ -234,8 +234,8 @@ class Explainer:
 
     def _draw_figure(self, answer: Answer, title: str, warning: str) -> None:
         """F.png for the first row of a clip, F-2.png and so on for further ones."""
-        from siam_model.clip_figures import clip_figure
-        from siam_model.figures import save_figure
+        from siam_model.figures.clip import clip_figure
+        from siam_model.figures.plain import save_figure
 
         assert self._figure is not None and answer.prediction is not None
         path, self._drawn = self._figure, self._drawn + 1
@@ -248,8 +248,8 @@ class Explainer:
         save_figure(figure, path)
 
     def _draw_folder(self, answer: Answer, title: str, warning: str, show: ClipProgress) -> Iterator[str]:
-        from siam_model.clip_figures import heat_figure, weights_figure
-        from siam_model.figures import save_figure
+        from siam_model.figures.clip import heat_figure, weights_figure
+        from siam_model.figures.plain import save_figure
 
         assert self._folder is not None and answer.prediction is not None
         row, name = answer.row, safe_name(answer.row.id)

@@ -89,7 +89,7 @@ def command(
     Writes a run folder: model/ (config.json, model.safetensors), predictions.csv (people that the model
     never saw), baselines/, history.csv, curves.png, split.json, run.json; with --folds also folds/.
     """
-    from siam_model.overrides import split_assignments
+    from siam_model.protocol.overrides import split_assignments
     from siam_model.runs import newest_unfinished
 
     overrides = split_assignments(assignments)
@@ -100,7 +100,7 @@ def command(
     if data is None and not resumed:
         raise click.UsageError("name a prepared file, DATA.h5, or go on with a run: --resume.")
     if resumed:
-        from siam_model.settings import read_settings
+        from siam_model.protocol.settings import read_settings
         from siam_model.study import resume_study
         from siam_model.train import resume
 
@@ -205,8 +205,8 @@ def _study(folder: Path, as_json: bool) -> None:
 
 def run_errors(folder: Path) -> dict[str, float]:
     """Method -> mean absolute error, years, of a run or of one of its folds: SIAM first, then the baselines."""
-    from siam_model.baselines import NAMES
     from siam_model.predictions import read_predictions
+    from siam_model.protocol.baselines import NAMES
 
     found = {"SIAM": float(read_predictions(folder / "predictions.csv").error.mean())}
     for name, label in NAMES.items():

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from . import console
 
 if TYPE_CHECKING:
-    from siam_model.fit import EpochRecord
-    from siam_model.work import Where
+    from siam_model.protocol.work import Where
+    from siam_model.training.fit import EpochRecord
 
 
 class TrainProgress:
-    """A `siam_model.work.Reporter` that shows everything on standard error; nothing but failures when quiet."""
+    """A `siam_model.protocol.work.Reporter` that shows all on standard error; nothing but failures when quiet."""
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
@@ -34,7 +34,7 @@ class TrainProgress:
 
     def begun(self, run: Path) -> None:
         """The folder is there: an interruption names it from now on."""
-        from siam_model.settings import read_settings
+        from siam_model.protocol.settings import read_settings
 
         self.run = run
         self._epochs = read_settings(run)[2].epochs
@@ -52,7 +52,7 @@ class TrainProgress:
         """One table of the parts, and how they were made."""
         if not self.quiet:
             console.err.print(balance_table(lines))
-            from siam_model.splits import HOW_BALANCED
+            from siam_model.protocol.splits import HOW_BALANCED
 
             console.say(HOW_BALANCED)
 

@@ -23,18 +23,18 @@ _PUBLIC = {
     "SIAMConfig": "siam_model.config",
     "SIAMOutput": "siam_model.model",
     "TrainConfig": "siam_model.config",
-    "load": "siam_model.predict",
+    "load": "siam_model.loading",
 }
 __all__ = sorted(_PUBLIC)
 
 if TYPE_CHECKING:
     from siam_model.config import SIAMConfig as SIAMConfig
     from siam_model.config import TrainConfig as TrainConfig
+    from siam_model.loading import load as load
     from siam_model.model import SIAM as SIAM
     from siam_model.model import SIAMOutput as SIAMOutput
     from siam_model.predict import LoadedModel as LoadedModel
     from siam_model.predict import Prediction as Prediction
-    from siam_model.predict import load as load
 
 
 def __getattr__(name: str) -> Any:

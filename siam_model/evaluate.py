@@ -15,11 +15,11 @@ from siam_model.reports.accuracy import add_accuracy, add_breakdowns, add_people
 from siam_model.reports.content import Missing, Picture, Report, Table
 from siam_model.reports.formats import EXTENSIONS, as_json, shown, write_as
 from siam_model.reports.given import Given, gather
+from siam_model.reports.numbers import summary_json
 from siam_model.reports.page import Head, render
 from siam_model.reports.studies import add_studies, add_videos
 from siam_model.reports.style import to_png, to_svg
 from siam_model.runs import make_private, write_json
-from siam_model.tables import summary_json
 
 #: Said wherever a number of a run on generated faces is shown.
 SYNTHETIC_NOTE = "Trained and tested on synthetic faces: these numbers say nothing about people."

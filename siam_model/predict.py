@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from siam_model.checkpoint import ModelCard, load_model
+from siam_model.checkpoint import ModelCard
 from siam_model.config import SIAMConfig
 from siam_model.data import Normalisation
-from siam_model.devices import resolve_device
 from siam_model.model import SIAM
 
 
@@ -124,19 +121,3 @@ class LoadedModel:
         kind = ", trained on synthetic faces" if self.synthetic else ""
         low, high = self.age_range
         return f"LoadedModel({self.config.attention} attention, ages {low:g} to {high:g}{kind})"
-
-
-def load(path: str | os.PathLike[str], device: str = "cpu", *, ensemble: bool = False) -> LoadedModel:
-    """The model of a run folder, or of its `model/`, on `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-
-    Args:
-        ensemble: the mean of the models of a run's folds (`siam_model.ensemble`) in place of the run's own.
-
-    Raises:
-        NemoError: there is none, or it is damaged, or this machine lacks the device; for an ensemble: no folds.
-    """
-    if ensemble:
-        from siam_model.ensemble import load_ensemble  # needs this module
-
-        return load_ensemble(Path(path), resolve_device(device))
-    return LoadedModel(*load_model(Path(path), resolve_device(device)))

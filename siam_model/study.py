@@ -20,16 +20,14 @@ from typing import Any, Literal, get_args
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import printable, safe_name
-from siam_model.crossval import Task, check_fold
 from siam_model.data import VideoTable
-from siam_model.jobs import run_tasks
-from siam_model.overrides import configure
-from siam_model.runs import is_finished, missing_folds, new_run_folder, read_json, write_json
-from siam_model.settings import RunSettings, check_same, claim, read_settings
-from siam_model.splits import Split, balance, check_folds, restrict
-from siam_model.subsets import subset_of, subsets_present
-from siam_model.train import go_on
-from siam_model.work import (
+from siam_model.protocol.crossval import Task, check_fold
+from siam_model.protocol.jobs import run_tasks
+from siam_model.protocol.overrides import configure
+from siam_model.protocol.settings import RunSettings, check_same, claim, read_settings
+from siam_model.protocol.splits import Split, balance, check_folds, restrict
+from siam_model.protocol.subsets import subset_of, subsets_present
+from siam_model.protocol.work import (
     Reporter,
     Runtime,
     Where,
@@ -43,6 +41,8 @@ from siam_model.work import (
     settings_for,
     split_json,
 )
+from siam_model.runs import is_finished, missing_folds, new_run_folder, read_json, write_json
+from siam_model.train import go_on
 
 StudyName = Literal["mechanisms", "positions", "modules", "conditions"]
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import printable
-from siam_model.baselines import Features
 from siam_model.checkpoint import library_versions, load_card
-from siam_model.crossval import (
+from siam_model.figures.curves import draw_curves
+from siam_model.protocol.baselines import Features
+from siam_model.protocol.crossval import (
     Task,
     best_epochs,
     check_fold,
@@ -22,13 +23,12 @@ from siam_model.crossval import (
     join_folds,
     train_folds,
 )
-from siam_model.curves import draw_curves
-from siam_model.jobs import run_tasks
-from siam_model.onefold import Subjects, Trained, read_history, train_in, train_split, write_history
-from siam_model.records import EpochRecord
-from siam_model.runs import held, is_finished, missing_folds, read_json, sweep, write_json
-from siam_model.settings import check_same, read_settings
-from siam_model.work import (
+from siam_model.protocol.history import read_history, write_history
+from siam_model.protocol.jobs import run_tasks
+from siam_model.protocol.onefold import train_split
+from siam_model.protocol.onemodel import Subjects, Trained, train_in
+from siam_model.protocol.settings import check_same, read_settings
+from siam_model.protocol.work import (
     CallbackReporter,
     Reporter,
     Runtime,
@@ -40,6 +40,8 @@ from siam_model.work import (
     open_work,
     settings_for,
 )
+from siam_model.runs import held, is_finished, missing_folds, read_json, sweep, write_json
+from siam_model.training.records import EpochRecord
 
 
 def train(
@@ -76,7 +78,7 @@ def train(
         seed: of the split, the start and the order; equal seeds give equal results on the same CPU.
         epochs: most epochs, instead of the preset's.
         folds: number of folds, at least 2.
-        trials: combinations of h, dropouts and lambda that each fold tries (`siam_model.search`); 0: none.
+        trials: combinations of h, dropouts and lambda that each fold tries (`siam_model.protocol.search`); 0: none.
         fold: train this fold alone, from 0; `out_dir` may be shared with processes that train the others.
         subset: `{"expression": "smile", "condition": "posed"}`, or one of them: the videos that take part.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
@@ -84,7 +86,7 @@ def train(
         workers: processes that read data beside this one.
         jobs: processes that train folds side by side, each on a GPU of its own where there are several.
         precision: `32`, `bf16-mixed` or `16-mixed`.
-        fit_options: further keyword arguments of `siam_model.fit.fit`: `devices`, `tensorboard`.
+        fit_options: further keyword arguments of `siam_model.training.fit.fit`: `devices`, `tensorboard`.
         on_epoch: called after every epoch.
         say: called with a sentence now and then.
         reporter: in place of the two: is told where each epoch belongs, too.

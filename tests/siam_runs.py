@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from siam_model.onefold import read_history
-from siam_model.records import EpochRecord
-from siam_model.work import Reporter, Where
+from siam_model.protocol.history import read_history
+from siam_model.protocol.work import Reporter, Where
+from siam_model.training.records import EpochRecord
 
 
 class Stop(Exception):

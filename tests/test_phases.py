@@ -183,7 +183,7 @@ def test_rendered_and_tracked_smiles(tmp_path):
 def test_the_figure_takes_any_title(tmp_path):
     from matplotlib.image import imread
 
-    from siam_model.phase_figure import phase_figure
+    from siam_model.figures.phases import phase_figure
 
     found = find_phases(smiling(course(10, 12, 15, 18)), np.arange(65) / 25)
     still = find_phases(np.repeat(neutral_face()[None], 1, axis=0), [0.0])

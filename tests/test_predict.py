@@ -26,8 +26,8 @@ from nemo_pipeline.geometry import shipped_mean_shape, shipped_triangles
 from nemo_pipeline.synth.generate import render_set
 from siam_model import SIAM, LoadedModel, Prediction, SIAMConfig, TrainConfig, load
 from siam_model.checkpoint import ModelCard, save_model
-from siam_model.clip_figures import clip_figure, heat_figure, weights_figure
 from siam_model.data import Normalisation
+from siam_model.figures.clip import clip_figure, heat_figure, weights_figure
 from siam_model.interval import interval_of
 from siam_model.predictions import Predictions, write_predictions
 

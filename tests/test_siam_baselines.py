@@ -10,9 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemo_pipeline.store import FaceDataset
-from siam_model.baselines import NAMES, PENALTIES, Features, baselines_of, phase_features, ridge, shrink
 from siam_model.data import labelled_videos
-from siam_model.splits import plan_splits
+from siam_model.protocol.baselines import (
+    NAMES,
+    PENALTIES,
+    Features,
+    baselines_of,
+    phase_features,
+    ridge,
+    shrink,
+)
+from siam_model.protocol.splits import plan_splits
 from tests.siam_faces import drawn_file
 
 

@@ -14,12 +14,12 @@ from PIL import Image
 
 from nemo_pipeline.errors import NemoError
 from siam_model import SIAMConfig
-from siam_model.clip_figures import clip_figure
 from siam_model.evaluate import evaluate
-from siam_model.figures import save_figure
+from siam_model.figures.clip import clip_figure
+from siam_model.figures.plain import save_figure
 from siam_model.predict import Prediction
 from siam_model.predictions import Predictions, read_predictions, write_predictions
-from siam_model.tables import by_decade, cumulative_error
+from siam_model.reports.numbers import by_decade, cumulative_error
 
 #: File names known to break naive code.
 NASTY = (

@@ -19,14 +19,14 @@ import pytest
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
 from siam_model import load
-from siam_model.crossval import join_folds
-from siam_model.fit import EpochRecord
-from siam_model.jobs import slot_environments
-from siam_model.onefold import read_history, write_history
 from siam_model.predictions import read_predictions
+from siam_model.protocol.crossval import join_folds
+from siam_model.protocol.history import read_history, write_history
+from siam_model.protocol.jobs import slot_environments
+from siam_model.protocol.work import Where
 from siam_model.runs import Busy, fold_folder, held, is_finished, missing_folds, newest_unfinished
 from siam_model.train import resume
-from siam_model.work import Where
+from siam_model.training.fit import EpochRecord
 from tests.siam_faces import drawn_file
 from tests.siam_runs import Listener, Stop, results
 from tests.test_siam_training import quick
@@ -93,7 +93,7 @@ def test_killed_without_warning_and_resumed(data, tmp_path):
         "run, data = Path(sys.argv[1]), sys.argv[2]\n"
         "def epoch(line): print(line.epoch, flush=True)\n"
         "if (run / 'settings.json').is_file():\n"
-        "    from siam_model.work import CallbackReporter\n"
+        "    from siam_model.protocol.work import CallbackReporter\n"
         "    resume(run, device='cpu', reporter=CallbackReporter(epoch, None))\n"
         "else:\n"
         "    train(data, run, preset='small', epochs=3, folds=2, device='cpu', overrides=TINY, on_epoch=epoch)\n"
@@ -153,7 +153,7 @@ def test_several_processes_give_the_same_run(whole, data, tmp_path, monkeypatch)
 
 
 def test_a_fold_that_fails_does_not_stop_the_others(data, tmp_path, monkeypatch):
-    from siam_model import crossval
+    from siam_model.protocol import crossval
 
     good = crossval.train_split
 

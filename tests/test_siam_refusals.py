@@ -14,8 +14,8 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from nemo_pipeline.store.relabel import write_labels
 from nemo_pipeline.store.schema import LABEL_COLUMNS
-from siam_model.crossval import join_folds
 from siam_model.predictions import read_predictions, write_predictions
+from siam_model.protocol.crossval import join_folds
 from siam_model.runs import fold_folder, is_finished, newest_unfinished
 from siam_model.train import resume, train
 from tests.siam_faces import drawn_file, drawn_videos

@@ -17,10 +17,11 @@ from optuna.trial import TrialState, create_trial
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import write_dataset
-from siam_model import load, search
+from siam_model import load
 from siam_model.config import preset
-from siam_model.onefold import read_history
 from siam_model.predictions import read_predictions
+from siam_model.protocol import search
+from siam_model.protocol.history import read_history
 from siam_model.runs import fold_folder, is_finished
 from siam_model.train import resume
 from tests.siam_faces import drawn_file, drawn_videos
@@ -153,7 +154,7 @@ def test_killed_between_an_epoch_and_its_news(whole, data, tmp_path):
 def test_killed_without_warning_it_chooses_the_same(whole, data, tmp_path):
     code = (
         "import sys; from pathlib import Path; from siam_model.train import resume\n"
-        "from siam_model.work import CallbackReporter\n"
+        "from siam_model.protocol.work import CallbackReporter\n"
         "from tests.test_siam_search import searched\n"
         "run, tell = Path(sys.argv[1]), CallbackReporter(lambda line: print(line.epoch, flush=True), None)\n"
         "if (run / 'settings.json').is_file(): resume(run, device='cpu', reporter=tell)\n"

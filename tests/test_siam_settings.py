@@ -10,7 +10,7 @@ import pytest
 
 from nemo_pipeline.errors import NemoError
 from siam_model.config import SIAMConfig, TrainConfig, preset
-from siam_model.overrides import configure, split_assignments
+from siam_model.protocol.overrides import configure, split_assignments
 
 
 def test_the_papers_preset():
@@ -95,7 +95,7 @@ def test_unknown_preset_and_malformed_assignment():
         ),
         ("import siam_model.train, siam_model.evaluate", "mediapipe dask cv2 av ai_edge_litert"),
         (
-            "import nemo_cli.predict, siam_model.figures, siam_model.predict",
+            "import nemo_cli.predict, siam_model.figures.plain, siam_model.predict",
             "lightning mediapipe dask cv2 av",
         ),
         (

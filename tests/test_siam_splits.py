@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from nemo_pipeline.errors import NemoError
-from siam_model.baselines import training_median
 from siam_model.data import VideoTable
 from siam_model.predictions import Predictions, join
-from siam_model.splits import Split, balance, check_folds, plan_splits, subjects_of
+from siam_model.protocol.baselines import training_median
+from siam_model.protocol.splits import Split, balance, check_folds, plan_splits, subjects_of
 
 
 def table_of(

@@ -11,8 +11,8 @@ import pytest
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import write_dataset
 from siam_model import load
-from siam_model.overrides import configure
 from siam_model.predictions import read_predictions
+from siam_model.protocol.overrides import configure
 from siam_model.runs import is_finished, missing_folds, newest_unfinished
 from siam_model.study import STUDIES, resume_study, train_study, variants_in
 from siam_model.train import resume
@@ -191,7 +191,7 @@ def test_what_cannot_be_studied_is_answered(data, whole, tmp_path):
 
 
 def test_a_variant_that_fails_does_not_stop_the_others(data, tmp_path, monkeypatch):
-    from siam_model import crossval
+    from siam_model.protocol import crossval
 
     good = crossval.train_split
 

@@ -22,9 +22,9 @@ from siam_model.data import (
     training_loader,
     validation_loader,
 )
-from siam_model.fit import EpochRecord
 from siam_model.predictions import read_predictions
 from siam_model.train import train
+from siam_model.training.fit import EpochRecord
 from tests.siam_faces import drawn_file, drawn_videos
 
 #: A network of the paper's shape that trains in a second or two.

@@ -18,10 +18,10 @@ from siam_model import SIAM, SIAMConfig
 from siam_model import data as data_module
 from siam_model.augment import AGE_DEVIATION, LARGEST_WEIGHT, changed, density_weights, gain_of
 from siam_model.config import TrainConfig
-from siam_model.curves import curves_figure, draw_curves
 from siam_model.data import Clip, Clips, LengthBuckets, labelled_videos, measure_normalisation, shared
+from siam_model.figures.curves import curves_figure, draw_curves
 from siam_model.layers import ResponseNorm
-from siam_model.records import EpochRecord
+from siam_model.training.records import EpochRecord
 from tests.siam_faces import drawn_videos
 from tests.test_siam_training_resume import MODEL, curve, go, same
 from tests.test_siam_training_resume import data as data  # the fixture

@@ -19,8 +19,8 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import Clips, labelled_videos, measure_normalisation
-from siam_model.fit import Fitted, fit
-from siam_model.records import EpochRecord
+from siam_model.training.fit import Fitted, fit
+from siam_model.training.records import EpochRecord
 from tests.siam_faces import drawn_file
 
 EPOCHS = 4
@@ -216,7 +216,7 @@ class Evil:
 
 
 def test_every_random_state_comes_back():
-    from siam_model.resume import random_states, restore_random_states
+    from siam_model.training.resume import random_states, restore_random_states
 
     device = torch.device("cpu")
 

@@ -10,7 +10,8 @@ import numpy as np
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceVideo
 from nemo_pipeline.store.text import printable
-from siam_model.predict import LoadedModel, load
+from siam_model.loading import load
+from siam_model.predict import LoadedModel
 from siam_model.reports.source import Data, Run
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import numpy as np
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import counted, printable
-from siam_model.baselines import NAMES
 from siam_model.predictions import Predictions, read_predictions
+from siam_model.protocol.baselines import NAMES
 from siam_model.runs import fold_folder, read_json
 
 #: Ages are float32 in out.h5; two files agree when they differ by less than this, years.
@@ -118,7 +118,7 @@ def open_run(folder: Path, name: str = "") -> Run:
         NemoError: no predictions, folds missing, or a baseline whose videos are not those of the predictions.
     """
     if not (folder / "predictions.csv").is_file() and (folder / "folds").is_dir():
-        from siam_model.crossval import join_folds
+        from siam_model.protocol.crossval import join_folds
 
         join_folds(folder)
     meta_file = folder / "run.json"

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from nemo_pipeline.store.text import printable
-from siam_model import figures
+from siam_model.figures import plain as figures
 
 INK, OURS, PAPER, MARK = "#222222", "#0b62a4", "#b3541e", "#c0392b"
 #: Colours and dashes of the methods beside ours: told apart without colour too.
@@ -42,7 +42,7 @@ _STYLE = {
 
 
 def plain_text() -> AbstractContextManager[None]:
-    """`siam_model.figures.plain_text` in the page's style; SVG files are the same every time."""
+    """`siam_model.figures.plain.plain_text` in the page's style; SVG files are the same every time."""
     return figures.plain_text(_STYLE)
 
 

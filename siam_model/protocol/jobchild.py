@@ -1,5 +1,5 @@
-"""A process of `siam_model.jobs`: reads tasks from standard input, trains them, and tells on standard output how it
-goes, each a JSON object per line. It ends when its input does, so that it never outlives its parent."""
+"""A process of `siam_model.protocol.jobs`: reads tasks from standard input, trains them, and tells on standard output
+how it goes, each a JSON object per line. It ends when its input does, so that it never outlives its parent."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from nemo_pipeline.errors import NemoError
-from siam_model.baselines import Features
-from siam_model.crossval import train_folds
-from siam_model.records import EpochRecord
-from siam_model.work import Reporter, Runtime, Where, Work, open_work
+from siam_model.protocol.baselines import Features
+from siam_model.protocol.crossval import train_folds
+from siam_model.protocol.work import Reporter, Runtime, Where, Work, open_work
+from siam_model.training.records import EpochRecord
 
 
 class PipeReporter(Reporter):

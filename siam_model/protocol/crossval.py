@@ -13,15 +13,17 @@ import numpy as np
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import printable
-from siam_model.baselines import NAMES, Features
 from siam_model.checkpoint import load_card
 from siam_model.config import SIAMConfig, TrainConfig
-from siam_model.onefold import Trained, read_history, train_split, write_history
 from siam_model.predictions import Predictions, join, read_predictions, write_predictions
-from siam_model.records import EpochRecord
+from siam_model.protocol.baselines import NAMES, Features
+from siam_model.protocol.history import read_history, write_history
+from siam_model.protocol.onefold import train_split
+from siam_model.protocol.onemodel import Trained
+from siam_model.protocol.splits import Split
+from siam_model.protocol.work import Reporter, Runtime, Where, Work, read_splits
 from siam_model.runs import Busy, fold_folder, missing_folds, read_json
-from siam_model.splits import Split
-from siam_model.work import Reporter, Runtime, Where, Work, read_splits
+from siam_model.training.records import EpochRecord
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -174,7 +176,7 @@ def final_settings(work: Work) -> tuple[SIAMConfig, TrainConfig, dict[str, Any]]
     epochs = max(1, round(float(np.median(best_epochs(work.run, folds)))))
     chosen: dict[str, Any] = {}
     if work.settings.trials:
-        from siam_model.search import apply
+        from siam_model.protocol.search import apply
 
         found = choices(work.run, folds)
         gains: dict[str, list[float]] = defaultdict(list)

@@ -27,10 +27,10 @@ from siam_model.data import (
     shared,
     validation_loader,
 )
-from siam_model.diagnose import not_finite
 from siam_model.model import SIAM, absolute_error, l2_term
-from siam_model.records import EpochRecord
-from siam_model.resume import State, random_states, restore_random_states, save_state
+from siam_model.training.diagnose import not_finite
+from siam_model.training.records import EpochRecord
+from siam_model.training.resume import State, random_states, restore_random_states, save_state
 
 OnEpoch = Callable[[EpochRecord], None]
 OnBatch = Callable[[int, int], None]

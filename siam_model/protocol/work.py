@@ -15,12 +15,12 @@ from nemo_pipeline.store.text import printable
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import Clips, VideoTable, labelled_videos
 from siam_model.devices import resolve_device
-from siam_model.overrides import configure
-from siam_model.records import EpochRecord
+from siam_model.protocol.overrides import configure
+from siam_model.protocol.settings import RunSettings, check_data, claim, read_settings
+from siam_model.protocol.splits import HOW_BALANCED, Split, balance, check_folds, plan_splits, restrict
+from siam_model.protocol.subsets import subset_of
 from siam_model.runs import new_run_folder, read_json, write_json
-from siam_model.settings import RunSettings, check_data, claim, read_settings
-from siam_model.splits import HOW_BALANCED, Split, balance, check_folds, plan_splits, restrict
-from siam_model.subsets import subset_of
+from siam_model.training.records import EpochRecord
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Reporter:
         """A sentence."""
 
     def balance(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """The parts, one line each, as `siam_model.splits.balance` has them."""
+        """The parts, one line each, as `siam_model.protocol.splits.balance` has them."""
 
     def batch(self, where: Where, done: int, total: int) -> None:
         """Some batches of an epoch are done. Not told by other processes."""
@@ -95,7 +95,7 @@ class Runtime:
     Attributes:
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         workers: processes that read data beside this one.
-        fit: further keyword arguments of `siam_model.fit.fit`: `devices`, `tensorboard`.
+        fit: further keyword arguments of `siam_model.training.fit.fit`: `devices`, `tensorboard`.
     """
 
     device: str = "auto"
@@ -333,7 +333,7 @@ def read_splits(run: Path) -> tuple[Split, ...]:
 
 def check_runtime(runtime: Runtime, precision: str, jobs: int) -> None:
     """Raises NemoError when this machine lacks the device, or the device the precision, or they cannot be combined."""
-    from siam_model.fit import check_precision
+    from siam_model.training.fit import check_precision
 
     check_precision(precision, resolve_device(runtime.device))
     if jobs > 1 and runtime.fit.get("devices", 1) > 1:

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from siam_model.figures import plain_text, save_figure
-from siam_model.records import EpochRecord
+from siam_model.figures.plain import plain_text, save_figure
+from siam_model.training.records import EpochRecord
 
 _INK, _FAINT, _WARNING = "#222222", "#8a8a8a", "#c0392b"
 

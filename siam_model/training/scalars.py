@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nemo_pipeline.errors import NemoError
-from siam_model.records import EpochRecord
-from siam_model.resume import State
+from siam_model.training.records import EpochRecord
+from siam_model.training.resume import State
 
 
 class Scalars:

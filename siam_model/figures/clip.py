@@ -17,7 +17,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from nemo_pipeline.store.text import printable
 from siam_model.config import SIAMConfig
 from siam_model.explain import heat_map, key_frames
-from siam_model.figures import plain_text
+from siam_model.figures.plain import plain_text
 from siam_model.predict import Prediction
 
 _OURS, _MOST = "#1b6ca8", "#c0392b"

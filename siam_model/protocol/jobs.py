@@ -19,9 +19,9 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
-from siam_model.crossval import Task
-from siam_model.records import EpochRecord
-from siam_model.work import Reporter, Runtime, Where
+from siam_model.protocol.crossval import Task
+from siam_model.protocol.work import Reporter, Runtime, Where
+from siam_model.training.records import EpochRecord
 
 
 def run_tasks(tasks: Sequence[Task], jobs: int, runtime: Runtime, reporter: Reporter) -> dict[Task, str]:
@@ -100,7 +100,7 @@ class _Child:
         self.slot, self.environment = slot, dict(environment)
         self.task: Task | None = None
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "siam_model.jobchild", json.dumps(dataclasses.asdict(runtime))],
+            [sys.executable, "-m", "siam_model.protocol.jobchild", json.dumps(dataclasses.asdict(runtime))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **environment},

@@ -15,7 +15,7 @@ from nemo_pipeline.phases import find_phases
 from nemo_pipeline.store import FaceDataset
 from siam_model.data import VideoTable
 from siam_model.predictions import Predictions, join
-from siam_model.splits import Split
+from siam_model.protocol.splits import Split
 
 #: File name (without .csv) -> what it is called in tables.
 NAMES = {

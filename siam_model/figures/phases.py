@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from nemo_pipeline.phases import PhaseName, Phases
 from nemo_pipeline.store.text import printable
-from siam_model.figures import plain_text
+from siam_model.figures.plain import plain_text
 
 _COLOURS: dict[PhaseName, str] = {"onset": "#f2b134", "apex": "#d1495b", "offset": "#3d7ea6"}
 _AXIS = {

@@ -31,10 +31,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nemo_pipeline.errors import NemoError
 from siam_model.config import SIAMConfig, TrainConfig
-from siam_model.onefold import Subjects, history_so_far, read_history, train_in
-from siam_model.records import EpochRecord
+from siam_model.protocol.history import read_history
+from siam_model.protocol.onemodel import Subjects, history_so_far, train_in
+from siam_model.protocol.work import Reporter, Runtime, Where, Work
 from siam_model.runs import make_private, sweep, write_json
-from siam_model.work import Reporter, Runtime, Where, Work
+from siam_model.training.records import EpochRecord
 
 DROPOUTS = (0.0, 0.1, 0.2, 0.4)
 LAMBDAS = (0.0, 1e-4, 3e-4, 5e-4, 1e-3, 3e-3, 5e-3)

@@ -20,8 +20,9 @@ import torch
 
 from nemo_pipeline.errors import NemoError
 from siam_model.config import SIAMConfig
-from siam_model.resume import State, load_state
-from siam_model.task import Lesson, OnBatch, OnEpoch
+from siam_model.training.process import run
+from siam_model.training.resume import State, load_state
+from siam_model.training.task import Lesson, OnBatch, OnEpoch
 
 
 def fit_together(
@@ -35,7 +36,7 @@ def fit_together(
     on_epoch: OnEpoch,
     on_batch: OnBatch | None,
 ) -> State:
-    """The last state of a training by `devices` processes; arguments as `siam_model.fit.run` takes them.
+    """The last state of a training by `devices` processes; arguments as `siam_model.training.process.run` takes them.
 
     Raises:
         NemoError: the device cannot be shared, there are not enough, or a process failed or died.
@@ -123,8 +124,6 @@ def _member(
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        from siam_model.fit import run
-
         run(
             lesson, model_config, torch.device(device), load_state(checkpoint, prints), checkpoint, prints, precision,
             (lambda record: told.put(("epoch", record))) if rank == 0 else None,

@@ -25,7 +25,7 @@ from nemo_pipeline.store.files import leftovers, replacing
 from nemo_pipeline.store.text import printable
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import Normalisation, VideoTable
-from siam_model.records import EpochRecord
+from siam_model.training.records import EpochRecord
 
 FORMAT = "nemo-checkpoint"
 FORMAT_VERSION = 1

@@ -43,7 +43,7 @@ class RunSettings:
         preset, seed, epochs, folds: as `siam_model.train.train` takes them.
         trials: combinations of parameters tried in each fold; 0: the preset's own values, no search.
         overrides: `{"model.hidden": "256"}`.
-        precision: of the arithmetic, as `siam_model.fit.fit` takes it.
+        precision: of the arithmetic, as `siam_model.training.fit.fit` takes it.
         subset: `{"expression": "smile", "condition": "posed"}`, or less: the videos that take part; empty: all.
         study: name of the study, in the folder of a study alone.
     """

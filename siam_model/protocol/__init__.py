@@ -1,0 +1,1 @@
+"""A run: what was asked for, who trains and who tests, folds, the search in each, and several processes at it."""

@@ -1,0 +1,128 @@
+"""One model: trained into a folder, which a killed process leaves so that the same call goes on: `checkpoint.pt` while
+it trains, then `model/` with its `history.csv`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from siam_model.checkpoint import ModelCard, save_model
+from siam_model.config import SIAMConfig, TrainConfig
+from siam_model.data import measure_normalisation
+from siam_model.protocol.history import read_history, write_history
+from siam_model.protocol.work import Reporter, Runtime, Where, Work
+from siam_model.training.records import EpochRecord
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Subjects:
+    """Who trains and who validates (nobody, for the model of all subjects), and the `fold` of their records."""
+
+    fold: int
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training left in its folder."""
+
+    history: tuple[EpochRecord, ...]
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch whose weights are kept, from 1."""
+        return next(line.epoch for line in reversed(self.history) if line.best)
+
+    @property
+    def error(self) -> float:
+        """Validation error of the weights that are kept, years; NaN where nobody validates."""
+        return next(line.validation_mae for line in reversed(self.history) if line.best)
+
+
+def train_in(
+    work: Work,
+    people: Subjects,
+    folder: Path,
+    where: Where,
+    runtime: Runtime,
+    reporter: Reporter,
+    model: SIAMConfig,
+    config: TrainConfig,
+    *,
+    on_record: Callable[[EpochRecord], None] | None = None,
+) -> Trained:
+    """Train one model into `folder` (model/, history.csv), going on where a killed process was.
+
+    Args:
+        on_record: told of every epoch too, after history.csv; what it raises ends the training and comes out here.
+    """
+    if has_model(folder):
+        return Trained(tuple(read_history(folder / "history.csv")))
+    from siam_model.training.fit import fit  # and Lightning with it, which joining folds can do without
+
+    training, validation = work.table.rows_of(people.training), work.table.rows_of(people.validation)
+    normalisation = measure_normalisation(work.dataset, work.index(training))
+    checkpoint = folder / "checkpoint.pt"
+    lines = history_so_far(folder)
+
+    def record(line: EpochRecord) -> None:
+        lines[:] = [old for old in lines if old.epoch < line.epoch] + [line]
+        write_history(folder / "history.csv", lines)
+        reporter.epoch(where, line)
+        if on_record is not None:
+            on_record(line)
+
+    def batch(done: int, total: int) -> None:
+        reporter.batch(where, done, total)
+
+    fitted = fit(
+        work.clips, training, validation, model, config, normalisation,
+        # Every fold has its own start and order; the trials of a fold share them, so that only parameters differ.
+        seed=(work.settings.seed, 0 if where.fold in (None, -1) else 1 + people.fold),
+        fold=people.fold, device=runtime.device, workers=runtime.workers, on_epoch=record,
+        checkpoint=checkpoint, precision=work.settings.precision, on_batch=batch, **runtime.fit,
+    )  # fmt: skip
+    write_history(folder / "history.csv", fitted.history)
+    learnt = work.table.age[np.concatenate([training, validation])]
+    card = ModelCard(
+        model=model,
+        train=config,
+        normalisation=normalisation,
+        prep=work.dataset.config.to_dict(),
+        mean_shape=work.dataset.mean_shape,
+        triangles=work.dataset.triangles,
+        ages={"min": float(learnt.min()), "median": float(np.median(learnt)), "max": float(learnt.max())},
+        subjects={"training": list(people.training), "validation": list(people.validation)},
+        dataset=work.settings.dataset,
+        synthetic=work.dataset.synthetic,
+        preset=work.settings.preset,
+        seed=work.settings.seed,
+    )
+    save_model(folder / "model", fitted.model, card)
+    checkpoint.unlink(missing_ok=True)
+    return Trained(fitted.history)
+
+
+def has_model(folder: Path) -> bool:
+    """Whether its training is finished."""
+    return (folder / "model" / "config.json").is_file() and (folder / "history.csv").is_file()
+
+
+def history_so_far(folder: Path) -> list[EpochRecord]:
+    """The epochs that a training in this folder has finished, as its checkpoint has them: an epoch is in there before
+    anybody is told of it. Of a training that is finished, all of history.csv."""
+    import torch
+
+    if has_model(folder):
+        return read_history(folder / "history.csv")
+    try:
+        values = torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
+        return [EpochRecord(**line) for line in values["history"]]
+    except FileNotFoundError:
+        return []
+    except Exception:  # `fit` says what is wrong with it
+        return []
