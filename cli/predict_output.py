@@ -269,19 +269,20 @@ class Explainer:
         from nemo_pipeline.batch.worker import Pool
         from nemo_pipeline.geometry import Template
         from nemo_pipeline.view.attention import Attention
-        from siam_model.explain import gaussians
+        from siam_model.explain import above_least, gaussians
 
         if self._pool is None:
             self._pool = Pool()
             self._stack.callback(self._pool.stop)
         row, prediction, config = answer.row, answer.prediction, self._model.config
         assert prediction is not None
-        basis = None if prediction.spatial_attention is None else gaussians(config)
+        maps = prediction.spatial_attention
+        basis = None if maps is None else gaussians(config)
         attention = Attention(
             frame_index=row.frame_index,
             landmarks=row.fields["landmarks"],
             weights=prediction.temporal_weights,
-            maps=prediction.spatial_attention,
+            maps=None if maps is None else above_least(maps),
             rows=basis,
             columns=basis,
         )

@@ -34,6 +34,17 @@ def heat_map(attention: np.ndarray, config: SIAMConfig) -> np.ndarray:
     return bumps @ np.asarray(attention, dtype=np.float64) @ bumps.T
 
 
+def above_least(attention: np.ndarray) -> np.ndarray:
+    """Attention less its least value over all cells (and frames) given, float64.
+
+    What the pictures lay over a face is the heat map of this. Fields overlap less towards the face's edge, so the heat
+    map of a map that is nearly flat, as after a short training, would show the overlap, a square; this shows where the
+    cells differ.
+    """
+    attention = np.asarray(attention, dtype=np.float64)
+    return attention - attention.min()
+
+
 def gaussians(config: SIAMConfig) -> np.ndarray:
     """(S,M) float64: how much each cell counts at each pixel, the same along both axes; see `heat_map`."""
     centres, pixels = cell_centres(config), np.arange(config.face_size)

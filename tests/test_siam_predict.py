@@ -16,7 +16,7 @@ from nemo_pipeline.geometry import shipped_mean_shape, shipped_triangles
 from siam_model import SIAM, SIAMConfig, TrainConfig, load
 from siam_model.checkpoint import ModelCard, load_card, save_model
 from siam_model.data import Normalisation
-from siam_model.explain import cell_centres, heat_map, key_frames
+from siam_model.explain import above_least, cell_centres, heat_map, key_frames
 from siam_model.runs import new_run_folder, newest_run
 from tests.reference import numpy_siam
 
@@ -206,6 +206,15 @@ def test_heat_map_sits_on_the_receptive_fields():
     both = heat_map(np.stack([attention, np.ones((10, 10))]), config)
     np.testing.assert_allclose(both[0], heat)
     assert both[1, 57, 53] > 10 * both[1, 57, 113], "what no cell sees stays dark"
+
+
+def test_a_flat_map_shows_no_square():
+    flat = np.full((2, 10, 10), 0.5)
+    assert not heat_map(above_least(flat), SIAMConfig()).any()
+    flat[1, 3, 4] = 0.6
+    heat = heat_map(above_least(flat), SIAMConfig())
+    assert not heat[0].any() and np.unravel_index(heat[1].argmax(), (114, 114)) == (41, 49)
+    np.testing.assert_allclose(heat[1].max(), 0.1)
 
 
 def test_key_frames():

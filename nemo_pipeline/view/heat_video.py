@@ -189,11 +189,10 @@ class _Page:
         return np.asarray(image)
 
     def _legend(self, image: Any, draw: Any, base: int, px: Callable[[float], int]) -> None:
-        low, high = self._ends
-        x = px(10) + draw_text(draw, (px(10), base), f"spatial attention  {low:.2f} ", px(10), _DIM)
+        x = px(10) + draw_text(draw, (px(10), base), "spatial attention: least ", px(10), _DIM)
         ramp = np.repeat(_colours()[np.linspace(0, 255, px(90)).round().astype(int)][None], px(9), axis=0)
         image.paste(_image(ramp), (round(x), base - px(9)))
-        text = f" {high:.2f}"
+        text = " most"
         if x + px(90) + text_width(text, px(10)) < self.width:
             draw_text(draw, (x + px(90), base), text, px(10), _DIM)
 

@@ -16,7 +16,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 from nemo_pipeline.store.text import printable
 from siam_model.config import SIAMConfig
-from siam_model.explain import heat_map, key_frames
+from siam_model.explain import above_least, heat_map, key_frames
 from siam_model.figures.plain import plain_text
 from siam_model.predict import Prediction
 
@@ -49,7 +49,7 @@ def clip_figure(
         grid = figure.add_gridspec(rows, 1, height_ratios=[1.3] * (rows - 1) + [1.15])
         _faces(figure, grid[0], frames, chosen, prediction, times)
         if maps is not None:
-            _heats(figure, grid[1], frames[chosen], heat_map(maps[chosen], config))
+            _heats(figure, grid[1], frames[chosen], heat_map(above_least(maps)[chosen], config))
         _weights(figure, grid[rows - 1], prediction, chosen, times)
     return figure
 
@@ -73,7 +73,7 @@ def heat_figure(
     top = int(np.argmax(prediction.temporal_weights))
     chosen = np.unique(np.append(chosen, top))
     shown = np.asarray(maps[chosen], dtype=np.float64)
-    heat = heat_map(shown, config)
+    heat = heat_map(above_least(maps)[chosen], config)
     with plain_text():
         figure = _figure(1.75 * len(chosen) + 1.6, 5.6, title, warning)
         grid = figure.add_gridspec(3, len(chosen) + 1, width_ratios=[1] * len(chosen) + [0.07])
@@ -94,9 +94,11 @@ def heat_figure(
             if not column:
                 axes.set_ylabel("face")
                 small.set_ylabel("attention")
-                large.set_ylabel("as Gaussians\non the face")
+                large.set_ylabel("where it is more,\nas Gaussians")
         figure.colorbar(image, cax=figure.add_subplot(grid[1, -1]))
-        figure.colorbar(over, cax=figure.add_subplot(grid[2, -1])).solids.set_alpha(1)  # type: ignore[union-attr]
+        bar = figure.colorbar(over, cax=figure.add_subplot(grid[2, -1]), ticks=[heat.min(), heat.max()])
+        bar.ax.set_yticklabels(["least", "most"])
+        bar.solids.set_alpha(1)  # type: ignore[union-attr]
     return figure
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nemo_pipeline.store.text import printable
-from siam_model.explain import heat_map, key_frames
+from siam_model.explain import above_least, heat_map, key_frames
 from siam_model.reports.attention import Example
 from siam_model.reports.stats import Components
 from siam_model.reports.style import MARK, OURS, WIDTH, new_figure, plain_text
@@ -117,7 +117,7 @@ def _triple(axes: Sequence[Axes] | Any, example: Example) -> None:
     axes[1].imshow(attention, cmap=_MAP)
     axes[1].set_xlabel(f"{attention.min():.2f} to {attention.max():.2f}", fontsize=8.5, labelpad=2)
     _face(axes[2], face)
-    heat = heat_map(attention, example.config)
+    heat = heat_map(above_least(attention), example.config)
     strength = (heat - heat.min()) / (np.ptp(heat) or 1.0)
     axes[2].imshow(heat, cmap=_MAP, alpha=0.1 + 0.55 * strength)  # where little attention is, the face shows
     for panel in axes[1:]:

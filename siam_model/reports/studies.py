@@ -16,8 +16,8 @@ _NO_FACES = "--no-faces leaves out pictures of people"
 #: People in Figure 9, videos in Figure 10, videos side by side in Figures 3 and 4.
 PEOPLE, CLIPS, BESIDE = 6, 2, 2
 _HOW_MAPS = (
-    "Input, attention map (the range of its values below), and the map as a sum of Gaussians at the centres of the "
-    "receptive fields, over the face (towards the edge fewer fields overlap). Every map has its own colours, from its "
+    "Input, attention map (the range of its values below), and over the face what lies above the map's least "
+    "value, as a sum of Gaussians at the centres of the receptive fields. Every map has its own colours, from its "
     "smallest to its largest value. The frame is the middle of the apex; the model never saw the person."
 )
 
