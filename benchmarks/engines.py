@@ -41,8 +41,9 @@ from landmarks import FRONTAL_KINDS, annotated, read_kinds
 from numpy.typing import NDArray
 
 from nemo_pipeline import bundle, ibug68
+from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame, Region
-from nemo_pipeline.stages.landmarks import REGION_SCALE, Engine, find_mesh, load_engine, region_of
+from nemo_pipeline.stages.landmarks import REGION_SCALE, Engine, find_mesh, region_of
 from nemo_pipeline.stages.smooth import smooth_4253h_twice
 
 Points = NDArray[np.float64]

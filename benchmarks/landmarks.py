@@ -39,8 +39,9 @@ from common import USUAL_TABLE, machine_facts, print_table
 from numpy.typing import NDArray
 
 from nemo_pipeline import ibug68
+from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame
-from nemo_pipeline.stages.landmarks import Engine, load_engine, still_landmarks
+from nemo_pipeline.stages.landmarks import Engine, still_landmarks
 from nemo_pipeline.stages.pose import head_pose
 from nemo_pipeline.stages.search import full_search
 

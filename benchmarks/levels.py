@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from nemo_pipeline.stages.warp import FaceWarp
+from nemo_pipeline.synth.clips import truth_of
 from nemo_pipeline.synth.encode import write_mp4
 from nemo_pipeline.synth.mark import mark_text
 from nemo_pipeline.synth.plan import SynthConfig, list_clips
@@ -25,7 +26,7 @@ from nemo_pipeline.synth.render import ClipRenderer, Subject
 from nemo_pipeline.synth.shade import MeanShapeView
 from nemo_pipeline.synth.take import still_take
 from nemo_pipeline.synth.truth import ClipTruth, load_part, save_part
-from nemo_pipeline.synth.worker import config_from, truth_of
+from nemo_pipeline.synth.worker import config_from
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ def measure_floor(clip: str, frames: int) -> Callable[[], int]:
     import numpy as np
 
     from nemo_pipeline.stages.decode import VideoReader
-    from nemo_pipeline.stages.landmarks import LitertEngine
+    from nemo_pipeline.stages.engine_litert import LitertEngine
 
     engine = LitertEngine()
     view = np.random.default_rng(0).random((256, 256, 3)).astype(np.float32)
@@ -116,7 +116,7 @@ def measure_decode(clip: str, frames: int) -> Callable[[], int]:
 def measure_track(clip: str, frames: int) -> Callable[[], int]:
     """Decoding and tracking: search, follow, 68 points, pose."""
     from nemo_pipeline.stages.decode import VideoReader
-    from nemo_pipeline.stages.landmarks import load_engine
+    from nemo_pipeline.stages.engines import load_engine
     from nemo_pipeline.stages.track import Tracker
 
     engine = load_engine("litert")

@@ -53,11 +53,11 @@ _PROBES = {
     ),
     "OpenCV": "import cv2; print(cv2.__version__)",
     "landmark engine": (
-        "from nemo_pipeline.stages.landmarks import load_engine\n"
+        "from nemo_pipeline.stages.engines import load_engine\n"
         "load_engine('litert'); print('litert: networks load')"
     ),
     "landmark engine, other": (
-        "from nemo_pipeline.stages.landmarks import load_engine\n"
+        "from nemo_pipeline.stages.engines import load_engine\n"
         "load_engine('mediapipe'); print('mediapipe: networks load')"
     ),
     "HDF5": "import h5py; print(f'HDF5 {h5py.version.hdf5_version}')",

@@ -22,10 +22,11 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.person import PersonRecorder
 from nemo_pipeline.rows import rows_of
 from nemo_pipeline.stages.decode import DecodeError, DecodeReport, VideoReader
+from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.gaps import SegmentBuilder
 from nemo_pipeline.stages.given import GivenLandmarks
-from nemo_pipeline.stages.landmarks import Engine, load_engine, still_landmarks
+from nemo_pipeline.stages.landmarks import Engine, still_landmarks
 from nemo_pipeline.stages.openface import LandmarksError, content_hash
 from nemo_pipeline.stages.quality import FaceQuality
 from nemo_pipeline.stages.search import full_search

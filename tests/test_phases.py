@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from nemo_pipeline.phases import LEAST_RISE, MARGIN, Phases, amplitude, cut_phases, find_phases
 from nemo_pipeline.synth import read_truth, render_set
+from nemo_pipeline.synth.clips import renderers, truth_of
 from nemo_pipeline.synth.dynamics import ease
 from nemo_pipeline.synth.plan import SynthConfig, list_clips
-from nemo_pipeline.synth.worker import renderers, truth_of
 
 
 def course(rest: int, rise: int, hold: int, fall: int, height: float = 0.2) -> np.ndarray:

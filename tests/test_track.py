@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame
-from nemo_pipeline.stages.landmarks import Engine, load_engine
+from nemo_pipeline.stages.landmarks import Engine
 from nemo_pipeline.stages.search import full_search
 from nemo_pipeline.stages.track import Observation, Tracker, observe
 from tests.clips import Actor, acted, other_person, person, scene, smooth_pictures, sway

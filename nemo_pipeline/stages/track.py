@@ -15,13 +15,7 @@ from numpy.typing import NDArray
 
 from nemo_pipeline import ibug68
 from nemo_pipeline.stages.frame import Frame, Region
-from nemo_pipeline.stages.landmarks import (
-    REGION_SCALE,
-    Engine,
-    FaceMesh,
-    find_mesh,
-    region_of,
-)
+from nemo_pipeline.stages.landmarks import REGION_SCALE, Engine, FaceMesh, find_mesh, region_of
 from nemo_pipeline.stages.pose import head_pose
 from nemo_pipeline.stages.search import confirmed, full_search, near_search, quick_search
 

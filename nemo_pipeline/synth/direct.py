@@ -14,30 +14,9 @@ import numpy as np
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.machine import default_workers, library_versions
 from nemo_pipeline.synth.mark import GENERATOR_VERSION
-from nemo_pipeline.synth.plan import Clip, SynthConfig, list_clips
+from nemo_pipeline.synth.plan import SynthConfig, list_clips
 from nemo_pipeline.synth.processes import finished_clips
 from nemo_pipeline.synth.truth import ClipTruth, load_part, write_truth
-from nemo_pipeline.synth.worker import renderers, truth_of
-
-
-def warped_clips(config: SynthConfig, clips: list[Clip], size: int) -> Iterator[tuple[ClipTruth, np.ndarray]]:
-    """Each clip's truth and its faces, (T, size, size) uint8: gray, noisy, warped to the shipped mean
-    shape."""
-    import cv2
-
-    from nemo_pipeline.stages.warp import FaceWarp
-
-    warp = FaceWarp(size=size)
-    for renderer in renderers(config, clips):
-        truth = truth_of(renderer)
-        faces = np.empty((len(truth.landmarks), size, size), np.uint8)
-        gray = np.zeros((config.height, config.width), np.uint8)
-        pairs = zip(renderer.faces(), renderer.noise(), strict=True)
-        for index, ((window, picture), grain) in enumerate(pairs):
-            noisy = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(np.int16) + grain[window]
-            gray[window] = np.clip(noisy, 0, 255)
-            faces[index] = warp(gray, renderer.truth.landmarks[index])
-        yield truth, faces
 
 
 def render_faces(

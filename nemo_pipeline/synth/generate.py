@@ -64,7 +64,7 @@ def render_set(
     report = progress or (lambda done, total: None)
     report(0, len(plan))
     if workers <= 1:
-        from nemo_pipeline.synth.worker import render_clips
+        from nemo_pipeline.synth.clips import render_clips
 
         truths: list[ClipTruth] = []
         for truth in render_clips(config, plan, directory):
