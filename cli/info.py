@@ -14,6 +14,7 @@ import rich_click as click
 from nemo_pipeline.errors import NemoError
 
 from .console import out, panel, print_json, say
+from .outputs import TABLES, check_target
 from .prep_inputs import check_report, write_page
 
 
@@ -55,6 +56,9 @@ def command(
     check_report(report, no_faces)
     if video is not None and table is None:
         raise click.UsageError("--video goes with --csv.")
+    check_target("--contact-sheet", sheet, (".png", ".jpg", ".jpeg"), "a picture")
+    if table is not None and not table.is_dir():
+        check_target("--csv", table, TABLES, "a table (or several, into a folder that exists)")
     facts = describe(path)
     written = _write(path, facts, sheet, table, video)
     if report is not None:

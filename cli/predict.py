@@ -96,10 +96,12 @@ def command(
     from siam_model.interval import interval_of
     from siam_model.runs import newest_run
 
+    from .outputs import check_timeout
     from .predict_output import Explainer, check_outputs, json_line, print_answer, write_csv
     from .progress import ClipProgress, stop_on_signals
 
     check_outputs(table, explain, figure)
+    check_timeout(timeout)
     if model_path is None:
         model_path = newest_run()
         if not quiet:

@@ -16,6 +16,7 @@ from nemo_pipeline.store.text import csv_cell, printable, safe_name
 from nemo_pipeline.view.distrust import Reason, reasons, track_of
 
 from . import console
+from .outputs import TABLES, check_target
 
 if TYPE_CHECKING:
     from siam_model import LoadedModel, Prediction
@@ -185,9 +186,8 @@ def write_csv(path: Path, answers: Sequence[Answer]) -> None:
 
 def check_outputs(table: Path | None, explain: Path | None, figure: Path | None) -> None:
     """Refuse before anything is done what could not be written at the end."""
-    for name, path in (("--csv", table), ("--figure", figure)):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise click.UsageError(f"{name}: the folder {printable(str(path.parent))} does not exist.")
+    check_target("--csv", table, TABLES, "a table")
+    check_target("--figure", figure, (".png",), "a picture")
     if explain is not None:
         try:
             explain.mkdir(mode=0o700, parents=True, exist_ok=True)

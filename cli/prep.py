@@ -14,6 +14,7 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import counted
 
 from .console import err, new_table, print_json, printable, say, shown, warn
+from .outputs import check_target, check_timeout
 from .prep_inputs import SHAPES, check_report, draw_sheet, labels, landmark_files, mean_shape, page_report
 from .progress import RunProgress, stop_on_signals
 
@@ -201,12 +202,12 @@ def _check_usage(inputs: list[str], output: str, options: dict[str, Any]) -> Non
             raise click.UsageError(f"{printable(item)} does not exist.")
     if options["part"] and (options["force"] or options["join"] or options["scheduler"]):
         raise click.UsageError("--part goes with neither --force, --join nor --scheduler.")
+    check_target("--contact-sheet", options["contact_sheet"], (".png", ".jpg", ".jpeg"), "a picture")
     for name in ("contact_sheet", "report"):
         if options["part"] and options[name]:
             raise click.UsageError(f"--{name.replace('_', '-')} needs all videos: give it with --join.")
     check_report(options["report"], options["no_faces"])
-    if options["video_timeout"] < 0:
-        raise click.UsageError("--video-timeout must be 0 (never) or a number of seconds.")
+    check_timeout(options["video_timeout"])
 
 
 def _discover(inputs: list[str], options: dict[str, Any]) -> Any:
@@ -293,8 +294,19 @@ def _prepare(found: Any, output: Path, config: PrepConfig, shape: Any, options: 
         failed = summary.n_failed
         return 1 if options["strict"] and failed else 0
     if not summary.n_usable or (options["strict"] and summary.n_failed):
+        if options["quiet"]:  # no table was shown
+            warn(_why_not(summary))
         return 1
     return 0
+
+
+def _why_not(summary: Any) -> str:
+    """One sentence on the videos that are not usable: how many, and the first one's reason."""
+    failed = [row for row in summary.videos if not row["length"]]
+    first = (
+        f"{printable(failed[0]['id'])}: {printable(failed[0]['message'])}" if failed else "there is no row"
+    )
+    return f"{counted(len(failed), 'video')} of {len(summary.videos)} not usable ({first})"
 
 
 def _join(inputs: list[str], output: Path, options: dict[str, Any]) -> int:

@@ -349,7 +349,12 @@ def landmarks_in_image(rgb: ArrayLike, *, engine: str = "litert") -> NDArray[np.
     Raises:
         ValueError: not an (H, W, 3) uint8 picture.
     """
-    frame, networks = Frame.from_rgb(np.asarray(rgb)), _engine(engine)
+    picture = np.asarray(rgb)
+    if not picture.size:
+        raise ValueError(
+            f"the picture is empty: its shape is {picture.shape}; (H,W,3) with pixels is needed."
+        )
+    frame, networks = Frame.from_rgb(picture), _engine(engine)
     found = full_search(networks, frame, everyone=True)
     found.sort(key=lambda mesh: -observe(mesh).face_px)
     faces = [still_landmarks(networks, frame, mesh) for mesh in found]

@@ -20,6 +20,7 @@ from nemo_pipeline.store.index import IndexRow, video_columns, write_index
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.relabel import write_labels
 from nemo_pipeline.store.schema import LABEL_COLUMNS
+from nemo_pipeline.store.text import printable
 from nemo_pipeline.synth.mark import is_marked
 
 Labels = dict[str, Any]
@@ -170,7 +171,7 @@ def relabel(path: Path, table: LabelTable, *, replace: bool = False) -> Matched:
     """Put labels into a finished file. Labels that `table` does not speak of stay, unless `replace`.
 
     Raises:
-        NemoError: `path` is no file of ours, or cannot be written.
+        NemoError: `path` is no file of ours, cannot be written, or has no video that `table` speaks of.
     """
     data = FaceDataset(path, check=False)
     by_video: dict[str, list[int]] = {}
@@ -181,6 +182,12 @@ def relabel(path: Path, table: LabelTable, *, replace: bool = False) -> Matched:
         ids = tuple(data.videos["id"][row] for row in rows)
         videos.append(LabelledVideo(file, ids[0].removesuffix(data.layout["suffix"][rows[0]]), ids))
     matched = match_labels(table, videos)
+    if not matched.labels and not matched.by_id:
+        unknown = (matched.unused or matched.ambiguous or ["it has no rows"])[0]
+        raise NemoError(
+            f"{table.source} has no label for any video of {data.path} (its first: {printable(unknown)}); nothing was "
+            "changed."
+        )
     labels = []
     for row in range(len(data)):
         old = {} if replace else row_labels(data, row)

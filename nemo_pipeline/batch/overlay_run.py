@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,12 +20,31 @@ from nemo_pipeline.store.text import counted
 _FOLDER = ".annotating"
 
 
-def make_overlay_folder(folder: Path) -> None:
-    """Create it, for its owner alone. Raises NemoError when that cannot be."""
+def make_overlay_folder(folder: Path, videos: Sequence[VideoFile]) -> None:
+    """Create it, for its owner alone, and make sure that no recording is drawn over.
+
+    Raises:
+        NemoError: it cannot be made; recordings lie in it, among which copies would be taken for recordings by the next
+            run; or a file has a copy's name and is none.
+    """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise NemoError(f"{folder} cannot hold annotated videos: {error.strerror}.") from None
+    here = os.path.realpath(folder)
+    if any(os.path.realpath(video.path.parent) == here for video in videos):
+        raise NemoError(
+            f"{folder} holds the recordings themselves; give --overlay another folder for their annotated copies."
+        )
+    for video in videos:
+        path = overlay_path(folder, video)
+        if path.is_file():
+            from nemo_pipeline.view.encode import is_annotated
+
+            if not is_annotated(path):
+                raise NemoError(
+                    f"{path} is there already and is no annotated copy; give --overlay another folder, or remove it."
+                )
 
 
 def annotate_finished(

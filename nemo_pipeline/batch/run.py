@@ -114,7 +114,7 @@ def prep(
     digests = {file: item.sha256 for file, item in landmarks.items()}
     read_bundle()
     if options.overlay is not None:
-        make_overlay_folder(options.overlay)
+        make_overlay_folder(options.overlay, videos)
     out = OutputFolder(output, options.part)
     out.create()
     with out.locked():
@@ -197,7 +197,8 @@ def _known(out: OutputFolder, config: PrepConfig) -> KnownLabels:
         data = FaceDataset(out.index, check=False)
     except NemoError as error:
         raise NemoError(
-            f"{error} Remove or rename it and run again: finished videos are in the shards, labels are not."
+            f"{error} Remove or rename it and run again"
+            f"{': finished videos are in the shards, labels are not' if any(out.shards.glob('*.h5')) else ''}."
         ) from None
     if data.packed:
         raise NemoError(f"{out.index} is one packed file; write to another name.")

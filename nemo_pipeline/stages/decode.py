@@ -8,6 +8,7 @@ Interlaced pictures are given as stored (two fields woven) and counted, not dein
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator
@@ -276,6 +277,9 @@ def _not_opened(error: Exception, path: Path) -> str:
         pass
     if missing:
         return f"The file is cut off ({_count(missing, 'byte')} missing) and cannot be opened; {_AGAIN}."
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        if file.read(8) == b"\x89HDF\r\n\x1a\n":
+            return "The file is HDF5, as `nemo prep` writes it, and no video; give the recordings themselves."
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return (
         f"The file cannot be opened as a video ({reason}); it may be cut off, damaged or no video at all: "

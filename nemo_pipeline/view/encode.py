@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -11,6 +12,17 @@ from numpy.typing import NDArray
 
 #: Clock ticks per second: exact for the usual rates, and allowed by every codec.
 _TICKS = 60000
+#: What an annotated copy of a video says of itself in its container, so that it is told from a recording.
+ANNOTATED = "annotated by nemo"
+
+
+def is_annotated(path: Path) -> bool:
+    """Whether a file is an annotated copy: something that may be drawn anew. Not so where it cannot be read."""
+    try:
+        with av.open(str(path)) as container:
+            return container.metadata.get("comment") == ANNOTATED
+    except (OSError, av.error.FFmpegError):
+        return False
 
 
 class PictureWriter:

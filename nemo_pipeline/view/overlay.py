@@ -24,7 +24,7 @@ from nemo_pipeline.stages.frame import Region
 from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.schema import record_dtype
 from nemo_pipeline.store.spool import read_records
-from nemo_pipeline.view.encode import PictureWriter
+from nemo_pipeline.view.encode import ANNOTATED, PictureWriter
 from nemo_pipeline.view.overlay_draw import Page
 from nemo_pipeline.view.overlay_strip import Shown, State
 from nemo_pipeline.view.trace import PersonNotes, Stretch, Trace
@@ -75,6 +75,7 @@ def _draw(
     notes = trace.frames()
     page: Page | None = None
     with VideoReader(path) as reader, av.open(str(target), "w", format="mp4") as container:
+        container.metadata["comment"] = ANNOTATED
         encoder = None
         first = 0.0
         for frame in reader:

@@ -58,11 +58,11 @@ def test_one_video_and_what_is_none(prepared, clips, tmp_path):  # noqa: F811
     output, _ = prepared
     nemo("info", output, "--csv", tmp_path / "one.csv", "--video", "clip1")
     assert len((tmp_path / "one.csv").read_text().splitlines()) == 1 + 12
-    for words, said in (
-        (["--csv", tmp_path / "x.csv", "--video", "nobody"], b"no video has the id 'nobody'"),
-        (["--contact-sheet", tmp_path / "x.gif"], b".png or .jpg"),
+    for words, code, said in (
+        (["--csv", tmp_path / "x.csv", "--video", "nobody"], 1, b"no video has the id 'nobody'"),
+        (["--contact-sheet", tmp_path / "x.gif"], 2, b".png or .jpg"),
     ):
-        assert said in nemo("info", output, *words, code=1)[1]
+        assert said in nemo("info", output, *words, code=code)[1]
     assert b"is a folder" in nemo("info", clips, "--csv", tmp_path / "x.csv", code=1)[1]
     assert b"--video goes with --csv" in nemo("info", output, "--video", "clip1", code=2)[1]
 

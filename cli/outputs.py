@@ -1,0 +1,35 @@
+"""What is refused before anything is done: outputs that cannot be written, or would take a recording's place."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import rich_click as click
+
+from nemo_pipeline.store.text import printable
+
+TABLES = (".csv", ".tsv", ".txt")
+
+
+def check_target(option: str, path: Path | None, endings: Collection[str], what: str) -> None:
+    """Refuse a file to write whose name is none for such a file: a slip of completion names a clip, and a clip that is
+    written over is lost.
+
+    Raises:
+        click.UsageError: another ending, or its folder does not exist.
+    """
+    if path is None:
+        return
+    if path.suffix.lower() not in endings:
+        raise click.UsageError(
+            f"{option} writes {what}: name it {' or '.join(endings)}, not {printable(path.name)!r}."
+        )
+    if not path.absolute().parent.is_dir():
+        raise click.UsageError(f"{option}: the folder {printable(str(path.parent))} does not exist.")
+
+
+def check_timeout(seconds: float | None) -> None:
+    """Refuse a time limit that is none (NaN slips through comparisons). Raises click.UsageError."""
+    if seconds is not None and not 0 <= seconds < 1e9:
+        raise click.UsageError("--video-timeout must be 0 (never) or a number of seconds.")

@@ -1,0 +1,90 @@
+"""A slip on the command line never costs a recording, a prepared file or labels."""
+
+from __future__ import annotations
+
+import shutil
+
+import h5py
+import pytest
+
+from nemo_pipeline.store import FaceDataset
+from nemo_pipeline.view.encode import is_annotated
+from tests.cli.test_commands import nemo, prepared  # noqa: F401
+from tests.run.conftest import clips  # noqa: F401
+
+
+@pytest.fixture
+def recordings(clips, tmp_path):  # noqa: F811
+    """A folder with one clip, whose bytes have to stay."""
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    shutil.copy(clips / "clip0.mp4", folder / "clip0.mp4")
+    return folder
+
+
+def test_overlays_never_lie_among_recordings_or_take_the_place_of_one(recordings, tmp_path):
+    before = (recordings / "clip0.mp4").read_bytes()
+    prep = ("prep", recordings, tmp_path / "o.h5", "--size", "48", "--overlay")
+    _, said = nemo(*prep, recordings, code=1)
+    assert b"another folder" in said and not (tmp_path / "o.h5").exists()
+    backup = tmp_path / "backup"
+    shutil.copytree(recordings, backup)
+    _, said = nemo(*prep, backup, code=1)
+    assert b"no annotated copy" in said
+    assert before == (recordings / "clip0.mp4").read_bytes() == (backup / "clip0.mp4").read_bytes()
+    nemo(*prep, tmp_path / "drawn")
+    assert is_annotated(tmp_path / "drawn" / "clip0.mp4") and not is_annotated(backup / "clip0.mp4")
+    nemo(*prep, tmp_path / "drawn", "--force")  # what nemo drew, it may draw again
+    assert sorted(path.name for path in recordings.iterdir()) == ["clip0.mp4"]
+
+
+@pytest.mark.parametrize("slip", ["clip0.mp4", "o.h5"])
+def test_no_table_or_picture_is_written_over_a_clip_or_a_prepared_file(recordings, prepared, tmp_path, slip):  # noqa: F811
+    target = recordings / slip
+    if slip.endswith("h5"):
+        target.write_bytes(prepared[0].read_bytes())
+    before = target.read_bytes()
+    for words in (
+        ("predict", recordings / "clip0.mp4", "--figure", target),
+        ("predict", recordings / "clip0.mp4", "--csv", target),
+        ("info", prepared[0], "--csv", target),
+        ("info", prepared[0], "--contact-sheet", target),
+        ("prep", recordings, tmp_path / "n.h5", "--contact-sheet", target),
+    ):
+        _, said = nemo(*words, code=2)
+        assert b"name it" in said
+    assert target.read_bytes() == before and not (tmp_path / "n.h5").exists()
+
+
+def test_a_contact_sheet_that_cannot_be_written_is_refused_before_the_work(recordings, tmp_path):
+    _, said = nemo(
+        "prep", recordings, tmp_path / "n.h5", "--contact-sheet", tmp_path / "no" / "c.png", code=2
+    )
+    assert b"does not exist" in said and not (tmp_path / "n.h5").exists()
+
+
+def test_labels_that_fit_nothing_change_nothing(prepared, tmp_path):  # noqa: F811
+    shutil.copytree(prepared[0].with_suffix(".shards"), tmp_path / "o.shards")
+    output = tmp_path / "o.h5"
+    shutil.copy(prepared[0], output)
+    (tmp_path / "l.csv").write_text("video,subject,age\nclip0,a,20\n")
+    (tmp_path / "g.csv").write_text("video,subject,age\nghost,a,3\n")
+    nemo("label", output, tmp_path / "l.csv")
+    for more in ((), ("--replace",)):
+        _, said = nemo("label", output, tmp_path / "g.csv", *more, code=1)
+        assert b"ghost" in said and b"nothing was changed" in said
+        assert FaceDataset(output)["clip0"].age == 20
+
+
+def test_quiet_still_says_why_nothing_was_done(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w"):
+        pass
+    out, said = nemo("prep", tmp_path / "a.h5", tmp_path / "o.h5", "--quiet", code=1)
+    assert out == b"" and b"1 video of 1 not usable" in said and b"HDF5" in said
+
+
+def test_a_time_limit_is_a_number(recordings, tmp_path):
+    _, said = nemo("prep", recordings, tmp_path / "n.h5", "--video-timeout", "nan", code=2)
+    assert b"--video-timeout must be" in said
+    _, said = nemo("predict", recordings / "clip0.mp4", "--video-timeout", "nan", code=2)
+    assert b"--video-timeout must be" in said
