@@ -57,6 +57,8 @@ def command(
     if video is not None and table is None:
         raise click.UsageError("--video goes with --csv.")
     check_target("--contact-sheet", sheet, (".png", ".jpg", ".jpeg"), "a picture")
+    if table is not None and not table.suffix and not table.exists():
+        table.mkdir(mode=0o700, parents=True)
     if table is not None and not table.is_dir():
         check_target("--csv", table, TABLES, "a table (or several, into a folder that exists)")
     facts = describe(path)

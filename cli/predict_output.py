@@ -189,8 +189,10 @@ def check_outputs(table: Path | None, explain: Path | None, figure: Path | None)
     check_target("--csv", table, TABLES, "a table")
     check_target("--figure", figure, (".png",), "a picture")
     if explain is not None:
+        from nemo_pipeline.batch.discover import make_folder_for_drawings
+
         try:
-            explain.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder_for_drawings(explain)
         except OSError as error:
             raise click.UsageError(f"--explain: {printable(str(explain))}: {error.strerror}.") from None
 

@@ -21,6 +21,7 @@ from PIL import Image
 from nemo_cli.main import main
 from nemo_cli.predict_output import answer_for
 from nemo_cli.progress import shortened
+from nemo_pipeline.batch.discover import DRAWN_MARK
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.geometry import shipped_mean_shape, shipped_triangles
 from nemo_pipeline.synth.generate import render_set
@@ -125,7 +126,7 @@ def test_the_table(answered, place):
 def test_what_was_seen(answered, place):
     seen = place / "seen"
     assert seen.stat().st_mode & 0o777 == 0o700
-    names = sorted(path.name for path in seen.iterdir())
+    names = sorted(path.name for path in seen.glob("[!.]*"))
     assert len(names) == 12 and {n.split(".", 1)[1] for n in names} >= {
         "attention.png",
         "weights.png",
@@ -133,7 +134,7 @@ def test_what_was_seen(answered, place):
     }
     assert {"$a^^b$.attention.mp4", "=1+2.weights.png"} <= set(names)
     assert not any(set("<>/\udce9") & set(name) for name in names)
-    for path in seen.iterdir():
+    for path in seen.iterdir():  # the mark too
         assert path.stat().st_mode & 0o777 == 0o600
         if path.suffix == ".png":
             assert Image.open(path).width > 600
@@ -204,7 +205,7 @@ def test_the_mean_of_folds(place):
     )["clips"][0]
     assert abs(ages[0] - ages[1]) > 15 and answer["age"] == pytest.approx(np.mean(ages), abs=1e-3)
     assert answer["interval"] == pytest.approx([answer["age"] - 5, answer["age"] + 5])
-    assert len(list((place / "two").iterdir())) == 3
+    assert len(list((place / "two").glob("[!.]*"))) == 3
 
 
 def test_warnings(place):
@@ -277,7 +278,7 @@ def test_stopped(place, tmp_path, number):
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and b"Stopped after" in said and b"Traceback" not in said
     assert list(temporary.iterdir()) == []
-    assert not list((tmp_path / "seen").glob(".*"))
+    assert [path.name for path in (tmp_path / "seen").glob(".*")] == [DRAWN_MARK]
     if b"Stopped after 0" not in said:
         assert "$a^^b$.mp4" in (tmp_path / "out.csv").read_text(errors="surrogateescape")
 

@@ -30,6 +30,17 @@ VIDEO_EXTENSIONS: frozenset[str] = frozenset({
 # fmt: on
 
 
+#: In a folder that was made for what nemo draws: such videos are no recordings when the folder above is searched.
+DRAWN_MARK = ".drawn-by-nemo"
+
+
+def make_folder_for_drawings(folder: Path) -> None:
+    """Create it, for its owner alone; marked, unless there is something in it already. Raises OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not any(folder.iterdir()):
+        (folder / DRAWN_MARK).touch(mode=0o600)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Skipped:
     """A path that is not prepared, and why. `loud`: the user should hear of it even without --dry-run."""
@@ -109,7 +120,14 @@ def discover(
 
 
 def read_list(data: bytes) -> list[str]:
-    """Paths from a list file: one per line, or separated by NUL (`find -print0`). Blank lines: none."""
+    """Paths from a list file: one per line, or separated by NUL (`find -print0`). Blank lines: none.
+
+    Raises:
+        NemoError: it is no list: it holds control characters, as a video or a prepared file does.
+    """
+    if any(byte < 32 and byte not in b"\0\t\n\r" for byte in data[:4096]):
+        raise NemoError("--list: that is no text; a list has one path per line.")
+    data = data.removeprefix(b"\xef\xbb\xbf")
     separator = b"\0" if b"\0" in data else b"\n"
     lines = (line.rstrip(b"\r") if separator == b"\n" else line for line in data.split(separator))
     return [os.fsdecode(line) for line in lines if line.strip()]
@@ -167,6 +185,9 @@ def _search(root: str, found: _Found) -> None:
             found.skipped.append(Skipped(folder, "a link to a folder that was searched already"))
             continue
         found.seen_folders.add(key)
+        if folder != root and any(entry.name == DRAWN_MARK for entry in children):
+            found.skipped.append(Skipped(folder, "what nemo drew, no recordings"))
+            continue
         below: list[str] = []
         for entry in children:
             extension = os.path.splitext(entry.name)[1].lower()

@@ -116,8 +116,12 @@ def _read_table(path: Path) -> LabelTable:
     text = _read_text(path)
     lines = text.splitlines()
     table = [line for line in lines[_HEADER_LINES:] if line.strip()]
-    head = re.split(r"[,;\t]", lines[0])[0].strip().strip('"').lower() if lines else ""
-    if _SYNONYMS.get(head, head) != "video" and table and all("\t" in line for line in table):
+    head = [cell.strip().strip('"').lower() for cell in re.split(r"[,;\t]", lines[0])] if lines else []
+    if (
+        "video" not in {_SYNONYMS.get(cell, cell) for cell in head}
+        and table
+        and all("\t" in line for line in table)
+    ):
         if "." not in table[0].split("\t")[0].strip():
             return _read_subject_details(path, lines)
         return _read_details(path, lines)
@@ -146,7 +150,9 @@ def match_labels(table: LabelTable, videos: Sequence[LabelledVideo]) -> Matched:
     """Find whom the labels are about.
 
     A name in the file means a video by its relative path, its file name, its id, or its stem: in this
-    order, and only where it is one video. Letter case does not matter where that leaves no choice.
+    order, and only where it is one video. Letter case does not matter where that leaves no choice. A path may
+    begin above or below the folder that was given, but must not name other folders than the video's. Of several
+    names that mean one video the first kind in that order counts; where two of one kind differ, neither does.
 
     Args:
         videos: every video of the run.
@@ -166,6 +172,7 @@ def match_labels(table: LabelTable, videos: Sequence[LabelledVideo]) -> Matched:
     unused: list[str] = []
     ambiguous: list[str] = []
     synthetic = False
+    claims: dict[str, list[tuple[int, str]]] = {}  # video -> (kind of name, name)
     for name, values in table.by_video.items():
         if name in row_ids:
             by_id[name] = dict(values)
@@ -178,18 +185,37 @@ def match_labels(table: LabelTable, videos: Sequence[LabelledVideo]) -> Matched:
                 break
         if not hits:
             # A path that begins above or below the folder that was given.
-            base = name.replace("\\", "/").rsplit("/", 1)[-1]
+            level, base = len(keys), name.replace("\\", "/").rsplit("/", 1)[-1]
             hits = keys[1].get(base, set()) or keys[3].get(base, set())
+            hits = {file for file in hits if _same_place(name, file)}
         if len(hits) == 1:
-            labels[next(iter(hits))] = dict(values)
-            synthetic = synthetic or name in table.synthetic
+            claims.setdefault(next(iter(hits)), []).append((level, name))
         else:
             (ambiguous if hits else unused).append(name)
+    for file, named in claims.items():
+        best = min(level for level, _ in named)
+        chosen = [name for level, name in named if level == best]
+        unused += [
+            name
+            for level, name in named
+            if level > best and table.by_video[name] != table.by_video[chosen[0]]
+        ]
+        if any(table.by_video[name] != table.by_video[chosen[0]] for name in chosen):
+            ambiguous += chosen
+            continue
+        labels[file] = dict(table.by_video[chosen[0]])
+        synthetic = synthetic or not table.synthetic.isdisjoint(chosen)
     if table.by_subject:
         used = _add_subjects(table, videos, labels, unused)
         synthetic = synthetic or not used.isdisjoint(table.synthetic)
     unlabelled = [v.file for v in videos if v.file not in labels and not any(i in by_id for i in v.row_ids)]
     return Matched(labels, by_id, tuple(unlabelled), tuple(unused), tuple(ambiguous), synthetic, table.source)
+
+
+def _same_place(name: str, file: str) -> bool:
+    """Whether two paths of one file name could be the same file seen from different folders."""
+    one, other = (path.replace("\\", "/").split("/")[-2::-1] for path in (name, file))
+    return all(a == b for a, b in zip(one, other, strict=False))
 
 
 def _add_subjects(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nemo_pipeline.batch.cluster import ClusterRun, Event, RunOptions
+from nemo_pipeline.batch.discover import make_folder_for_drawings
 from nemo_pipeline.batch.output import OutputFolder
 from nemo_pipeline.batch.plan import Plan
 from nemo_pipeline.batch.tasks import TaskMaker, overlay_path
@@ -28,7 +29,7 @@ def make_overlay_folder(folder: Path, videos: Sequence[VideoFile]) -> None:
             run; or a file has a copy's name and is none.
     """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder_for_drawings(folder)
     except OSError as error:
         raise NemoError(f"{folder} cannot hold annotated videos: {error.strerror}.") from None
     here = os.path.realpath(folder)

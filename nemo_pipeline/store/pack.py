@@ -41,6 +41,10 @@ def pack(
     path = Path(os.path.realpath(target))
     if path.exists():
         raise NemoError(f"{path} exists already; choose another name or remove it.")
+    if not path.parent.is_dir():
+        raise NemoError(
+            f"{path.parent} does not exist: create the folder first, or correct the target's name."
+        )
     total = int(data.videos["length"].sum())
     check_space(path.parent, total * record_dtype(data.size, data.config.mesh).itemsize + SPARE_BYTES)
     with replacing(path) as temporary, create_h5(temporary) as file:

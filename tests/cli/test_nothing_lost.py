@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import h5py
@@ -88,3 +89,19 @@ def test_a_time_limit_is_a_number(recordings, tmp_path):
     assert b"--video-timeout must be" in said
     _, said = nemo("predict", recordings / "clip0.mp4", "--video-timeout", "nan", code=2)
     assert b"--video-timeout must be" in said
+
+
+def test_what_nemo_drew_is_no_recording(recordings, tmp_path):
+    for run in range(2):
+        said, _ = nemo(
+            "prep", recordings, tmp_path / "o.h5", "--size", "48", "--overlay", recordings / "seen", "--json"
+        )
+        assert json.loads(said)["counts"] == {"ok": 1}, run
+    assert (recordings / "seen" / "clip0.mp4").is_file()
+
+
+def test_a_list_that_is_none_and_a_pack_into_nowhere(prepared, tmp_path):  # noqa: F811
+    _, said = nemo("prep", "--list", prepared[0], tmp_path / "o.h5", code=1)
+    assert b"no text" in said
+    _, said = nemo("pack", prepared[0], tmp_path / "no" / "p.h5", code=1)
+    assert b"does not exist" in said

@@ -37,7 +37,7 @@ def test_info_writes_landmarks_and_prep_reads_them(clips, prepared, tmp_path):  
         "prep", clips, again, *words, "--overlay", copies, "--contact-sheet", sheet, "--workers", "2"
     )
     assert b"3 ok" in err and b"Contact sheet" in err and sheet.stat().st_mode & 0o777 == 0o600
-    assert sorted(path.name for path in copies.iterdir()) == ["clip0.mp4", "clip1.mp4", "clip2.mp4"]
+    assert sorted(path.name for path in copies.glob("*.mp4")) == ["clip0.mp4", "clip1.mp4", "clip2.mp4"]
     assert copies.stat().st_mode & 0o777 == 0o700
     given = FaceDataset(again)
     assert (given.size, given.config.mean_shape, given.config.mesh) == (32, "custom", False)

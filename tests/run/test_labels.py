@@ -177,3 +177,30 @@ def test_a_details_file_beside_the_videos_is_found(tmp_path):
 def test_ages_are_numbers(tmp_path):
     read = read_labels(write(tmp_path, 'video;age\na.mp4;"23,5"\n'))
     assert math.isclose(read.by_video["a.mp4"]["age"], 23.5)
+
+
+def test_a_path_of_another_folder_gives_nobody_a_label():
+    found = videos("S001/smile.mp4", "S003/neutral.avi")
+    labels = {
+        "S001/smile.mp4": {"age": 30.0},
+        "S002/smile.mp4": {"age": 71.0},
+        "C:\\data\\S003\\neutral.avi": {"age": 55.0},
+    }
+    matched = match_labels(LabelTable("test", labels), found)
+    assert matched.labels == {"S001/smile.mp4": {"age": 30.0}, "S003/neutral.avi": {"age": 55.0}}
+    assert matched.unused == ("S002/smile.mp4",)
+    # From inside one folder both paths could be it: neither is believed.
+    matched = match_labels(LabelTable("test", labels), videos("smile.mp4"))
+    assert not matched.labels and set(matched.ambiguous) == {"S001/smile.mp4", "S002/smile.mp4"}
+
+
+def test_two_names_for_one_video():
+    labels = {"u.mp4": {"age": 30.0}, "u": {"age": 77.0}}
+    matched = match_labels(LabelTable("test", labels), videos("u.mp4"))
+    assert matched.labels == {"u.mp4": {"age": 30.0}} and matched.unused == ("u",)
+
+
+def test_a_table_with_tabs_may_begin_with_any_column(tmp_path):
+    rows = ["subject\tvideo\tage", *(f"p{i}\tv{i}.mp4\t{20 + i}" for i in range(8))]
+    read = read_labels(write(tmp_path, "\n".join(rows) + "\n", "l.tsv"))
+    assert read.by_video["v0.mp4"] == {"subject": "p0", "age": 20.0} and len(read.by_video) == 8
