@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from nemo_pipeline.batch.plan import Finished
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.files import disk_full_message, is_disk_full
+from nemo_pipeline.store.files import disk_full_message, is_disk_full, replacing
 from nemo_pipeline.store.index import IndexRow, video_columns, write_index
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.relabel import write_labels
@@ -24,6 +25,10 @@ from nemo_pipeline.store.text import printable
 from nemo_pipeline.synth.mark import is_marked
 
 Labels = dict[str, Any]
+
+
+#: In the folder of shards: labels of videos that are not in the index now.
+_ABSENT = "absent-labels.json"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,6 +58,25 @@ def known_labels(data: FaceDataset) -> KnownLabels:
             if data.videos["sha256"][i]:
                 by_content[data.videos["sha256"][i], row] = labels
     return KnownLabels(by_file, by_content, data.synthetic)
+
+
+def recall_labels(folder: Path) -> KnownLabels:
+    """What `remember_labels` left in the folder of shards; nothing where it left nothing, or that cannot be read."""
+    try:
+        lines = json.loads((folder / _ABSENT).read_text(encoding="utf-8"))
+        return KnownLabels({(file, row): dict(labels) for file, row, labels in lines})
+    except (OSError, ValueError, TypeError):
+        return KnownLabels()
+
+
+def remember_labels(folder: Path, known: KnownLabels, files: Collection[str]) -> None:
+    """Keep the labels of videos that leave the index (all but `files`) beside their shards, for when they come back."""
+    lines = [[file, row, labels] for (file, row), labels in known.by_file.items() if file not in files]
+    if not lines:
+        (folder / _ABSENT).unlink(missing_ok=True)
+        return
+    with replacing(folder / _ABSENT) as temporary:
+        temporary.write_text(json.dumps(lines), encoding="utf-8")
 
 
 def row_labels(data: FaceDataset, row: int) -> Labels:

@@ -17,6 +17,8 @@ from nemo_pipeline.batch.assemble import (
     KnownLabels,
     assemble,
     known_labels,
+    recall_labels,
+    remember_labels,
     write_assembled,
 )
 from nemo_pipeline.batch.cluster import ClusterRun, Event, RunOptions
@@ -166,6 +168,7 @@ def prep(
             gone = {row.file for shard in shards for row in shard.rows} - {video.file for video in videos}
             if gone:
                 on_event(Event("note", len(gone), text=_gone_message(len(gone))))
+            remember_labels(out.shards, known, {video.file for video in videos})
             write_assembled(
                 out.index,
                 assembled,
@@ -191,8 +194,9 @@ def prep(
 
 def _known(out: OutputFolder, config: PrepConfig) -> KnownLabels:
     """Labels of the index that is there already. Refuses to overwrite what is no index of ours."""
+    absent = recall_labels(out.shards)
     if not out.index.exists():
-        return KnownLabels()
+        return absent
     try:
         data = FaceDataset(out.index, check=False)
     except NemoError as error:
@@ -207,7 +211,8 @@ def _known(out: OutputFolder, config: PrepConfig) -> KnownLabels:
             f"{out.index} takes its shards from {data.shards_folder.name}, not from {out.shards.name}: "
             "rename both alike, or write to another output."
         )
-    return known_labels(data)
+    known = known_labels(data)
+    return dataclasses.replace(known, by_file={**absent.by_file, **known.by_file})
 
 
 def _shards(out: OutputFolder, config: PrepConfig, force: bool) -> tuple[list[Shard], set[str] | None]:
@@ -230,7 +235,7 @@ def _shards(out: OutputFolder, config: PrepConfig, force: bool) -> tuple[list[Sh
 def _gone_message(count: int) -> str:
     return (
         f"{counted(count, 'video')} prepared earlier and not among the inputs leave the index; their data "
-        "stay in the shards, and come back when the videos are named again."
+        "and labels stay in the shards, and come back when the videos are named again."
     )
 
 

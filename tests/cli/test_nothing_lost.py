@@ -105,3 +105,14 @@ def test_a_list_that_is_none_and_a_pack_into_nowhere(prepared, tmp_path):  # noq
     assert b"no text" in said
     _, said = nemo("pack", prepared[0], tmp_path / "no" / "p.h5", code=1)
     assert b"does not exist" in said
+
+
+def test_labels_come_back_with_their_videos(clips, tmp_path):  # noqa: F811
+    (tmp_path / "l.csv").write_text("video,subject,age\nclip0,a,20\nclip1,b,31\n")
+    output = tmp_path / "o.h5"
+    nemo("prep", clips, output, "--size", "48", "--labels", tmp_path / "l.csv")
+    nemo("prep", clips / "clip0.mp4", output, "--size", "48")
+    assert FaceDataset(output).videos["id"] == ["clip0"]
+    nemo("prep", clips, output, "--size", "48")
+    data = FaceDataset(output)
+    assert (data["clip0"].age, data["clip1"].age, data["clip1"].subject) == (20, 31, "b")
