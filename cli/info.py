@@ -57,10 +57,8 @@ def command(
     if video is not None and table is None:
         raise click.UsageError("--video goes with --csv.")
     check_target("--contact-sheet", sheet, (".png", ".jpg", ".jpeg"), "a picture")
-    if table is not None and not table.suffix and not table.exists():
-        table.mkdir(mode=0o700, parents=True)
-    if table is not None and not table.is_dir():
-        check_target("--csv", table, TABLES, "a table (or several, into a folder that exists)")
+    if table is not None and table.suffix and not table.is_dir():
+        check_target("--csv", table, TABLES, "a table (or several, into a folder)")
     facts = describe(path)
     written = _write(path, facts, sheet, table, video)
     if report is not None:
@@ -95,6 +93,11 @@ def _write(
 
         written += contact_sheet(data, sheet)
     if table is not None:
+        if not table.suffix and not table.exists():  # a name without an ending is a folder's
+            try:
+                table.mkdir(mode=0o700, parents=True)
+            except OSError as error:
+                raise NemoError(f"{table} cannot be made for the tables: {error.strerror}.") from None
         written += export_landmarks(data, table, only=video)
     return written
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +71,16 @@ def recall_labels(folder: Path) -> KnownLabels:
 
 
 def remember_labels(folder: Path, known: KnownLabels, files: Collection[str]) -> None:
-    """Keep the labels of videos that leave the index (all but `files`) beside their shards, for when they come back."""
+    """Keep the labels of videos that leave the index (all but `files`) beside their shards, for when they come back.
+
+    Raises:
+        NemoError: the disk is full.
+    """
     lines = [[file, row, labels] for (file, row), labels in known.by_file.items() if file not in files]
     if not lines:
         (folder / _ABSENT).unlink(missing_ok=True)
         return
-    with replacing(folder / _ABSENT) as temporary:
+    with _full_disk_told(folder / _ABSENT), replacing(folder / _ABSENT) as temporary:
         temporary.write_text(json.dumps(lines), encoding="utf-8")
 
 
@@ -159,7 +164,7 @@ def write_assembled(
     model_sha256: str,
 ) -> None:
     """Write the index. Raises NemoError when the disk is full."""
-    try:
+    with _full_disk_told(path):
         write_index(
             path,
             assembled.rows,
@@ -170,6 +175,13 @@ def write_assembled(
             model_sha256=model_sha256,
             synthetic=assembled.synthetic,
         )
+
+
+@contextlib.contextmanager
+def _full_disk_told(path: Path) -> Iterator[None]:
+    """A disk that fills while `path` is written is a sentence. Raises NemoError."""
+    try:
+        yield
     except OSError as error:
         if is_disk_full(error):
             raise NemoError(disk_full_message(path)) from None
@@ -218,11 +230,8 @@ def relabel(path: Path, table: LabelTable, *, replace: bool = False) -> Matched:
         new = matched.for_row(data.videos["file"][row], data.videos["id"][row], data.layout["suffix"][row])
         labels.append(old | new)
     try:
-        write_labels(data.path, labels, data.synthetic or matched.synthetic)
+        with _full_disk_told(data.path):
+            write_labels(data.path, labels, data.synthetic or matched.synthetic)
     except PermissionError:
         raise NemoError(f"{data.path.parent} is read-only: the labels cannot be written there.") from None
-    except OSError as error:
-        if is_disk_full(error):
-            raise NemoError(disk_full_message(data.path)) from None
-        raise
     return matched

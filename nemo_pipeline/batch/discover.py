@@ -186,7 +186,7 @@ def _search(root: str, found: _Found) -> None:
             continue
         found.seen_folders.add(key)
         if folder != root and any(entry.name == DRAWN_MARK for entry in children):
-            found.skipped.append(Skipped(folder, "what nemo drew, no recordings"))
+            found.skipped.append(Skipped(folder, "a folder of what nemo drew, no recordings", loud=True))
             continue
         below: list[str] = []
         for entry in children:

@@ -32,11 +32,8 @@ def hold(path: Path, *, busy: NemoError, read_only: str, patience: float = 0.0) 
         raise busy from None
     except PermissionError:
         raise NemoError(read_only) from None
-    except (
-        NotImplementedError,
-        OSError,
-    ):  # how filelock says that a file system has no locks: go on, as readers do
-        held = False
+    except (OSError, NotImplementedError):
+        held = False  # how filelock says that a file system has no locks: go on, as readers do
     try:
         yield
     finally:

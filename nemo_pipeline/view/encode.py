@@ -19,7 +19,8 @@ ANNOTATED = "annotated by nemo"
 def is_annotated(path: Path) -> bool:
     """Whether a file is an annotated copy: something that may be drawn anew. Not so where it cannot be read."""
     try:
-        with av.open(str(path)) as container:
+        # As in `stages.decode`: a name may hold a colon, and what others wrote into a file need not be UTF-8.
+        with av.open(f"file:{path}", metadata_errors="replace") as container:
             return container.metadata.get("comment") == ANNOTATED
     except (OSError, av.error.FFmpegError):
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import h5py
 import pytest
@@ -116,3 +117,27 @@ def test_labels_come_back_with_their_videos(clips, tmp_path):  # noqa: F811
     nemo("prep", clips, output, "--size", "48")
     data = FaceDataset(output)
     assert (data["clip0"].age, data["clip1"].age, data["clip1"].subject) == (20, 31, "b")
+
+
+def test_landmarks_go_into_a_folder_that_is_made_for_them(prepared, tmp_path):  # noqa: F811
+    nemo("info", tmp_path / "none.h5", "--csv", tmp_path / "marks", code=1)
+    assert not (tmp_path / "marks").exists(), "not before there is something to write"
+    nemo("info", prepared[0], "--csv", tmp_path / "marks")
+    assert sorted(path.name for path in (tmp_path / "marks").iterdir()) == [
+        "clip0.csv",
+        "clip1.csv",
+        "clip2.csv",
+    ]
+    (tmp_path / "file").write_text("")
+    _, said = nemo("info", prepared[0], "--csv", tmp_path / "file" / "marks", code=1)
+    assert b"cannot be made" in said
+
+
+def test_a_copys_name_may_hold_a_colon_and_a_file_any_metadata(tmp_path, monkeypatch, clips):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(clips / "clip0.mp4", "a:b.mp4")
+    assert not is_annotated(Path("a:b.mp4"))
+    nemo("prep", "a:b.mp4", "o.h5", "--size", "48", "--overlay", "seen")
+    drawn = next(Path("seen").glob("*.mp4"))
+    shutil.copy(drawn, "c:d.mp4")
+    assert is_annotated(Path("c:d.mp4"))
