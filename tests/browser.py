@@ -1,13 +1,21 @@
-"""Pages in the system's own Chromium, for the tests that look at a report as a person would."""
+"""Pages in the system's own Chromium, for the tests that look at a report as a person would.
+
+Once in a long while a headless Chromium never acknowledges a key or answers a script, and Playwright waits for both
+without a limit. A test that looks at a page is therefore given `PATIENCE` seconds; then Chromium is killed, and the
+test begins again in a new one. What a page shows wrongly is never looked at twice.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 try:
@@ -15,23 +23,87 @@ try:
 except ImportError:
     sync_api = None
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-in_browser = pytest.mark.skipif(
-    sync_api is None or CHROMIUM is None, reason="no playwright, or no Chromium on this system"
-)
+
+#: Seconds a test has for its page (they take one or two), and how often a Chromium that says nothing is replaced.
+PATIENCE, TRIES = 90.0, 3
+
+
+def in_browser(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark for a test with an argument `browser` (a `Chromium`): skipped without one, begun again if it stops."""
+
+    @functools.wraps(test)
+    def begun_again(*args: Any, **kwargs: Any) -> None:
+        kwargs["browser"].look(functools.partial(test, *args, **kwargs))
+
+    missing = sync_api is None or CHROMIUM is None
+    return pytest.mark.skipif(missing, reason="no playwright, or no Chromium on this system")(begun_again)
+
+
+class Chromium:
+    """A Chromium that is started anew when it stops answering."""
+
+    def __init__(self, playwright: Any, patience: float = PATIENCE) -> None:
+        self._playwright, self._patience = playwright, patience
+        self._browser: Any = None
+
+    def new_context(self, **kwargs: Any) -> Any:
+        """A browser context of Playwright's, with its arguments."""
+        if self._browser is None or not self._browser.is_connected():
+            self._browser = self._playwright.chromium.launch(
+                executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+            )
+        return self._browser.new_context(**kwargs)
+
+    def look(self, test: Callable[[], None]) -> None:
+        """Call `test`, again in a new browser where this one did not answer in time."""
+        for left in reversed(range(TRIES)):
+            with self._limited() as stopped:
+                try:
+                    return test()
+                except sync_api.Error:
+                    if not stopped.is_set() or not left:
+                        raise
+
+    def close(self) -> None:
+        if self._browser is not None:
+            with self._limited():
+                self._browser.close()
+
+    @contextlib.contextmanager
+    def _limited(self) -> Iterator[threading.Event]:
+        stopped = threading.Event()
+
+        def stop() -> None:
+            stopped.set()
+            # A killed Chromium ends Playwright's wait with an error; a polite request would wait as well.
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if "chrom" in process.name():
+                        process.kill()
+
+        watch = threading.Timer(self._patience, stop)
+        watch.daemon = True
+        watch.start()
+        try:
+            yield stopped
+        finally:
+            watch.cancel()
 
 
 @contextlib.contextmanager
-def chromium() -> Iterator[Any]:
+def chromium(patience: float = PATIENCE) -> Iterator[Chromium]:
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+        browser = Chromium(playwright, patience)
+        try:
+            yield browser
+        finally:
+            browser.close()
 
 
 class Seen:
     """A page at a size, and everything it said or asked for."""
 
-    def __init__(self, browser: Any, file: Path, width: int, scheme: str = "light") -> None:
+    def __init__(self, browser: Chromium, file: Path, width: int, scheme: str = "light") -> None:
         self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         self.page = self.context.new_page()
         self.faults: list[str] = []

@@ -15,8 +15,6 @@ from nemo_pipeline.view.report import write_report
 from tests.browser import Seen, chromium, in_browser, sync_api
 from tests.smiling import HOSTILE, smiling_file
 
-pytestmark = in_browser
-
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
@@ -45,6 +43,7 @@ class Report(Seen):
         return [name.strip() for name in names]
 
 
+@in_browser
 def test_it_sorts(browser, report):
     seen = Report(browser, report, 1500)
     page = seen.page
@@ -67,6 +66,7 @@ def test_it_sorts(browser, report):
     seen.close()
 
 
+@in_browser
 def test_it_filters(browser, report):
     seen = Report(browser, report, 1280)
     page = seen.page
@@ -92,6 +92,7 @@ def test_it_filters(browser, report):
     seen.close()
 
 
+@in_browser
 def test_details_open_by_keyboard(browser, report, scheme):
     seen = Report(browser, report, 1280, scheme)
     page = seen.page
@@ -115,6 +116,7 @@ def test_details_open_by_keyboard(browser, report, scheme):
     seen.close()
 
 
+@in_browser
 def test_hostile_names_are_text(browser, report):
     seen = Report(browser, report, 1280)
     page = seen.page
@@ -130,6 +132,7 @@ def test_hostile_names_are_text(browser, report):
     seen.close()
 
 
+@in_browser
 @pytest.mark.parametrize("width", [390, 1280])
 def test_it_fits(browser, report, scheme, width):
     seen = Report(browser, report, width, scheme)
