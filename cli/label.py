@@ -9,7 +9,7 @@ import rich_click as click
 from nemo_pipeline.store.text import counted
 
 from .console import print_json, say
-from .prep import report_labels
+from .prep_report import report_labels
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

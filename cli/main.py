@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -71,6 +73,9 @@ class _Commands(click.RichGroup):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if any(not arg or re.fullmatch(r"--[a-z-]+=", arg) for arg in args):
+            # An empty path would mean the folder that one stands in.
+            raise click.UsageError("An argument is empty: is a variable of the shell not set?")
         name, command, rest = super().resolve_command(ctx, args)
         if name in COMMANDS:
             command = load(name)
@@ -82,6 +87,7 @@ class _Commands(click.RichGroup):
         if not standalone:
             return super().main(*args, **kwargs)
         warnings.showwarning = _show_warning
+        _print_anything()
         try:
             return super().main(*args, **kwargs)
         except Exception as error:
@@ -113,6 +119,13 @@ def _explain(error: Exception) -> None:
         text = f"{type(error).__name__}: {error} (a fault of nemo; --debug shows where)"
     err.print("[bold red]Error:[/] ", end="")
     say(text)
+
+
+def _print_anything() -> None:
+    """A name that the terminal's encoding lacks (LANG=C, ISO-8859-1) is printed escaped: it must not end a run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def check_target(option: str, path: Path | None, endings: Collection[str], what:
     written over is lost.
 
     Raises:
-        click.UsageError: another ending, or its folder does not exist.
+        click.UsageError: another ending; its folder does not exist, or nothing can be written there.
     """
     if path is None:
         return
@@ -25,8 +26,11 @@ def check_target(option: str, path: Path | None, endings: Collection[str], what:
         raise click.UsageError(
             f"{option} writes {what}: name it {' or '.join(endings)}, not {printable(path.name)!r}."
         )
-    if not path.absolute().parent.is_dir():
+    folder = path.absolute().parent
+    if not folder.is_dir():
         raise click.UsageError(f"{option}: the folder {printable(str(path.parent))} does not exist.")
+    if not os.access(folder, os.W_OK):
+        raise click.UsageError(f"{option}: the folder {printable(str(path.parent))} is read-only.")
 
 
 def check_timeout(seconds: float | None) -> None:

@@ -147,15 +147,18 @@ def command(
                         show.above(lambda line=line: console.warn(line))
                     # What is kept is small: a folder may hold thousands of clips.
                     answers.append(answer.without_frames())
-        finally:
+        except BaseException:  # stopped: what is done is not lost
             if table is not None and answers:
                 write_csv(table, answers)
+            raise
     if as_json:
         lines = [json_line(answer) for answer in answers]
         facts = {"level": level, "subjects": interval.subjects, "note": interval.reason}
         console.print_json(
             {"model": str(model_path), "synthetic": model.synthetic, "interval": facts, "clips": lines}
         )
+    if table is not None:  # last: a disk that is full by now takes no answer from standard output
+        write_csv(table, answers)
     if not quiet:
         for written in (table, explain, figure):
             if written is not None and written.exists():

@@ -11,11 +11,11 @@ import rich_click as click
 
 from nemo_pipeline.config import Engine, Keep, PrepConfig, Subject
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.text import counted
 
-from .console import err, new_table, print_json, printable, say, shown, warn
+from .console import err, new_table, print_json, printable, say, warn
 from .outputs import check_target, check_timeout
 from .prep_inputs import SHAPES, check_report, draw_sheet, labels, landmark_files, mean_shape, page_report
+from .prep_report import report, why_not
 from .progress import RunProgress, stop_on_signals
 
 _CHOICES = {
@@ -257,7 +257,7 @@ def _dry_run(found: Any, output: Path, config: PrepConfig, shape: Any, options: 
 
 
 def _prepare(found: Any, output: Path, config: PrepConfig, shape: Any, options: dict[str, Any]) -> int:
-    from nemo_pipeline.batch.output import Part
+    from nemo_pipeline.batch.parts import Part
     from nemo_pipeline.batch.run import RunOptions, prep
 
     try:
@@ -289,24 +289,15 @@ def _prepare(found: Any, output: Path, config: PrepConfig, shape: Any, options: 
         )
     draw_sheet(summary, options)
     page_report(summary, options)
-    _report(summary, options, warn_unlabelled=given is not None or beside is not None)
+    report(summary, options, warn_unlabelled=given is not None or beside is not None)
     if summary.part is not None:
         failed = summary.n_failed
         return 1 if options["strict"] and failed else 0
     if not summary.n_usable or (options["strict"] and summary.n_failed):
         if options["quiet"]:  # no table was shown
-            warn(_why_not(summary))
+            warn(why_not(summary))
         return 1
     return 0
-
-
-def _why_not(summary: Any) -> str:
-    """One sentence on the videos that are not usable: how many, and the first one's reason."""
-    failed = [row for row in summary.videos if not row["length"]]
-    first = (
-        f"{printable(failed[0]['id'])}: {printable(failed[0]['message'])}" if failed else "there is no row"
-    )
-    return f"{counted(len(failed), 'video')} of {len(summary.videos)} not usable ({first})"
 
 
 def _join(inputs: list[str], output: Path, options: dict[str, Any]) -> int:
@@ -317,84 +308,7 @@ def _join(inputs: list[str], output: Path, options: dict[str, Any]) -> int:
     summary = join([Path(item) for item in inputs], output, labels=table)
     draw_sheet(summary, options)
     page_report(summary, options)
-    _report(summary, options, warn_unlabelled=table is not None)
+    report(summary, options, warn_unlabelled=table is not None)
+    if summary.missing:
+        warn(summary.missing)
     return 0 if summary.n_usable and not (options["strict"] and summary.n_failed) else 1
-
-
-def _report(summary: Any, options: dict[str, Any], warn_unlabelled: bool) -> None:
-    """The table (or JSON) at the end, and what did not fit."""
-    if options["as_json"]:
-        print_json(
-            {
-                "output": summary.output,
-                "counts": summary.counts,
-                "seconds": round(summary.seconds, 3),
-                "frames_per_second": round(summary.frames_per_second, 2),
-                "done_before": summary.done_before,
-                "done_now": summary.done_now,
-                "videos": summary.videos,
-                "labels": _label_report(summary.matched),
-            }
-        )
-    if options["quiet"]:
-        return
-    if not options["as_json"]:
-        err.print(_table(summary))
-    counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.counts.items()))
-    say(
-        f"{summary.output}: {counts}; {sum(row['length'] for row in summary.videos)} frames. "
-        f"{counted(summary.done_now, 'video')} in {summary.seconds:.1f} s, "
-        f"{summary.frames_per_second:.0f} frames/s."
-    )
-    report_labels(summary.matched, warn_unlabelled)
-    if summary.matched is not None and not options["labels"]:
-        say(f"Labels are from {summary.matched.source}, which lies beside the videos.")
-    if summary.part is not None:
-        say(f"Part {summary.part} is done. When all are: nemo prep --join {summary.output}")
-    elif not summary.n_usable:
-        warn("no video is usable: the table says why.")
-    elif not any(row["age"] == row["age"] for row in summary.videos):
-        say(f"No ages yet: nemo label {summary.output} FILE puts them in; training needs them.")
-
-
-def _label_report(matched: Any) -> dict[str, Any] | None:
-    if matched is None:
-        return None
-    return {
-        "videos_without_labels": matched.unlabelled,
-        "labels_without_video": matched.unused,
-        "ambiguous_labels": matched.ambiguous,
-    }
-
-
-def report_labels(matched: Any, complain: bool = True) -> None:
-    """Who has no label, and which labels have nobody: by name, both ways."""
-    if matched is None or not complain:
-        return
-    for names, noun, text in (
-        (matched.unlabelled, "video", "without a label"),
-        (matched.unused, "label", "that fit no video"),
-        (matched.ambiguous, "label", "that could mean several videos, given to none (write the path)"),
-    ):
-        if names:
-            shown_names = ", ".join(printable(name) for name in names[:20])
-            more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-            warn(f"{counted(len(names), noun)} {text}: {shown_names}{more}.")
-
-
-def _table(summary: Any) -> Any:
-    rows = []
-    for row in summary.videos:
-        style = "green" if row["status"] == "ok" else "yellow" if row["length"] else "red"
-        rows.append(
-            (
-                row["id"],
-                shown(row["status"], style),
-                row["n_decoded"],
-                row["n_kept"],
-                row["n_interpolated"],
-                row["message"],
-            )
-        )
-    columns = ["video", "status", "decoded", "kept", "interpolated", "message"]
-    return new_table("", columns, rows, right="decoded,kept,interpolated")

@@ -12,6 +12,7 @@ from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import NemoError
 
 from .console import printable, say, warn
+from .outputs import check_target
 
 #: What --mean-shape means if it is no file.
 SHAPES = ("shipped", "from-data")
@@ -76,10 +77,7 @@ def check_report(path: Path | None, no_faces: bool) -> None:
     """Refuse before anything is done what could not be written at the end."""
     if no_faces and path is None:
         raise click.UsageError("--no-faces goes with --report FILE.html.")
-    if path is not None and path.suffix.lower() not in (".html", ".htm"):
-        raise click.UsageError(f"--report writes a page: name it .html, not {printable(path.name)!r}.")
-    if path is not None and not path.absolute().parent.is_dir():
-        raise click.UsageError(f"--report: the folder {printable(str(path.parent))} does not exist.")
+    check_target("--report", path, (".html", ".htm"), "a page")
 
 
 def page_report(summary: Any, options: dict[str, Any]) -> None:

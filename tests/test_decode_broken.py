@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from nemo_pipeline.stages.decode import DecodeError, VideoReader
 from nemo_pipeline.stages.frame import Frame
@@ -25,12 +26,16 @@ def test_what_is_no_video_is_said_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile clip.mp4\n")
     write_clip(tmp_path / "clip.mp4", PICTURES[:2])
     os.mkfifo(tmp_path / "pipe.mp4")
+    Image.new("L", (200, 100)).save(tmp_path / "shot.png")
+    Image.new("L", (200, 100)).save(tmp_path / "photo.mp4", "JPEG")
     cases = {
         "text.mp4": ("decode_error", "cannot be opened as a video"),
         "empty.mp4": ("unreadable", "empty"),
         "noise.mkv": ("decode_error", "cannot be opened as a video"),
         "list.mp4": ("no_video", "playlist"),
         "pipe.mp4": ("unreadable", "pipe"),
+        "shot.png": ("no_video", "single picture"),
+        "photo.mp4": ("no_video", "single picture"),
         "missing.mp4": ("unreadable", "cannot be read"),
         ".": ("unreadable", "folder"),
     }

@@ -16,7 +16,7 @@ from nemo_pipeline.batch.cluster import Event
 from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.batch.fromdata import video_shape
 from nemo_pipeline.batch.join import join
-from nemo_pipeline.batch.output import Part
+from nemo_pipeline.batch.parts import Part
 from nemo_pipeline.batch.run import PrepSummary, RunOptions, prep, preview
 from nemo_pipeline.datatypes import VideoInfo, VideoResult, VideoRow
 from nemo_pipeline.errors import NemoError

@@ -198,6 +198,12 @@ def test_devices_that_cannot_be_shared(data):
             go(data, **options)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_devices_mean_gpus_unless_the_cpu_is_named(data):
+    with pytest.raises(NemoError, match="this machine has none"):
+        go(data, devices=2, device="auto")
+
+
 def test_an_error_of_a_member_is_the_trainings_error(data):
     with pytest.raises(NemoError, match="not a finite number any more"):
         go(data, devices=2, train={"learning_rate": 3e38, "schedule": "constant"})

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nemo_pipeline.batch.output import OutputFolder, Part
+from nemo_pipeline.batch.output import OutputFolder
+from nemo_pipeline.batch.parts import Part
 from nemo_pipeline.batch.plan import Finished, Plan, finished_videos, groups_of
 from nemo_pipeline.batch.worker import VideoTask, give_up, merge_videos, pool_of, prepare_video, stop_pool
 from nemo_pipeline.bundle import SHA256 as MODEL_SHA256

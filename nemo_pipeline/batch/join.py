@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from nemo_pipeline.batch.discover import name_videos
 from nemo_pipeline.batch.fromdata import SHAPE_FILE
 from nemo_pipeline.batch.labels import LabelTable
 from nemo_pipeline.batch.output import OutputFolder
+from nemo_pipeline.batch.parts import mark_done, marks, what_is_missing
 from nemo_pipeline.batch.plan import Finished, finished_videos
 from nemo_pipeline.batch.run import PrepSummary, summarize
 from nemo_pipeline.config import PrepConfig
@@ -28,7 +30,7 @@ def join(parts: Sequence[Path], output: Path, *, labels: LabelTable | None = Non
     """Write the index `output` over its shards and those of `parts` (other outputs, or their shards folders).
 
     Shards of other outputs are linked or copied into `output`'s folder. The order is the one that a single
-    run over the same videos has.
+    run over the same videos has. Parts that were never done do not hold it up: the summary names them.
 
     Raises:
         NemoError: the parts were made with different settings, one of them is unfinished, or there is
@@ -60,6 +62,9 @@ def join(parts: Sequence[Path], output: Path, *, labels: LabelTable | None = Non
             newest[file] = item
         videos = name_videos({file: file for file in newest})
         assembled = assemble(videos, newest, known=known, table=labels)
+        done = marks([out.shards, *(_folder(part, out) for part in parts)])
+        for one, count in done.items():  # for a later join, of this output with the part that is missing now
+            mark_done(out.shards, one, count)
         config = PrepConfig.from_dict(json.loads(shards[0].config_json))
         shape = _shape(config, [out.shards, *(_folder(part, out) for part in parts)])
         if config.mean_shape != "shipped":
@@ -74,7 +79,7 @@ def join(parts: Sequence[Path], output: Path, *, labels: LabelTable | None = Non
             model_sha256=shards[0].model_sha256,
         )
         out.close()
-    return summarize(out.index, assembled)
+    return dataclasses.replace(summarize(out.index, assembled), missing=what_is_missing(done))
 
 
 def _shape(config: PrepConfig, folders: Sequence[Path]) -> MeanShape:

@@ -314,7 +314,8 @@ def _read_csv(path: Path, text: str) -> LabelTable:
         header = [name.strip().lower() for name in next(rows)]
     except (StopIteration, csv.Error):
         raise NemoError(f"{path} is empty; a label file has a header with video, subject, age.") from None
-    names = [_SYNONYMS.get(name, name) for name in header]
+    # Beside a column of the label's own name, another spelling of it (an id beside video) is some other column.
+    names = [name if _SYNONYMS.get(name) in header else _SYNONYMS.get(name, name) for name in header]
     if "video" not in names or not set(names) & set(LABEL_COLUMNS):
         shown = ", ".join(header)[:200]
         raise NemoError(

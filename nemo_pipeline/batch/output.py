@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from nemo_pipeline.batch.parts import Part
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import leftovers, replacing
 from nemo_pipeline.store.locks import hold
@@ -18,29 +17,6 @@ from nemo_pipeline.store.shard import shards_folder
 
 #: Bytes that must be free before a run starts; a run that fills the disk later stops with a sentence.
 _NEEDED = 64 << 20
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Part:
-    """Part `number` (from 1) of `of`: a contiguous share of the sorted videos."""
-
-    number: int
-    of: int
-
-    @classmethod
-    def parse(cls, text: str) -> Part:
-        """From "3/8". Raises ValueError."""
-        match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
-        if not match or not 1 <= int(match[1]) <= int(match[2]):
-            raise ValueError(f"{text!r} is no part; give K/N with K from 1 to N, such as 3/8.")
-        return cls(int(match[1]), int(match[2]))
-
-    def share(self, count: int) -> range:
-        """Indices of this part among `count` videos: the parts cover all, none twice."""
-        return range(count * (self.number - 1) // self.of, count * self.number // self.of)
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.of}"
 
 
 class OutputFolder:

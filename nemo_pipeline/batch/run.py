@@ -25,8 +25,9 @@ from nemo_pipeline.batch.cluster import ClusterRun, Event, RunOptions
 from nemo_pipeline.batch.fromdata import SHAPE_FILE, TRACKED_FOLDER, known_shape, shape_from_data, with_shape
 from nemo_pipeline.batch.labels import LabelTable, Matched
 from nemo_pipeline.batch.landmark_files import LandmarkFile
-from nemo_pipeline.batch.output import OutputFolder, Part
+from nemo_pipeline.batch.output import OutputFolder
 from nemo_pipeline.batch.overlay_run import annotate_finished, make_overlay_folder
+from nemo_pipeline.batch.parts import Part, mark_done, unmark
 from nemo_pipeline.batch.plan import check_settings, make_plan
 from nemo_pipeline.batch.tasks import TaskMaker
 from nemo_pipeline.bundle import SHA256 as MODEL_SHA256
@@ -58,6 +59,7 @@ class PrepSummary:
         done_before, done_now: videos that needed no work, and those done by this run.
         matched: how the label file fitted.
         part: set when this was a part, which writes no index.
+        missing: after a join, a sentence on parts that were not done; else "".
     """
 
     output: Path
@@ -69,6 +71,7 @@ class PrepSummary:
     done_now: int
     matched: Matched | None = None
     part: Part | None = None
+    missing: str = ""
 
     @property
     def n_usable(self) -> int:
@@ -129,6 +132,7 @@ def prep(
                 check_settings(read_shards(out.shards), [], config, MODEL_SHA256, out.index)
             shape = shape_from_data(videos, out, config, options, landmarks, on_event)
         config = with_shape(config, shape)
+        in_all = len(videos)
         if options.part is not None:
             videos = [videos[i] for i in options.part.share(len(videos))]
         shards, obsolete = _shards(out, config, options.force)
@@ -180,6 +184,9 @@ def prep(
             )
             out.end_forced(obsolete)
             shutil.rmtree(tracked, ignore_errors=True)
+            unmark(out.shards)
+        else:
+            mark_done(out.shards, options.part, in_all)
         clear_leftovers(out.work, absent)  # what workers that were killed in this run left
         out.close()
     seconds = time.monotonic() - started

@@ -27,6 +27,8 @@ av.logging.set_level(av.logging.PANIC)
 
 #: Text formats that only name other files: their pictures are not this file's.
 _PLAYLISTS = {"concat", "hls", "dash", "imf"}
+#: Demuxers of single pictures: png_pipe, jpeg_pipe and their like. (An animated GIF is a video.)
+_PICTURE = "_pipe"
 _INTRA, _BIDIRECTIONAL = 1, 3  # AV_PICTURE_TYPE_I, AV_PICTURE_TYPE_B
 #: Pictures of type B that wait for the next of another type; no codec allows more.
 _MOST_HELD = 16
@@ -266,6 +268,9 @@ def _open(path: Path) -> Any:
         raise DecodeError(
             "no_video", "The file only names other files (a playlist); give the videos themselves."
         )
+    if container.format.name.endswith(_PICTURE) or container.format.name == "image2":
+        container.close()
+        raise DecodeError("no_video", "The file is a single picture; give the video itself.")
     return container
 
 

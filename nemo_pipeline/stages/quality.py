@@ -72,8 +72,9 @@ def why_none(
             f"The face is turned by more than {max_yaw:g} degrees in {n_turned} of the {n_seen} frames that show it; "
             "use a frontal view, or raise --max-yaw.",
         )
+    gaps = "" if n_decoded < min_frames else ", or let `nemo prep` bridge longer gaps with --max-gap"
     return (
         "too_short",
-        f"The longest stretch with a face has {counted(longest, 'frame')}, {min_frames} are needed; use a longer clip, "
-        "or allow longer gaps with --max-gap.",
+        f"The longest stretch with a face has {counted(longest, 'frame')}, {min_frames} are needed; use a longer clip"
+        f"{gaps}.",
     )

@@ -82,6 +82,11 @@ def fit(
             such device or precision; the checkpoint is damaged or of another training; TensorBoard is missing.
     """
     chosen = resolve_device(device)
+    if devices > 1 and device == "auto" and chosen.type == "cpu":
+        raise NemoError(
+            f"--devices {devices} shares the batches among GPUs, and this machine has none; --device cpu shares them "
+            "among its cores, which is not faster than --devices 1."
+        )
     check_precision(precision, chosen)
     prints = fingerprint(
         model_config, config, normalisation, seed, fold, precision, clips.table, training, validation

@@ -76,6 +76,18 @@ def test_prep_help_loads_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
 
 
+def test_an_empty_argument_is_an_unset_variable(prepared, tmp_path):
+    for words in (("prep", "", "o.h5"), ("info", ""), ("train", prepared[0], "--out="), ("pack", "", "x.h5")):
+        assert b"variable of the shell" in nemo(*words, code=2, cwd=tmp_path)[1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_terminal_that_cannot_show_a_name_shows_it_escaped(prepared, tmp_path):
+    shutil.copytree(prepared[0].parent, tmp_path / "имя")
+    said, _ = nemo("info", tmp_path / "имя" / "out.h5", PYTHONIOENCODING="latin-1")
+    assert rb"\u0438\u043c\u044f" in said
+
+
 def test_prep_prints_one_json_object(prepared):
     output, (said, noted) = prepared
     report = json.loads(said)

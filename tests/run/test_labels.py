@@ -117,6 +117,13 @@ def test_any_bytes_give_a_table_or_a_sentence(data):
             assert str(error)
 
 
+def test_a_column_of_the_labels_own_name_wins_over_another_spelling(tmp_path):
+    read = read_labels(write(tmp_path, "id,video,age,sex,gender\n7,a.mp4,30,x,m\n"))
+    assert read.by_video == {"a.mp4": {"age": 30.0, "gender": "male"}}
+    with pytest.raises(NemoError, match="two columns for video"):
+        read_labels(write(tmp_path, "id,file,age\n7,a.mp4,30\n"))
+
+
 def table(**by_video):
     return LabelTable("test", {name.replace("__", "/"): labels for name, labels in by_video.items()})
 

@@ -15,7 +15,7 @@ from nemo_pipeline import prep_video
 from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.batch.join import join
 from nemo_pipeline.batch.labels import read_labels
-from nemo_pipeline.batch.output import Part
+from nemo_pipeline.batch.parts import Part, what_is_missing
 from nemo_pipeline.batch.run import RunOptions, prep
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import NemoError
@@ -255,6 +255,27 @@ def test_parts_joined_equal_one_run(first, clips, tmp_path):
     run([clips / "clip0.mp4"], tmp_path / "q.h5", config=PrepConfig(size=32))
     with pytest.raises(NemoError, match="different settings"):
         join([tmp_path / "p1.h5", tmp_path / "q.h5"], tmp_path / "never.h5")
+
+
+def test_a_part_that_was_never_done_is_named(clips, tmp_path):
+    output = tmp_path / "out.h5"
+    for number in (1, 3):
+        run([clips], output, part=Part(number, 3))
+    assert "1 part was not done (2/3)" in join([], output).missing and len(FaceDataset(output)) == 2
+    run([clips], tmp_path / "two.h5", part=Part(2, 3))  # on another machine
+    assert join([tmp_path / "two.h5"], output).missing == "" and len(FaceDataset(output)) == 3
+    # One set of videos grew between two parts: one of its videos may be in neither.
+    run([clips], tmp_path / "p.h5", part=Part(1, 2))
+    run([clips / "clip0.mp4", clips / "clip1.mp4"], tmp_path / "p.h5", part=Part(2, 2))
+    assert "made of 2 and 3 videos" in join([], tmp_path / "p.h5").missing
+    run([clips], tmp_path / "p.h5")  # a whole run has them all
+    assert join([], tmp_path / "p.h5").missing == "" and len(FaceDataset(tmp_path / "p.h5")) == 3
+
+
+def test_one_complete_division_is_enough():
+    done = {Part(k, 3): 7 for k in (1, 2, 3)} | {Part(2, 20): 7}
+    assert what_is_missing(done) == what_is_missing({}) == ""
+    assert "19 parts were not done (1/20, 3/20," in what_is_missing({Part(2, 20): 7})
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 17])
