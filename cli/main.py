@@ -33,13 +33,13 @@ COMMANDS: dict[str, str] = {
     "pack": "Make one file of a prepared file and its shards.",
     "doctor": "Can this machine run nemo? Versions and settings for a bug report.",
 }
-_GROUPS = [
+_GROUPS: list[Any] = [  # dicts of rich_click's
     {"name": "The main road", "commands": ["prep", "train", "evaluate", "predict"]},
     {"name": "Without data of your own", "commands": ["demo", "synth"]},
     {"name": "Prepared files and this machine", "commands": ["info", "label", "verify", "pack", "doctor"]},
 ]
 click.rich_click.COMMAND_GROUPS = {"nemo": _GROUPS}
-click.rich_click.TEXT_MARKUP = False
+click.rich_click.TEXT_MARKUP = None
 
 _debug = False
 
@@ -68,7 +68,7 @@ class _Commands(click.RichGroup):
         """A stand-in with the name and the help line, for listings."""
         if cmd_name not in COMMANDS:
             return None
-        return click.RichCommand(cmd_name, help=COMMANDS[cmd_name], short_help=COMMANDS[cmd_name])
+        return click.RichCommand(name=cmd_name, help=COMMANDS[cmd_name], short_help=COMMANDS[cmd_name])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

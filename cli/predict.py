@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,9 +143,9 @@ def command(
                 )
                 for answer in rows:
                     if not as_json:
-                        show.above(lambda answer=answer: print_answer(answer, quiet))
+                        show.above(functools.partial(print_answer, answer, quiet))
                     for line in draw(answer, show):
-                        show.above(lambda line=line: console.warn(line))
+                        show.above(functools.partial(console.warn, line))
                     # What is kept is small: a folder may hold thousands of clips.
                     answers.append(answer.without_frames())
         except BaseException:  # stopped: what is done is not lost

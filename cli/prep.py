@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import rich_click as click
 
@@ -19,7 +19,7 @@ from .prep_report import report, why_not
 from .progress import RunProgress, stop_on_signals
 
 _CHOICES = {
-    name: list(kind.__args__) for name, kind in (("engine", Engine), ("keep", Keep), ("subject", Subject))
+    name: list(get_args(kind)) for name, kind in (("engine", Engine), ("keep", Keep), ("subject", Subject))
 }
 _DEFAULTS = PrepConfig()
 

@@ -97,8 +97,6 @@ def command(
     here["fit_options"] = {"devices": devices, "tensorboard": True if tensorboard else None}
     progress = TrainProgress(quiet)
     here["reporter"] = progress
-    if data is None and not resumed:
-        raise click.UsageError("name a prepared file, DATA.h5, or go on with a run: --resume.")
     if resumed:
         from siam_model.protocol.settings import read_settings
         from siam_model.study import resume_study
@@ -114,6 +112,8 @@ def command(
         is_study = target.is_dir() and read_settings(target)[0].study is not None
         with stop_on_signals(progress.farewell), progress:
             run = (resume_study if is_study else resume)(target, data, given=given, **here)
+    elif data is None:
+        raise click.UsageError("name a prepared file, DATA.h5, or go on with a run: --resume.")
     else:
         from siam_model.study import train_study
         from siam_model.train import train
