@@ -10,6 +10,8 @@ import hashlib
 import json
 from typing import Any, Literal, get_args
 
+from nemo_pipeline.fields import check_kinds
+
 Engine = Literal["litert", "mediapipe"]
 Subject = Literal["largest", "central", "all"]
 Keep = Literal["longest", "all"]
@@ -55,6 +57,8 @@ class PrepConfig:
 
     def __post_init__(self) -> None:
         """Check every field. Raises ValueError with the field, the value and what is allowed."""
+
+        check_kinds(self)
 
         def need(ok: bool, field: str, allowed: str) -> None:
             if not ok:

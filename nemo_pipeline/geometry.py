@@ -14,6 +14,8 @@ from importlib import resources
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nemo_pipeline.fields import whole
+
 
 @functools.cache
 def _shipped() -> dict[str, NDArray[np.generic]]:
@@ -47,6 +49,16 @@ def canonical_mesh() -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np
     )
 
 
+def checked_shape(shape: ArrayLike) -> NDArray[np.float64]:
+    """A mean shape as (68, 2) float64. Raises ValueError where it is none, or has no area."""
+    points = np.ascontiguousarray(shape, dtype=np.float64)
+    if points.shape != (68, 2) or not np.isfinite(points).all():
+        raise ValueError(f"a mean shape must be 68 finite points (68, 2); this is {points.shape}.")
+    if np.linalg.matrix_rank(points - points.mean(axis=0)) < 2:
+        raise ValueError("the points of a mean shape lie on one line; a face has an area.")
+    return points
+
+
 @dataclasses.dataclass(frozen=True)
 class Template:
     """Where each pixel of the face crop lies in the triangles of the mean shape.
@@ -67,12 +79,22 @@ class Template:
     margin: float = 0.02
 
     def __post_init__(self) -> None:
-        """Check shapes. Raises ValueError."""
-        shape = np.ascontiguousarray(self.mean_shape, dtype=np.float64)
+        """Check shapes, size and margin. Raises ValueError."""
+        shape = checked_shape(self.mean_shape)
         triangles = np.ascontiguousarray(self.triangles, dtype=np.int32)
-        if shape.shape != (68, 2) or not np.isfinite(shape).all():
-            raise ValueError(f"a mean shape must be 68 finite points (68, 2); this is {shape.shape}.")
-        if triangles.ndim != 2 or triangles.shape[1] != 3 or triangles.min() < 0 or triangles.max() > 67:
+        if not (whole(self.size) and self.size >= 1):
+            raise ValueError(f"size is {self.size!r}; it must be a whole number of pixels, at least 1.")
+        if not 0 <= self.margin < 0.5:
+            raise ValueError(
+                f"margin is {self.margin!r}; it must be at least 0 and below 0.5 of the crop's side."
+            )
+        if (
+            triangles.size == 0
+            or triangles.ndim != 2
+            or triangles.shape[1] != 3
+            or triangles.min() < 0
+            or triangles.max() > 67
+        ):
             raise ValueError(f"triangles must be (K, 3) indices into 68 points; this is {triangles.shape}.")
         object.__setattr__(self, "mean_shape", shape)
         object.__setattr__(self, "triangles", triangles)

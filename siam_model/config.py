@@ -7,7 +7,10 @@ Needs neither torch nor numpy, so that the command line can print and check sett
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
+
+from nemo_pipeline.fields import check_kinds, whole
 
 Mechanism = Literal["indexed", "agnostic", "full", "mediate"]
 RecurrentInit = Literal["leaky", "identity"]
@@ -89,16 +92,17 @@ class SIAMConfig:
 
     def __post_init__(self) -> None:
         """Check every field. Raises ValueError with the field, its value and what is allowed."""
+        check_kinds(self)
         for name in ("channels", "kernels", "strides", "paddings", "pools"):
-            values = tuple(int(v) for v in getattr(self, name))
+            values = getattr(self, name)
             least = 0 if name in ("paddings", "pools") else 1
-            _need(
-                len(values) == 3 and min(values) >= least,
-                self,
-                name,
-                f"three whole numbers of at least {least}",
+            ok = (
+                isinstance(values, Sequence)
+                and len(values) == 3
+                and all(whole(v) and v >= least for v in values)
             )
-            object.__setattr__(self, name, values)
+            _need(ok, self, name, f"three whole numbers of at least {least}")
+            object.__setattr__(self, name, tuple(int(v) for v in values))
         for name in (
             "face_size", "fully_connected", "hidden", "recurrent_layers", "attention_dim", "temporal_dim",
             "lrn_size", "pool_stride",
@@ -222,6 +226,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check every field. Raises ValueError with the field, its value and what is allowed."""
+        check_kinds(self)
         for name in ("epochs", "batch_size", "patience", "frame_step", "frame_chunk"):
             _need(getattr(self, name) >= 1, self, name, "at least 1")
         for name in ("learning_rate", "epsilon", "clip"):

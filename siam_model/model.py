@@ -4,7 +4,7 @@ temporal attention, regression (Figure 1 of the paper)."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +109,9 @@ class SIAM(nn.Module):
 
     def __init__(self, config: SIAMConfig | None = None) -> None:
         super().__init__()
-        self.config = config = config or SIAMConfig()
+        self.config = config = SIAMConfig() if config is None else config
+        if not isinstance(config, SIAMConfig):
+            raise TypeError(f"a SIAM is made from a SIAMConfig, not from {config!r}.")
         self.frame_chunk = 128
         self.appearance = Appearance(config)
         self.recurrence = nn.ModuleList()
@@ -141,7 +143,7 @@ class SIAM(nn.Module):
     def forward(
         self,
         frames: Tensor,
-        lengths: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
         prepare: Callable[[Tensor], Tensor] | None = None,
     ) -> SIAMOutput:
         """Ages and attention of a batch.
@@ -154,17 +156,23 @@ class SIAM(nn.Module):
                 `Normalisation`, so that a long video waits as uint8, a quarter of the memory.
 
         Raises:
-            ValueError: a wrong shape, or a length outside 1..T.
+            ValueError: a wrong shape or dtype, or a length outside 1..T.
         """
         side = self.config.face_size
         if frames.ndim != 4 or frames.shape[2:] != (side, side):
             raise ValueError(
                 f"frames have shape {tuple(frames.shape)}; this model takes (B,T,{side},{side})."
             )
+        own = self.regression.weight.dtype
+        if prepare is None and frames.dtype != own and not torch.is_autocast_enabled(frames.device.type):
+            raise ValueError(
+                f"frames are {frames.dtype}; this model takes standardised {own}. `prepare`, a `Normalisation`, makes "
+                "that of uint8."
+            )
         batch, time = frames.shape[:2]
         if lengths is None:
             lengths = torch.full((batch,), time)
-        lengths = lengths.to(frames.device)
+        lengths = torch.as_tensor(lengths).to(frames.device)
         if lengths.shape != (batch,) or int(lengths.min()) < 1 or int(lengths.max()) > time:
             raise ValueError(
                 f"lengths are {lengths.tolist()}; there must be {batch} of them, each from 1 to {time}."

@@ -278,6 +278,12 @@ def test_wrong_shapes_are_answered():
     for lengths in ([0], [3], [1, 1]):
         with pytest.raises(ValueError, match="lengths"):
             model(torch.zeros(1, 2, 62, 62), torch.tensor(lengths))
+    for dtype in (torch.uint8, torch.float64):
+        with pytest.raises(ValueError, match=r"takes standardised torch\.float32"):
+            model(torch.zeros(1, 2, 62, 62, dtype=dtype))
+    with pytest.raises(TypeError, match="SIAMConfig, not from 3"):
+        SIAM(3)
+    assert model(torch.zeros(2, 3, 62, 62), [3, 2]).age.shape == (2,)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import NemoError
 from siam_model.config import SIAMConfig, TrainConfig, preset
 from siam_model.protocol.overrides import configure, split_assignments
@@ -69,11 +71,40 @@ def test_typed_overrides():
         ("model.recurrent", "no", "temporal_attention"),
         ("train.clip", "0", "above 0"),
         ("train.schedule", "linear", "constant, cosine"),
+        ("train.l2", "inf", "finite number"),
+        ("train.clip", "nan", "finite number"),
     ],
 )
 def test_what_does_not_fit_is_answered(name, value, answer):
     with pytest.raises(NemoError, match=answer):
         configure("paper", {name: value})
+
+
+@pytest.mark.parametrize(
+    ("make", "values", "answer"),
+    [
+        (SIAMConfig, {"hidden": "a"}, "hidden is 'a'; it must be a whole number"),
+        (SIAMConfig, {"hidden": 3.5}, "whole number"),
+        (SIAMConfig, {"hidden": True}, "whole number"),
+        (SIAMConfig, {"channels": (8, 16.5, 32)}, "three whole numbers"),
+        (SIAMConfig, {"channels": 8}, "three whole numbers"),
+        (SIAMConfig, {"lrn": "yes"}, "true or false"),
+        (TrainConfig, {"learning_rate": None}, "finite number"),
+        (PrepConfig, {"size": 64.5}, "whole number"),
+        (PrepConfig, {"margin": "wide"}, "finite number"),
+    ],
+)
+def test_a_value_of_another_kind_is_answered(make, values, answer):
+    with pytest.raises(ValueError, match=answer):
+        make(**values)
+
+
+def test_a_whole_number_for_a_float_is_the_same_setting():
+    one, other = PrepConfig(max_gap_seconds=1), PrepConfig(max_gap_seconds=np.float32(1.0))
+    assert one.fingerprint() == other.fingerprint() == PrepConfig(max_gap_seconds=1.0).fingerprint()
+    assert json.dumps(SIAMConfig(hidden=np.int64(32), lrn_k=2).to_dict()) == json.dumps(
+        SIAMConfig(hidden=32, lrn_k=2.0).to_dict()
+    )
 
 
 def test_unknown_preset_and_malformed_assignment():

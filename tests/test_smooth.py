@@ -82,6 +82,11 @@ def test_every_coordinate_is_a_series_of_its_own() -> None:
         np.testing.assert_array_equal(whole[:, point, axis], smooth_4253h_twice(y[:, point, axis]))
 
 
+def test_complex_numbers_have_no_order() -> None:
+    with pytest.raises(ValueError, match="complex"):
+        smooth_4253h_twice(np.arange(9) + 1j)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_refuses_values_outside_the_definition(bad: float) -> None:
     with pytest.raises(ValueError, match="first at sample 3"):

@@ -278,3 +278,12 @@ def test_wrong_input_is_refused_in_words() -> None:
         WARP(image, np.full((68, 2), np.nan))
     with pytest.raises(ValueError, match="one line"):
         FaceWarp(np.stack([np.arange(68.0), np.arange(68.0)], -1), triangles=WARP.triangles)
+    for shape in (np.zeros((68, 2)), np.stack([np.arange(68.0), np.ones(68)], -1)):
+        with pytest.raises(ValueError, match="one line"):
+            FaceWarp(shape)
+    for size in (0, -3, 64.5):
+        with pytest.raises(ValueError, match="whole number of pixels"):
+            FaceWarp(size=size)
+    for margin in (0.5, 2.0, -0.1, np.nan):
+        with pytest.raises(ValueError, match=r"below 0\.5"):
+            FaceWarp(margin=margin)

@@ -24,8 +24,13 @@ def smooth_4253h_twice(x: ArrayLike) -> NDArray[np.float64]:
         float64 array of the same shape. Series of fewer than 3 samples come back unchanged (as a copy).
 
     Raises:
-        ValueError: a value is NaN or infinite (interpolate or split before smoothing), or `x` has no first axis.
+        ValueError: a value is NaN or infinite (interpolate or split before smoothing), `x` is complex, or has no first
+            axis.
     """
+    if np.iscomplexobj(x):
+        raise ValueError(
+            "4253H orders its samples, and complex numbers have no order: smooth .real and .imag."
+        )
     y = np.array(x, dtype=np.float64)
     if y.ndim == 0:
         raise ValueError("smooth_4253h_twice needs at least one axis (time first).")

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nemo_pipeline.geometry import Template, shipped_mean_shape, shipped_triangles
+from nemo_pipeline.geometry import Template, checked_shape, shipped_mean_shape, shipped_triangles
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,6 +39,9 @@ class FaceWarp:
         margin: free space on each side of the face, as a fraction of the crop.
         triangles: (K, 3); by default the shipped ones for the shipped shape, else the Delaunay triangles of
             `mean_shape`.
+
+    Raises:
+        ValueError: the shape is not 68 finite points with an area, or size, margin or triangles are none.
     """
 
     def __init__(
@@ -48,13 +51,11 @@ class FaceWarp:
         margin: float = 0.02,
         triangles: ArrayLike | None = None,
     ) -> None:
-        shape = shipped_mean_shape() if mean_shape is None else np.asarray(mean_shape, dtype=np.float64)
+        shape = shipped_mean_shape() if mean_shape is None else checked_shape(mean_shape)
         if triangles is None:
             triangles = shipped_triangles() if mean_shape is None else delaunay(shape)
         self.template = Template(shape, np.asarray(triangles, dtype=np.int32), size, margin)
         self._area = hull_area(self.template.landmarks)
-        if not self._area > 0:
-            raise ValueError("the points of a mean shape lie on one line; a face has an area.")
         # Pixels outside the hull look far outside every picture, where the border value is.
         self._nowhere = np.full((size * size, 2), -1e6, dtype=np.float32)
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.fields import whole
 from nemo_pipeline.geometry import Template
 from nemo_pipeline.store.files import open_h5
 from nemo_pipeline.store.index import LAYOUT_COLUMNS, SHARD_TABLE
@@ -144,6 +145,10 @@ class FaceDataset:
             if key not in self._rows:
                 raise KeyError(f"no video has the id {key!r} in {self.path}.")
             key = self._rows[key]
+        if not whole(key):
+            raise TypeError(
+                f"a video is named by its id or its number, not by {key!r}; `usable` lists numbers."
+            )
         if not -len(self) <= key < len(self):
             raise IndexError(f"{self.path} has {len(self)} videos; there is no number {key}.")
         key = int(key) % len(self)

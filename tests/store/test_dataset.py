@@ -78,6 +78,9 @@ def test_every_array_comes_back(dataset):
         data["other"]
     with pytest.raises(IndexError):
         data[5]
+    for key in (1.5, True, None):
+        with pytest.raises(TypeError, match="by its id or its number"):
+            data[key]
 
 
 def test_stock_h5py_reads_the_same(dataset):
