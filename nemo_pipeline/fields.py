@@ -22,8 +22,7 @@ def check_kinds(config: Any) -> None:
         if kind == "int":
             ok, what = whole(value), "a whole number"
         elif kind == "float":
-            real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-            ok, what = real and math.isfinite(value), "a finite number"
+            ok, what = finite(value), "a finite number"
         elif kind == "bool":
             ok, what = isinstance(value, bool), "true or false"
         elif kind == "str":
@@ -34,6 +33,11 @@ def check_kinds(config: Any) -> None:
             raise ValueError(f"{field.name} is {value!r}; it must be {what}.")
         if kind in ("int", "float"):
             object.__setattr__(config, field.name, int(value) if kind == "int" else float(value))
+
+
+def finite(value: Any) -> bool:
+    """Whether a value is a finite number (True and False are none)."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def whole(value: Any) -> bool:

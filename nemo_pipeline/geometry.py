@@ -14,7 +14,7 @@ from importlib import resources
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nemo_pipeline.fields import whole
+from nemo_pipeline.fields import finite, whole
 
 
 @functools.cache
@@ -53,8 +53,11 @@ def checked_shape(shape: ArrayLike) -> NDArray[np.float64]:
     """A mean shape as (68, 2) float64. Raises ValueError where it is none, or has no area."""
     points = np.ascontiguousarray(shape, dtype=np.float64)
     if points.shape != (68, 2) or not np.isfinite(points).all():
-        raise ValueError(f"a mean shape must be 68 finite points (68, 2); this is {points.shape}.")
-    if np.linalg.matrix_rank(points - points.mean(axis=0)) < 2:
+        odd = "has values that are not finite" if points.shape == (68, 2) else f"is {points.shape}"
+        raise ValueError(f"a mean shape must be 68 finite points (68, 2); this {odd}.")
+    # A line but for rounding is one too: in single precision its hull has no area, and FaceWarp divides by it.
+    extent = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
+    if not extent[1] > 1e-6 * extent[0]:
         raise ValueError("the points of a mean shape lie on one line; a face has an area.")
     return points
 
@@ -84,7 +87,7 @@ class Template:
         triangles = np.ascontiguousarray(self.triangles, dtype=np.int32)
         if not (whole(self.size) and self.size >= 1):
             raise ValueError(f"size is {self.size!r}; it must be a whole number of pixels, at least 1.")
-        if not 0 <= self.margin < 0.5:
+        if not (finite(self.margin) and 0 <= self.margin < 0.5):
             raise ValueError(
                 f"margin is {self.margin!r}; it must be at least 0 and below 0.5 of the crop's side."
             )

@@ -278,12 +278,18 @@ def test_wrong_input_is_refused_in_words() -> None:
         WARP(image, np.full((68, 2), np.nan))
     with pytest.raises(ValueError, match="one line"):
         FaceWarp(np.stack([np.arange(68.0), np.arange(68.0)], -1), triangles=WARP.triangles)
-    for shape in (np.zeros((68, 2)), np.stack([np.arange(68.0), np.ones(68)], -1)):
+    along = np.linspace(0, 1, 68)
+    rounding = 1e-10 * np.random.default_rng(0).standard_normal(68)
+    for shape in (np.zeros((68, 2)), np.stack([along, np.ones(68)], -1), np.stack([along, rounding], -1)):
         with pytest.raises(ValueError, match="one line"):
             FaceWarp(shape)
+        with pytest.raises(ValueError, match="one line"):
+            FaceWarp(shape, triangles=WARP.triangles)
+    with pytest.raises(ValueError, match="values that are not finite"):
+        FaceWarp(np.full((68, 2), np.nan))
     for size in (0, -3, 64.5):
         with pytest.raises(ValueError, match="whole number of pixels"):
             FaceWarp(size=size)
-    for margin in (0.5, 2.0, -0.1, np.nan):
+    for margin in (0.5, 2.0, -0.1, np.nan, "wide", None):
         with pytest.raises(ValueError, match=r"below 0\.5"):
             FaceWarp(margin=margin)
