@@ -7,6 +7,7 @@ This reader finds the shards itself, beside the real out.h5, and compares the uu
 from __future__ import annotations
 
 import dataclasses
+import operator
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -18,7 +19,6 @@ import numpy as np
 
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.fields import whole
 from nemo_pipeline.geometry import Template
 from nemo_pipeline.store.files import open_h5
 from nemo_pipeline.store.index import LAYOUT_COLUMNS, SHARD_TABLE
@@ -145,13 +145,18 @@ class FaceDataset:
             if key not in self._rows:
                 raise KeyError(f"no video has the id {key!r} in {self.path}.")
             key = self._rows[key]
-        if not whole(key):
+        try:
+            # As a list does it: a single integer of NumPy or torch (one of `randperm`) is a number too.
+            number = None if isinstance(key, bool) else operator.index(key)
+        except TypeError:
+            number = None
+        if number is None:
             raise TypeError(
                 f"a video is named by its id or its number, not by {key!r}; `usable` lists numbers."
             )
-        if not -len(self) <= key < len(self):
-            raise IndexError(f"{self.path} has {len(self)} videos; there is no number {key}.")
-        key = int(key) % len(self)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"{self.path} has {len(self)} videos; there is no number {number}.")
+        key = number % len(self)
         values = {
             name: column[key].item() if isinstance(column, np.ndarray) else column[key]
             for name, column in self.videos.items()

@@ -81,6 +81,7 @@ def test_every_array_comes_back(dataset):
     for key in (1.5, True, None):
         with pytest.raises(TypeError, match="by its id or its number"):
             data[key]
+    assert data[np.array(1)].id == data[np.int64(1)].id == data[1].id == data[1 - len(data)].id
 
 
 def test_stock_h5py_reads_the_same(dataset):
