@@ -15,6 +15,8 @@ from nemo_pipeline.fields import check_kinds
 Engine = Literal["litert", "mediapipe"]
 Subject = Literal["largest", "central", "all"]
 Keep = Literal["longest", "all"]
+Shape = Literal["shipped", "from-data", "custom"]
+LandmarksSource = Literal["track", "openface"]
 
 #: Raised whenever the same video and settings would give other numbers than before.
 ALGORITHM_VERSION = 1
@@ -50,9 +52,9 @@ class PrepConfig:
     max_yaw_degrees: float = 45.0
     min_frames: int = 7
     mesh: bool = True
-    mean_shape: Literal["shipped", "from-data", "custom"] = "shipped"
+    mean_shape: Shape = "shipped"
     mean_shape_sha256: str = ""
-    landmarks_source: Literal["track", "openface"] = "track"
+    landmarks_source: LandmarksSource = "track"
     min_confidence: float = 0.5
 
     def __post_init__(self) -> None:
@@ -66,7 +68,10 @@ class PrepConfig:
 
         need(16 <= self.size <= 1024, "size", "between 16 and 1024 pixels")
         need(0 <= self.margin < 0.5, "margin", "at least 0 and below 0.5 of the crop's side")
-        for field, kind in (("engine", Engine), ("subject", Subject), ("keep", Keep)):
+        for field, kind in (
+            ("engine", Engine), ("subject", Subject), ("keep", Keep), ("mean_shape", Shape),
+            ("landmarks_source", LandmarksSource),
+        ):  # fmt: skip
             need(getattr(self, field) in get_args(kind), field, "one of " + ", ".join(get_args(kind)))
         need(0 <= self.max_gap_seconds <= 10, "max_gap_seconds", "between 0 and 10 seconds")
         need(0 < self.max_yaw_degrees <= 90, "max_yaw_degrees", "above 0 and at most 90 degrees")

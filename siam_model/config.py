@@ -109,7 +109,9 @@ class SIAMConfig:
         ):  # fmt: skip
             _need(getattr(self, name) >= 1, self, name, "at least 1")
         _need(self.lrn_size % 2 == 1, self, "lrn_size", "an odd number of channels")
-        _need(self.lrn_k > 0 and self.lrn_alpha >= 0, self, "lrn_k", "positive, with lrn_alpha at least 0")
+        _need(self.lrn_k > 0, self, "lrn_k", "above 0")
+        for name in ("lrn_alpha", "lrn_beta"):
+            _need(getattr(self, name) >= 0, self, name, "at least 0")
         _need(self.pool_padding >= 0, self, "pool_padding", "at least 0")
         for pool in self.pools:
             _need(

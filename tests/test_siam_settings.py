@@ -89,9 +89,13 @@ def test_what_does_not_fit_is_answered(name, value, answer):
         (SIAMConfig, {"channels": (8, 16.5, 32)}, "three whole numbers"),
         (SIAMConfig, {"channels": 8}, "three whole numbers"),
         (SIAMConfig, {"lrn": "yes"}, "true or false"),
+        (SIAMConfig, {"lrn_alpha": -1.0}, r"lrn_alpha is -1\.0; it must be at least 0"),
+        (SIAMConfig, {"lrn_beta": -1.0}, "at least 0"),
         (TrainConfig, {"learning_rate": None}, "finite number"),
         (PrepConfig, {"size": 64.5}, "whole number"),
         (PrepConfig, {"margin": "wide"}, "finite number"),
+        (PrepConfig, {"mean_shape": 3.5}, "one of shipped, from-data, custom"),
+        (PrepConfig, {"landmarks_source": "clnf", "mesh": False}, "one of track, openface"),
     ],
 )
 def test_a_value_of_another_kind_is_answered(make, values, answer):
