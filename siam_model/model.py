@@ -14,6 +14,9 @@ from torch.utils.checkpoint import checkpoint
 from siam_model.config import SIAMConfig
 from siam_model.layers import Recurrence, ResponseNorm, SpatialAttention, TemporalAttention, wide
 
+#: Autocast takes single and half precision alike, and nothing else.
+_MIXED = (torch.float32, torch.float16, torch.bfloat16)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SIAMOutput:
@@ -156,15 +159,23 @@ class SIAM(nn.Module):
                 `Normalisation`, so that a long video waits as uint8, a quarter of the memory.
 
         Raises:
-            ValueError: a wrong shape or dtype, or a length outside 1..T.
+            TypeError: frames that are no tensor.
+            ValueError: a wrong shape or dtype, no video, or lengths that are not B whole numbers from 1 to T.
         """
         side = self.config.face_size
-        if frames.ndim != 4 or frames.shape[2:] != (side, side):
+        if not isinstance(frames, Tensor):
+            raise TypeError(
+                f"frames are of the type {type(frames).__name__}; this model takes a torch tensor "
+                f"(B,T,{side},{side})."
+            )
+        if frames.ndim != 4 or frames.shape[2:] != (side, side) or not frames.shape[0]:
             raise ValueError(
-                f"frames have shape {tuple(frames.shape)}; this model takes (B,T,{side},{side})."
+                f"frames have shape {tuple(frames.shape)}; this model takes (B,T,{side},{side}), at least one "
+                "video."
             )
         own = self.regression.weight.dtype
-        if prepare is None and frames.dtype != own and not torch.is_autocast_enabled(frames.device.type):
+        mixed = torch.is_autocast_enabled(frames.device.type) and frames.dtype in _MIXED
+        if prepare is None and frames.dtype != own and not mixed:
             raise ValueError(
                 f"frames are {frames.dtype}; this model takes standardised {own}. `prepare`, a `Normalisation`, makes "
                 "that of uint8."
@@ -172,11 +183,14 @@ class SIAM(nn.Module):
         batch, time = frames.shape[:2]
         if lengths is None:
             lengths = torch.full((batch,), time)
-        lengths = torch.as_tensor(lengths).to(frames.device)
-        if lengths.shape != (batch,) or int(lengths.min()) < 1 or int(lengths.max()) > time:
-            raise ValueError(
-                f"lengths are {lengths.tolist()}; there must be {batch} of them, each from 1 to {time}."
-            )
+        need = f"there must be {batch} of them, whole numbers from 1 to {time}."
+        try:
+            lengths = torch.as_tensor(lengths).to(frames.device)
+        except (TypeError, ValueError, RuntimeError):  # no numbers, or lists of different lengths
+            raise ValueError(f"lengths are {lengths!r}; {need}") from None
+        whole = not lengths.is_floating_point() and not lengths.is_complex() and lengths.dtype != torch.bool
+        if not whole or lengths.shape != (batch,) or int(lengths.min()) < 1 or int(lengths.max()) > time:
+            raise ValueError(f"lengths are {lengths.tolist()}; {need}")
 
         real = torch.arange(time, device=frames.device) < lengths[:, None]  # (B, T) bool
         p_real, maps = self._appearance(frames, real, prepare)  # (F, h), (F, M, N), F real frames

@@ -284,6 +284,15 @@ def test_wrong_shapes_are_answered():
     with pytest.raises(TypeError, match="SIAMConfig, not from 3"):
         SIAM(3)
     assert model(torch.zeros(2, 3, 62, 62), [3, 2]).age.shape == (2,)
+    for lengths in ([3], [2.5, 2], [True, True], [None, 2], [[1, 2], [3]], "32"):
+        with pytest.raises(ValueError, match="there must be 2 of them, whole numbers from 1 to 3"):
+            model(torch.zeros(2, 3, 62, 62), lengths)
+    with pytest.raises(TypeError, match="torch tensor"):
+        model(np.zeros((1, 2, 62, 62), np.uint8))
+    with pytest.raises(ValueError, match="at least one video"):
+        model(torch.zeros(0, 2, 62, 62))
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(ValueError, match="takes standardised"):
+        model(torch.zeros(1, 2, 62, 62, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize(
