@@ -85,6 +85,8 @@ def test_every_coordinate_is_a_series_of_its_own() -> None:
 def test_complex_numbers_have_no_order() -> None:
     with pytest.raises(ValueError, match="complex"):
         smooth_4253h_twice(np.arange(9) + 1j)
+    with pytest.raises(ValueError, match="complex"):
+        StreamSmoother().push(np.arange(9) + 1j)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -27,11 +27,7 @@ def smooth_4253h_twice(x: ArrayLike) -> NDArray[np.float64]:
         ValueError: a value is NaN or infinite (interpolate or split before smoothing), `x` is complex, or has no first
             axis.
     """
-    if np.iscomplexobj(x):
-        raise ValueError(
-            "4253H orders its samples, and complex numbers have no order: smooth .real and .imag."
-        )
-    y = np.array(x, dtype=np.float64)
+    y = _real(x)
     if y.ndim == 0:
         raise ValueError("smooth_4253h_twice needs at least one axis (time first).")
     if not np.isfinite(y).all():
@@ -44,6 +40,15 @@ def smooth_4253h_twice(x: ArrayLike) -> NDArray[np.float64]:
         return y
     smooth = _4253h(y)
     return smooth + _4253h(y - smooth)
+
+
+def _real(x: ArrayLike) -> NDArray[np.float64]:
+    """A float64 copy. Raises ValueError where `x` is complex: NumPy would leave out the imaginary part."""
+    if np.iscomplexobj(x):
+        raise ValueError(
+            "4253H orders its samples, and complex numbers have no order: smooth .real and .imag."
+        )
+    return np.array(x, dtype=np.float64)
 
 
 def _mean(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -113,9 +118,9 @@ class StreamSmoother:
         self._done = 0  # outputs given so far
 
     def push(self, x: ArrayLike) -> NDArray[np.float64]:
-        """Next samples (n, ...) in, finished outputs (m, ...) out, m >= 0."""
-        block = np.asarray(x, dtype=np.float64)
-        self._held = block.copy() if self._held is None else np.concatenate([self._held, block])
+        """Next samples (n, ...) in, finished outputs (m, ...) out, m >= 0. Raises ValueError on complex ones."""
+        block = _real(x)
+        self._held = block if self._held is None else np.concatenate([self._held, block])
         return self._give(self._first + len(self._held) - SUPPORT)
 
     def finish(self) -> NDArray[np.float64]:
