@@ -184,7 +184,7 @@ def _probe(code: str) -> tuple[bool, str]:
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "GLOG_minloglevel": "3"}
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, timeout=120, env=environment, check=False
+            [sys.executable, "-P", "-c", code], capture_output=True, timeout=120, env=environment, check=False
         )
     except subprocess.TimeoutExpired:
         return False, "did not load within 120 s"

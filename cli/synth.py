@@ -11,6 +11,7 @@ from typing import Any
 import rich_click as click
 
 from .console import err, new_progress, print_json, say
+from .progress import stop_on_signals
 
 
 @contextmanager
@@ -58,21 +59,24 @@ def parse_size(context: click.Context, parameter: click.Parameter, value: str) -
               help="Pixels of a frame, up to 1920x1080 and beyond.")  # fmt: skip
 @click.option("--fps", type=float, default=25.0, show_default=True, help="Frames per second.")
 @click.option("--seconds", type=(float, float), default=(2.0, 2.6), show_default=True,
-              metavar="SHORTEST LONGEST", help="How long a clip is; chance decides, never age.")  # fmt: skip
+              metavar="SHORTEST LONGEST",
+              help="How long a clip is (at least 20 frames); chance decides, never age.")  # fmt: skip
 @click.option("--ages", type=(int, int), metavar="YOUNGEST OLDEST",
-              help="Spread evenly over this range. Default: 8 76.")  # fmt: skip
+              help="Spread evenly over this range. Default: 8 76, beyond which age shows no further.")  # fmt: skip
 @click.option("--appearance", type=float, default=1.0, show_default=True,
               help="How strongly age shows on the skin; 0: not at all.")  # fmt: skip
 @click.option("--dynamics", type=float, default=1.0, show_default=True,
               help="How strongly age shows in speed, size and duration; 0: not at all.")  # fmt: skip
 @click.option("--balanced", is_flag=True,
-              help="Same set of intensities in every clip, in an order that depends on age.")  # fmt: skip
+              help="Same set of intensities in every clip, in an order that depends on age; posed and spontaneous are "
+                   "then names alone.")  # fmt: skip
 @click.option(
     "--expression", type=click.Choice(["smile", "disgust", "both"]), default="smile", show_default=True
 )
 @click.option("--face", type=(float, float), default=(0.21, 0.29), show_default=True, metavar="SMALLEST LARGEST",
               help="Distance of the outer eye corners, as a fraction of the frame's shorter side.")  # fmt: skip
-@click.option("--motion", type=float, default=1.0, show_default=True, help="Factor on head movement.")
+@click.option("--motion", type=float, default=1.0, show_default=True,
+              help="Factor on head movement, up to 4; above 2 the far jaw line's truth is inexact.")  # fmt: skip
 @click.option("--noise", type=float, default=1.0, show_default=True, help="Factor on camera noise.")
 @click.option("--quality", type=int, default=20, show_default=True,
               help="Compression: x264's constant rate factor; lower is better.")  # fmt: skip
@@ -108,6 +112,7 @@ def command(
     were set to: nothing learnt here says anything about people.
     """
     from nemo_pipeline.synth import render_faces, render_set
+    from nemo_pipeline.synth.direct import truth_beside
     from nemo_pipeline.synth.plan import SynthConfig, list_clips
 
     if (directory is None) == (direct is None):
@@ -128,10 +133,19 @@ def command(
     settings |= {name: value for name, value in (("clips", clips), ("ages", ages)) if value is not None}
     plan = list_clips(SynthConfig(**settings))
     people = len({clip.person for clip in plan})
+
+    def farewell() -> None:
+        kept = (
+            "nothing was written"
+            if direct is not None
+            else "the same command goes on with those that are missing"
+        )
+        say(f"Stopped; {kept}.")
+
     if direct is not None:
-        with clips_progress() as progress:
+        with stop_on_signals(farewell), clips_progress() as progress:
             file = render_faces(direct, workers=workers, progress=progress, **settings)
-        truth = file.with_suffix(".truth.h5")
+        truth = truth_beside(file)
         took = time.monotonic() - begun
         if as_json:
             print_json(
@@ -148,7 +162,7 @@ def command(
         say(f"Known landmarks, pose and phases: {truth}")
         return
     assert directory is not None
-    with clips_progress() as progress:
+    with stop_on_signals(farewell), clips_progress() as progress:
         made = render_set(directory, workers=workers, progress=progress, **settings)
     took = time.monotonic() - begun
     if as_json:

@@ -1,9 +1,11 @@
-"""What this process may use of the machine it runs on, and which versions of libraries it has."""
+"""What this process may use of the machine it runs on, how its children start and end, and versions of libraries."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import signal
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +21,24 @@ _VERSIONED = (
     "opencv-contrib-python",
     "scipy",
 )
+
+_PR_SET_PDEATHSIG = 1
+
+
+def child_command(module: str, *arguments: str) -> list[str]:
+    """The command that runs one of our modules as a process of its own. -P: with a file av.py in the user's folder,
+    Python would import that one."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends (Linux)."""
+    try:
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    except (OSError, AttributeError):
+        return
+    if os.getppid() != parent:  # it ended before we asked
+        os._exit(1)
 
 
 def allowed_cores() -> list[int]:

@@ -26,7 +26,6 @@ if __name__ == "__main__" and len(sys.argv) == 3 and sys.argv[2] != "-" and hasa
         pass
 
 import contextlib
-import ctypes
 import dataclasses
 import errno
 import json
@@ -42,6 +41,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import RETRIED, VideoResult
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.machine import die_with_parent
 from nemo_pipeline.store.files import disk_full_message, file_hash, is_disk_full
 from nemo_pipeline.store.spool import Piece, piece_key, read_piece, write_piece
 
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 APT_LINE = "sudo apt-get install -y libgl1 libegl1 libgles2 libglib2.0-0"
 #: Seconds between two progress messages.
 _EVERY = 0.5
-_PR_SET_PDEATHSIG = 1
 
 
 class _Parent:
@@ -75,16 +74,6 @@ class _Parent:
         if now - self._last >= _EVERY:
             self._last = now
             self.send("frames", n=n)
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends (Linux)."""
-    try:
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    except (OSError, AttributeError):
-        return
-    if os.getppid() != parent:  # it ended before we asked
-        os._exit(1)
 
 
 def prepare(job: dict[str, Any], parent: _Parent) -> dict[str, Any]:

@@ -9,13 +9,13 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
 
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.machine import child_command
 from nemo_pipeline.store.text import printable
 
 #: Beginnings of lines that the networks' libraries write when all is well.
@@ -69,13 +69,7 @@ class Child:
         self.peak_kb = 0
         self._buffer = b""
         self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "nemo_pipeline.batch.child",
-                str(os.getpid()),
-                "-" if core is None else str(core),
-            ],
+            child_command("nemo_pipeline.batch.child", str(os.getpid()), "-" if core is None else str(core)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,

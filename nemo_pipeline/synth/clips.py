@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 def render_clips(config: SynthConfig, clips: list[Clip], directory: Path) -> Iterator[ClipTruth]:
     """Render clips into `directory` (those that are there already are kept) and yield each one's truth."""
-    from nemo_pipeline.synth.encode import write_mp4
+    from nemo_pipeline.synth.encode import is_whole, write_mp4
 
     for renderer in renderers(config, clips):
         path = directory / f"{renderer.clip.name}.mp4"
-        if not path.exists():
+        if not is_whole(path, len(renderer.truth.landmarks)):
             write_mp4(path, renderer.frames(), renderer.noise(), config.fps, config.quality)
         yield truth_of(renderer)
 

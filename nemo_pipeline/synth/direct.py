@@ -4,7 +4,6 @@ landmarks."""
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,16 @@ import numpy as np
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.machine import default_workers, library_versions
 from nemo_pipeline.synth.mark import GENERATOR_VERSION
+from nemo_pipeline.synth.place import held
 from nemo_pipeline.synth.plan import SynthConfig, list_clips
 from nemo_pipeline.synth.processes import finished_clips
 from nemo_pipeline.synth.truth import ClipTruth, load_part, write_truth
+
+
+def truth_beside(output: Path) -> Path:
+    """The truth file of `output`: set.truth.h5 of set.h5, and of a name without that ending the whole name's."""
+    name = output.stem if output.suffix.lower() in (".h5", ".hdf5") else output.name
+    return output.with_name(f"{name}.truth.h5")
 
 
 def render_faces(
@@ -43,21 +49,20 @@ def render_faces(
         progress: called with the numbers of finished clips and of clips in all.
 
     Raises:
-        NemoError: bad settings, or `output` exists.
+        NemoError: bad settings; `output` or its truth exists, or cannot be written.
     """
     from nemo_pipeline.config import PrepConfig
     from nemo_pipeline.store import write_dataset
 
     config = SynthConfig(subjects=subjects, clips=clips, seed=seed, **settings)
     output = Path(output)
+    truth_file = truth_beside(output)
     plan = list_clips(config)
     report = progress or (lambda done, total: None)
     truths: list[ClipTruth] = []
 
     def videos(parts: Path) -> Iterator[dict[str, Any]]:
         """In the plan's order, whichever process is ahead; a part is deleted when it is read."""
-        if output.exists():
-            raise NemoError(f"{output} exists already; choose another name or remove it.")
         running = finished_clips(
             config, plan, min(workers or default_workers(), subjects), parts, {"size": size}
         )
@@ -79,14 +84,21 @@ def render_faces(
                 "subject": clip.person.code, "age": float(clip.person.age), "gender": clip.person.gender,
                 "expression": clip.expression, "condition": clip.condition,
             }  # fmt: skip
+        # Before the faces appear: a process that is killed meanwhile leaves neither.
+        write_truth(parts / "truth.h5", {"generator_version": GENERATOR_VERSION, **config.to_dict()}, truths)
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".nemo-synth-", dir=os.path.realpath(output.parent)) as parts:
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NemoError(f"Cannot write to {output.parent}: {error.strerror or error}.") from error
+    with held(Path(os.path.realpath(output.parent)), output.name, output) as parts:
+        for there in (output, truth_file):
+            if there.exists():
+                raise NemoError(f"{there} exists already; choose another name or remove it.")
         path = write_dataset(
-            output, videos(Path(parts)),
+            output, videos(parts),
             config=PrepConfig(size=size, mesh=False), synthetic=True, versions=library_versions(),
         )  # fmt: skip
+        (parts / "truth.h5").replace(truth_file)
     report(len(plan), len(plan))
-    about = {"generator_version": GENERATOR_VERSION, **config.to_dict()}
-    write_truth(path.with_suffix(".truth.h5"), about, truths)
     return path

@@ -34,8 +34,9 @@ def natural_course(
     """An expression whose speed, duration and size depend on age: older faces rise and fall more slowly and
     less far.
 
-    Posed expressions are quicker and larger than spontaneous ones, at every age. How long the clip is, when
-    the expression begins and how long it is held are chance.
+    Posed expressions are quicker and larger than spontaneous ones, at every age. How long the clip is never depends on
+    age; when the expression begins and how long it is held are chance within what the slower courses of the old leave
+    of the clip.
 
     Args:
         rng: the clip's generator.

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from nemo_pipeline.store.files import replacing
+from nemo_pipeline.synth.place import open_as_folder
+
 
 def write_mp4(
     path: Path, frames: Iterable[np.ndarray], noise: Iterable[np.ndarray], fps: float, quality: int
@@ -25,9 +28,8 @@ def write_mp4(
     import cv2
 
     rate = Fraction(fps).limit_denominator(1001)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with av.open(str(part), "w", format="mp4") as container:
+    with replacing(path) as part:
+        with av.open(f"file:{part}", "w", format="mp4") as container:
             stream = container.add_stream("libx264", rate=rate)
             stream.pix_fmt = "yuv420p"
             # One thread: the bytes must not depend on the machine's cores.
@@ -47,6 +49,18 @@ def write_mp4(
                 frame.time_base = 1 / rate
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        open_as_folder(part)
+
+
+def is_whole(path: Path, frames: int) -> bool:
+    """Whether a clip is there with all its frames: what a full disk or somebody's copying left half is rendered
+    again."""
+    import av
+
+    from nemo_pipeline.stages.wholeness import missing_bytes
+
+    try:
+        with av.open(f"file:{path}", metadata_errors="replace") as container:
+            return container.streams.video[0].frames == frames and not missing_bytes(path)
+    except (OSError, IndexError, ValueError, av.error.FFmpegError):
+        return False

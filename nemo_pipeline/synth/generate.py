@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.machine import default_workers
+from nemo_pipeline.store.files import replacing
+from nemo_pipeline.synth.label_files import write_details, write_labels
 from nemo_pipeline.synth.mark import GENERATOR_VERSION, MARK, mark_text
-from nemo_pipeline.synth.nemo_layout import write_details
-from nemo_pipeline.synth.plan import Clip, SynthConfig, list_clips
+from nemo_pipeline.synth.place import held, open_as_folder
+from nemo_pipeline.synth.plan import SynthConfig, list_clips
 from nemo_pipeline.synth.processes import finished_clips
 from nemo_pipeline.synth.truth import ClipTruth, load_part, write_truth
-
-LABEL_COLUMNS = ("video", "subject", "age", "gender", "expression", "condition", "synthetic")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,7 +52,10 @@ def render_set(
         progress: called with the numbers of finished clips and of clips in all.
 
     Raises:
-        NemoError: bad settings, or the folder holds something else.
+        NemoError: bad settings; the folder holds something else, or another process is at work in it.
+
+    Warns:
+        UserWarning: a label file was changed since it was made, and is left as it is.
     """
     config = SynthConfig(subjects=subjects, clips=clips, seed=seed, **settings)
     directory = Path(directory)
@@ -62,27 +63,37 @@ def render_set(
     plan = list_clips(config)
     workers = min(workers or default_workers(), subjects)
     report = progress or (lambda done, total: None)
-    report(0, len(plan))
-    if workers <= 1:
-        from nemo_pipeline.synth.clips import render_clips
-
+    with held(directory, MARK, directory) as parts:
+        _clear(directory)
+        report(0, len(plan))
         truths: list[ClipTruth] = []
-        for truth in render_clips(config, plan, directory):
-            truths.append(truth)
-            report(len(truths), len(plan))
-    else:
-        with tempfile.TemporaryDirectory(prefix=".parts-", dir=directory) as parts:
-            request = {"directory": str(directory)}
-            for done, _ in enumerate(finished_clips(config, plan, workers, Path(parts), request), start=1):
-                report(done, len(plan))
-            truths = [load_part(Path(parts) / f"{index}.npz")[0] for index in range(len(plan))]
-    labels, truth_file = directory / "labels.csv", directory / "truth.h5"
-    _write_labels(labels, plan)
-    if config.nemo_layout:
-        write_details(directory, plan)
-    write_truth(truth_file, {"generator_version": GENERATOR_VERSION, **config.to_dict()}, truths)
+        try:
+            if workers <= 1:
+                from nemo_pipeline.synth.clips import render_clips
+
+                for truth in render_clips(config, plan, directory):
+                    truths.append(truth)
+                    report(len(truths), len(plan))
+            else:
+                request = {"directory": str(directory)}
+                for done, _ in enumerate(finished_clips(config, plan, workers, parts, request), start=1):
+                    report(done, len(plan))
+                truths = [load_part(parts / f"{index}.npz")[0] for index in range(len(plan))]
+        finally:
+            _clear(directory)
+        labels, truth_file = directory / "labels.csv", directory / "truth.h5"
+        write_labels(labels, plan)
+        if config.nemo_layout:
+            write_details(directory, plan)
+        write_truth(truth_file, {"generator_version": GENERATOR_VERSION, **config.to_dict()}, truths)
     videos = tuple(directory / f"{clip.name}.mp4" for clip in plan)
     return SynthSet(directory, videos, labels, truth_file, sum(len(t.landmarks) for t in truths), config)
+
+
+def _clear(directory: Path) -> None:
+    """Remove what killed processes were writing; what is whole has its own name."""
+    for left in directory.glob(".*.tmp"):
+        left.unlink(missing_ok=True)
 
 
 def _claim(directory: Path, config: SynthConfig) -> None:
@@ -100,32 +111,13 @@ def _claim(directory: Path, config: SynthConfig) -> None:
                     "or delete this one."
                 )
             return
-        if any(directory.iterdir()):
+        if any(not path.name.startswith(f".{MARK}.") for path in directory.iterdir()):
             raise NemoError(
                 f"{directory} is not empty and holds no synthetic set; name a new or empty folder, "
                 "so that nothing of yours is overwritten."
             )
-        mark.write_text(text, encoding="utf-8")
+        with replacing(mark) as part:
+            part.write_text(text, encoding="utf-8")
+            open_as_folder(part)
     except OSError as error:
         raise NemoError(f"Cannot write to {directory}: {error.strerror or error}.") from error
-
-
-def _write_labels(path: Path, plan: list[Clip]) -> None:
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(LABEL_COLUMNS)
-        for clip in plan:
-            person = clip.person
-            writer.writerow(
-                [
-                    f"{clip.name}.mp4",
-                    person.code,
-                    person.age,
-                    person.gender,
-                    clip.expression,
-                    clip.condition,
-                    "true",
-                ]
-            )
-    part.replace(path)

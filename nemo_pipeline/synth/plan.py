@@ -31,14 +31,16 @@ class SynthConfig:
         seed: decides everything by chance.
         width, height: of the video, even numbers of pixels.
         fps: frames per second.
-        seconds: shortest and longest clip.
-        ages: youngest and oldest subject, years (the profile "nemo": 8 and 76).
+        seconds: shortest and longest clip; a clip has at least 20 frames.
+        ages: youngest and oldest subject, years (the profile "nemo": 8 and 76, beyond which age shows no further).
         appearance, dynamics: how strongly age acts on the skin and on the expression's course; 1 as intended,
             0 not at all.
         balanced: give every clip the same set of intensities, in an order that depends on age (see
-            `dynamics.balanced_course`); all clips then have the same length.
-        expression: "smile", "disgust", or "both" (alternating).
-        motion: factor on the head's movement.
+            `dynamics.balanced_course`); all clips then have the same length, and posed and spontaneous are names alone.
+        expression: "smile", "disgust", or "both": in turn, two clips of each; with fewer than three clips, half of the
+            subjects have one, half the other.
+        motion: factor on the head's movement. Above 2 a turned head hides its far jaw line in some frames, where the
+            truth is no longer exact.
         noise: factor on the camera's noise.
         quality: x264's constant rate factor (lower is better, 0 lossless).
         face: outer-eye distance against the frame's shorter side, smallest and largest.
@@ -216,7 +218,9 @@ def list_clips(config: SynthConfig) -> list[Clip]:
     people = draw_people(config)
     for person, conditions in zip(people, _conditions(config, people), strict=True):
         for k, condition in enumerate(conditions):
-            expression = EXPRESSIONS[(k // 2) % 2] if config.expression == "both" else config.expression
+            expression = config.expression
+            if expression == "both":
+                expression = EXPRESSIONS[(k // 2 + (person.index if config.clips < 3 else 0)) % 2]
             if config.nemo_layout:
                 kind = "deliberate" if condition == "posed" else condition
                 name = f"{person.code}_{kind}_{expression}_{conditions[: k + 1].count(condition)}"

@@ -6,13 +6,13 @@ import json
 import os
 import queue
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.machine import child_command
 from nemo_pipeline.synth.plan import Clip, SynthConfig
 
 
@@ -51,7 +51,7 @@ def finished_clips(
     try:
         for share in shares:
             process = subprocess.Popen(
-                [sys.executable, "-m", "nemo_pipeline.synth.worker"],
+                child_command("nemo_pipeline.synth.worker", str(os.getpid())),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -77,3 +77,5 @@ def finished_clips(
         for process in processes:
             if process.poll() is None:
                 process.kill()
+        for process in processes:  # none is left that writes
+            process.wait()

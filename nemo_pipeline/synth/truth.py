@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from nemo_pipeline.store.files import replacing
+from nemo_pipeline.synth.place import open_as_folder
+
 FORMAT = "nemo-synth-truth"
 FORMAT_VERSION = 1
 #: Arrays of a clip, with a row per frame (`phases`: per phase).
@@ -60,24 +63,20 @@ def write_truth(path: Path, config: dict[str, Any], clips: Iterable[ClipTruth]) 
     not."""
     import h5py
 
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with h5py.File(part, "w", libver=("v110", "v110")) as file:
-            file.attrs["format"] = FORMAT
-            file.attrs["format_version"] = FORMAT_VERSION
-            file.attrs["synthetic"] = True
-            file.attrs["config"] = json.dumps(config, sort_keys=True)
-            for clip in clips:
-                group = file.create_group(Path(clip.video).stem)
-                group.attrs["video"] = clip.video
-                group.attrs["values"] = json.dumps(clip.values, sort_keys=True)
-                for name in ("subject", "age", "gender", "expression", "condition", "fps"):
-                    group.attrs[name] = clip.values[name]
-                for name in ARRAYS:
-                    group.create_dataset(name, data=getattr(clip, name))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part, h5py.File(part, "w", libver=("v110", "v110")) as file:
+        file.attrs["format"] = FORMAT
+        file.attrs["format_version"] = FORMAT_VERSION
+        file.attrs["synthetic"] = True
+        file.attrs["config"] = json.dumps(config, sort_keys=True)
+        for clip in clips:
+            group = file.create_group(Path(clip.video).stem)
+            group.attrs["video"] = clip.video
+            group.attrs["values"] = json.dumps(clip.values, sort_keys=True)
+            for name in ("subject", "age", "gender", "expression", "condition", "fps"):
+                group.attrs[name] = clip.values[name]
+            for name in ARRAYS:
+                group.create_dataset(name, data=getattr(clip, name))
+        open_as_folder(part)
 
 
 def read_truth(path: Path | str) -> dict[str, ClipTruth]:

@@ -1,4 +1,4 @@
-"""`python -m nemo_pipeline.synth.worker`: renders clips for a parent.
+"""`python -m nemo_pipeline.synth.worker PARENT`: renders clips for the process PARENT, and ends when that does.
 
 A plain process with a pipe, not a fork: OpenCV's and x264's threads do not survive forks, and a caller's main
 module need not be importable. The request comes as one JSON line on standard input; one JSON line per
@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from nemo_pipeline.machine import die_with_parent
 from nemo_pipeline.synth.clips import render_clips, warped_clips
 from nemo_pipeline.synth.plan import SynthConfig, list_clips
 from nemo_pipeline.synth.truth import ClipTruth, save_part
@@ -22,6 +24,9 @@ from nemo_pipeline.synth.truth import ClipTruth, save_part
 def main() -> int:
     """Serve one request (see the module's text). Keys: config, clips (indices), parts, and either directory
     (for mp4 files) or size (for warped faces of that side)."""
+    die_with_parent(int(sys.argv[1]))
+    # An interrupt from the keyboard is for the parent, who ends us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     request = json.loads(sys.stdin.readline())
     # The answers go to a private copy of standard output; whatever a library prints goes to standard error.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")

@@ -13,12 +13,12 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
+from nemo_pipeline.machine import child_command
 from siam_model.protocol.crossval import Task
 from siam_model.protocol.work import Reporter, Runtime, Where
 from siam_model.training.records import EpochRecord
@@ -100,7 +100,7 @@ class _Child:
         self.slot, self.environment = slot, dict(environment)
         self.task: Task | None = None
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "siam_model.protocol.jobchild", json.dumps(dataclasses.asdict(runtime))],
+            child_command("siam_model.protocol.jobchild", json.dumps(dataclasses.asdict(runtime))),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **environment},

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from nemo_pipeline.store.files import replacing
+from nemo_pipeline.synth.place import open_as_folder
 from nemo_pipeline.synth.plan import Clip
+
+LABEL_COLUMNS = ("video", "subject", "age", "gender", "expression", "condition", "synthetic")
 
 FILE_DETAILS = "UvA-NEMO_Smile_Database_File_Details.txt"
 SUBJECT_DETAILS = "UvA-NEMO_Smile_Database_Subject_Details.txt"
@@ -35,8 +42,32 @@ def write_details(directory: Path, plan: list[Clip]) -> None:
     _write(directory / SUBJECT_DETAILS, "Subject Details", columns[1:4], subjects)
 
 
+def write_labels(path: Path, plan: list[Clip]) -> None:
+    """labels.csv: a row for each clip."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(LABEL_COLUMNS)
+    for clip in plan:
+        person = clip.person
+        own = (person.code, person.age, person.gender, clip.expression, clip.condition)
+        writer.writerow((f"{clip.name}.mp4", *own, "true"))
+    _put(path, text.getvalue())
+
+
 def _write(path: Path, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     head = ["Synthetic set in the layout of the UvA-NEMO Smile Database", "", title, "", "\t".join(columns)]
-    part = path.with_name(f".{path.name}.part")
-    part.write_text("\n".join([*head, *("\t".join(row) for row in rows), ""]), encoding="utf-8")
-    part.replace(path)
+    _put(path, "\n".join([*head, *("\t".join(row) for row in rows), ""]))
+
+
+def _put(path: Path, text: str) -> None:
+    """Write a file that is not there yet. One that somebody changed stays as it is, and that is said."""
+    data = text.encode("utf-8")
+    if not path.exists():
+        with replacing(path) as part:
+            part.write_bytes(data)
+            open_as_folder(part)
+    elif path.read_bytes() != data:
+        warnings.warn(
+            f"{path} was changed since it was made, and is left as it is; delete it and run again for a fresh one.",
+            stacklevel=3,
+        )
