@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,6 +112,12 @@ def command(
     if figure is not None and len(found.videos) > 1:
         raise NemoError(
             f"--figure draws one clip, and {len(found.videos)} were given: --explain DIR draws all."
+        )
+    if explain is not None and any(
+        os.path.realpath(video.path.parent) == os.path.realpath(explain) for video in found.videos
+    ):
+        raise NemoError(
+            f"{explain} holds the clips themselves; give --explain another folder for its drawings."
         )
     for skipped in found.skipped:
         if skipped.loud:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -83,6 +84,9 @@ def answer_for(row: ClipFaces, model: LoadedModel, interval: Interval) -> Answer
         except (RuntimeError, MemoryError) as error:  # of the device: its memory, most often
             reason = printable(str(error).splitlines()[0] if str(error) else type(error).__name__)[:200]
             status, message = "crashed", f"The model could not take its {len(row.frames)} frames ({reason})."
+    if prediction is not None and not math.isfinite(prediction.age):
+        prediction, status = None, "crashed"
+        message = "The model gives no finite age: its weights are damaged, or its training diverged."
     notes: list[str] = []
     bounds = None
     if prediction is not None:
@@ -187,6 +191,12 @@ def write_csv(path: Path, answers: Sequence[Answer]) -> None:
 def check_outputs(table: Path | None, explain: Path | None, figure: Path | None) -> None:
     """Refuse before anything is done what could not be written at the end."""
     check_target("--csv", table, TABLES, "a table")
+    if table is not None and table.is_file() and table.stat().st_size:
+        with table.open("rb") as there:
+            if there.readline().rstrip(b"\r\n") != ",".join(_COLUMNS).encode():
+                raise click.UsageError(
+                    f"--csv: {printable(table.name)} is there already, and is no table of `nemo predict`."
+                )
     check_target("--figure", figure, (".png",), "a picture")
     if explain is not None:
         from nemo_pipeline.batch.discover import make_folder_for_drawings

@@ -12,6 +12,7 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import printable
 from siam_model.checkpoint import load_model
 from siam_model.predict import LoadedModel, Prediction
+from siam_model.runs import fold_folder, read_json
 
 
 class Ensemble(LoadedModel):
@@ -81,7 +82,17 @@ def load_ensemble(run: Path, device: torch.device) -> Ensemble:
             f"{shown} holds no models of folds; an ensemble needs a run of `nemo train --folds K`, which keeps them in "
             "folds/."
         )
+    gone = [
+        f
+        for f in folders
+        if (f / "predictions.csv").is_file() and not (f / "model" / "config.json").is_file()
+    ]
+    if gone:
+        raise NemoError(f"{printable(str(gone[0]))} is finished, but its model/ is gone: copy it again.")
     unfinished = [f.name for f in folders if not (f / "model" / "config.json").is_file()]
+    if (run / "settings.json").is_file():
+        numbers = range(int(read_json(run / "settings.json").get("folds") or 0))
+        unfinished += [str(k) for k in numbers if not fold_folder(run, k).is_dir()]
     if unfinished:
         raise NemoError(
             f"Fold {printable(unfinished[0])} of {shown} has no model yet; go on with "

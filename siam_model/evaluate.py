@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from siam_model.reports.numbers import summary_json
 from siam_model.reports.page import Head, render
 from siam_model.reports.studies import add_studies, add_videos
 from siam_model.reports.style import to_png, to_svg
-from siam_model.runs import make_private, write_json
+from siam_model.runs import make_private, read_json, write_json
 
 #: Said wherever a number of a run on generated faces is shown.
 SYNTHETIC_NOTE = "Trained and tested on synthetic faces: these numbers say nothing about people."
@@ -103,6 +105,11 @@ def evaluate(
         others={name: Path(path) for name, path in (others or {}).items()}, device=device, faces=faces,
         quick=quick, on_step=on_step or (lambda _: None),
     )  # fmt: skip
+    if given.data is not None and given.data.note:
+        warnings.warn(
+            f"{given.data.note} Phases and attention are of its faces, all other numbers of the run's own.",
+            stacklevel=2,
+        )
     report = Report()
     for add in (add_accuracy, add_breakdowns, add_phases, add_videos, add_studies, add_people):
         add(given, report)
@@ -157,7 +164,7 @@ def _write(
             make_private(folder / name)
     except OSError as error:
         raise NemoError(f"{printable(str(folder))} cannot be created: {error.strerror}.") from None
-    files: dict[Path, bytes] = {}
+    files: dict[Path, bytes] = {folder / "report.html": b""}
     images = {}
     for picture in report.pictures:
         images[picture.key] = to_png(picture.figure)
@@ -168,21 +175,41 @@ def _write(
             text = write_as(table, extension)
             files[folder / "tables" / f"{table.key}.{extension}"] = text.encode("utf-8", "surrogateescape")
     page = render(_head(given, report), report, images).encode("utf-8", "surrogateescape")
-    write_bytes(folder / "report.html", page)
+    files[folder / "report.html"] = page
+    _make_room(folder, set(files))
+    # First of all: a call that is killed meanwhile has its files known by the next.
+    numbers |= {"files": sorted(path.relative_to(folder).as_posix() for path in files)}
     write_json(folder / "evaluation.json", numbers)
     for path, data in files.items():
         write_bytes(path, data)
-    _remove_stale(folder, set(files))
-    return (folder / "report.html", folder / "evaluation.json"), tuple(files)
+    return (folder / "report.html", folder / "evaluation.json"), tuple(files)[1:]
 
 
-def _remove_stale(folder: Path, written: set[Path]) -> None:
-    """Figures and tables of an earlier call would pass for this one's."""
-    for kind, prefix in (("figures", "figure-"), ("tables", ("table-", "figure-"))):
-        for path in (folder / kind).iterdir():
-            ours = path.name.startswith(prefix) and path.suffix[1:] in ("png", "svg", *EXTENSIONS.values())
-            if ours and path not in written:
-                path.unlink(missing_ok=True)
+def _make_room(folder: Path, writing: set[Path]) -> None:
+    """Remove what an earlier call wrote and this one does not, which would pass for this one's, and nothing else.
+
+    Raises:
+        NemoError: a file that no earlier call wrote is in the way.
+    """
+    record, earlier = folder / "evaluation.json", set()
+    if record.exists():
+        with contextlib.suppress(NemoError, TypeError):
+            names = read_json(record).get("files", [])
+            earlier = {folder / name for name in names if ".." not in Path(name).parts}
+        if not earlier:
+            raise _in_the_way(record)
+    for path in sorted(writing - earlier):
+        if path.exists():
+            raise _in_the_way(path)
+    for path in earlier - writing:
+        path.unlink(missing_ok=True)
+
+
+def _in_the_way(path: Path) -> NemoError:
+    return NemoError(
+        f"{printable(str(path))} is there already, and is not of `nemo evaluate`: give --out another folder, or move "
+        "it."
+    )
 
 
 def _head(given: Given, report: Report) -> Head:

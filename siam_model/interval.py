@@ -91,13 +91,14 @@ def interval_of(path: Path, level: float) -> Interval:
 
     A model without one (copied without its run) has no interval, which is no error.
     """
+    table = path / "predictions.csv"
+    if not table.is_file():
+        table = model_folder(path).resolve().parent / "predictions.csv"
     try:
-        table = path / "predictions.csv"
-        predictions = read_predictions(
-            table if table.is_file() else model_folder(path).parent / "predictions.csv"
+        predictions = read_predictions(table)
+    except NemoError as error:
+        reason = (
+            str(error).rstrip(".") if table.is_file() else "the model's run has no predictions.csv beside it"
         )
-    except NemoError:
-        return Interval(
-            level, math.nan, 0, 0, "no interval: the model's run has no predictions.csv beside it"
-        )
+        return Interval(level, math.nan, 0, 0, f"no interval: {reason}")
     return interval_from(predictions, level)

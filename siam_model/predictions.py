@@ -84,12 +84,17 @@ def read_predictions(path: Path) -> Predictions:
     """
     shown = printable(str(path))
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows = list(csv.DictReader(file))
+        # utf-8-sig, and semicolons: as spreadsheets save it.
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            first = file.readline()
+            file.seek(0)
+            rows = list(csv.DictReader(file, delimiter=max(",;\t", key=first.count)))
     except FileNotFoundError:
         raise NemoError(f"{shown} does not exist; is this a finished run of `nemo train`?") from None
     except OSError as error:
         raise NemoError(f"{shown} cannot be read: {error.strerror}.") from None
+    except csv.Error as error:
+        raise NemoError(f"{shown} is no CSV file ({error}).") from None
     if not rows:
         raise NemoError(f"{shown} holds no predictions.")
     missing = [c for c in COLUMNS if c not in rows[0]]

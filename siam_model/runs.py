@@ -120,7 +120,12 @@ def is_finished(folder: Path) -> bool:
     if (folder / "study.json").is_file():
         variants = read_json(folder / "study.json").get("variants", [])
         return all(is_finished(folder / Path(str(v["folder"])).name) for v in variants)
-    return (folder / "run.json").is_file() and (folder / "model" / "config.json").is_file()
+    if not (folder / "model" / "config.json").is_file():
+        return False
+    try:
+        return not read_json(folder / "run.json").get("provisional", False)
+    except NemoError:  # missing, or damaged: it is written anew
+        return False
 
 
 def missing_folds(run: Path, folds: int) -> list[int]:
@@ -182,6 +187,8 @@ def newest_run(root: Path = RUNS) -> Path:
             made = card.stat().st_mtime_ns
         except (OSError, ValueError):
             continue  # not a run, or one that is still training
+        if not isinstance(values, dict):
+            continue
         mine = synthetic if values.get("synthetic", True) else found
         mine.append((made, folder.name, folder))
     if found:

@@ -114,7 +114,7 @@ def train_study(
         overrides=overrides, precision=precision, study=study,
     )  # fmt: skip
     runtime = Runtime(device, workers, dict(fit_options or {}))
-    check_runtime(runtime, precision, jobs)
+    check_runtime(runtime, precision, jobs, folds)
     if fold is not None:
         check_fold(fold, folds)
         if out_dir is None:
@@ -163,7 +163,7 @@ def resume_study(
         shown = printable(str(folder))
         raise NemoError(f"{shown} is finished, and nothing is left to do: nemo evaluate {shown}.")
     runtime = Runtime(device, workers, dict(fit_options or {}))
-    check_runtime(runtime, settings.precision, jobs)
+    check_runtime(runtime, settings.precision, jobs, settings.folds)
     dataset = open_data(folder, settings, Path(data) if data is not None else None)
     reporter.begun(folder)
     if not (folder / "study.json").is_file():  # killed as it began

@@ -100,7 +100,7 @@ def train(
         overrides=overrides, subset=subset, precision=precision,
     )  # fmt: skip
     runtime = Runtime(device, workers, dict(fit_options or {}))
-    check_runtime(runtime, precision, jobs)
+    check_runtime(runtime, precision, jobs, folds)
     out = Path(out_dir) if out_dir is not None else None
     if fold is not None:
         check_fold(fold, folds)
@@ -145,7 +145,7 @@ def resume(
         shown = printable(str(run))
         raise NemoError(f"{shown} is finished, and nothing is left to do: nemo evaluate {shown}.")
     runtime = Runtime(device, workers, dict(fit_options or {}))
-    check_runtime(runtime, settings.precision, jobs)
+    check_runtime(runtime, settings.precision, jobs, settings.folds)
     reporter = reporter or Reporter()
     dataset = open_data(run, settings, Path(data) if data is not None else None)
     if (run / "split.json").is_file():
@@ -240,11 +240,12 @@ def finish(work: Work, runtime: Runtime) -> Path:
 
 
 def _join(work: Work) -> None:
-    """join_folds, and a run.json for those who evaluate before the model of all subjects is trained."""
+    """join_folds, and a run.json for those who evaluate before the model of all subjects is trained: marked, so that
+    nobody takes the run for finished."""
     join_folds(work.run)
     if not (work.run / "run.json").is_file():
         history = read_history(work.run / "history.csv")
-        write_json(work.run / "run.json", _run_json(work, history, "auto"))
+        write_json(work.run / "run.json", {**_run_json(work, history, "auto"), "provisional": True})
 
 
 def _run_json(work: Work, history: list[EpochRecord], device: str) -> dict[str, Any]:

@@ -168,6 +168,28 @@ def test_exit_codes(place):
     assert "There is no video" in nemo("predict", "runs", cwd=place, code=1).stderr
 
 
+def test_a_model_that_is_broken_gives_no_age(place, tmp_path):
+    clip = place / "clips" / NAMES[1]
+    make_run(tmp_path / "broken", start=float("nan"))
+    done = nemo("predict", clip, "--model", "broken", "--explain", "seen", "--json", cwd=tmp_path, code=1)
+    (line,) = json.loads(done.stdout)["clips"]
+    assert line["age"] is None and line["status"] == "crashed" and "no finite age" in line["message"]
+    assert not list((tmp_path / "seen").glob("*.png"))
+
+
+def test_nothing_of_ones_own_is_written_over_or_taken_for_a_clip(place, tmp_path):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mp4").write_bytes((place / "clips" / NAMES[1]).read_bytes())
+    (tmp_path / "labels.csv").write_text("video,age\na.mp4,30\n")
+    words = ("predict", "clips", "--model", place / "runs" / "good")
+    done = nemo(*words, "--csv", "labels.csv", cwd=tmp_path, code=2)
+    assert "is no table of `nemo predict`" in done.stderr
+    assert (tmp_path / "labels.csv").read_text() == "video,age\na.mp4,30\n"
+    assert "holds the clips themselves" in nemo(*words, "--explain", "clips", cwd=tmp_path, code=1).stderr
+    for _ in range(2):  # its own table is written anew
+        nemo(*words, "--csv", "ages.csv", cwd=tmp_path)
+
+
 def test_quiet(place):
     done = nemo("predict", "clips/$a^^b$.mp4", "--quiet", "--csv", "q.csv", cwd=place)
     assert done.stderr == "" and done.stdout.startswith("$a^^b$.mp4: ")

@@ -50,9 +50,15 @@ def main() -> None:
     tasks: queue.Queue[dict[str, Any] | None] = queue.Queue()
     idle = threading.Event()
     idle.set()
+    # The tasks come through a copy of standard input that is ours alone. A process that the training forks to read data
+    # closes `sys.stdin` first, and would wait for ever for a lock that the thread below holds while it waits.
+    given = os.fdopen(os.dup(0), "rb", buffering=0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
 
     def listen() -> None:
-        for line in sys.stdin:
+        for line in given:
             idle.clear()
             tasks.put(json.loads(line))
         tasks.put(None)

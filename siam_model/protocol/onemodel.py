@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nemo_pipeline.errors import NemoError
 from siam_model.checkpoint import ModelCard, save_model
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import measure_normalisation
@@ -35,12 +36,22 @@ class Trained:
     @property
     def best_epoch(self) -> int:
         """The epoch whose weights are kept, from 1."""
-        return next(line.epoch for line in reversed(self.history) if line.best)
+        return self._kept.epoch
 
     @property
     def error(self) -> float:
         """Validation error of the weights that are kept, years; NaN where nobody validates."""
-        return next(line.validation_mae for line in reversed(self.history) if line.best)
+        return self._kept.validation_mae
+
+    @property
+    def _kept(self) -> EpochRecord:
+        for line in reversed(self.history):
+            if line.best:
+                return line
+        raise NemoError(
+            "history.csv of a finished training is empty or missing: copy it again; or remove the folder of its fold "
+            "(of a run without folds, begin anew with another --out), and go on with `nemo train --resume`."
+        )
 
 
 def train_in(

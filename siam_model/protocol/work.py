@@ -195,6 +195,9 @@ def plan(
     if table.dropped:
         count = f"{table.dropped} video{'s' if table.dropped > 1 else ''}"
         reporter.say(f"Left out: {count} without an age or a subject.")
+    doubtful = doubtful_subjects(table)
+    if doubtful:
+        reporter.say(f"Look at the labels: {doubtful}")
     splits = plan_splits(
         table,
         folds=settings.folds,
@@ -203,6 +206,26 @@ def plan(
         seed=settings.seed,
     )
     return splits, table
+
+
+def doubtful_subjects(table: VideoTable) -> str:
+    """A sentence on subjects that are hardly one person each: ages more than 10 years apart, or two genders. "" where
+    there is none. (One code for two people keeps both in one part; two codes for one would let a test know its people.)
+    """
+    ages: dict[str, list[float]] = {}
+    genders: dict[str, set[str]] = {}
+    for subject, age, gender in zip(table.subject, table.age, table.gender, strict=True):
+        ages.setdefault(subject, []).append(float(age))
+        genders.setdefault(subject, set()).update({gender} - {"", "unknown"})
+    found = [
+        f"{code} is {min(own):g} to {max(own):g} years old"
+        if max(own) - min(own) > 10
+        else f"{code} is {' and '.join(sorted(genders[code]))}"
+        for code, own in sorted(ages.items())
+        if max(own) - min(own) > 10 or len(genders[code]) > 1
+    ]
+    more = f", and {len(found) - 3} more such subjects" if len(found) > 3 else ""
+    return printable(f"subject {', subject '.join(found[:3])}{more}.") if found else ""
 
 
 def begin(
@@ -331,10 +354,14 @@ def read_splits(run: Path) -> tuple[Split, ...]:
         ) from None
 
 
-def check_runtime(runtime: Runtime, precision: str, jobs: int) -> None:
+def check_runtime(runtime: Runtime, precision: str, jobs: int, folds: int | None) -> None:
     """Raises NemoError when this machine lacks the device, or the device the precision, or they cannot be combined."""
     from siam_model.training.fit import check_precision
 
     check_precision(precision, resolve_device(runtime.device))
     if jobs > 1 and runtime.fit.get("devices", 1) > 1:
         raise NemoError("--jobs gives every fold a GPU of its own; it cannot be combined with --devices.")
+    if jobs > 1 and folds is None:
+        raise NemoError(
+            "--jobs trains folds side by side, and there are none: add --folds K, or leave it out."
+        )

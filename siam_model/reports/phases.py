@@ -132,11 +132,11 @@ def read_parts(path: Path, uuid: str | None = None) -> Parts:
 
 
 def kept_phases(run: Run) -> Parts | None:
-    """RUN/phases.csv where it is of these very predictions; None otherwise."""
+    """RUN/phases.csv where it is of these very predictions, from the faces of the run's own data; None otherwise."""
     path = run.folder / FILE
     if not path.is_file():
         return None
-    found, p = read_parts(path), run.predictions
+    found, p = read_parts(path, str(run.dataset.get("uuid"))), run.predictions
     if any(v not in found or found[v][WHOLE].predicted != p.predicted[i] for i, v in enumerate(p.video)):
         return None
     return found

@@ -131,7 +131,13 @@ def open_run(folder: Path, name: str = "") -> Run:
     baselines = {}
     files = {file.stem: file for file in sorted((folder / "baselines").glob("*.csv"))}
     for stem in sorted(files, key=lambda s: (list(NAMES).index(s) if s in NAMES else len(NAMES), s)):
-        line = same_videos(read_predictions(files[stem]), predictions, files[stem])
+        line = read_predictions(files[stem])
+        if len(line) > len(predictions):
+            raise NemoError(
+                f"{printable(str(folder / 'predictions.csv'))} holds {len(predictions)} videos, and "
+                f"{printable(str(files[stem]))} {len(line)}: it was cut off; copy it again."
+            )
+        line = same_videos(line, predictions, files[stem])
         baselines[NAMES.get(stem, printable(stem))] = line
     return Run(folder, name or printable(folder.resolve().name), meta, predictions, baselines)
 
