@@ -194,8 +194,10 @@ def _make_room(folder: Path, writing: set[Path]) -> None:
     record, earlier = folder / "evaluation.json", set()
     if record.exists():
         with contextlib.suppress(NemoError, TypeError):
-            names = read_json(record).get("files", [])
-            earlier = {folder / name for name in names if ".." not in Path(name).parts}
+            values = read_json(record)
+            earlier = {folder / name for name in values.get("files", []) if ".." not in Path(name).parts}
+            if "methods" in values and not earlier:  # of a version that kept no list
+                earlier = set(writing)
         if not earlier:
             raise _in_the_way(record)
     for path in sorted(writing - earlier):

@@ -64,6 +64,10 @@ def test_evaluate_writes_over_nothing_of_anybodys(run, tmp_path):
         assert (out / name).read_text() == "{}"
         (out / name).unlink()
     first = evaluate([run], out, quick=True)
+    numbers = json.loads((out / "evaluation.json").read_text())
+    numbers.pop("files")  # as an earlier version left it
+    (out / "evaluation.json").write_text(json.dumps(numbers))
+    evaluate([run], out, quick=True)
     stale = out / "figures" / "figure-of-before.png"
     stale.write_text("an earlier call's")
     numbers = json.loads((out / "evaluation.json").read_text())
@@ -110,6 +114,9 @@ def test_processes_that_train_side_by_side_read_data_with_processes_of_their_own
 def test_jobs_need_folds(data, tmp_path):
     with pytest.raises(NemoError, match="--jobs trains folds side by side"):
         train(data, tmp_path / "run", **{**OPTIONS, "folds": None, "jobs": 2})
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(NemoError, match="leave one of them out"):
+        train(data, tmp_path / "run", **{**OPTIONS, "overrides": {"train.epochs": "2"}})
     assert not (tmp_path / "run").exists()
 
 

@@ -160,6 +160,8 @@ def settings_for(
         raise NemoError(
             "model.face_size follows from the data; prepare faces of another size with `nemo prep --size`."
         )
+    if epochs is not None and "train.epochs" in (overrides or {}):
+        raise NemoError("--epochs and --set train.epochs say the same thing: leave one of them out.")
     model, config = configure(preset, overrides, train__epochs=epochs, model__face_size=dataset.size)
     if folds is not None and folds < 2:
         raise NemoError(f"--folds is {folds}; a cross-validation takes at least 2 folds.")
@@ -356,8 +358,9 @@ def read_splits(run: Path) -> tuple[Split, ...]:
 
 def check_runtime(runtime: Runtime, precision: str, jobs: int, folds: int | None) -> None:
     """Raises NemoError when this machine lacks the device, or the device the precision, or they cannot be combined."""
-    from siam_model.training.fit import check_precision
+    from siam_model.training.fit import check_devices, check_precision
 
+    check_devices(runtime.device, runtime.fit.get("devices", 1))
     check_precision(precision, resolve_device(runtime.device))
     if jobs > 1 and runtime.fit.get("devices", 1) > 1:
         raise NemoError("--jobs gives every fold a GPU of its own; it cannot be combined with --devices.")

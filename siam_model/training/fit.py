@@ -82,11 +82,7 @@ def fit(
             such device or precision; the checkpoint is damaged or of another training; TensorBoard is missing.
     """
     chosen = resolve_device(device)
-    if devices > 1 and device == "auto" and chosen.type == "cpu":
-        raise NemoError(
-            f"--devices {devices} shares the batches among GPUs, and this machine has none; --device cpu shares them "
-            "among its cores, which is not faster than --devices 1."
-        )
+    check_devices(device, devices)
     check_precision(precision, chosen)
     prints = fingerprint(
         model_config, config, normalisation, seed, fold, precision, clips.table, training, validation
@@ -115,6 +111,15 @@ def fit(
     if keeper.best_state is not None:
         model.load_state_dict(keeper.best_state)
     return Fitted(model.cpu().eval(), tuple(keeper.history), keeper.best_epoch)
+
+
+def check_devices(device: str, devices: int) -> None:
+    """Raises NemoError where several devices are wanted and `auto` finds no GPU."""
+    if devices > 1 and device == "auto" and resolve_device(device).type == "cpu":
+        raise NemoError(
+            f"--devices {devices} shares the batches among GPUs, and this machine has none; --device cpu shares them "
+            "among its cores, which is not faster than --devices 1."
+        )
 
 
 def check_precision(precision: str, device: torch.device) -> None:
