@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +92,7 @@ def command(
 
     Exit code: 0 when at least one clip has an age, 1 when none has, 2 for wrong usage.
     """
-    from nemo_pipeline.batch.discover import discover
+    from nemo_pipeline.batch.discover import discover, holds_recordings
     from nemo_pipeline.errors import NemoError
     from siam_model.interval import interval_of
     from siam_model.runs import newest_run
@@ -113,9 +112,7 @@ def command(
         raise NemoError(
             f"--figure draws one clip, and {len(found.videos)} were given: --explain DIR draws all."
         )
-    if explain is not None and any(
-        os.path.realpath(video.path.parent) == os.path.realpath(explain) for video in found.videos
-    ):
+    if explain is not None and holds_recordings(explain, found.videos):
         raise NemoError(
             f"{explain} holds the clips themselves; give --explain another folder for its drawings."
         )

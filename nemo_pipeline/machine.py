@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -33,6 +32,8 @@ def child_command(module: str, *arguments: str) -> list[str]:
 
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent ends (Linux)."""
+    import ctypes
+
     try:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     except (OSError, AttributeError):

@@ -164,7 +164,7 @@ def _write(
             make_private(folder / name)
     except OSError as error:
         raise NemoError(f"{printable(str(folder))} cannot be created: {error.strerror}.") from None
-    files: dict[Path, bytes] = {folder / "report.html": b""}
+    files: dict[Path, bytes] = {}
     images = {}
     for picture in report.pictures:
         images[picture.key] = to_png(picture.figure)
@@ -175,14 +175,14 @@ def _write(
             text = write_as(table, extension)
             files[folder / "tables" / f"{table.key}.{extension}"] = text.encode("utf-8", "surrogateescape")
     page = render(_head(given, report), report, images).encode("utf-8", "surrogateescape")
-    files[folder / "report.html"] = page
-    _make_room(folder, set(files))
+    everything = {folder / "report.html": page, **files}
+    _make_room(folder, set(everything))
     # First of all: a call that is killed meanwhile has its files known by the next.
-    numbers |= {"files": sorted(path.relative_to(folder).as_posix() for path in files)}
+    numbers |= {"files": sorted(path.relative_to(folder).as_posix() for path in everything)}
     write_json(folder / "evaluation.json", numbers)
-    for path, data in files.items():
+    for path, data in everything.items():
         write_bytes(path, data)
-    return (folder / "report.html", folder / "evaluation.json"), tuple(files)[1:]
+    return (folder / "report.html", folder / "evaluation.json"), tuple(files)
 
 
 def _make_room(folder: Path, writing: set[Path]) -> None:
@@ -195,7 +195,11 @@ def _make_room(folder: Path, writing: set[Path]) -> None:
     if record.exists():
         with contextlib.suppress(NemoError, TypeError):
             values = read_json(record)
-            earlier = {folder / name for name in values.get("files", []) if ".." not in Path(name).parts}
+            # Whoever wrote the list: nothing outside the places that are ours is touched.
+            names = map(Path, values.get("files", []))
+            earlier = {
+                folder / name for name in names if name.parent in map(Path, (".", "figures", "tables"))
+            }
             if "methods" in values and not earlier:  # of a version that kept no list
                 earlier = set(writing)
         if not earlier:

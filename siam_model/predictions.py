@@ -13,7 +13,7 @@ import numpy as np
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import replacing
-from nemo_pipeline.store.text import csv_cell, csv_value, printable
+from nemo_pipeline.store.text import csv_cell, csv_value, delimiter_of, printable
 
 COLUMNS = ("video", "subject", "fold", "age", "predicted")
 
@@ -86,9 +86,9 @@ def read_predictions(path: Path) -> Predictions:
     try:
         # utf-8-sig, and semicolons: as spreadsheets save it.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            first = file.readline()
+            delimiter = delimiter_of(file.readline())
             file.seek(0)
-            rows = list(csv.DictReader(file, delimiter=max(",;\t", key=first.count)))
+            rows = list(csv.DictReader(file, delimiter=delimiter))
     except FileNotFoundError:
         raise NemoError(f"{shown} does not exist; is this a finished run of `nemo train`?") from None
     except OSError as error:

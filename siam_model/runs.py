@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -104,15 +103,6 @@ def make_private(folder: Path) -> None:
     for path in reversed([folder, *folder.parents]):
         if not path.is_dir():
             path.mkdir(mode=0o700, exist_ok=True)
-
-
-def sweep(folder: Path) -> None:
-    """Remove what processes that were killed while they wrote into `folder` left behind. Hold its lock."""
-    for path in folder.glob(".*.tmp"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
 
 
 def is_finished(folder: Path) -> bool:

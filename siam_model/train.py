@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.files import sweep
 from nemo_pipeline.store.text import printable
 from siam_model.checkpoint import library_versions, load_card
 from siam_model.figures.curves import draw_curves
@@ -40,7 +41,7 @@ from siam_model.protocol.work import (
     open_work,
     settings_for,
 )
-from siam_model.runs import held, is_finished, missing_folds, read_json, sweep, write_json
+from siam_model.runs import held, is_finished, missing_folds, read_json, write_json
 from siam_model.training.records import EpochRecord
 
 

@@ -72,7 +72,17 @@ def test_evaluate_writes_over_nothing_of_anybodys(run, tmp_path):
     stale.write_text("an earlier call's")
     numbers = json.loads((out / "evaluation.json").read_text())
     (out / "evaluation.json").write_text(
-        json.dumps({**numbers, "files": [*numbers["files"], "figures/figure-of-before.png", "../outside"]})
+        json.dumps(
+            {
+                **numbers,
+                "files": [
+                    *numbers["files"],
+                    "figures/figure-of-before.png",
+                    "../outside",
+                    str(tmp_path / "outside"),
+                ],
+            }
+        )
     )
     (tmp_path / "outside").write_text("mine")
     assert evaluate([run], out, quick=True).parts == first.parts

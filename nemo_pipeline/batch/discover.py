@@ -41,6 +41,13 @@ def make_folder_for_drawings(folder: Path) -> None:
         (folder / DRAWN_MARK).touch(mode=0o600)
 
 
+def holds_recordings(folder: Path, videos: Sequence[VideoFile]) -> bool:
+    """Whether one of the recordings lies in `folder`: drawings among them would be taken for recordings by the next
+    run."""
+    here = os.path.realpath(folder)
+    return any(os.path.realpath(video.path.parent) == here for video in videos)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Skipped:
     """A path that is not prepared, and why. `loud`: the user should hear of it even without --dry-run."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.schema import LABEL_COLUMNS
-from nemo_pipeline.store.text import csv_value, natural_sorted
+from nemo_pipeline.store.text import csv_value, delimiter_of, natural_sorted
 from nemo_pipeline.synth.mark import is_marked
 
 #: Lines before the table in the database's details files.
@@ -307,9 +307,7 @@ def _read_subject_details(path: Path, lines: list[str]) -> LabelTable:
 
 def _read_csv(path: Path, text: str) -> LabelTable:
     """A header with at least `video`, comma, semicolon or tab between."""
-    first = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=first.count)
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text.split("\n", 1)[0]))
     try:
         header = [name.strip().lower() for name in next(rows)]
     except (StopIteration, csv.Error):

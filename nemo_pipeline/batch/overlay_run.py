@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nemo_pipeline.batch.cluster import ClusterRun, Event, RunOptions
-from nemo_pipeline.batch.discover import make_folder_for_drawings
+from nemo_pipeline.batch.discover import holds_recordings, make_folder_for_drawings
 from nemo_pipeline.batch.output import OutputFolder
 from nemo_pipeline.batch.plan import Plan
 from nemo_pipeline.batch.tasks import TaskMaker, overlay_path
@@ -32,8 +31,7 @@ def make_overlay_folder(folder: Path, videos: Sequence[VideoFile]) -> None:
         make_folder_for_drawings(folder)
     except OSError as error:
         raise NemoError(f"{folder} cannot hold annotated videos: {error.strerror}.") from None
-    here = os.path.realpath(folder)
-    if any(os.path.realpath(video.path.parent) == here for video in videos):
+    if holds_recordings(folder, videos):
         raise NemoError(
             f"{folder} holds the recordings themselves; give --overlay another folder for their annotated copies."
         )

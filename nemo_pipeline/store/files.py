@@ -51,6 +51,15 @@ def leftovers(final: Path) -> list[Path]:
     return [final.parent / name for name in sorted(hits)]
 
 
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote into `folder` left behind. Hold its lock."""
+    for path in folder.glob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def fsync_path(path: Path) -> None:
     """Push a file, or a folder's entries, to the disk. One that cannot (network) is no error."""
     try:

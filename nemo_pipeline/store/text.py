@@ -93,6 +93,12 @@ def csv_value(cell: str) -> str:
     return cell
 
 
+def delimiter_of(header: str) -> str:
+    """What separates the cells of a table's first line: comma, semicolon (spreadsheets where the comma is the decimal
+    point) or tab."""
+    return max(",;\t", key=header.count)
+
+
 def counted(number: int, noun: str) -> str:
     """ "1 video", "2 videos"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

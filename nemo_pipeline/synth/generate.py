@@ -9,7 +9,7 @@ from typing import Any
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.machine import default_workers
-from nemo_pipeline.store.files import replacing
+from nemo_pipeline.store.files import replacing, sweep
 from nemo_pipeline.synth.label_files import write_details, write_labels
 from nemo_pipeline.synth.mark import GENERATOR_VERSION, MARK, mark_text
 from nemo_pipeline.synth.place import held, open_as_folder
@@ -64,7 +64,7 @@ def render_set(
     workers = min(workers or default_workers(), subjects)
     report = progress or (lambda done, total: None)
     with held(directory, MARK, directory) as parts:
-        _clear(directory)
+        sweep(directory)
         report(0, len(plan))
         truths: list[ClipTruth] = []
         try:
@@ -80,7 +80,7 @@ def render_set(
                     report(done, len(plan))
                 truths = [load_part(parts / f"{index}.npz")[0] for index in range(len(plan))]
         finally:
-            _clear(directory)
+            sweep(directory)
         labels, truth_file = directory / "labels.csv", directory / "truth.h5"
         write_labels(labels, plan)
         if config.nemo_layout:
@@ -88,12 +88,6 @@ def render_set(
         write_truth(truth_file, {"generator_version": GENERATOR_VERSION, **config.to_dict()}, truths)
     videos = tuple(directory / f"{clip.name}.mp4" for clip in plan)
     return SynthSet(directory, videos, labels, truth_file, sum(len(t.landmarks) for t in truths), config)
-
-
-def _clear(directory: Path) -> None:
-    """Remove what killed processes were writing; what is whole has its own name."""
-    for left in directory.glob(".*.tmp"):
-        left.unlink(missing_ok=True)
 
 
 def _claim(directory: Path, config: SynthConfig) -> None:

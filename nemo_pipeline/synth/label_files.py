@@ -1,4 +1,4 @@
-"""The UvA-NEMO smile database's own details files, about a synthetic set: what its users' label readers expect."""
+"""The label files of a synthetic set: labels.csv, and the UvA-NEMO smile database's own details files."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nemo_pipeline.store.files import replacing
+from nemo_pipeline.store.files import create_h5, replacing
 from nemo_pipeline.synth.place import open_as_folder
 
 FORMAT = "nemo-synth-truth"
@@ -61,9 +61,8 @@ def load_part(path: Path) -> tuple[ClipTruth, np.ndarray | None]:
 def write_truth(path: Path, config: dict[str, Any], clips: Iterable[ClipTruth]) -> None:
     """All clips into one file: a group per clip, named as the video without its ending. Appears complete or
     not."""
-    import h5py
 
-    with replacing(path) as part, h5py.File(part, "w", libver=("v110", "v110")) as file:
+    with replacing(path) as part, create_h5(part) as file:
         file.attrs["format"] = FORMAT
         file.attrs["format_version"] = FORMAT_VERSION
         file.attrs["synthetic"] = True

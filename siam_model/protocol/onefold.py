@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.files import sweep
 from nemo_pipeline.store.text import printable
 from siam_model.checkpoint import load_model
 from siam_model.devices import resolve_device
@@ -20,7 +21,7 @@ from siam_model.protocol.baselines import Features, baselines_of, predictions_of
 from siam_model.protocol.onemodel import Subjects, has_model, train_in
 from siam_model.protocol.splits import Split
 from siam_model.protocol.work import Reporter, Runtime, Where, Work
-from siam_model.runs import held, make_private, sweep
+from siam_model.runs import held, make_private
 
 
 def train_split(

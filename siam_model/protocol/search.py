@@ -30,11 +30,12 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.files import sweep
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.protocol.history import read_history
 from siam_model.protocol.onemodel import Subjects, history_so_far, train_in
 from siam_model.protocol.work import Reporter, Runtime, Where, Work
-from siam_model.runs import make_private, sweep, write_json
+from siam_model.runs import make_private, write_json
 from siam_model.training.records import EpochRecord
 
 DROPOUTS = (0.0, 0.1, 0.2, 0.4)
