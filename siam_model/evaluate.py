@@ -196,10 +196,9 @@ def _make_room(folder: Path, writing: set[Path]) -> None:
         with contextlib.suppress(NemoError, TypeError):
             values = read_json(record)
             # Whoever wrote the list: nothing outside the places that are ours is touched.
-            names = map(Path, values.get("files", []))
-            earlier = {
-                folder / name for name in names if name.parent in map(Path, (".", "figures", "tables"))
-            }
+            ours = (Path("figures"), Path("tables"))
+            names = [Path(name) for name in values.get("files", [])]
+            earlier = {folder / name for name in names if name.parent in ours or name == Path("report.html")}
             if "methods" in values and not earlier:  # of a version that kept no list
                 earlier = set(writing)
         if not earlier:
@@ -208,7 +207,8 @@ def _make_room(folder: Path, writing: set[Path]) -> None:
         if path.exists():
             raise _in_the_way(path)
     for path in earlier - writing:
-        path.unlink(missing_ok=True)
+        if path.is_file():
+            path.unlink()
 
 
 def _in_the_way(path: Path) -> NemoError:
