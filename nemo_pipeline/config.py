@@ -33,6 +33,7 @@ class PrepConfig:
         subject: who is followed when there are several faces.
         keep: the longest segment of a video, or every one as a row of its own.
         max_gap_seconds: a stretch without a face of at most this duration is interpolated; a longer one splits.
+            A pause between two frames that both show the face is none.
         max_yaw_degrees: a frame turned further than this counts as one without a face (a profile folds the warp).
         min_frames: shortest segment that is data. 7 is the shortest series for which 4253H is published.
         mesh: keep the 478-point mesh (T,478,3) beside the 68 landmarks.

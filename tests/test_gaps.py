@@ -1,5 +1,6 @@
 """Gaps: which frames form a segment, and what is put where no face was seen."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemo_pipeline.stages.gaps import HOLE_SECONDS, Entry, SegmentBuilder
+from nemo_pipeline.stages.gaps import PAUSE_SECONDS, Entry, SegmentBuilder
 from nemo_pipeline.stages.track import Observation
 
 
@@ -121,14 +122,48 @@ def test_the_roll_is_interpolated_the_short_way_round(before: float, after: floa
     assert -180 <= segment[1].seen.pose[2] <= 180
 
 
-def test_a_variable_rate_is_no_gap_but_a_hole_in_the_recording_is() -> None:
+def test_neither_a_variable_rate_nor_a_pause_is_a_gap() -> None:
     steps = [1 / 30] * 10 + [1 / 7.5] * 10 + [0.4] * 5 + [1 / 60] * 10
     times = np.cumsum(steps).tolist()
     assert len(segments(times, [seen(k) for k in range(len(times))])) == 1
     slow = [k * 2.0 for k in range(10)]  # one picture every two seconds is a rate too
     assert len(segments(slow, [seen(k) for k in range(10)])) == 1
-    hole = [k / 25 + (HOLE_SECONDS + 0.05 if k >= 5 else 0) for k in range(10)]
-    assert [len(s) for s in segments(hole, [seen(k) for k in range(10)])] == [5, 5]
+    for pause in (PAUSE_SECONDS + 0.05, 1.5, 60.0):
+        times = [k / 25 + (pause if k >= 5 else 0) for k in range(10)]
+        (segment,) = segments(times, [seen(k) for k in range(10)])
+        assert [e.time for e in segment] == times
+        assert all(e.observed for e in segment)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.45, PAUSE_SECONDS + 0.05, 5.0])
+@pytest.mark.parametrize(
+    ("moved", "grown", "same"),
+    [(0, 1, True), (35, 1.4, True), (45, 1, False), (0, 1.8, False), (0, 0.5, False)],
+)
+def test_after_a_pause_the_face_must_be_where_it_was(
+    pause: float, moved: float, grown: float, same: bool
+) -> None:
+    """Without a pause that is the tracker's to judge."""
+    here = dataclasses.replace(seen(100), face_px=40.0)
+    there = dataclasses.replace(seen(100), landmarks=here.landmarks + (moved, 0), face_px=40.0 * grown)
+    times = [k / 25 + (pause if k >= 5 else 0) for k in range(10)]
+    found = segments(times, [here] * 5 + [there] * 5)
+    assert len(found) == (1 if same or pause < PAUSE_SECONDS else 2)
+
+
+def test_a_pause_in_which_the_face_is_missing_is_a_gap() -> None:
+    """A frame without a face is shown until the next one."""
+    faces = [seen(100), seen(100), None, seen(100), seen(100)]
+    assert len(segments([0.0, 0.04, 0.08, 0.24, 0.28], faces)) == 1
+    assert len(segments([0.0, 0.04, 0.08, 1.08, 1.12], faces)) == 2
+    assert len(segments([0.0, 1.0, 1.04, 1.08, 1.12], faces)) == 1  # the pause lies before it
+
+
+def test_a_pause_does_not_hide_frames_that_were_left_out_later() -> None:
+    indices = [*range(10), *range(20, 30)]
+    times = [k / 25 + (3.0 if k >= 5 else 0) for k in indices]
+    found = segments(times, [seen(100) for _ in indices], indices=indices)
+    assert [len(s) for s in found] == [10, 10]
 
 
 @pytest.mark.parametrize(("n_left_out", "n_segments"), [(1, 1), (5, 1), (6, 2), (24, 2)])

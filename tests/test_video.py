@@ -210,6 +210,33 @@ def test_a_hard_cut_between_two_people_ends_the_segment(clips: dict[str, Path]) 
     assert {suffix: len(part) for suffix, part in both.items()} == {"#1": 14, "#2": 18}
 
 
+PAUSES = [k + 40 * (k >= 9) + 22 * (k >= 20) for k in range(30)]
+"""Numbers of the frames that a recorder keeps which drops repeated pictures: pauses of 1.3 and 0.77 s at 30/s."""
+
+
+@pytest.mark.parametrize("kind", ["mp4", "gif"])
+def test_a_pause_is_no_gap(kind: str, tmp_path: Path) -> None:
+    face = acted(30, SIZE, lambda k: [at(A, k)])
+    how = {"codec": "gif", "pixel_format": "rgb8"} if kind == "gif" else {}
+    path = write_clip(tmp_path / f"pauses.{kind}", face, times=PAUSES, **how)  # type: ignore[arg-type]
+    video, whole = prep_video(path), track_video(path)
+    assert video.observed.all() and whole.observed.all()
+    np.testing.assert_array_equal(video.frame_index, np.arange(30))
+    np.testing.assert_allclose(video.timestamps, np.array(PAUSES) / 30, atol=0.006 if kind == "gif" else 1e-6)
+    # 4253H counts frames: what lies before a pause and after it is smoothed as one series.
+    np.testing.assert_array_equal(video.landmarks, smooth_4253h_twice(video.landmarks_raw).astype(np.float32))
+
+
+def test_a_cut_or_a_jump_in_a_pause_ends_the_segment(tmp_path: Path) -> None:
+    def elsewhere(k: int) -> list[tuple[Actor, np.ndarray]]:
+        return [at(A, k, 60 if k < 9 else 185)]
+
+    for name, play in (("cut", lambda k: [at(A if k < 9 else B, k)]), ("jump", elsewhere)):
+        path = write_clip(tmp_path / f"{name}.mp4", acted(20, SIZE, play), times=PAUSES[:20])
+        parts = rows(path, keep="all")
+        assert [part.frame_index.tolist() for part in parts.values()] == [[*range(9)], [*range(9, 20)]]
+
+
 # --- several people ------------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,8 @@
 """Gaps: a short stretch without a face is interpolated and marked, a longer one ends the segment.
 
-So does a hole in the recording: damaged frames that were left out for longer than that, or a long time without
-any frame.
+So do damaged frames that were left out for longer than that, since nobody knows what they showed. A pause is no gap:
+recorders that drop repeated pictures let seconds pass between two frames that both show the face. It ends the segment
+only where the face is elsewhere after it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ Payload = TypeVar("Payload")
 
 #: Containers that count in milliseconds round both ends of a gap, seconds.
 _ROUNDING = 0.0015
-#: Two frames further apart than the last two by this much are two recordings, seconds.
-HOLE_SECONDS = 0.5
+#: Two frames further apart than the last two by this much have a pause between them, seconds.
+PAUSE_SECONDS = 0.5
+#: After a pause the face is at the same place when it moved by less than this, in distances of the outer eye corners,
+#: and grew or shrank by less than this factor.
+SAME_PLACE, SAME_SIZE = 1.0, 1 / 0.6
 
 
 @dataclasses.dataclass(slots=True)
@@ -64,19 +68,24 @@ class SegmentBuilder(Generic[Payload]):
         self, index: int, time: float, seen: Observation | None, n_faces: int, payload: Payload
     ) -> list[Entry[Payload] | None]:
         """The next frame; `seen` is None where there is no usable face."""
-        out = self.finish() if self._hole_before(index, time) else []
+        out = self.finish() if self._breaks(index, time, seen) else []
         return out + self._next(index, time, seen, n_faces, payload)
 
-    def _hole_before(self, index: int, time: float) -> bool:
-        """Whether too much is missing between the last frame and this one."""
-        hole = False
-        if self._previous is not None:
-            step = time - self._previous[1]
-            left_out = index != self._previous[0] + 1
-            hole = step - self._step > (self._max_gap if left_out else max(self._max_gap, HOLE_SECONDS))
-            self._step = step if math.isinf(self._step) or not left_out else self._step
-        self._previous = (index, time)
-        return hole
+    def _breaks(self, index: int, time: float, seen: Observation | None) -> bool:
+        """Whether this frame cannot continue the segment because of what lies between it and the last frame."""
+        previous, self._previous = self._previous, (index, time)
+        if previous is None:
+            return False
+        longer = time - previous[1] - self._step  # than from one frame to the next so far
+        left_out = index != previous[0] + 1
+        pause = longer > max(self._max_gap, PAUSE_SECONDS)
+        if math.isinf(self._step) or not (left_out or pause):
+            self._step = time - previous[1]
+        if left_out:
+            return longer > self._max_gap
+        if not pause or self._missing or self._last is None or seen is None:
+            return False
+        return not _same_place(self._last.seen, seen)
 
     def _next(
         self, index: int, time: float, seen: Observation | None, n_faces: int, payload: Payload
@@ -105,6 +114,13 @@ class SegmentBuilder(Generic[Payload]):
         open_ = self._last is not None
         self._last, self._missing = None, []
         return [None] if open_ else []
+
+
+def _same_place(a: Observation, b: Observation) -> bool:
+    """Whether two looks can be of one face that hardly moved."""
+    size, other = sorted((a.face_px, b.face_px))
+    moved = float(np.hypot(*(b.landmarks.mean(axis=0) - a.landmarks.mean(axis=0))))
+    return moved < SAME_PLACE * other and other < SAME_SIZE * size
 
 
 def _between(before: Entry[Payload], after: Entry[Payload], missing: _Missing[Payload]) -> Entry[Payload]:
