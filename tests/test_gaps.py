@@ -145,7 +145,9 @@ def test_after_a_pause_the_face_must_be_where_it_was(
 ) -> None:
     """Without a pause that is the tracker's to judge."""
     here = dataclasses.replace(seen(100), face_px=40.0)
-    there = dataclasses.replace(seen(100), landmarks=here.landmarks + (moved, 0), face_px=40.0 * grown)
+    there = dataclasses.replace(
+        seen(100), landmarks=here.landmarks + np.array([moved, 0]), face_px=40.0 * grown
+    )
     times = [k / 25 + (pause if k >= 5 else 0) for k in range(10)]
     found = segments(times, [here] * 5 + [there] * 5)
     assert len(found) == (1 if same or pause < PAUSE_SECONDS else 2)
