@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
@@ -22,7 +20,7 @@ import rich_click as click
 from nemo_pipeline import __version__
 from nemo_pipeline.batch.child import APT_LINE
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.machine import allowed_cores, cgroup_cores, default_workers
+from nemo_pipeline.platform import allowed_cores, cgroup_cores, default_workers, locking_problem, memory
 
 from .console import new_table, out, print_json, say, shown
 
@@ -203,7 +201,7 @@ def _machine() -> Iterator[Check]:
     text = f"{len(allowed_cores())} of {os.cpu_count()} allowed"
     text += f", {quota:g} by the control group" if quota else ""
     yield Check("cores", "ok", f"{text}: --workers {default_workers()} by default")
-    total, free = _memory()
+    total, free = memory()
     needed = 0.6e9 * default_workers()
     state: State = "ok" if free is None or free > needed else "warning"
     yield Check("memory", state, f"{_gb(free)} free of {_gb(total)}; a worker takes 0.2 to 0.6 GB")
@@ -212,21 +210,6 @@ def _machine() -> Iterator[Check]:
         state = "ok" if size > 5e8 else "warning"
         hint = "" if state == "ok" else "; small for loading with several workers (docker run --shm-size=2g)"
         yield Check("shared memory", state, _gb(size) + hint)
-
-
-def _memory() -> tuple[float | None, float | None]:
-    """Bytes in all and free, within the control group's limit where there is one."""
-    values = {}
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            name, rest = line.split(":", 1)
-            values[name] = float(rest.split()[0]) * 1024
-    total, free = values.get("MemTotal"), values.get("MemAvailable")
-    with contextlib.suppress(OSError, ValueError):
-        limit = float(Path("/sys/fs/cgroup/memory.max").read_text())
-        used = float(Path("/sys/fs/cgroup/memory.current").read_text())
-        total, free = min(total or limit, limit), min(free or limit, limit - used)
-    return total, free
 
 
 def _gb(size: float | None) -> str:
@@ -241,12 +224,11 @@ def _current_folder() -> Iterator[Check]:
         f"{_gb(shutil.disk_usage(here).free)} free in {here}; a minute of 50/s video takes 60 MB",
     )
     try:
-        with tempfile.NamedTemporaryFile(dir=here, prefix=".nemo-doctor-") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                yield Check("file locking", "ok", f"works in {here}")
-            except OSError as error:
-                text = f"refused in {here} ({error.strerror}): nemo goes on without; run one prep per output"
-                yield Check("file locking", "warning", text)
+        problem = locking_problem(here)
+        if problem:
+            text = f"refused in {here} ({problem}): nemo goes on without; run one prep per output"
+            yield Check("file locking", "warning", text)
+        else:
+            yield Check("file locking", "ok", f"works in {here}")
     except OSError as error:
         yield Check("file locking", "warning", f"{here} cannot be written: {error.strerror}")

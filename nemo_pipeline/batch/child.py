@@ -18,32 +18,26 @@ from __future__ import annotations
 import os
 import sys
 
-# Before anything native is imported: one process, one core. argv: [parent pid, core or "-"].
-if __name__ == "__main__" and len(sys.argv) == 3 and sys.argv[2] != "-" and hasattr(os, "sched_setaffinity"):
-    try:
-        os.sched_setaffinity(0, {int(sys.argv[2])})
-    except OSError:  # the core was taken from us meanwhile
-        pass
+from nemo_pipeline.platform import be_killed_first, forbid_core_dumps, peak_memory, pin_to_core
 
-import contextlib
+# Before anything native is imported: one process, one core. argv: [parent pid, core or "-"].
+if __name__ == "__main__" and len(sys.argv) == 3 and sys.argv[2] != "-":
+    pin_to_core(int(sys.argv[2]))
+
 import dataclasses
 import errno
-import json
-import queue
-import resource
-import signal
-import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import RETRIED, VideoResult
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.machine import die_with_parent
 from nemo_pipeline.store.files import disk_full_message, file_hash, is_disk_full
 from nemo_pipeline.store.spool import Piece, piece_key, read_piece, write_piece
+from nemo_pipeline.supervise import Parent
 
 if TYPE_CHECKING:
     from nemo_pipeline.view.trace import Trace
@@ -54,29 +48,20 @@ APT_LINE = "sudo apt-get install -y libgl1 libegl1 libgles2 libglib2.0-0"
 _EVERY = 0.5
 
 
-class _Parent:
-    """The pipe to the driver. Standard output itself is led to standard error: libraries print there."""
+class Frames:
+    """Tells the driver how many frames of a job are done, at most every half second."""
 
-    def __init__(self) -> None:
-        self._out: TextIO = os.fdopen(os.dup(1), "w", encoding="ascii")
-        os.dup2(2, 1)
-        self._lock = threading.Lock()
-        self._last = 0.0
+    def __init__(self, parent: Parent) -> None:
+        self._parent, self._last = parent, 0.0
 
-    def send(self, event: str, **values: Any) -> None:
-        with self._lock:
-            self._out.write(json.dumps({"event": event, **values}) + "\n")
-            self._out.flush()
-
-    def frames(self, n: int) -> None:
-        """Say how many frames were decoded, at most every half second."""
+    def __call__(self, n: int) -> None:
         now = time.monotonic()
         if now - self._last >= _EVERY:
             self._last = now
-            self.send("frames", n=n)
+            self._parent.send("frames", n=n)
 
 
-def prepare(job: dict[str, Any], parent: _Parent) -> dict[str, Any]:
+def prepare(job: dict[str, Any], on_frames: Callable[[int], None]) -> dict[str, Any]:
     """Do one video and make its piece durable. Answers what the driver tells people about it."""
     path, folder = Path(job["path"]), Path(job["folder"])
     config = PrepConfig.from_dict(job["config"])
@@ -92,7 +77,7 @@ def prepare(job: dict[str, Any], parent: _Parent) -> dict[str, Any]:
             from nemo_pipeline.view.trace import Trace
 
             trace = Trace(folder / job["stem"])
-        result = _process(path, digest, config, job, parent, trace)
+        result = _process(path, digest, config, job, on_frames, trace)
         try:
             after = path.stat()
         except OSError as error:
@@ -128,7 +113,7 @@ def _process(
     digest: str,
     config: PrepConfig,
     job: dict[str, Any],
-    parent: _Parent,
+    on_frames: Callable[[int], None],
     trace: Trace | None,
 ) -> VideoResult:
     """The stages, in one pass or as the second of two."""
@@ -155,7 +140,7 @@ def _process(
                 folder,
                 mean_shape=shape,
                 triangles=triangles,
-                progress=parent.frames,
+                progress=on_frames,
             )
     return process_video(
         path,
@@ -165,7 +150,7 @@ def _process(
         triangles=triangles,
         landmarks=job["landmarks"] or None,
         trace=trace,
-        progress=parent.frames,
+        progress=on_frames,
     )
 
 
@@ -198,40 +183,32 @@ def merge(job: dict[str, Any]) -> dict[str, Any]:
     return {"names": names}
 
 
-def heat(job: dict[str, Any], parent: _Parent) -> dict[str, Any]:
+def heat(job: dict[str, Any], on_frames: Callable[[int], None]) -> dict[str, Any]:
     """A clip with a model's attention over the face. Answers why there is none, "" where all is well."""
     from nemo_pipeline.batch.heat import draw_job
 
     try:
-        draw_job(job, parent.frames)
+        draw_job(job, on_frames)
     except NemoError as error:  # of this clip: the process is well
         return {"note": str(error)}
     return {"note": ""}
 
 
-def serve(parent: _Parent) -> None:
-    """Answer jobs from standard input until it ends."""
-    jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-    def listen() -> None:
-        for line in sys.stdin:
-            jobs.put(line)
-        os._exit(0)  # the driver has gone, or wants no more; a job in progress is worth nothing now
-
-    threading.Thread(target=listen, daemon=True).start()
+def serve(parent: Parent) -> None:
+    """Answer jobs until there are no more."""
     try:
         import nemo_pipeline.video  # noqa: F401
     except Exception as error:
         parent.send("abort", message=import_message(error))
         return
-    parent.send("ready", pid=os.getpid())
-    while True:
-        job = json.loads(jobs.get())
+    parent.send("ready")
+    for job in parent.requests():
+        on_frames = Frames(parent)
         try:
             if job["do"] == "prep":
-                answer = prepare(job, parent)
+                answer = prepare(job, on_frames)
             elif job["do"] == "heat":
-                answer = heat(job, parent)
+                answer = heat(job, on_frames)
             else:
                 answer = merge(job) if job["do"] == "merge" else probe(job)
         except NemoError as error:
@@ -247,8 +224,7 @@ def serve(parent: _Parent) -> None:
             sys.stderr.flush()
             parent.send("error", message=f"{type(error).__name__}: {error}")
         else:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            parent.send("done", peak_kb=peak, **answer)
+            parent.send("done", peak_memory=peak_memory(), **answer)
 
 
 def import_message(error: Exception) -> str:
@@ -263,14 +239,12 @@ def import_message(error: Exception) -> str:
 
 def main() -> None:
     """Entry point of the child process."""
-    die_with_parent(int(sys.argv[1]))
-    # The terminal's Ctrl-C is for the driver, which decides what ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = Parent()
     os.umask(0o077)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold faces
-    with contextlib.suppress(OSError):  # where memory runs out, one video is lost and not the run
-        Path("/proc/self/oom_score_adj").write_text("500")
-    serve(_Parent())
+    forbid_core_dumps()
+    be_killed_first()
+    serve(parent)
+    os._exit(0)  # native libraries may hang or crash while they are taken down
 
 
 if __name__ == "__main__":

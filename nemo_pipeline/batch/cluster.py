@@ -18,12 +18,19 @@ from typing import TYPE_CHECKING, Any
 from nemo_pipeline.batch.output import OutputFolder
 from nemo_pipeline.batch.parts import Part
 from nemo_pipeline.batch.plan import Finished, Plan, finished_videos, groups_of
-from nemo_pipeline.batch.worker import VideoTask, give_up, merge_videos, pool_of, prepare_video, stop_pool
+from nemo_pipeline.batch.worker import (
+    VideoTask,
+    merge_videos,
+    pool_of,
+    prepare_video,
+    record_failure,
+    stop_pool,
+)
 from nemo_pipeline.bundle import SHA256 as MODEL_SHA256
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.machine import default_workers
+from nemo_pipeline.platform import default_workers
 from nemo_pipeline.store.files import disk_full_message, is_disk_full
 from nemo_pipeline.store.shard import read_shard
 from nemo_pipeline.store.spool import Piece, piece_key, read_piece, remove_piece
@@ -198,7 +205,7 @@ class ClusterRun:
         try:
             piece: Piece = future.result()
         except KilledWorker:
-            return give_up(
+            return record_failure(
                 task, "crashed", "The machines that worked on it died or were taken away, several times."
             )
         except OSError as error:

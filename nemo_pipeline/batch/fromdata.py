@@ -20,8 +20,8 @@ from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.geometry import procrustes_mean
-from nemo_pipeline.machine import default_workers
 from nemo_pipeline.meanshape import MeanShape, load_shape, new_shape, shipped_shape
+from nemo_pipeline.platform import default_workers
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.schema import record_dtype
 from nemo_pipeline.store.spool import Piece, clear_leftovers, piece_key, read_piece, read_pieces, remove_piece

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from nemo_pipeline.batch.process import ChildDied, ChildTimeout, JobFailed
+from nemo_pipeline.batch.process import JobFailed
 from nemo_pipeline.batch.worker import Pool
 from nemo_pipeline.geometry import Template
 from nemo_pipeline.store.files import leftovers
 from nemo_pipeline.store.text import printable
+from nemo_pipeline.supervise import ChildDied, ChildTimeout
 from nemo_pipeline.view.attention import Attention
 
 
@@ -83,7 +84,7 @@ def draw_in_child(
         keep = True
         return note
     except ChildDied as death:
-        return f"{printable(job['target'])} was not drawn: the process that drew it {death.how}."
+        return f"{printable(job['target'])} was not drawn: the process that drew it {death.reason}."
     except ChildTimeout:
         return f"{printable(job['target'])} was not drawn within {timeout:g} s."
     except JobFailed as fault:

@@ -10,7 +10,7 @@ import numpy as np
 
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.machine import library_versions
+from nemo_pipeline.platform import library_versions
 from nemo_pipeline.store.schema import record_dtype
 from nemo_pipeline.store.shard import ShardRow, new_shard_path, write_shard
 from nemo_pipeline.store.spool import piece_key, piece_rows, read_piece

@@ -35,8 +35,8 @@ from nemo_pipeline.bundle import read_bundle
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import USABLE, VideoFile
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.machine import default_workers, library_versions
 from nemo_pipeline.meanshape import MeanShape, save_shape
+from nemo_pipeline.platform import default_workers, library_versions
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.shard import Shard, read_shards
 from nemo_pipeline.store.spool import clear_leftovers, read_pieces, remove_piece

@@ -13,18 +13,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_pipeline.batch.process import Child, ChildDied, ChildTimeout, JobFailed, StartFailed
+from nemo_pipeline.batch.process import JobFailed, StartFailed, VideoChild
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoResult
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.machine import allowed_cores
+from nemo_pipeline.platform import allowed_cores
 from nemo_pipeline.store.files import file_hash
 from nemo_pipeline.store.spool import Piece, piece_key, read_piece, write_piece
+from nemo_pipeline.supervise import ChildDied, ChildTimeout
 
 #: A child is replaced after this many videos: native memory is known not to come back.
 RECYCLE_AFTER = 50
-#: ... or when its peak memory passed this many kilobytes.
-RECYCLE_ABOVE_KB = 2_000_000
+#: ... or when its peak memory passed this many bytes.
+RECYCLE_ABOVE = 2_000_000_000
 #: So many children in a row that were killed before they could start end the run: no video is to blame.
 MOST_STARTS = 4
 
@@ -74,8 +75,8 @@ class Pool:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._idle: list[tuple[int, Child]] = []
-        self._busy: dict[int, Child | None] = {}
+        self._idle: list[tuple[int, VideoChild]] = []
+        self._busy: dict[int, VideoChild | None] = {}
         self._stopping = False
         self._failed_starts = 0
 
@@ -91,7 +92,7 @@ class Pool:
             children = [child for _, child in self._idle] + [c for c in self._busy.values() if c]
         return [child.pid for child in children]
 
-    def acquire(self, first_core: int = 0) -> tuple[int, Child]:
+    def acquire(self, first_core: int = 0) -> tuple[int, VideoChild]:
         """An idle child, or a new one on a core that no other child of this pool uses. Raises Stopped."""
         with self._lock:
             if self._stopping:
@@ -103,7 +104,7 @@ class Pool:
             slot = next(n for n in range(len(self._busy) + 1) if n not in self._busy)
             self._busy[slot] = None
         try:
-            child = Child(_core(first_core + slot))
+            child = VideoChild(_core(first_core + slot))
         except BaseException:
             with self._lock:
                 del self._busy[slot]
@@ -114,9 +115,9 @@ class Pool:
                 child.kill()
         return slot, child
 
-    def release(self, slot: int, child: Child, keep: bool) -> None:
+    def release(self, slot: int, child: VideoChild, keep: bool) -> None:
         """Give a child back; without `keep` it ends."""
-        keep = keep and child.jobs_done < RECYCLE_AFTER and child.peak_kb < RECYCLE_ABOVE_KB
+        keep = keep and child.jobs_done < RECYCLE_AFTER and child.peak_memory < RECYCLE_ABOVE
         with self._lock:
             if child.ready:
                 self._failed_starts = 0
@@ -224,11 +225,11 @@ def prepare_video(
             if pool.stopping:
                 raise Stopped from None
             if task.overlay and read_piece(where, config) is not None:
-                note = f"no annotated copy: the process that drew it {death.how}"
+                note = f"no annotated copy: the process that drew it {death.reason}"
                 break
             deaths.append(death)
             if len(deaths) == 2:
-                return give_up(task, "crashed", _crash_message(deaths))
+                return record_failure(task, "crashed", _crash_message(deaths))
         except ChildTimeout:
             if task.overlay and read_piece(where, config) is not None:
                 note = "no annotated copy: the time for this video was over; raise --video-timeout"
@@ -237,10 +238,10 @@ def prepare_video(
                 f"It took longer than {task.timeout:g} s and was given up: "
                 "if it is only long, raise --video-timeout."
             )
-            return give_up(task, "timeout", text)
+            return record_failure(task, "timeout", text)
         except JobFailed as fault:
             keep = True
-            return give_up(task, "crashed", f"A fault of nemo, please report it: {fault}.")
+            return record_failure(task, "crashed", f"A fault of nemo, please report it: {fault}.")
         finally:
             pool.release(slot, child, keep)
             _remove_attempt(folder, stem, child.pid, unless_in=where)
@@ -311,7 +312,7 @@ def probe_video(path: Path, timeout: float = 60.0) -> dict[str, Any]:
     try:
         return child.ask({"do": "probe", "path": str(path)}, timeout)
     except ChildDied as death:
-        raise NemoError(f"{path}: the process that opened it {death.how}.") from None
+        raise NemoError(f"{path}: the process that opened it {death.reason}.") from None
     except ChildTimeout:
         raise NemoError(f"{path}: it could not be opened within {timeout:g} s.") from None
     except JobFailed as fault:
@@ -326,7 +327,7 @@ def _core(number: int) -> int | None:
     return cores[number] if number < len(cores) else None
 
 
-def give_up(task: VideoTask, status: str, message: str) -> Piece:
+def record_failure(task: VideoTask, status: str, message: str) -> Piece:
     """Make a failure durable, as a piece without frames."""
     try:
         size, digest = file_hash(Path(task.path))
@@ -339,9 +340,9 @@ def give_up(task: VideoTask, status: str, message: str) -> Piece:
 
 
 def _crash_message(deaths: list[ChildDied]) -> str:
-    words = f" Its last words: {deaths[-1].last_words}" if deaths[-1].last_words else ""
+    words = f" It said last: {deaths[-1].stderr_tail}" if deaths[-1].stderr_tail else ""
     return (
-        f"The process that worked on it {deaths[-1].how}, twice. Convert the file (ffmpeg -i FILE "
+        f"The process that worked on it {deaths[-1].reason}, twice. Convert the file (ffmpeg -i FILE "
         f"-c:v libx264 NEW.mp4), or use fewer --workers if memory is short.{words}"
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.machine import default_workers, library_versions
+from nemo_pipeline.platform import default_workers, library_versions
 from nemo_pipeline.synth.mark import GENERATOR_VERSION
 from nemo_pipeline.synth.place import held
 from nemo_pipeline.synth.plan import SynthConfig, list_clips

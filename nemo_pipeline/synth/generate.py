@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.machine import default_workers
+from nemo_pipeline.platform import default_workers
 from nemo_pipeline.store.files import replacing, sweep
 from nemo_pipeline.synth.label_files import write_details, write_labels
 from nemo_pipeline.synth.mark import GENERATOR_VERSION, MARK, mark_text

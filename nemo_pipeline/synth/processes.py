@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import queue
-import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.machine import child_command
+from nemo_pipeline.supervise import ONE_THREAD, Child
 from nemo_pipeline.synth.plan import Clip, SynthConfig
 
 
@@ -36,46 +32,23 @@ def finished_clips(
     shares: list[list[int]] = [[] for _ in range(workers)]
     for index, clip in enumerate(plan):
         shares[clip.person.index % workers].append(index)
-    answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
-
-    def listen(process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            answers.put(json.loads(line))
-        if process.wait() != 0:
-            answers.put({"error": f"a rendering process ended with code {process.returncode}"})
-        answers.put(None)
-
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    processes: list[subprocess.Popen[str]] = []
+    answers: queue.Queue[tuple[Child, dict[str, Any] | None]] = queue.Queue()
+    children: list[Child] = []
     try:
         for share in shares:
-            process = subprocess.Popen(
-                child_command("nemo_pipeline.synth.worker", str(os.getpid())),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                encoding="utf-8",
-                env=environment,
-            )
-            processes.append(process)
-            line = json.dumps({"config": config.to_dict(), "clips": share, "parts": str(parts), **request})
-            assert process.stdin is not None
-            process.stdin.write(line + "\n")
-            process.stdin.close()
-            threading.Thread(target=listen, args=(process,), daemon=True).start()
-        running = len(processes)
+            children.append(Child("nemo_pipeline.synth.worker", environment=ONE_THREAD, inbox=answers))
+            children[-1].send({"config": config.to_dict(), "clips": share, "parts": str(parts), **request})
+        running = len(children)
         while running:
-            answer = answers.get()
+            child, answer = answers.get()
             if answer is None:
+                raise NemoError(f"Rendering failed: a rendering process {child.death().reason}.")
+            if answer["event"] == "error":
+                raise NemoError(f"Rendering failed: {answer['message']}.")
+            if answer["event"] == "clip":
+                yield int(answer["index"])
+            else:  # "done"
                 running -= 1
-            elif "error" in answer:
-                raise NemoError(f"Rendering failed: {answer['error']}.")
-            else:
-                yield int(answer["clip"])
     finally:
-        for process in processes:
-            if process.poll() is None:
-                process.kill()
-        for process in processes:  # none is left that writes
-            process.wait()
+        for child in children:  # none is left that writes
+            child.close()

@@ -15,11 +15,11 @@ from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import Clips, Normalisation
 from siam_model.devices import resolve_device
 from siam_model.model import SIAM
+from siam_model.training.ddp import fit_together
 from siam_model.training.process import run
 from siam_model.training.records import EpochRecord as EpochRecord
 from siam_model.training.resume import State, fingerprint, load_state
 from siam_model.training.scalars import Scalars
-from siam_model.training.several import fit_together
 from siam_model.training.task import Lesson
 
 Precision = Literal["32", "bf16-mixed", "16-mixed"]

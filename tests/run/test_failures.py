@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 
 from nemo_pipeline.batch.discover import discover
-from nemo_pipeline.batch.process import Child, ChildDied
+from nemo_pipeline.batch.process import VideoChild
 from nemo_pipeline.batch.run import RunOptions, prep
 from nemo_pipeline.batch.worker import running_children
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.spool import read_pieces
+from nemo_pipeline.supervise import ChildDied
 
 from .conftest import write_clip
 from .processes import children_of, start, wait_for_children, wait_for_none
@@ -113,7 +114,7 @@ def test_children_killed_while_starting_are_replaced(folder, tmp_path):
 
 
 def test_no_child_that_starts_ends_the_run(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(Child, "_expect_ready", kill_and(Child._expect_ready))
+    monkeypatch.setattr(VideoChild, "_expect_ready", kill_and(VideoChild._expect_ready))
     with pytest.raises(NemoError, match=r"SIGKILL.*while starting"):
         run(folder, tmp_path / "out.h5")
 
@@ -139,7 +140,7 @@ def test_a_hang_is_a_timeout(folder, tmp_path):
 
 
 def test_the_child_says_how_it_died(tmp_path):
-    child = Child()
+    child = VideoChild()
     try:
         child._expect_ready()
         os.kill(child.pid, signal.SIGBUS)

@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from nemo_pipeline.batch.process import ChildDied
 from nemo_pipeline.batch.worker import Pool, Stopped
-from nemo_pipeline.machine import allowed_cores, cgroup_cores, default_workers, library_versions
+from nemo_pipeline.platform import allowed_cores, cgroup_cores, default_workers, library_versions
+from nemo_pipeline.supervise import ChildDied
 
 
 def write(path, text):

@@ -1,0 +1,163 @@
+"""One training by several processes that share every batch: a GPU each (or a CPU's cores, with `--device cpu`).
+
+The processes are fresh interpreters, which Lightning's DDP strategy joins over a local port; this one only listens.
+Its callbacks are called here, and the result comes from the checkpoint that process 0 writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+import queue
+import socket
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.platform import allowed_cores
+from nemo_pipeline.supervise import Child, Parent
+from siam_model.config import SIAMConfig
+from siam_model.training.process import run
+from siam_model.training.records import EpochRecord
+from siam_model.training.resume import State, load_state
+from siam_model.training.task import Lesson, OnBatch, OnEpoch
+
+
+def fit_together(
+    lesson: Lesson,
+    model_config: SIAMConfig,
+    device: torch.device,
+    devices: int,
+    checkpoint: Path | None,
+    prints: dict[str, str],
+    precision: str,
+    on_epoch: OnEpoch,
+    on_batch: OnBatch | None,
+) -> State:
+    """The last state of a training by `devices` processes; arguments as `siam_model.training.process.run` takes them.
+
+    Raises:
+        NemoError: the device cannot be shared, there are not enough, or a process failed or died.
+    """
+    if device.type == "mps" or device.index is not None:
+        raise NemoError(
+            f"--devices {devices} needs --device cuda or cpu; {device} is a single one: use --devices 1."
+        )
+    there = torch.cuda.device_count() if device.type == "cuda" else len(allowed_cores())
+    if devices > there:
+        what = "GPUs" if device.type == "cuda" else "cores"
+        raise NemoError(f"--devices is {devices}, and this machine has {there} {what}.")
+    if devices > lesson.config.batch_size:
+        raise NemoError(
+            f"--devices is {devices}, and a batch of {lesson.config.batch_size} videos cannot be shared by so many; "
+            "take fewer, or a larger train.batch_size."
+        )
+    with tempfile.TemporaryDirectory(prefix="nemo-train-") as folder:
+        path = checkpoint or Path(folder) / "checkpoint.pt"
+        request = Path(folder) / "request.pickle"  # between processes of ours, in a folder that is ours alone
+        request.write_bytes(
+            pickle.dumps((lesson, model_config, device.type, path, prints, precision, devices, _free_port()))
+        )
+        news: queue.Queue[tuple[Child, dict[str, Any] | None]] = queue.Queue()
+        children: list[Child] = []
+        try:
+            for rank in range(devices):
+                children.append(Child("siam_model.training.ddp", str(request), inbox=news))
+                children[-1].send({"rank": rank})
+            _listen(devices, news, on_epoch, on_batch)
+        finally:
+            for child in children:
+                child.close()  # one that waits for the others answers to nothing else
+        state = load_state(path, prints)
+    if state is None:
+        raise NemoError("The training ended without a checkpoint; run it again with --devices 1.")
+    return state
+
+
+def _listen(
+    waiting: int,
+    news: queue.Queue[tuple[Child, dict[str, Any] | None]],
+    on_epoch: OnEpoch,
+    on_batch: OnBatch | None,
+) -> None:
+    """Pass on what process 0 tells, until every process is done. Raises NemoError when one is not well."""
+    while waiting:
+        child, message = news.get()
+        if message is None:
+            raise NemoError(
+                f"A process of the training {child.death().reason}: was its memory short? "
+                "Run it again with --resume, perhaps with --devices 1."
+            )
+        if message["event"] == "epoch":
+            on_epoch(EpochRecord(**message["record"]))
+        elif message["event"] == "batch" and on_batch is not None:
+            on_batch(message["done"], message["total"])
+        elif message["event"] == "done":
+            waiting -= 1
+        elif message["event"] == "failed":
+            raise NemoError(message["text"])
+
+
+def main() -> None:
+    """A process of the training."""
+    parent = Parent()
+    for request in parent.requests():
+        try:
+            _train(parent, int(request["rank"]), *pickle.loads(Path(sys.argv[2]).read_bytes()))
+        except NemoError as error:
+            parent.send("failed", text=str(error))
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{last.name}, line {last.lineno}"
+            parent.send("failed", text=f"A process of the training failed: {error} ({where})")
+        else:
+            parent.send("done")
+
+
+def _train(
+    parent: Parent,
+    rank: int,
+    lesson: Lesson,
+    model_config: SIAMConfig,
+    device: str,
+    checkpoint: Path,
+    prints: dict[str, str],
+    precision: str,
+    world: int,
+    port: int,
+) -> None:
+    """The share of process number `rank` of `world`."""
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank), "NODE_RANK": "0",
+    }  # fmt: skip
+    if device == "cpu":
+        torch.set_num_threads(max(1, len(allowed_cores()) // world))
+
+    def on_epoch(record: EpochRecord) -> None:
+        parent.send("epoch", record=dataclasses.asdict(record))
+
+    def on_batch(done: int, total: int) -> None:
+        parent.send("batch", done=done, total=total)
+
+    run(
+        lesson, model_config, torch.device(device), load_state(checkpoint, prints), checkpoint, prints, precision,
+        on_epoch if rank == 0 else None, on_batch if rank == 0 else None, world, rank,
+    )  # fmt: skip
+
+
+def _free_port() -> int:
+    """A local port that nobody listens on just now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+if __name__ == "__main__":
+    main()
