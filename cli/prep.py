@@ -11,6 +11,7 @@ import rich_click as click
 
 from nemo_pipeline.config import Engine, Keep, PrepConfig, Subject
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.text import counted, listed
 
 from .console import err, new_table, print_json, printable, say, warn
 from .outputs import check_target, check_timeout
@@ -140,15 +141,17 @@ _DEFAULTS = PrepConfig()
     help="Also write one page in which every video can be checked. It shows faces.",
 )
 @click.option("--no-faces", is_flag=True, help="With --report: without pictures of faces.")
-@click.option("--force", is_flag=True, help="Redo everything, also with other settings.")
+@click.option("--force", is_flag=True, help="Redo the inputs, also with other settings.")
+@click.option("--prune", is_flag=True, help="Drop videos of OUT.h5 that are not among the inputs.")
 @click.option("--strict", is_flag=True, help="Exit with 1 when any video fails.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @click.option("--quiet", is_flag=True, help="No progress, no table.")
 def command(paths: tuple[str, ...], **options: Any) -> None:
     """Track faces in videos, smooth, warp, crop, and write them to OUT.h5.
 
-    INPUT: files, folders (searched to any depth) or glob patterns. Run the same command again to go on where
-    it was stopped, or after adding videos: only what is missing is done.
+    INPUT: files, folders (searched to any depth) or glob patterns. Rerun the same command to resume a run that was
+    stopped, or after adding videos: only what is missing is done. Videos that OUT.h5 holds already stay in it, also
+    when they are not among the inputs; --prune drops those.
 
     Exit code: 0 when at least one video is usable, 1 when none is, 2 for wrong usage.
     """
@@ -202,6 +205,8 @@ def _check_usage(inputs: list[str], output: str, options: dict[str, Any]) -> Non
             raise click.UsageError(f"{printable(item)} does not exist.")
     if options["part"] and (options["force"] or options["join"] or options["scheduler"]):
         raise click.UsageError("--part goes with neither --force, --join nor --scheduler.")
+    if options["prune"] and (options["part"] or options["join"]):
+        raise click.UsageError("--prune goes with neither --part nor --join.")
     check_target("--contact-sheet", options["contact_sheet"], (".png", ".jpg", ".jpeg"), "a picture")
     for name in ("contact_sheet", "report"):
         if options["part"] and options[name]:
@@ -235,9 +240,16 @@ def _dry_run(found: Any, output: Path, config: PrepConfig, shape: Any, options: 
     from nemo_pipeline.batch.run import preview
 
     landmarks = landmark_files(found, options)
-    done = preview(
-        found.videos, output, config, force=options["force"], mean_shape=shape, landmarks=landmarks
+    done, absent = preview(
+        found.videos,
+        output,
+        config,
+        force=options["force"],
+        prune=options["prune"],
+        mean_shape=shape,
+        landmarks=landmarks,
     )
+    fate = "dropped" if options["prune"] else "kept"
     if options["as_json"]:
         print_json(
             {
@@ -245,6 +257,7 @@ def _dry_run(found: Any, output: Path, config: PrepConfig, shape: Any, options: 
                 "videos": [
                     {"id": v.id, "file": v.file, "path": v.path, "done": v.file in done} for v in found.videos
                 ],
+                fate: absent,
                 "left_out": [{"path": item.path, "reason": item.reason} for item in found.skipped],
             }
         )
@@ -254,6 +267,10 @@ def _dry_run(found: Any, output: Path, config: PrepConfig, shape: Any, options: 
     if found.skipped:
         err.print(new_table("Left out", ["path", "why"], [(s.path, s.reason) for s in found.skipped]))
     say(f"{len(done)} done, {len(found.videos) - len(done)} to do, {len(found.skipped)} paths left out.")
+    if absent:
+        say(
+            f"{counted(len(absent), 'video')} of {output} not among the inputs would be {fate}: {listed(absent)}."
+        )
 
 
 def _prepare(found: Any, output: Path, config: PrepConfig, shape: Any, options: dict[str, Any]) -> int:
@@ -271,6 +288,7 @@ def _prepare(found: Any, output: Path, config: PrepConfig, shape: Any, options: 
         scheduler=options["scheduler"],
         video_timeout=options["video_timeout"] or None,
         force=options["force"],
+        prune=options["prune"],
         part=part,
         overlay=options["overlay"],
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nemo_pipeline.store.text import counted
+from nemo_pipeline.store.text import counted, listed
 
 from .console import err, new_table, print_json, printable, say, shown, warn
 
@@ -21,6 +21,7 @@ def report(summary: Any, options: dict[str, Any], warn_unlabelled: bool) -> None
                 "done_before": summary.done_before,
                 "done_now": summary.done_now,
                 "videos": summary.videos,
+                "kept": sorted(summary.kept),
                 "labels": _label_report(summary.matched),
                 **({"missing": summary.missing} if options["join"] else {}),
             }
@@ -66,14 +67,12 @@ def report_labels(matched: Any, complain: bool = True) -> None:
         (matched.ambiguous, "label", "that could mean several videos, given to none (write the path)"),
     ):
         if names:
-            shown_names = ", ".join(printable(name) for name in names[:20])
-            more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-            warn(f"{counted(len(names), noun)} {text}: {shown_names}{more}.")
+            warn(f"{counted(len(names), noun)} {text}: {listed(names, 20)}.")
 
 
 def _table(summary: Any) -> Any:
     rows = []
-    for row in summary.videos:
+    for row in summary.inputs:
         style = "green" if row["status"] == "ok" else "yellow" if row["length"] else "red"
         rows.append(
             (
@@ -91,8 +90,8 @@ def _table(summary: Any) -> Any:
 
 def why_not(summary: Any) -> str:
     """One sentence on the videos that are not usable: how many, and the first one's reason."""
-    failed = [row for row in summary.videos if not row["length"]]
+    failed = [row for row in summary.inputs if not row["length"]]
     first = (
         f"{printable(failed[0]['id'])}: {printable(failed[0]['message'])}" if failed else "there is no row"
     )
-    return f"{counted(len(failed), 'video')} of {len(summary.videos)} not usable ({first})"
+    return f"{counted(len(failed), 'video')} of {len(summary.inputs)} not usable ({first})"

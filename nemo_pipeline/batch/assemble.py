@@ -71,7 +71,7 @@ def recall_labels(folder: Path) -> KnownLabels:
 
 
 def remember_labels(folder: Path, known: KnownLabels, files: Collection[str]) -> None:
-    """Keep the labels of videos that leave the index (all but `files`) beside their shards, for when they come back.
+    """Keep the labels of videos that are dropped (all but `files`) with their shards, for when they come back.
 
     Raises:
         NemoError: the disk is full.
@@ -134,6 +134,7 @@ def assemble(
     labelled = [LabelledVideo(v.file, v.id, tuple(by_video[v.file])) for v in videos]
     given = match_labels(table, labelled) if table else None
     beside = match_labels(found, labelled) if found else None
+    given, beside = (match and _unlabelled_alone(match, known) for match in (given, beside))
     rows = []
     for (video, row), row_id in zip(entries, ids, strict=True):
         position = by_video[video.file].index(row_id)
@@ -151,6 +152,12 @@ def assemble(
     synthetic = known.synthetic or any(match.synthetic for match in (given, beside) if match)
     synthetic = synthetic or any(is_marked(folder) for folder in folders)
     return Assembled(tuple(rows), given or beside, synthetic)
+
+
+def _unlabelled_alone(matched: Matched, known: KnownLabels) -> Matched:
+    """Without complaint about videos whose labels are known from an earlier run."""
+    labelled = {file for file, _ in known.by_file}
+    return dataclasses.replace(matched, unlabelled=tuple(f for f in matched.unlabelled if f not in labelled))
 
 
 def write_assembled(

@@ -72,6 +72,7 @@ class RunOptions:
         scheduler: address ("tcp://host:port") or scheduler file of a Dask cluster; None to run here.
         video_timeout: seconds after which a video is given up; None for never.
         force: do everything anew.
+        prune: drop videos of the output that are not among the inputs.
         part: do this share alone and write no index.
         overlay: folder for an annotated copy of each video, None for none.
     """
@@ -80,6 +81,7 @@ class RunOptions:
     scheduler: str | None = None
     video_timeout: float | None = 3600.0
     force: bool = False
+    prune: bool = False
     part: Part | None = None
     overlay: Path | None = None
 

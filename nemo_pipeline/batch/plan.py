@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -33,11 +33,15 @@ class Finished:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
-    """Every video of the run is in exactly one of the three, keyed by `VideoFile.file`."""
+    """Every video of the run is in exactly one of the first three, keyed by `VideoFile.file`.
+
+    `hashes`: sha256 of the inputs that have the size of a known video; any other is new content.
+    """
 
     finished: dict[str, Finished]
     pieces: dict[str, Piece]
     todo: tuple[VideoFile, ...]
+    hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def n_done(self) -> int:
@@ -63,6 +67,7 @@ def make_plan(
     pieces: dict[str, Piece],
     *,
     landmarks: Mapping[str, str] | None = None,
+    sizes: Collection[int] = (),
     threads: int = 1,
     on_hashed: Callable[[int, int], None] | None = None,
 ) -> Plan:
@@ -72,11 +77,12 @@ def make_plan(
         shards, pieces: of these settings only.
         landmarks: sha256 of each video's landmark file, by `file`, where faces are not tracked. A video is
             finished only with the same one.
+        sizes: bytes of further videos whose content has to be recognised.
         on_hashed: called with (files hashed, files to hash).
     """
     known = finished_videos(shards)
     by_content: dict[str, Finished] = {}
-    sizes: set[int] = set()
+    sizes = set(sizes)
     for (digest, _), item in known.items():
         sizes.add(item.rows[0].bytes)
         if digest and all(row.status == "ok" for row in item.rows):
@@ -106,7 +112,7 @@ def make_plan(
             waiting[video.file] = piece
         else:
             todo.append(video)
-    return Plan(finished, waiting, tuple(todo))
+    return Plan(finished, waiting, tuple(todo), hashes)
 
 
 def groups_of(videos: Sequence[VideoFile], plan: Plan) -> list[tuple[VideoFile, ...]]:
@@ -116,10 +122,14 @@ def groups_of(videos: Sequence[VideoFile], plan: Plan) -> list[tuple[VideoFile, 
 
 
 def check_settings(
-    shards: Iterable[Shard], pieces: Iterable[Piece], config: PrepConfig, model_sha256: str, output: object
+    shards: Iterable[Shard],
+    pieces: Iterable[Piece],
+    config: PrepConfig,
+    model_sha256: str,
+    output: object,
+    remedy: str = "Use the same settings, write to another output, or add --force to redo everything.",
 ) -> None:
     """Refuse to mix. Raises NemoError that names the settings in which `output` differs from this run."""
-    remedy = "Use the same settings, write to another output, or add --force to redo everything."
     for shard in shards:
         if shard.fingerprint != config.fingerprint():
             raise NemoError(f"{output} was made with other settings ({_difference(shard, config)}). {remedy}")

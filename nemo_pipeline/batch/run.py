@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nemo_pipeline.batch.assemble import (
     Assembled,
@@ -22,13 +22,21 @@ from nemo_pipeline.batch.assemble import (
     write_assembled,
 )
 from nemo_pipeline.batch.cluster import ClusterRun, Event, RunOptions
+from nemo_pipeline.batch.earlier import (
+    Earlier,
+    absent_files,
+    check_same_names,
+    earlier_videos,
+    find_kept,
+    with_kept,
+)
 from nemo_pipeline.batch.fromdata import SHAPE_FILE, TRACKED_FOLDER, known_shape, shape_from_data, with_shape
 from nemo_pipeline.batch.labels import LabelTable, Matched
 from nemo_pipeline.batch.landmark_files import LandmarkFile
 from nemo_pipeline.batch.output import OutputFolder
 from nemo_pipeline.batch.overlay_run import annotate_finished, make_overlay_folder
 from nemo_pipeline.batch.parts import Part, mark_done, unmark
-from nemo_pipeline.batch.plan import check_settings, make_plan
+from nemo_pipeline.batch.plan import Finished, check_settings, make_plan
 from nemo_pipeline.batch.tasks import TaskMaker
 from nemo_pipeline.bundle import SHA256 as MODEL_SHA256
 from nemo_pipeline.bundle import read_bundle
@@ -40,10 +48,7 @@ from nemo_pipeline.platform import default_workers, library_versions
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.shard import Shard, read_shards
 from nemo_pipeline.store.spool import clear_leftovers, read_pieces, remove_piece
-from nemo_pipeline.store.text import counted
-
-if TYPE_CHECKING:
-    pass
+from nemo_pipeline.store.text import counted, listed
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class PrepSummary:
         frames_per_second: frames decoded in this run per second of it.
         videos: one dict per row, keyed as the columns of /videos.
         done_before, done_now: videos that needed no work, and those done by this run.
+        kept: files of `videos` that an earlier run prepared and that were not among the inputs.
         matched: how the label file fitted.
         part: set when this was a part, which writes no index.
         missing: after a join, a sentence on parts that were not done; else "".
@@ -72,16 +78,22 @@ class PrepSummary:
     matched: Matched | None = None
     part: Part | None = None
     missing: str = ""
+    kept: frozenset[str] = frozenset()
+
+    @property
+    def inputs(self) -> list[dict[str, Any]]:
+        """Those of `videos` that are this run's inputs."""
+        return [row for row in self.videos if row["file"] not in self.kept]
 
     @property
     def n_usable(self) -> int:
-        """Rows with frames."""
-        return sum(count for status, count in self.counts.items() if status in USABLE)
+        """Rows of the inputs with frames."""
+        return sum(row["status"] in USABLE for row in self.inputs)
 
     @property
     def n_failed(self) -> int:
-        """Rows without."""
-        return sum(self.counts.values()) - self.n_usable
+        """Rows of the inputs without."""
+        return len(self.inputs) - self.n_usable
 
 
 def prep(
@@ -96,7 +108,9 @@ def prep(
     labels_beside: LabelTable | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> PrepSummary:
-    """Prepare `videos` into `output`, going on where an earlier run with the same settings ended.
+    """Prepare `videos` into `output`; what an earlier run with the same settings finished is not done again.
+
+    Videos of `output` that are not among `videos` stay, unless `options.prune`.
 
     Args:
         videos: in natural order, as from `discover`.
@@ -124,9 +138,13 @@ def prep(
     out.create()
     with out.locked():
         out.clear_temporaries()
-        known = _known(out, config)
+        data = _index(out)
+        known = _known(out, data)
+        earlier = {} if options.part is not None else earlier_videos(data)
         tracked = out.shards / TRACKED_FOLDER
         shape = known_shape(out, config, mean_shape, options.force)
+        if options.force and not options.prune:
+            _check_forced(out, earlier, videos, config, shape)
         if shape is None:
             if not options.force:
                 check_settings(read_shards(out.shards), [], config, MODEL_SHA256, out.index)
@@ -144,9 +162,11 @@ def prep(
             shards,
             pieces,
             landmarks=digests,
+            sizes={item.bytes for item in earlier.values()},
             threads=options.workers or default_workers(),
             on_hashed=lambda n, total: on_event(Event("checking", n, total)),
         )
+        kept = _kept(out, earlier, videos, plan.hashes, config, options, on_event)
         # Finished work on videos that are not among the inputs this time is kept, too.
         absent = [piece for file, piece in pieces.items() if file not in {video.file for video in videos}]
         clear_leftovers(out.work, [*plan.pieces.values(), *absent])
@@ -167,11 +187,9 @@ def prep(
         if options.overlay is not None:
             before = [video for video in videos if video.file in plan.finished or video.file in plan.pieces]
             annotate_finished(before, out, config, options, make_task, on_event)
-        assembled = assemble(videos, work.finished, known=known, table=labels, found=labels_beside)
+        videos = with_kept(videos, kept)
+        assembled = assemble(videos, work.finished | kept, known=known, table=labels, found=labels_beside)
         if options.part is None:
-            gone = {row.file for shard in shards for row in shard.rows} - {video.file for video in videos}
-            if gone:
-                on_event(Event("note", len(gone), text=_gone_message(len(gone))))
             remember_labels(out.shards, known, {video.file for video in videos})
             write_assembled(
                 out.index,
@@ -182,7 +200,7 @@ def prep(
                 versions=library_versions(),
                 model_sha256=MODEL_SHA256,
             )
-            out.end_forced(obsolete)
+            out.end_forced(obsolete - {item.shard.name for item in kept.values()})
             shutil.rmtree(tracked, ignore_errors=True)
             unmark(out.shards)
         else:
@@ -196,14 +214,14 @@ def prep(
         frames_per_second=work.n_frames / max(seconds, 1e-9),
         done_before=plan.n_done,
         done_now=len(plan.todo),
+        kept=frozenset(kept),
     )
 
 
-def _known(out: OutputFolder, config: PrepConfig) -> KnownLabels:
-    """Labels of the index that is there already. Refuses to overwrite what is no index of ours."""
-    absent = recall_labels(out.shards)
+def _index(out: OutputFolder) -> FaceDataset | None:
+    """The index that is there already. Refuses to overwrite what is no index of ours."""
     if not out.index.exists():
-        return absent
+        return None
     try:
         data = FaceDataset(out.index, check=False)
     except NemoError as error:
@@ -218,6 +236,14 @@ def _known(out: OutputFolder, config: PrepConfig) -> KnownLabels:
             f"{out.index} takes its shards from {data.shards_folder.name}, not from {out.shards.name}: "
             "rename both alike, or write to another output."
         )
+    return data
+
+
+def _known(out: OutputFolder, data: FaceDataset | None) -> KnownLabels:
+    """Labels of the index that is there already, and those of videos that were dropped from it."""
+    absent = recall_labels(out.shards)
+    if data is None:
+        return absent
     known = known_labels(data)
     return dataclasses.replace(known, by_file={**absent.by_file, **known.by_file})
 
@@ -239,11 +265,49 @@ def _shards(out: OutputFolder, config: PrepConfig, force: bool) -> tuple[list[Sh
     return [shard for shard in shards if not obsolete or shard.name not in obsolete], obsolete
 
 
-def _gone_message(count: int) -> str:
-    return (
-        f"{counted(count, 'video')} prepared earlier and not among the inputs leave the index; their data "
-        "and labels stay in the shards, and come back when the videos are named again."
-    )
+def _kept(
+    out: OutputFolder,
+    earlier: Mapping[str, Earlier],
+    videos: Sequence[VideoFile],
+    hashes: Mapping[str, str],
+    config: PrepConfig,
+    options: RunOptions,
+    on_event: Callable[[Event], None],
+) -> dict[str, Finished]:
+    """Videos of the index that are not among the inputs and stay; those that do not are named first."""
+    if not options.force and not options.prune:
+        check_same_names(earlier, videos, hashes, out.index)
+    absent = absent_files(earlier, videos, hashes)
+    if not absent:
+        return {}
+    be = "is" if len(absent) == 1 else "are"
+    what = f"{counted(len(absent), 'video')} of {out.index.name} that {be} not among the inputs"
+    if options.prune:
+        text = f"--prune drops {what}: {listed(absent, 20)}. Frames and labels stay in {out.shards.name}."
+        on_event(Event("note", len(absent), text=text))
+        return {}
+    kept = find_kept(absent, earlier, read_shards(out.shards), config, MODEL_SHA256, out.index)
+    on_event(Event("stage", len(absent), text=f"Keeping {what} (--prune would drop them)."))
+    return kept
+
+
+def _check_forced(
+    out: OutputFolder,
+    earlier: Mapping[str, Earlier],
+    videos: Sequence[VideoFile],
+    config: PrepConfig,
+    shape: MeanShape | None,
+) -> None:
+    """Before anything is thrown away: what is not done anew must fit the new settings. Raises NemoError."""
+    absent = absent_files(earlier, videos, {})
+    if absent and shape is None:
+        raise NemoError(
+            f"a new mean shape needs all videos, and {counted(len(absent), 'video')} of {out.index} "
+            f"({listed(absent)}) would not be among them: name them too, or add --prune to drop them."
+        )
+    if absent and shape is not None:
+        settings = with_shape(config, shape)
+        find_kept(absent, earlier, read_shards(out.shards), settings, MODEL_SHA256, out.index)
 
 
 def summarize(output: Path, assembled: Assembled, part: Part | None = None) -> PrepSummary:
@@ -262,25 +326,32 @@ def preview(
     config: PrepConfig,
     *,
     force: bool = False,
+    prune: bool = False,
     mean_shape: MeanShape | None = None,
     landmarks: Mapping[str, LandmarkFile] | None = None,
-) -> set[str]:
-    """Names (`file`) of the videos that a run would find done. Writes nothing. Arguments as for `prep`.
+) -> tuple[set[str], list[str]]:
+    """Names (`file`) of the videos that a run would find done, and of those in `output` that are not among the inputs.
+
+    Writes nothing. Arguments as for `prep`.
 
     Raises:
         NemoError: such a run would refuse to start.
     """
     out = OutputFolder(output)
-    if force or not out.shards.is_dir():
-        return set()
-    shape = known_shape(out, config, mean_shape, force)
-    if shape is None:
-        return set()
+    earlier = earlier_videos(_index(out))
+    shape = known_shape(out, config, mean_shape, force) if out.shards.is_dir() else None
+    if force and not prune:
+        _check_forced(out, earlier, videos, config, shape)
+    if force or shape is None:
+        return set(), absent_files(earlier, videos, {})
     config = with_shape(config, shape)
     obsolete = out.obsolete(config.fingerprint()) or set()
     shards = [shard for shard in read_shards(out.shards) if shard.name not in obsolete]
     pieces = read_pieces(out.work, config)
     check_settings(shards, pieces.values(), config, MODEL_SHA256, out.index)
     digests = {file: item.sha256 for file, item in (landmarks or {}).items()}
-    plan = make_plan(videos, shards, pieces, landmarks=digests, threads=default_workers())
-    return set(plan.finished) | set(plan.pieces)
+    sizes = {item.bytes for item in earlier.values()}
+    plan = make_plan(videos, shards, pieces, landmarks=digests, sizes=sizes, threads=default_workers())
+    if not prune:
+        check_same_names(earlier, videos, plan.hashes, out.index)
+    return set(plan.finished) | set(plan.pieces), absent_files(earlier, videos, plan.hashes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 #: A spreadsheet runs a cell that starts with one of these.
 _FORMULA_START = ("=", "+", "-", "@", "\t", "\r")
@@ -102,6 +102,12 @@ def delimiter_of(header: str) -> str:
 def counted(number: int, noun: str) -> str:
     """ "1 video", "2 videos"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """ "a.mp4, b.mp4 and 12 more"; names are made printable."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(printable(name) for name in names[:most]) + more
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:

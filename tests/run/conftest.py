@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import skimage.data
+
+from nemo_pipeline.batch.discover import discover
+from nemo_pipeline.batch.run import RunOptions, prep
+from nemo_pipeline.config import PrepConfig
+
+CONFIG = PrepConfig(size=48)
 
 
 def write_clip(
@@ -51,3 +58,29 @@ def arrays(path: Path) -> dict[str, dict[str, bytes]]:
         f"{video.file} {video.id}": {name: video.read(name).tobytes() for name in data.fields}
         for video in data
     }
+
+
+def run(inputs, output, *, config=CONFIG, workers=1, events=None, on_event=None, labels=None, **options):
+    heard = [] if events is None else events
+
+    def hear(event):
+        heard.append(event)
+        if on_event is not None:
+            on_event(event)
+
+    videos = discover(inputs).videos
+    run_options = RunOptions(workers=workers, **options)
+    return prep(videos, output, config, run_options, labels=labels, on_event=hear)
+
+
+@pytest.fixture(scope="session")
+def first(clips, tmp_path_factory):
+    """One finished run over the three clips, not to be changed."""
+    output = tmp_path_factory.mktemp("first") / "out.h5"
+    return run([clips], output), output
+
+
+def copy_of(first, tmp_path):
+    _, output = first
+    shutil.copytree(output.with_suffix(".shards"), tmp_path / "out.shards")
+    return Path(shutil.copy(output, tmp_path / "out.h5"))

@@ -5,57 +5,26 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
 from nemo_pipeline import prep_video
-from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.batch.join import join
 from nemo_pipeline.batch.labels import read_labels
 from nemo_pipeline.batch.parts import Part, what_is_missing
-from nemo_pipeline.batch.run import RunOptions, prep
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.shard import read_shards
 
-from .conftest import arrays, write_clip
-
-CONFIG = PrepConfig(size=48)
-
-
-def run(inputs, output, *, config=CONFIG, workers=1, events=None, on_event=None, labels=None, **options):
-    heard = [] if events is None else events
-
-    def hear(event):
-        heard.append(event)
-        if on_event is not None:
-            on_event(event)
-
-    videos = discover(inputs).videos
-    run_options = RunOptions(workers=workers, **options)
-    return prep(videos, output, config, run_options, labels=labels, on_event=hear)
+from .conftest import CONFIG, arrays, copy_of, run, write_clip
 
 
 def planned(events):
     (event,) = [event for event in events if event.kind == "planned"]
     return event.n, event.total
-
-
-@pytest.fixture(scope="module")
-def first(clips, tmp_path_factory):
-    """One finished run over the three clips, not to be changed."""
-    output = tmp_path_factory.mktemp("first") / "out.h5"
-    return run([clips], output), output
-
-
-def copy_of(first, tmp_path):
-    _, output = first
-    shutil.copytree(output.with_suffix(".shards"), tmp_path / "out.shards")
-    return Path(shutil.copy(output, tmp_path / "out.h5"))
 
 
 def test_arrays_are_those_of_the_pipeline(first, clips):
@@ -124,7 +93,13 @@ def test_other_settings_are_refused_and_forced(first, clips, tmp_path):
     with pytest.raises(NemoError, match="size 48 there, 32 here"):
         run([clips], output, config=other)
     assert FaceDataset(output).size == 48
-    run([clips / "clip0.mp4"], output, config=other, force=True)
+    # Two settings cannot be in one file, and what is not done anew must not be lost.
+    with pytest.raises(
+        NemoError, match=r"size 48 there, 32 here.*2 videos not among the inputs \(clip1.mp4, clip2"
+    ):
+        run([clips / "clip0.mp4"], output, config=other, force=True)
+    assert len(FaceDataset(output)) == 3
+    run([clips / "clip0.mp4"], output, config=other, force=True, prune=True)
     assert FaceDataset(output).size == 32
     assert len(read_shards(tmp_path / "out.shards")) == 1  # what was replaced is gone
 
