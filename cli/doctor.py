@@ -30,7 +30,6 @@ _PACKAGES = (
     "dask",
     "distributed",
     "h5py",
-    "lightning",
     "mediapipe",
     "numpy",
     "opencv-contrib-python",
@@ -66,7 +65,7 @@ _PROBES = {
         "cpu = f'none; torch {torch.__version__} runs on the CPU'\n"
         "print(f'{names} (CUDA {torch.version.cuda})' if n else cpu)"
     ),
-    "training": "import lightning, safetensors, torch; print('torch, lightning and safetensors load')",
+    "training": "import safetensors, torch; print('torch and safetensors load')",
 }
 _LIBRARIES = ("libGL.so.1", "libEGL.so.1", "libGLESv2.so.2")
 

@@ -114,7 +114,7 @@ class ModelCard:
 def library_versions() -> dict[str, str]:
     """Versions that a result depends on."""
     found = {"python": platform.python_version()}
-    for name in ("nemo-faces", "torch", "lightning", "numpy", "h5py", "safetensors"):
+    for name in ("nemo-faces", "torch", "numpy", "h5py", "safetensors"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

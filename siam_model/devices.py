@@ -1,4 +1,4 @@
-"""Which device computes, and how its memory is kept. Needs torch, not Lightning."""
+"""Which device computes, and how its memory is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From aligned faces to an age. Neither Lightning nor anything of the video side is imported."""
+"""From aligned faces to an age. Nothing of the video side is imported."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ SETTINGS = [part for name, value in TINY.items() for part in ("--set", f"{name}=
 
 
 def nemo(*args: str | Path, cwd: Path) -> Result:
-    """In this process: a fresh one would import torch and Lightning again for every call."""
+    """In this process: a fresh one would import torch again for every call."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(cwd)
         return CliRunner().invoke(main, [str(a) for a in args])

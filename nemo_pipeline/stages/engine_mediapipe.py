@@ -27,7 +27,7 @@ CERTAIN = 0.78
 def _ignore_profiling_timer() -> None:
     """MediaPipe's library runs a profiling timer (SIGPROF) for itself and handles it outside Python's knowledge.
 
-    Whoever saves and restores Python's signal handlers afterwards (Lightning does) puts the default one back, and the
+    Whoever saves and restores Python's signal handlers afterwards puts the default one back, and the
     next tick ends the process. Nobody here reads that profile: ignore the signal.
     """
     if threading.current_thread() is threading.main_thread():

@@ -73,7 +73,7 @@ def train_in(
     """
     if has_model(folder):
         return Trained(tuple(read_history(folder / "history.csv")))
-    from siam_model.training.fit import fit  # and Lightning with it, which joining folds can do without
+    from siam_model.training.fit import fit  # and torch with it, which joining folds can do without
 
     training, validation = work.table.rows_of(people.training), work.table.rows_of(people.validation)
     normalisation = measure_normalisation(work.dataset, work.index(training))

@@ -1,13 +1,12 @@
 """One training by several processes that share every batch: a GPU each (or a CPU's cores, with `--device cpu`).
 
-The processes are fresh interpreters, which Lightning's DDP strategy joins over a local port; this one only listens.
-Its callbacks are called here, and the result comes from the checkpoint that process 0 writes.
+The processes are fresh interpreters, which torch.distributed joins over a local port; this one only listens. Its
+callbacks are called here, and the result comes from the checkpoint that process 0 writes.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import pickle
 import queue
 import socket
@@ -23,14 +22,13 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.platform import allowed_cores
 from nemo_pipeline.supervise import Child, Parent
 from siam_model.config import SIAMConfig
-from siam_model.training.process import run
+from siam_model.training.loop import FitInputs, OnBatch, OnEpoch, Place, train
 from siam_model.training.records import EpochRecord
 from siam_model.training.resume import State, load_state
-from siam_model.training.task import Lesson, OnBatch, OnEpoch
 
 
 def fit_together(
-    lesson: Lesson,
+    inputs: FitInputs,
     model_config: SIAMConfig,
     device: torch.device,
     devices: int,
@@ -40,7 +38,7 @@ def fit_together(
     on_epoch: OnEpoch,
     on_batch: OnBatch | None,
 ) -> State:
-    """The last state of a training by `devices` processes; arguments as `siam_model.training.process.run` takes them.
+    """The last state of a training by `devices` processes; arguments as `siam_model.training.loop.train` takes them.
 
     Raises:
         NemoError: the device cannot be shared, there are not enough, or a process failed or died.
@@ -53,16 +51,16 @@ def fit_together(
     if devices > there:
         what = "GPUs" if device.type == "cuda" else "cores"
         raise NemoError(f"--devices is {devices}, and this machine has {there} {what}.")
-    if devices > lesson.config.batch_size:
+    if devices > inputs.config.batch_size:
         raise NemoError(
-            f"--devices is {devices}, and a batch of {lesson.config.batch_size} videos cannot be shared by so many; "
+            f"--devices is {devices}, and a batch of {inputs.config.batch_size} videos cannot be shared by so many; "
             "take fewer, or a larger train.batch_size."
         )
     with tempfile.TemporaryDirectory(prefix="nemo-train-") as folder:
         path = checkpoint or Path(folder) / "checkpoint.pt"
         request = Path(folder) / "request.pickle"  # between processes of ours, in a folder that is ours alone
         request.write_bytes(
-            pickle.dumps((lesson, model_config, device.type, path, prints, precision, devices, _free_port()))
+            pickle.dumps((inputs, model_config, device.type, path, prints, precision, devices, _free_port()))
         )
         news: queue.Queue[tuple[Child, dict[str, Any] | None]] = queue.Queue()
         children: list[Child] = []
@@ -123,7 +121,7 @@ def main() -> None:
 def _train(
     parent: Parent,
     rank: int,
-    lesson: Lesson,
+    inputs: FitInputs,
     model_config: SIAMConfig,
     device: str,
     checkpoint: Path,
@@ -133,12 +131,12 @@ def _train(
     port: int,
 ) -> None:
     """The share of process number `rank` of `world`."""
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank), "NODE_RANK": "0",
-    }  # fmt: skip
+    own = torch.device(device)
     if device == "cpu":
         torch.set_num_threads(max(1, len(allowed_cores()) // world))
+    else:
+        own = torch.device(device, rank)
+        torch.cuda.set_device(own)
 
     def on_epoch(record: EpochRecord) -> None:
         parent.send("epoch", record=dataclasses.asdict(record))
@@ -146,10 +144,19 @@ def _train(
     def on_batch(done: int, total: int) -> None:
         parent.send("batch", done=done, total=total)
 
-    run(
-        lesson, model_config, torch.device(device), load_state(checkpoint, prints), checkpoint, prints, precision,
-        on_epoch if rank == 0 else None, on_batch if rank == 0 else None, world, rank,
-    )  # fmt: skip
+    torch.distributed.init_process_group(
+        "nccl" if device == "cuda" else "gloo",
+        init_method=f"tcp://127.0.0.1:{port}",
+        world_size=world,
+        rank=rank,
+    )
+    try:
+        train(
+            inputs, model_config, Place(own, precision, rank, world), load_state(checkpoint, prints), checkpoint,
+            prints, on_epoch if rank == 0 else None, on_batch if rank == 0 else None,
+        )  # fmt: skip
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def _free_port() -> int:

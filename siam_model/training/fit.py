@@ -16,11 +16,10 @@ from siam_model.data import Clips, Normalisation
 from siam_model.devices import resolve_device
 from siam_model.model import SIAM
 from siam_model.training.ddp import fit_together
-from siam_model.training.process import run
+from siam_model.training.loop import FitInputs, Place, train
 from siam_model.training.records import EpochRecord as EpochRecord
 from siam_model.training.resume import State, fingerprint, load_state
 from siam_model.training.scalars import Scalars
-from siam_model.training.task import Lesson
 
 Precision = Literal["32", "bf16-mixed", "16-mixed"]
 
@@ -87,10 +86,10 @@ def fit(
     prints = fingerprint(
         model_config, config, normalisation, seed, fold, precision, clips.table, training, validation
     )
-    lesson = Lesson(clips, training, validation, config, normalisation, tuple(seed), fold, workers)
+    inputs = FitInputs(clips, training, validation, config, normalisation, tuple(seed), fold, workers)
     state = load_state(checkpoint, prints) if checkpoint is not None else None
     if state is not None and state.finished(config):
-        return _result(SIAM(model_config), state)
+        return _result(model_config, state)
     with Scalars.open(tensorboard, checkpoint, state) as scalars:
 
         def told(record: EpochRecord) -> None:
@@ -98,19 +97,16 @@ def fit(
             if on_epoch is not None:
                 on_epoch(record)
 
+        if devices < 1:
+            raise NemoError(f"--devices is {devices}; it must be at least 1.")
         if devices > 1:
             last = fit_together(
-                lesson, model_config, chosen, devices, checkpoint, prints, precision, told, on_batch
+                inputs, model_config, chosen, devices, checkpoint, prints, precision, told, on_batch
             )
-            return _result(SIAM(model_config), last)
-        if devices != 1:
-            raise NemoError(f"--devices is {devices}; it must be at least 1.")
-        keeper, model = run(
-            lesson, model_config, chosen, state, checkpoint, prints, precision, told, on_batch
-        )
-    if keeper.best_state is not None:
-        model.load_state_dict(keeper.best_state)
-    return Fitted(model.cpu().eval(), tuple(keeper.history), keeper.best_epoch)
+        else:
+            place = Place(chosen, precision)
+            last = train(inputs, model_config, place, state, checkpoint, prints, told, on_batch)
+    return _result(model_config, last)
 
 
 def check_devices(device: str, devices: int) -> None:
@@ -130,7 +126,11 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise NemoError("--precision 16-mixed needs a GPU; a CPU has 32 and bf16-mixed.")
 
 
-def _result(model: SIAM, state: State) -> Fitted:
+def _result(model_config: SIAMConfig, state: State) -> Fitted:
     """What a finished training's last state amounts to."""
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # its random start is overwritten, and draws nothing from the caller's
+        model = SIAM(model_config)
     model.load_state_dict(state.best_state if state.best_state is not None else state.model)
     return Fitted(model.eval(), tuple(state.history), state.best_epoch)

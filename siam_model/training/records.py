@@ -1,4 +1,4 @@
-"""What one epoch of a training leaves: a line of history.csv. Needs neither torch nor Lightning."""
+"""What one epoch of a training leaves: a line of history.csv. Does not need torch."""
 
 from __future__ import annotations
 

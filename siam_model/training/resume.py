@@ -1,8 +1,7 @@
-"""A training's state after an epoch, on disk: all that is needed to go on as if it had never stopped.
+"""A training's state after an epoch, on disk: all that is needed to continue as if it had never stopped.
 
-Lightning's own checkpoints hold neither the random states nor the position of the sampler. Here the order of the
-batches follows from (seed, epoch) alone, and every random state is stored. Files are written by rename, readable by
-their owner alone, and read with `weights_only`: nothing in them is executed.
+The order of the batches follows from (seed, epoch) alone, and the state of every random generator is stored. Files are
+written by rename, readable by their owner alone, and read with `weights_only`: nothing in them is executed.
 """
 
 from __future__ import annotations
@@ -56,8 +55,12 @@ class State:
 
     def finished(self, config: TrainConfig) -> bool:
         """Whether no further epoch follows: all are done, or patience has run out."""
-        waited = self.epoch - self.best_epoch if self.best_state is not None else 0
-        return self.epoch >= config.epochs or waited >= config.patience
+        return is_finished(self.epoch, self.best_epoch, self.best_state is not None, config)
+
+
+def is_finished(epoch: int, best_epoch: int, validated: bool, config: TrainConfig) -> bool:
+    """Whether no further epoch follows after `epoch`: all are done, or patience has run out since the best one."""
+    return epoch >= config.epochs or (validated and epoch - best_epoch >= config.patience)
 
 
 def fingerprint(
