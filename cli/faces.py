@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nemo_pipeline.batch.worker import Pool, VideoTask, prepare_video
-from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
 from nemo_pipeline.datatypes import USABLE, VideoFile
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.geometry import shipped_mean_shape, shipped_triangles
@@ -65,7 +65,9 @@ def prep_for(model: LoadedModel) -> tuple[PrepConfig, bool]:
     """
     values = dict(model.prep_config)
     try:
-        config = dataclasses.replace(PrepConfig.from_dict(values), mesh=False, landmarks_source="track")
+        config = dataclasses.replace(
+            PrepConfig.from_dict(values), mesh=False, landmarks_source="track", algorithm=ALGORITHM_VERSION
+        )
     except (TypeError, ValueError) as error:
         raise NemoError(
             f"The model's preparation settings do not fit this version of nemo: {error}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import dataclasses
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -199,7 +199,7 @@ def _dataset(path: Path) -> dict[str, Any]:
         "shards": "none (packed)" if data.packed else len(data.shards["name"]),
         "missing_shards": missing or "none",
         "bytes_on_disk": sum(sizes),
-        "settings": data.config.to_dict(),
+        "settings": dataclasses.asdict(data.config),
         "made_with": data.versions,
         "model_sha256": data.attributes.get("model_sha256", ""),
         "format_version": data.attributes["format_version"],
@@ -219,8 +219,8 @@ def _shard(path: Path) -> dict[str, Any]:
         "frames": sum(row.length for row in shard.rows),
         "files": [row.file for row in shard.rows],
         "bytes_on_disk": path.stat().st_size,
-        "settings": json.loads(shard.config_json),
-        "made_with": json.loads(shard.versions_json),
+        "settings": dataclasses.asdict(shard.config),
+        "made_with": shard.versions,
         "uuid": shard.uuid,
     }
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from nemo_pipeline.config import ALGORITHM_VERSION
+
 from . import console
 
 if TYPE_CHECKING:
@@ -126,6 +128,11 @@ def command(
         console.warn(
             "The model was trained on OpenFace's landmarks, and these clips are tracked by nemo itself; what that does "
             "to an age was not measured."
+        )
+    if model.prep_config.get("algorithm", 1) != ALGORITHM_VERSION:
+        console.warn(
+            "The model was trained on faces of another version of the preparation than the one that these clips get; "
+            "what that does to an age was not measured. Prepare its videos anew and train again where it matters."
         )
     interval = interval_of(model_path, level)
     if interval.reason and not quiet:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Any, Literal, get_args
 
-from nemo_pipeline.fields import check_kinds
+from nemo_pipeline.fields import check_kinds, from_record, plain
 
 Engine = Literal["litert", "mediapipe"]
 Subject = Literal["largest", "central", "all"]
@@ -18,8 +18,9 @@ Keep = Literal["longest", "all"]
 Shape = Literal["shipped", "from-data", "custom"]
 LandmarksSource = Literal["track", "openface"]
 
-#: Raised whenever the same video and settings would give other numbers than before.
-ALGORITHM_VERSION = 1
+#: Raised by hand whenever the same video and settings would give other numbers than before. 2: the picture's true
+#: shape and levels, segments and persons are decided anew.
+ALGORITHM_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,6 +43,10 @@ class PrepConfig:
         mean_shape_sha256: identifies a shape that was not shipped; empty otherwise.
         landmarks_source: "track", or "openface" when landmarks come from OpenFace's CSV files.
         min_confidence: below this, a landmark row from elsewhere counts as no face (0..1).
+        algorithm: version of the method that made the numbers. No option sets it: files remember it, and this
+            version of nemo makes numbers of `ALGORITHM_VERSION` alone.
+
+    A field that is new declares what files without it were made with: `nemo_pipeline.fields.added`.
     """
 
     size: int = 114
@@ -57,6 +62,7 @@ class PrepConfig:
     mean_shape_sha256: str = ""
     landmarks_source: LandmarksSource = "track"
     min_confidence: float = 0.5
+    algorithm: int = ALGORITHM_VERSION
 
     def __post_init__(self) -> None:
         """Check every field. Raises ValueError with the field, the value and what is allowed."""
@@ -78,25 +84,28 @@ class PrepConfig:
         need(0 < self.max_yaw_degrees <= 90, "max_yaw_degrees", "above 0 and at most 90 degrees")
         need(self.min_frames >= 1, "min_frames", "at least 1 frame")
         need(0 <= self.min_confidence <= 1, "min_confidence", "between 0 and 1")
+        need(self.algorithm >= 1, "algorithm", "at least 1")
         if self.landmarks_source != "track":
             need(not self.mesh, "mesh", "False, since landmarks from elsewhere have no mesh")
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as plain JSON types."""
-        return dataclasses.asdict(self)
+        """The fields as plain JSON types (`nemo_pipeline.fields.plain`)."""
+        return plain(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> PrepConfig:
-        """The inverse of `to_dict`. Raises ValueError on an unknown field."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ValueError(
-                f"unknown preparation setting {', '.join(unknown)}; known: {', '.join(sorted(known))}."
-            )
-        return cls(**values)
+    def from_dict(cls, values: dict[str, Any], *, strict: bool = True) -> PrepConfig:
+        """The inverse of `to_dict`.
+
+        Args:
+            strict: refuse unknown settings, as for making numbers; to read numbers they need not be known.
+
+        Raises:
+            ValueError: a value is of the wrong type or out of range, or a setting is unknown.
+        """
+        if isinstance(values, dict):  # files of the first version of the method do not name it
+            values = {"algorithm": 1, **values}
+        return from_record(cls, values, strict=strict)
 
     def fingerprint(self) -> str:
         """16 hex digits that change exactly when the same video would give other numbers."""
-        text = json.dumps({"algorithm": ALGORITHM_VERSION, **self.to_dict()}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]

@@ -7,6 +7,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from nemo_pipeline.fields import from_record, plain
+
 Status = Literal[
     "ok",  # usable: has frames
     "truncated",  # usable: the stream broke off or was damaged; the frames before the break were kept
@@ -86,19 +88,12 @@ class VideoResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return dataclasses.asdict(self)
+        return plain(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> VideoResult:
-        """The inverse of `to_dict`."""
-        return cls(
-            info=VideoInfo(**values["info"]),
-            n_decoded=values["n_decoded"],
-            rows=tuple(VideoRow(**row) for row in values["rows"]),
-            seconds=dict(values.get("seconds", {})),
-            warnings=tuple(values.get("warnings", ())),
-            landmarks_sha256=values.get("landmarks_sha256", ""),
-        )
+        """The inverse of `to_dict`. Raises ValueError on what is none."""
+        return from_record(cls, values)
 
     @classmethod
     def failed(

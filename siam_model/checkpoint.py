@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.fields import from_record, plain
 from nemo_pipeline.store.files import fsync_path
 from nemo_pipeline.store.text import printable
 from siam_model.config import SIAMConfig, TrainConfig
@@ -77,7 +78,7 @@ class ModelCard:
             "seed": self.seed,
             "model": self.model.to_dict(),
             "train": self.train.to_dict(),
-            "normalisation": dataclasses.asdict(self.normalisation),
+            "normalisation": plain(self.normalisation),
             "ages": self.ages,
             "dataset": self.dataset,
             "subjects": self.subjects,
@@ -94,21 +95,13 @@ class ModelCard:
         triangles = np.array(values["triangles"], dtype=np.int32)
         if mean_shape.shape != (68, 2) or triangles.ndim != 2 or triangles.shape[1] != 3:
             raise ValueError("mean_shape must be (68,2) and triangles (K,3)")
-        return cls(
-            model=SIAMConfig.from_dict(values["model"]),
-            train=TrainConfig.from_dict(values["train"]),
-            normalisation=Normalisation(**values["normalisation"]),
-            prep=dict(values["prep"]),
-            mean_shape=mean_shape,
-            triangles=triangles,
-            ages={k: float(v) for k, v in values["ages"].items()},
-            subjects={k: list(v) for k, v in values["subjects"].items()},
-            dataset=dict(values["dataset"]),
-            synthetic=bool(values["synthetic"]),
-            preset=str(values["preset"]),
-            seed=int(values["seed"]),
-            versions=dict(values["versions"]),
-        )
+        made = {
+            "model": SIAMConfig.from_dict(values["model"]),
+            "train": TrainConfig.from_dict(values["train"]),
+            "mean_shape": mean_shape,
+            "triangles": triangles,
+        }
+        return from_record(cls, {"versions": {}, **values, **made})
 
 
 def library_versions() -> dict[str, str]:

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
-from nemo_pipeline.fields import check_kinds, whole
+from nemo_pipeline.fields import check_kinds, from_record, plain, whole
 
 Mechanism = Literal["indexed", "agnostic", "full", "mediate"]
 RecurrentInit = Literal["leaky", "identity"]
@@ -171,13 +171,13 @@ class SIAMConfig:
         return ReceptiveField(first, step, size)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as plain JSON types."""
-        return _plain(self)
+        """The fields as plain JSON types (`nemo_pipeline.fields.plain`)."""
+        return plain(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SIAMConfig:
-        """The inverse of `to_dict`. Raises ValueError on an unknown field or a value out of range."""
-        return cls(**_known(cls, values))
+        """The inverse of `to_dict`. Raises ValueError on an unknown field or a value that cannot be."""
+        return from_record(cls, values, strict=True)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -242,13 +242,13 @@ class TrainConfig:
             _need(0 < getattr(self, name) < 0.9, self, name, "above 0 and below 0.9")
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as plain JSON types."""
-        return _plain(self)
+        """The fields as plain JSON types (`nemo_pipeline.fields.plain`)."""
+        return plain(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
-        """The inverse of `to_dict`. Raises ValueError on an unknown field or a value out of range."""
-        return cls(**_known(cls, values))
+        """The inverse of `to_dict`. Raises ValueError on an unknown field or a value that cannot be."""
+        return from_record(cls, values, strict=True)
 
 
 def preset(name: str) -> tuple[SIAMConfig, TrainConfig]:
@@ -281,17 +281,3 @@ def _need(ok: bool, config: Any, field: str, allowed: str) -> None:
 
 def _one_of(literal: Any) -> str:
     return "one of " + ", ".join(get_args(literal))
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    """A dataclass as JSON types: tuples become lists."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
-
-
-def _known(cls: type, values: dict[str, Any]) -> dict[str, Any]:
-    """`values` with lists as tuples. Raises ValueError when a field is not one of `cls`."""
-    known = {field.name for field in dataclasses.fields(cls)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ValueError(f"unknown setting {', '.join(unknown)}; known: {', '.join(sorted(known))}.")
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

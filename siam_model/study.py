@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.fields import from_record, plain
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import printable, safe_name
 from siam_model.data import VideoTable
@@ -226,20 +227,13 @@ def variants_in(folder: Path) -> list[Variant]:
     """
     values = read_json(folder / "study.json")
     try:
-        found = [
-            Variant(
-                safe_name(str(line["folder"])),
-                str(line["label"]),
-                {str(k): str(v) for k, v in line.get("overrides", {}).items()},
-                {str(k): str(v) for k, v in line.get("subset", {}).items()},
-            )
-            for line in values["variants"]
-        ]
-    except (KeyError, TypeError, AttributeError):
+        found = [from_record(Variant, {**line, "name": line["folder"]}) for line in values["variants"]]
+    except (KeyError, TypeError, ValueError) as error:
         raise NemoError(
-            f"{printable(str(folder / 'study.json'))} is damaged; begin the study anew with another --out."
+            f"{printable(str(folder / 'study.json'))} is damaged ({printable(str(error))}); begin the study anew with "
+            "another --out."
         ) from None
-    return found
+    return [dataclasses.replace(variant, name=safe_name(variant.name)) for variant in found]
 
 
 def _study_json(settings: RunSettings, variants: Sequence[Variant]) -> dict[str, Any]:
@@ -250,10 +244,7 @@ def _study_json(settings: RunSettings, variants: Sequence[Variant]) -> dict[str,
         "synthetic": settings.synthetic,
         "data": settings.data,
         "dataset": settings.dataset,
-        "variants": [
-            {"name": v.name, "folder": v.name, "label": v.label, "overrides": v.overrides, "subset": v.subset}
-            for v in variants
-        ],
+        "variants": [{"folder": variant.name, **plain(variant)} for variant in variants],
     }
 
 

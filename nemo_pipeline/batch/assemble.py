@@ -21,7 +21,8 @@ from nemo_pipeline.store.files import disk_full_message, is_disk_full, replacing
 from nemo_pipeline.store.index import IndexRow, video_columns, write_index
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.relabel import write_labels
-from nemo_pipeline.store.schema import LABEL_COLUMNS
+from nemo_pipeline.store.schema import LABEL_COLUMNS, VIDEO_COLUMNS
+from nemo_pipeline.store.tables import kind_of
 from nemo_pipeline.store.text import printable
 from nemo_pipeline.synth.mark import is_marked
 
@@ -34,11 +35,15 @@ _ABSENT = "absent-labels.json"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class KnownLabels:
-    """Labels that an earlier index holds: by (file, row of that file) and by (sha256, row of that file)."""
+    """Labels that an earlier index holds: by (file, row of that file) and by (sha256, row of that file).
+
+    `unknown` are columns that a later version wrote, name -> kind: their values are kept like labels.
+    """
 
     by_file: Mapping[tuple[str, int], Labels] = dataclasses.field(default_factory=dict)
     by_content: Mapping[tuple[str, int], Labels] = dataclasses.field(default_factory=dict)
     synthetic: bool = False
+    unknown: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def of(self, file: str, sha256: str, row: int) -> Labels:
         """Labels of row `row` of a video; none when it was not there before."""
@@ -50,15 +55,16 @@ def known_labels(data: FaceDataset) -> KnownLabels:
     by_file: dict[tuple[str, int], Labels] = {}
     by_content: dict[tuple[str, int], Labels] = {}
     counts: dict[str, int] = {}
+    unknown = {name: kind_of(data.videos[name]) for name in data.videos if name not in VIDEO_COLUMNS}
     for i, file in enumerate(data.videos["file"]):
         row = counts.get(file, 0)
         counts[file] = row + 1
-        labels = row_labels(data, i)
+        labels = row_labels(data, i, (*LABEL_COLUMNS, *unknown))
         if labels:
             by_file[file, row] = labels
             if data.videos["sha256"][i]:
                 by_content[data.videos["sha256"][i], row] = labels
-    return KnownLabels(by_file, by_content, data.synthetic)
+    return KnownLabels(by_file, by_content, data.synthetic, unknown)
 
 
 def recall_labels(folder: Path) -> KnownLabels:
@@ -84,10 +90,10 @@ def remember_labels(folder: Path, known: KnownLabels, files: Collection[str]) ->
         temporary.write_text(json.dumps(lines), encoding="utf-8")
 
 
-def row_labels(data: FaceDataset, row: int) -> Labels:
+def row_labels(data: FaceDataset, row: int, names: Sequence[str] = LABEL_COLUMNS) -> Labels:
     """The labels of one row that are known."""
     labels = {}
-    for name in LABEL_COLUMNS:
+    for name in names:
         value = data.videos[name][row]
         value = value.item() if isinstance(value, np.generic) else value
         if value not in ("", -1) and not (isinstance(value, float) and math.isnan(value)):
@@ -102,11 +108,12 @@ class Assembled:
     rows: tuple[IndexRow, ...]
     matched: Matched | None
     synthetic: bool
+    unknown: Mapping[str, str]
 
     @property
     def columns(self) -> dict[str, list[Any]]:
         """The columns of /videos."""
-        return video_columns(self.rows)
+        return video_columns(self.rows, self.unknown)
 
 
 def assemble(
@@ -144,14 +151,13 @@ def assemble(
         labels |= known.of(video.file, row.sha256, position)
         if given is not None:
             labels |= given.for_row(video.file, row_id, row.suffix)
-        shard = finished[video.file].shard
-        rows.append(IndexRow(row, shard.name, shard.uuid, row_id, video.file, labels))
+        rows.append(IndexRow(row, finished[video.file].shard, row_id, video.file, labels))
     # The mark of `nemo synth` lies beside its clips, and counts whatever the labels say or leave out. (Parts that are
     # joined know no folders; their labels, or the index before, carry it.)
     folders = {video.path.parent for video in videos if video.path.is_absolute()}
     synthetic = known.synthetic or any(match.synthetic for match in (given, beside) if match)
     synthetic = synthetic or any(is_marked(folder) for folder in folders)
-    return Assembled(tuple(rows), given or beside, synthetic)
+    return Assembled(tuple(rows), given or beside, synthetic, known.unknown)
 
 
 def _unlabelled_alone(matched: Matched, known: KnownLabels) -> Matched:
@@ -181,6 +187,7 @@ def write_assembled(
             versions=versions,
             model_sha256=model_sha256,
             synthetic=assembled.synthetic,
+            unknown=assembled.unknown,
         )
 
 

@@ -36,6 +36,7 @@ from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import RETRIED, VideoResult
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import disk_full_message, file_hash, is_disk_full
+from nemo_pipeline.store.schema import record_dtype
 from nemo_pipeline.store.spool import Piece, piece_key, read_piece, write_piece
 from nemo_pipeline.supervise import Parent
 
@@ -86,7 +87,8 @@ def prepare(job: dict[str, Any], on_frames: Callable[[int], None]) -> dict[str, 
             if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                 text = "The file changed while it was read: run the command again when it is complete."
                 result = VideoResult.failed("unreadable", text)
-    write_piece(folder, Piece(job["file"], size, digest, config.fingerprint(), result))
+    record_bytes = record_dtype(config.size, config.mesh).itemsize
+    write_piece(folder, Piece(job["file"], size, digest, config.fingerprint(), result, record_bytes))
     note = "" if trace is None else _annotate(path, config, job, trace)
     return {"rows": len(result.rows), "n_decoded": result.n_decoded, "note": note}
 

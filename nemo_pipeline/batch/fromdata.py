@@ -94,10 +94,11 @@ def shape_from_data(
     if options.force:
         for piece in read_pieces(folder).values():
             remove_piece(folder, piece)
+    pieces = read_pieces(folder, config)
     plan = make_plan(
         videos,
         [],
-        read_pieces(folder, config),
+        {file: piece for file, piece in pieces.items() if piece.fingerprint == config.fingerprint()},
         landmarks={file: item.sha256 for file, item in landmarks.items()},
         threads=options.workers or default_workers(),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -65,7 +64,7 @@ def join(parts: Sequence[Path], output: Path, *, labels: LabelTable | None = Non
         done = marks([out.shards, *(_folder(part, out) for part in parts)])
         for one, count in done.items():  # for a later join, of this output with the part that is missing now
             mark_done(out.shards, one, count)
-        config = PrepConfig.from_dict(json.loads(shards[0].config_json))
+        config = shards[0].config
         shape = _shape(config, [out.shards, *(_folder(part, out) for part in parts)])
         if config.mean_shape != "shipped":
             save_shape(shape, out.shards / SHAPE_FILE, config.mean_shape)
@@ -75,7 +74,7 @@ def join(parts: Sequence[Path], output: Path, *, labels: LabelTable | None = Non
             config,
             mean_shape=shape.points,
             triangles=shape.triangles,
-            versions=json.loads(shards[-1].versions_json),
+            versions=shards[-1].versions,
             model_sha256=shards[0].model_sha256,
         )
         out.close()
@@ -108,6 +107,8 @@ def _same_settings(shards: Sequence[Shard]) -> None:
     if not shards:
         raise NemoError("there is no finished part to join.")
     first = shards[0]
+    if first.fingerprint != first.config.fingerprint():
+        raise NemoError(f"{first.path} was made with settings that this nemo does not know: update nemo.")
     for shard in shards[1:]:
         if (shard.fingerprint, shard.model_sha256) != (first.fingerprint, first.model_sha256):
             raise NemoError(

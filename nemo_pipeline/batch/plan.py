@@ -6,18 +6,17 @@ A finished video is known by its content (sha256) and the settings; names decide
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
 from nemo_pipeline.datatypes import RETRIED, VideoFile
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import file_hash
 from nemo_pipeline.store.shard import Shard, ShardRow
 from nemo_pipeline.store.spool import Piece
+from nemo_pipeline.store.text import counted
 
 #: Videos per shard, planned from the sorted list before any work is done.
 VIDEOS_PER_SHARD = 32
@@ -121,6 +120,31 @@ def groups_of(videos: Sequence[VideoFile], plan: Plan) -> list[tuple[VideoFile, 
     return [tuple(rest[i : i + VIDEOS_PER_SHARD]) for i in range(0, len(rest), VIDEOS_PER_SHARD)]
 
 
+def settings_there(shards: Sequence[Shard], pieces: Iterable[Piece], config: PrepConfig) -> PrepConfig:
+    """The settings that finished work counts under: `config`, or the same of the earlier version of the method that all
+    of it was made with."""
+    prints = {shard.fingerprint for shard in shards} | {piece.fingerprint for piece in pieces}
+    for earlier in range(1, ALGORITHM_VERSION):
+        same = dataclasses.replace(config, algorithm=earlier)
+        if prints == {same.fingerprint()}:
+            return same
+    return config
+
+
+def check_method(plan: Plan, config: PrepConfig, output: object) -> None:
+    """Refuse to mix. Raises NemoError where an output of an earlier version of the method is not complete."""
+    open_ = [*(video.file for video in plan.todo), *plan.pieces]
+    if config.algorithm == ALGORITHM_VERSION or not open_:
+        return
+    raise NemoError(
+        f"{output} was prepared by version {config.algorithm} of the method, which this nemo has replaced by version "
+        f"{ALGORITHM_VERSION}, and {counted(len(open_), 'video')} ({open_[0]}"
+        f"{', ...' if len(open_) > 1 else ''}) would have to be added to it: faces of two versions are not mixed in "
+        "one file. It stays valid for everything else; to add videos, prepare all of them anew with --force or into "
+        "another output."
+    )
+
+
 def check_settings(
     shards: Iterable[Shard],
     pieces: Iterable[Piece],
@@ -142,15 +166,13 @@ def check_settings(
 
 def _difference(shard: Shard, config: PrepConfig) -> str:
     """ "size 96 there, 114 here"."""
-    try:
-        old: dict[str, Any] = json.loads(shard.config_json)
-    except ValueError:
-        return "unreadable"
-    new = config.to_dict()
+    old, new = dataclasses.asdict(shard.config), dataclasses.asdict(config)
     parts = [
-        f"{name} {old.get(name)} there, {new.get(name)} here" for name in new if old.get(name) != new[name]
+        f"{'version of the method' if name == 'algorithm' else name} {old[name]} there, {new[name]} here"
+        for name in new
+        if old[name] != new[name]
     ]
-    return "; ".join(parts) or "an older version of the method"
+    return "; ".join(parts) or "of a newer version of nemo"
 
 
 def _size(video: VideoFile) -> int:

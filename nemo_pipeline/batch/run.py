@@ -36,11 +36,11 @@ from nemo_pipeline.batch.landmark_files import LandmarkFile
 from nemo_pipeline.batch.output import OutputFolder
 from nemo_pipeline.batch.overlay_run import annotate_finished, make_overlay_folder
 from nemo_pipeline.batch.parts import Part, mark_done, unmark
-from nemo_pipeline.batch.plan import Finished, check_settings, make_plan
+from nemo_pipeline.batch.plan import Finished, check_method, check_settings, make_plan, settings_there
 from nemo_pipeline.batch.tasks import TaskMaker
 from nemo_pipeline.bundle import SHA256 as MODEL_SHA256
 from nemo_pipeline.bundle import read_bundle
-from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
 from nemo_pipeline.datatypes import USABLE, VideoFile
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.meanshape import MeanShape, save_shape
@@ -128,6 +128,7 @@ def prep(
         KeyboardInterrupt: passed on after the children were stopped.
     """
     options = options or RunOptions()
+    config = dataclasses.replace(config, algorithm=ALGORITHM_VERSION)  # whatever the caller's came from
     started = time.monotonic()
     landmarks = landmarks or {}
     digests = {file: item.sha256 for file, item in landmarks.items()}
@@ -156,6 +157,7 @@ def prep(
         shards, obsolete = _shards(out, config, options.force)
         pieces = {} if options.force and obsolete is None else read_pieces(out.work, config)
         obsolete = obsolete or set()
+        config = settings_there(shards, pieces.values(), config)
         check_settings(shards, pieces.values(), config, MODEL_SHA256, out.index)
         plan = make_plan(
             videos,
@@ -166,6 +168,7 @@ def prep(
             threads=options.workers or default_workers(),
             on_hashed=lambda n, total: on_event(Event("checking", n, total)),
         )
+        check_method(plan, config, out.index)
         kept = _kept(out, earlier, videos, plan.hashes, config, options, on_event)
         # Finished work on videos that are not among the inputs this time is kept, too.
         absent = [piece for file, piece in pieces.items() if file not in {video.file for video in videos}]
@@ -337,6 +340,7 @@ def preview(
     Raises:
         NemoError: such a run would refuse to start.
     """
+    config = dataclasses.replace(config, algorithm=ALGORITHM_VERSION)
     out = OutputFolder(output)
     earlier = earlier_videos(_index(out))
     shape = known_shape(out, config, mean_shape, force) if out.shards.is_dir() else None
@@ -348,10 +352,12 @@ def preview(
     obsolete = out.obsolete(config.fingerprint()) or set()
     shards = [shard for shard in read_shards(out.shards) if shard.name not in obsolete]
     pieces = read_pieces(out.work, config)
+    config = settings_there(shards, pieces.values(), config)
     check_settings(shards, pieces.values(), config, MODEL_SHA256, out.index)
     digests = {file: item.sha256 for file, item in (landmarks or {}).items()}
     sizes = {item.bytes for item in earlier.values()}
     plan = make_plan(videos, shards, pieces, landmarks=digests, sizes=sizes, threads=default_workers())
+    check_method(plan, config, out.index)
     if not prune:
         check_same_names(earlier, videos, plan.hashes, out.index)
     return set(plan.finished) | set(plan.pieces), absent_files(earlier, videos, plan.hashes)

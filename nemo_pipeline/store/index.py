@@ -14,9 +14,9 @@ import numpy as np
 
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.store.files import replacing, small_h5
-from nemo_pipeline.store.schema import FRAME_FIELDS, LABEL_COLUMNS, MISSING_LABEL, VIDEO_COLUMNS
-from nemo_pipeline.store.shard import ShardRow, shards_folder
-from nemo_pipeline.store.tables import frame_fields, row_shape, write_columns, write_identity
+from nemo_pipeline.store.schema import FRAME_FIELDS, LABEL_COLUMNS, MISSING_LABEL, VIDEO_COLUMNS, FieldType
+from nemo_pipeline.store.shard import Shard, ShardRow, shards_folder
+from nemo_pipeline.store.tables import frame_fields, typed_fields, write_columns, write_identity
 
 #: /layout, a row per row of /videos: where it lies (for our reader, which opens the shards itself), what
 #: its arrays hash to, the size of the video file, and the part of its id that tells rows of one video apart.
@@ -33,21 +33,28 @@ SHARD_TABLE: dict[str, str] = {"name": "str", "uuid": "str"}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class IndexRow:
-    """One row of /videos to be: what the shard says, where it lies, its id in this run, its labels."""
+    """One row of /videos to be: what the shard says, where it lies, its id in this run, its labels. `labels` may hold
+    columns of a later version."""
 
     row: ShardRow
-    shard: str
-    shard_uuid: str
+    shard: Shard
     id: str
     file: str
     labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def video_columns(rows: Sequence[IndexRow]) -> dict[str, list[Any]]:
-    """The columns of /videos for rows in their final order; `start` counts frames from the first row on."""
-    columns: dict[str, list[Any]] = {name: [] for name in VIDEO_COLUMNS}
+def video_columns(rows: Sequence[IndexRow], unknown: Mapping[str, str] | None = None) -> dict[str, list[Any]]:
+    """The columns of /videos for rows in their final order; `start` counts frames from the first row on.
+
+    `unknown`: name -> kind of the columns of a later version that the rows may have among their labels.
+    """
+    unknown = unknown or {}
+    columns: dict[str, list[Any]] = {name: [] for name in (*VIDEO_COLUMNS, *unknown)}
     start = 0
     for entry in rows:
+        for name, kind in unknown.items():
+            blank = "" if kind == "str" else np.array(np.nan if "f" in kind else 0, kind).item()
+            columns[name].append(entry.labels.get(name, blank))
         for name in VIDEO_COLUMNS:
             if name in LABEL_COLUMNS:
                 value = entry.labels.get(name, MISSING_LABEL[name])
@@ -72,17 +79,19 @@ def write_index(
     versions: Mapping[str, str],
     model_sha256: str,
     synthetic: bool = False,
+    unknown: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> str:
     """Write the index of `rows`, in their order, as `path` (by rename); answers its uuid.
 
     `folder`: where the shards are, `out.shards` beside it by default. It must lie beside the index: only
-    its name is stored, so that the two can be moved together.
+    its name is stored, so that the two can be moved together. `unknown`: as for `video_columns`.
     """
     folder = folder or shards_folder(path)
     identity = str(uuid.uuid4())
-    names = sorted({(entry.shard, entry.shard_uuid) for entry in rows})
+    names = sorted({(entry.shard.name, entry.shard.uuid) for entry in rows})
     number = {name: i for i, (name, _) in enumerate(names)}
+    fields = _fields(rows, config)
     with replacing(path) as temporary, small_h5(temporary) as file:
         write_identity(
             file,
@@ -91,13 +100,16 @@ def write_index(
             config,
             versions,
             model_sha256,
+            fields,
             synthetic=synthetic,
             shards_folder=os.fsencode(folder.name),
         )
         write_shape(file, mean_shape, triangles)
-        write_columns(file.create_group("videos"), VIDEO_COLUMNS, video_columns(rows))
+        write_columns(
+            file.create_group("videos"), {**VIDEO_COLUMNS, **(unknown or {})}, video_columns(rows, unknown)
+        )
         layout: dict[str, list[Any]] = {
-            "shard": [number[entry.shard] for entry in rows],
+            "shard": [number[entry.shard.name] for entry in rows],
             "shard_start": [entry.row.start for entry in rows],
             "data_sha256": [entry.row.data_sha256 for entry in rows],
             "bytes": [entry.row.bytes for entry in rows],
@@ -106,7 +118,7 @@ def write_index(
         write_columns(file.create_group("layout"), LAYOUT_COLUMNS, layout)
         table = {"name": [name for name, _ in names], "uuid": [text for _, text in names]}
         write_columns(file.create_group("shards"), SHARD_TABLE, table)
-        _write_virtual(file, rows, config, folder.name)
+        _write_virtual(file, rows, fields, folder.name)
     return identity
 
 
@@ -116,23 +128,33 @@ def write_shape(file: h5py.File, mean_shape: np.ndarray, triangles: np.ndarray) 
     file.create_dataset("triangles", data=np.asarray(triangles, "<i4"), track_times=False)
 
 
-def _write_virtual(file: h5py.File, rows: Sequence[IndexRow], config: PrepConfig, folder: str) -> None:
+def _fields(rows: Sequence[IndexRow], config: PrepConfig) -> dict[str, FieldType]:
+    """The frame datasets that the shards of `rows` have, in the schema's order, then those of a later version."""
+    found = {name: field for entry in rows for name, field in entry.shard.fields.items()}
+    if not found:
+        return typed_fields(frame_fields(config.mesh), config.size)
+    return {name: found[name] for name in (*FRAME_FIELDS, *found) if name in found}
+
+
+def _write_virtual(
+    file: h5py.File, rows: Sequence[IndexRow], fields: Mapping[str, FieldType], folder: str
+) -> None:
     """The frame datasets as windows into the shards; neighbours in the same shard share one window."""
-    runs: list[tuple[str, int, int]] = []  # shard, first row there, count
+    runs: list[tuple[Shard, int, int]] = []  # shard, first row there, count
     for entry in rows:
         if not entry.row.length:
             continue
         last = runs[-1] if runs else None
-        if last and last[0] == entry.shard and last[1] + last[2] == entry.row.start:
+        if last and last[0].name == entry.shard.name and last[1] + last[2] == entry.row.start:
             runs[-1] = (last[0], last[1], last[2] + entry.row.length)
         else:
             runs.append((entry.shard, entry.row.start, entry.row.length))
     sizes: dict[str, int] = {}
     for shard, start, count in runs:
-        sizes[shard] = max(sizes.get(shard, 0), start + count)
+        sizes[shard.name] = max(sizes.get(shard.name, 0), start + count)
     total = sum(count for _, _, count in runs)
-    for name in frame_fields(config.mesh):
-        tail, dtype = row_shape(name, config.size), np.dtype(FRAME_FIELDS[name].dtype)
+    for name, field in fields.items():
+        tail, dtype = field.tail, field.dtype
         if not total:
             dataset = file.create_dataset(name, (0, *tail), dtype, track_times=False)
         else:
@@ -140,9 +162,10 @@ def _write_virtual(file: h5py.File, rows: Sequence[IndexRow], config: PrepConfig
             at = 0
             for shard, start, count in runs:
                 # HDF5 reads source names like printf: a percent sign stands doubled.
-                source = os.fsencode(f"{folder}/{shard}".replace("%", "%%"))
-                window = h5py.VirtualSource(source, name, (sizes[shard], *tail), dtype)
-                layout[at : at + count] = window[start : start + count]
+                source = os.fsencode(f"{folder}/{shard.name}".replace("%", "%%"))
+                if name in shard.fields:
+                    window = h5py.VirtualSource(source, name, (sizes[shard.name], *tail), dtype)
+                    layout[at : at + count] = window[start : start + count]
                 at += count
-            dataset = file.create_virtual_dataset(name, layout)
-        dataset.attrs["meaning"] = FRAME_FIELDS[name].meaning
+            dataset = file.create_virtual_dataset(name, layout, fillvalue=field.missing)
+        dataset.attrs["meaning"] = field.meaning

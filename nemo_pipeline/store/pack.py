@@ -15,7 +15,7 @@ from nemo_pipeline.store.index import LAYOUT_COLUMNS, SHARD_TABLE, write_shape
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.schema import VIDEO_COLUMNS, record_dtype
 from nemo_pipeline.store.shard import SPARE_BYTES
-from nemo_pipeline.store.tables import create_frame_datasets, write_columns, write_frames, write_identity
+from nemo_pipeline.store.tables import create_frame_datasets, data_hash, write_columns, write_frames
 
 #: Frames copied at a time.
 _BLOCK = 256
@@ -46,31 +46,33 @@ def pack(
             f"{path.parent} does not exist: create the folder first, or correct the target's name."
         )
     total = int(data.videos["length"].sum())
+    attributes = {name: value for name, value in data.attributes.items() if name != "shards_folder"}
+    attributes |= {"kind": "packed", "uuid": str(uuid.uuid4()), "fields": " ".join(data.fields)}
+    digests = []
     check_space(path.parent, total * record_dtype(data.size, data.config.mesh).itemsize + SPARE_BYTES)
     with replacing(path) as temporary, create_h5(temporary) as file:
-        write_identity(
-            file,
-            "packed",
-            str(uuid.uuid4()),
-            data.config,
-            data.versions,
-            str(data.attributes.get("model_sha256", "")),
-            synthetic=data.synthetic,
-        )
+        for name, value in attributes.items():
+            file.attrs[name] = value
         write_shape(file, data.mean_shape, data.triangles)
-        datasets = create_frame_datasets(file, total, data.size, data.config.mesh, compression)
+        datasets = create_frame_datasets(file, total, data.fields, compression)
         for row in range(len(data)):
             start, length = int(data.videos["start"][row]), int(data.videos["length"][row])
-            digest = write_frames(datasets, start, length, _blocks(data, row, length))
-            if digest != data.layout["data_sha256"][row]:
+            hashes = write_frames(datasets, start, length, _blocks(data, row, length))
+            held = data.fields_of(row) if length else data.fields
+            if data_hash(hashes, held) != data.layout["data_sha256"][row]:
                 raise NemoError(
                     f"{data.path}: the arrays of {data.videos['id'][row]!r} are not those that were written; "
                     f"run `nemo verify {data.path}`."
                 )
+            digests.append(data_hash(hashes, data.fields))
             if on_video is not None:
                 on_video(row + 1, len(data))
         write_columns(file.create_group("videos"), VIDEO_COLUMNS, data.videos)
-        layout = data.layout | {"shard": [-1] * len(data), "shard_start": data.videos["start"]}
+        layout = data.layout | {
+            "shard": [-1] * len(data),
+            "shard_start": data.videos["start"],
+            "data_sha256": digests,
+        }
         write_columns(file.create_group("layout"), LAYOUT_COLUMNS, layout)
         write_columns(file.create_group("shards"), SHARD_TABLE, {"name": [], "uuid": []})
     return path

@@ -22,14 +22,14 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.geometry import Template
 from nemo_pipeline.store.files import open_h5
 from nemo_pipeline.store.index import LAYOUT_COLUMNS, SHARD_TABLE
-from nemo_pipeline.store.schema import FRAME_FIELDS, VIDEO_COLUMNS
+from nemo_pipeline.store.schema import FRAME_FIELDS, VIDEO_COLUMNS, FieldType
 from nemo_pipeline.store.shard import is_shard_name, shards_folder
 from nemo_pipeline.store.tables import (
     config_of,
-    frame_fields,
     read_columns,
     read_identity,
-    row_shape,
+    stored_fields,
+    typed_fields,
     versions_of,
 )
 from nemo_pipeline.store.text import to_bytes
@@ -52,7 +52,9 @@ class FaceDataset:
 
     Attributes:
         path: the real path.
-        videos: column name -> list of str, or array of length V; the columns of /videos.
+        videos: column name -> list of str, or array of length V; the columns of /videos. Those that this version
+            does not know follow the known ones.
+        fields: name -> type of the frame datasets that it has.
         mean_shape: (68,2) float64, unitless.
         triangles: (K,3) int32, indices into the 68 points.
         config: the settings it was made with.
@@ -80,10 +82,11 @@ class FaceDataset:
             self.shards: dict[str, Any] = read_columns(_group(file, "shards"), SHARD_TABLE)
             self.mean_shape: np.ndarray = _array(file, "mean_shape", "<f8")
             self.triangles: np.ndarray = _array(file, "triangles", "<i4")
-        self.config: PrepConfig = config_of(self.attributes, self.path)
+            self.config: PrepConfig = config_of(self.attributes, self.path)
+            self.fields: dict[str, FieldType] = stored_fields(file, self.attributes, self.config)
         self.packed: bool = kind == "packed"
         self._rows = {name: i for i, name in enumerate(self.videos["id"])}
-        self._handles: OrderedDict[str, h5py.File] = OrderedDict()
+        self._handles: OrderedDict[str, tuple[h5py.File, dict[str, FieldType]]] = OrderedDict()
         self._pid = os.getpid()
         if len(self.layout["shard"]) != len(self):
             raise NemoError(f"{self.path} is damaged: /layout and /videos differ in length.")
@@ -123,11 +126,6 @@ class FaceDataset:
         return [int(i) for i in np.flatnonzero(self.videos["length"] > 0)]
 
     @property
-    def fields(self) -> list[str]:
-        """Names of the frame datasets that this file has."""
-        return frame_fields(self.config.mesh)
-
-    @property
     def shards_folder(self) -> Path:
         """The real folder of the shards: the one named in the index, or else the one named like it today."""
         stored = self.attributes.get("shards_folder", "")
@@ -157,10 +155,8 @@ class FaceDataset:
         if not -len(self) <= number < len(self):
             raise IndexError(f"{self.path} has {len(self)} videos; there is no number {number}.")
         key = number % len(self)
-        values = {
-            name: column[key].item() if isinstance(column, np.ndarray) else column[key]
-            for name, column in self.videos.items()
-        }
+        columns = ((f.name, self.videos[f.name]) for f in dataclasses.fields(FaceVideo)[2:])
+        values = {n: c[key].item() if isinstance(c, np.ndarray) else c[key] for n, c in columns}
         return FaceVideo(self, key, **values)
 
     def __iter__(self) -> Iterator[FaceVideo]:
@@ -178,20 +174,30 @@ class FaceDataset:
     def close(self) -> None:
         """Close the shards that this process has open. Reading opens them again."""
         if self._pid == os.getpid():
-            for handle in self._handles.values():
-                handle.close()
+            for file, _ in self._handles.values():
+                file.close()
         self._handles = OrderedDict()
 
     def read(self, row: int, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Frames `start` to `stop` (half-open, within the video) of dataset `name`, for the video `row`."""
-        if name not in FRAME_FIELDS or (name == "mesh" and not self.config.mesh):
+        """Frames `start` to `stop` (half-open, within the video) of dataset `name`, for the video `row`.
+
+        One that was not written then, since no version had it, is filled with the schema's `missing`.
+        """
+        field = self.fields.get(name)
+        if field is None and name in FRAME_FIELDS and FRAME_FIELDS[name].missing is not None:
+            field = typed_fields([name], self.size)[name]
+        if field is None:
             raise KeyError(f"{name!r} is no frame dataset of {self.path}; it has {', '.join(self.fields)}.")
         length = int(self.videos["length"][row])
         start, stop, _ = slice(start, stop).indices(length)
-        dtype, tail = np.dtype(FRAME_FIELDS[name].dtype), row_shape(name, self.size)
+        dtype, tail = field.dtype, field.tail
         if stop <= start:
             return np.zeros((0, *tail), dtype)
-        file, first = self._open(row)
+        if name not in self.fields:
+            return np.full((stop - start, *tail), field.missing, dtype)
+        file, first, held = self._open(row)
+        if name not in held and field.missing is not None:
+            return np.full((stop - start, *tail), field.missing, dtype)
         dataset = file.get(name)
         if not isinstance(dataset, h5py.Dataset) or dataset.shape[1:] != tail or dataset.dtype != dtype:
             raise NemoError(
@@ -205,6 +211,10 @@ class FaceDataset:
             return dataset[first + start : first + stop]
         except OSError as error:
             raise NemoError(f"{file.filename} is damaged: /{name} cannot be read ({error}).") from None
+
+    def fields_of(self, row: int) -> list[str]:
+        """The frame datasets that were written for the video `row`: what its hash is over."""
+        return list(self._open(row)[2])
 
     def shard_path(self, number: int) -> Path:
         """Path of shard `number` (a row of /shards)."""
@@ -230,8 +240,8 @@ class FaceDataset:
         if len(numbers) and not (numbers.min() >= 0 and numbers.max() < len(self.shards["name"])):
             raise NemoError(f"{self.path} is damaged: a video lies in a shard that is not listed.")
 
-    def _open(self, row: int) -> tuple[h5py.File, int]:
-        """The open file that holds `row`, and its first row there."""
+    def _open(self, row: int) -> tuple[h5py.File, int, dict[str, FieldType]]:
+        """The open file that holds `row`, its first row there, and the frame datasets that the file has."""
         if self._pid != os.getpid():
             # Forked: the parent's handles are not ours to close, only to forget.
             self._handles, self._pid = OrderedDict(), os.getpid()
@@ -244,12 +254,12 @@ class FaceDataset:
         key = str(path)
         if key in self._handles:
             self._handles.move_to_end(key)
-            return self._handles[key], first
+            return self._handles[key][0], first, self._handles[key][1]
         if not path.is_file():
             self.check_shards_exist()
         file = open_h5(path)
-        found = read_identity(file).get("uuid")
-        if found != expected:
+        attributes = read_identity(file)
+        if attributes.get("uuid") != expected:
             file.close()
             raise NemoError(
                 f"{path} is not the shard that {self.path} was made with (another file took its name): "
@@ -257,10 +267,10 @@ class FaceDataset:
                 if not self.packed
                 else f"{path} was replaced while it was open; open it again."
             )
-        self._handles[key] = file
+        self._handles[key] = file, stored_fields(file, attributes, self.config)
         while len(self._handles) > _OPEN_SHARDS:
-            self._handles.popitem(last=False)[1].close()
-        return file, first
+            self._handles.popitem(last=False)[1][0].close()
+        return file, first, self._handles[key][1]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

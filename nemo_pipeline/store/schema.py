@@ -1,8 +1,14 @@
-"""Names, shapes, dtypes and meaning of everything in out.h5 and its shards: the one place that says so."""
+"""Names, shapes, dtypes and meaning of everything in out.h5 and its shards: the one place that says so.
+
+The format grows by datasets and columns. Files of earlier versions lack them: what is read then is `missing` of a
+frame dataset, and the value in `ADDED_COLUMNS` of a column. Files of later versions have more: readers pass that over,
+and writers that copy a file keep it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,11 +18,23 @@ FORMAT_VERSION = 1
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FrameField:
-    """One dataset with a row per frame. `tail` is the shape of a row; `None` stands for the crop's side."""
+    """One dataset with a row per frame. `tail` is the shape of a row; `None` stands for the crop's side. `missing`
+    fills it where a file was written before there was such a dataset; None: every file has it."""
 
     tail: tuple[int | None, ...]
     dtype: str
     meaning: str
+    missing: float | None = None
+
+
+class FieldType(NamedTuple):
+    """A frame dataset as it is in one file: shape of a row, dtype, meaning, and what stands for it where it is missing
+    (None: it cannot be)."""
+
+    tail: tuple[int, ...]
+    dtype: np.dtype
+    meaning: str
+    missing: float | None = None
 
 
 FRAME_FIELDS: dict[str, FrameField] = {
@@ -58,6 +76,8 @@ VIDEO_COLUMNS: dict[str, str] = {
     "message": "str",
     "sha256": "str",
 }
+#: Columns of any table that files of the first version lack -> what they read as there.
+ADDED_COLUMNS: dict[str, str | float | int] = {}
 #: Those that come from a label file: kept in the index alone.
 LABEL_COLUMNS: tuple[str, ...] = ("subject", "age", "gender", "expression", "condition", "fold")
 #: What an unknown label reads as.

@@ -11,15 +11,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import check_space, create_h5, open_h5, replacing
-from nemo_pipeline.store.schema import record_dtype
+from nemo_pipeline.store.schema import FieldType, record_dtype
 from nemo_pipeline.store.tables import (
     Blocks,
+    config_of,
     create_frame_datasets,
+    data_hash,
+    frame_fields,
     read_columns,
     read_identity,
+    stored_fields,
+    typed_fields,
+    versions_of,
     write_columns,
     write_frames,
     write_identity,
@@ -75,16 +83,17 @@ class ShardRow:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Shard:
-    """A finished shard as read from disk. `order` sorts shards from old to new."""
+    """A finished shard as read from disk. `order` sorts shards from old to new; `fields` are its frame datasets."""
 
     path: Path
     uuid: str
-    config_json: str
+    config: PrepConfig
     fingerprint: str
     model_sha256: str
-    versions_json: str
+    versions: dict[str, str]
     created_ns: int
     rows: tuple[ShardRow, ...]
+    fields: dict[str, FieldType]
 
     @property
     def name(self) -> str:
@@ -132,11 +141,14 @@ def write_shard(
     itemsize = record_dtype(config.size, config.mesh).itemsize
     check_space(final.parent, total * itemsize + total // 8 + SPARE_BYTES)
     with replacing(final, temporary) as path, create_h5(path) as file:
-        write_identity(file, "shard", identity, config, versions, model_sha256, created_ns=time.time_ns())
-        datasets = create_frame_datasets(file, total, config.size, config.mesh)
+        fields = typed_fields(frame_fields(config.mesh), config.size)
+        write_identity(
+            file, "shard", identity, config, versions, model_sha256, fields, created_ns=time.time_ns()
+        )
+        datasets = create_frame_datasets(file, total, fields)
         rows, start = [], 0
         for row, blocks in videos:
-            digest = write_frames(datasets, start, row.length, blocks)
+            digest = data_hash(write_frames(datasets, start, row.length, blocks), fields)
             rows.append(dataclasses.replace(row, start=start, data_sha256=digest))
             start += row.length
         write_columns(file.create_group("videos"), SHARD_COLUMNS, columns_of(rows, SHARD_COLUMNS))
@@ -156,20 +168,21 @@ def read_shard(path: Path) -> Shard:
         if attributes.get("kind") != "shard":
             raise NemoError(f"{path} lies among the shards, but is not one; move it elsewhere.")
         columns = read_columns(file["videos"], SHARD_COLUMNS)
+        config = config_of(attributes, path)
+        fields = stored_fields(file, attributes, config)
     count = len(columns["file"])
-    plain = {
-        name: [v.item() for v in c] if SHARD_COLUMNS[name] != "str" else c for name, c in columns.items()
-    }
+    plain = {name: [v.item() for v in c] if isinstance(c, np.ndarray) else c for name, c in columns.items()}
     rows = tuple(ShardRow(**{name: plain[name][i] for name in SHARD_COLUMNS}) for i in range(count))
     return Shard(
         path=path,
         uuid=str(attributes["uuid"]),
-        config_json=str(attributes["config"]),
+        config=config,
         fingerprint=str(attributes["fingerprint"]),
         model_sha256=str(attributes.get("model_sha256", "")),
-        versions_json=str(attributes.get("versions", "{}")),
+        versions=versions_of(attributes),
         created_ns=int(attributes.get("created_ns", 0)),
         rows=rows,
+        fields=fields,
     )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoResult
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.fields import from_record, plain
 from nemo_pipeline.store.files import fsync_path
 from nemo_pipeline.store.schema import record_dtype
 from nemo_pipeline.store.shard import ShardRow
@@ -32,7 +33,8 @@ class Piece:
     """A finished video: `result.rows` name its record files, in the folder that the piece lies in.
 
     `file` identifies the video in its run, `bytes` and `sha256` its content, `fingerprint` the settings. `note` is
-    something to tell people in this run; it is not kept.
+    something to tell people in this run; it is not kept. `record_bytes` is the size of one record: files of records of
+    another size hold other frame datasets, and are of no use.
     """
 
     file: str
@@ -40,6 +42,7 @@ class Piece:
     sha256: str
     fingerprint: str
     result: VideoResult
+    record_bytes: int = 0
     note: str = ""
 
     @property
@@ -62,13 +65,7 @@ def write_piece(folder: Path, piece: Piece) -> Path:
     """Make `piece` durable: written under a temporary name, synced, renamed."""
     final = folder / f"{piece_key(piece.file)}.json"
     temporary = final.with_name(f"{final.name}.{os.getpid()}.tmp")
-    values = {
-        "file": piece.file,
-        "bytes": piece.bytes,
-        "sha256": piece.sha256,
-        "fingerprint": piece.fingerprint,
-        "result": piece.result.to_dict(),
-    }
+    values = plain(dataclasses.replace(piece, note=""))
     try:
         with temporary.open("w", encoding="ascii") as handle:
             json.dump(values, handle)
@@ -89,18 +86,13 @@ def read_piece(path: Path, config: PrepConfig | None = None) -> Piece | None:
     With `config`, its record files must be there and long enough.
     """
     try:
-        values = json.loads(path.read_text(encoding="ascii"))
-        piece = Piece(
-            values["file"],
-            values["bytes"],
-            values["sha256"],
-            values["fingerprint"],
-            VideoResult.from_dict(values["result"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        piece = from_record(Piece, json.loads(path.read_text(encoding="ascii")))
+    except (OSError, ValueError):
         return None
     if config is not None and piece.fingerprint == config.fingerprint():
         itemsize = record_dtype(config.size, config.mesh).itemsize
+        if piece.record_bytes != itemsize and piece.spools:
+            return None
         for row in piece.result.rows:
             if "/" in row.spool or not 0 <= row.start <= row.stop:
                 return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.schema import FORMAT, FORMAT_VERSION, FRAME_FIELDS
+from nemo_pipeline.store.schema import ADDED_COLUMNS, FORMAT, FORMAT_VERSION, FRAME_FIELDS, FieldType
 from nemo_pipeline.store.text import to_bytes, to_text
 
 #: Rows smaller than this many bytes are chunked by the thousand: a chunk of 8 bytes costs more than it holds.
@@ -23,8 +24,36 @@ Blocks = Iterable[Mapping[str, np.ndarray] | np.ndarray]
 
 
 def frame_fields(mesh: bool) -> list[str]:
-    """Names of the frame datasets that a file with or without the mesh has, in the schema's order."""
+    """Names of the frame datasets that a new file with or without the mesh has, in the schema's order."""
     return [name for name in FRAME_FIELDS if mesh or name != "mesh"]
+
+
+def typed_fields(names: Iterable[str], size: int) -> dict[str, FieldType]:
+    """The schema's fields `names` for crops of `size` pixels."""
+    fields = ((name, FRAME_FIELDS[name]) for name in names)
+    return {n: FieldType(row_shape(n, size), np.dtype(f.dtype), f.meaning, f.missing) for n, f in fields}
+
+
+def stored_fields(file: h5py.File, attributes: Mapping[str, Any], config: PrepConfig) -> dict[str, FieldType]:
+    """The frame datasets that a file says it has, in its order; those that this version does not know, too.
+
+    Raises:
+        NemoError: one that it does not know is not there, or no plain array.
+    """
+    if "fields" not in attributes:  # files of the first version
+        names = [n for n in frame_fields(config.mesh) if FRAME_FIELDS[n].missing is None]
+        return typed_fields(names, config.size)
+    fields: dict[str, FieldType] = {}
+    for name in str(attributes["fields"]).split():
+        if name in FRAME_FIELDS:
+            fields |= typed_fields([name], config.size)
+            continue
+        dataset = file.get(name)
+        if not isinstance(dataset, h5py.Dataset) or not dataset.ndim or dataset.dtype.kind not in "biuf":
+            raise NemoError(f"{file.filename} is damaged: it names a dataset /{name}, which is not there.")
+        meaning = str(dataset.attrs.get("meaning", ""))
+        fields[name] = FieldType(dataset.shape[1:], dataset.dtype, meaning)
+    return fields
 
 
 def row_shape(name: str, size: int) -> tuple[int, ...]:
@@ -33,13 +62,15 @@ def row_shape(name: str, size: int) -> tuple[int, ...]:
 
 
 def create_frame_datasets(
-    file: h5py.File, total: int, size: int, mesh: bool, compression: int | None = None
+    file: h5py.File, total: int, fields: Mapping[str, FieldType], compression: int | None = None
 ) -> dict[str, h5py.Dataset]:
-    """Empty frame datasets for `total` frames: chunks of one frame, gzip level `compression` or none."""
+    """Empty frame datasets for `total` frames: chunks of one frame, gzip level `compression` or none.
+
+    `fields`: as `typed_fields` has them.
+    """
     datasets = {}
-    for name in frame_fields(mesh):
-        tail = row_shape(name, size)
-        dtype = np.dtype(FRAME_FIELDS[name].dtype)
+    for name, field in fields.items():
+        tail, dtype = field.tail, field.dtype
         options: dict[str, Any] = {"track_times": False}
         if total:
             small = dtype.itemsize * int(np.prod(tail)) < _SMALL_ROW
@@ -51,12 +82,14 @@ def create_frame_datasets(
                     "shuffle": dtype.itemsize > 1,
                 }
         datasets[name] = file.create_dataset(name, (total, *tail), dtype, **options)
-        datasets[name].attrs["meaning"] = FRAME_FIELDS[name].meaning
+        datasets[name].attrs["meaning"] = field.meaning
     return datasets
 
 
-def write_frames(datasets: Mapping[str, h5py.Dataset], start: int, length: int, blocks: Blocks) -> str:
-    """Write one video's frames at rows `start` to `start + length`; answers the content's hash (`data_hash`).
+def write_frames(
+    datasets: Mapping[str, h5py.Dataset], start: int, length: int, blocks: Blocks
+) -> dict[str, bytes]:
+    """Write one video's frames at rows `start` to `start + length`; answers a hash per dataset, for `data_hash`.
 
     Raises ValueError when the blocks hold fewer or more frames than `length`.
     """
@@ -67,40 +100,37 @@ def write_frames(datasets: Mapping[str, h5py.Dataset], start: int, length: int, 
         if done + count > length:
             raise ValueError(f"more frames than the {length} announced.")
         for name, dataset in datasets.items():
-            values = np.ascontiguousarray(block[name], dtype=np.dtype(FRAME_FIELDS[name].dtype))
+            values = np.ascontiguousarray(block[name], dtype=dataset.dtype)
             dataset[start + done : start + done + count] = values
             hashes[name].update(values.tobytes())
         done += count
     if done != length:
         raise ValueError(f"{done} frames where {length} were announced.")
-    return join_hashes(hashes)
+    return {name: running.digest() for name, running in hashes.items()}
 
 
-def join_hashes(hashes: Mapping[str, Any]) -> str:
-    """One hex digest from one running hash per frame dataset."""
+def data_hash(hashes: Mapping[str, bytes], names: Iterable[str]) -> str:
+    """One hex digest over a video's arrays: from the sha256 of each of its datasets `names`, in their order."""
     joined = hashlib.sha256()
-    for name in FRAME_FIELDS:
-        if name in hashes:
-            joined.update(name.encode() + b"\0" + hashes[name].digest())
+    for name in names:
+        joined.update(name.encode() + b"\0" + hashes[name])
     return joined.hexdigest()
 
 
-def data_hash(arrays: Iterable[tuple[str, Iterable[np.ndarray]]]) -> str:
-    """Hash of a video's arrays, given as (dataset, its consecutive blocks); block sizes do not matter."""
-    hashes = {}
-    for name, blocks in arrays:
-        hashes[name] = hashlib.sha256()
-        for block in blocks:
-            hashes[name].update(
-                np.ascontiguousarray(block, dtype=np.dtype(FRAME_FIELDS[name].dtype)).tobytes()
-            )
-    return join_hashes(hashes)
+def array_hash(blocks: Iterable[np.ndarray]) -> bytes:
+    """sha256 of one dataset of a video, given in consecutive blocks; their sizes do not matter."""
+    running = hashlib.sha256()
+    for block in blocks:
+        running.update(np.ascontiguousarray(block).tobytes())
+    return running.digest()
 
 
 def write_columns(group: h5py.Group, kinds: Mapping[str, str], columns: Mapping[str, Sequence[Any]]) -> None:
-    """One dataset per column; `kinds` maps its name to "str" or a NumPy dtype."""
-    for name, kind in kinds.items():
+    """One dataset per column; `kinds` maps its name to "str" or a NumPy dtype. Further columns are written as they
+    were read."""
+    for name in (*kinds, *(name for name in columns if name not in kinds)):
         values = columns[name]
+        kind = kinds.get(name) or kind_of(values)
         if kind == "str":
             dataset = group.create_dataset(
                 name, (len(values),), h5py.string_dtype("utf-8"), track_times=False
@@ -113,12 +143,31 @@ def write_columns(group: h5py.Group, kinds: Mapping[str, str], columns: Mapping[
             group.create_dataset(name, data=np.asarray(values, dtype=kind), track_times=False)
 
 
+def kind_of(column: Any) -> str:
+    """ "str" or the NumPy dtype of a column as `read_columns` answers it."""
+    return column.dtype.str if isinstance(column, np.ndarray) else "str"
+
+
 def read_columns(group: h5py.Group, kinds: Mapping[str, str]) -> dict[str, Any]:
-    """The inverse: lists of str for "str", arrays otherwise. Raises NemoError for an ill-formed column."""
+    """The inverse of `write_columns`: lists of str for "str", arrays otherwise.
+
+    Columns that earlier versions did not have (`schema.ADDED_COLUMNS`) are filled in, those of later versions follow
+    the known ones.
+
+    Raises:
+        NemoError: a column is ill-formed.
+    """
     columns: dict[str, Any] = {}
     length = None
-    for name, kind in kinds.items():
+    absent = []
+    for name in (*kinds, *(name for name in group if name not in kinds)):
         dataset = group.get(name)
+        if dataset is None and name in ADDED_COLUMNS:
+            absent.append(name)
+            continue
+        kind = kinds.get(name) or _kind_in(dataset)
+        if not kind:
+            continue
         if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 1:
             raise NemoError(
                 f"{group.file.filename} has no column {group.name}/{name}; it is damaged or of another kind."
@@ -135,7 +184,19 @@ def read_columns(group: h5py.Group, kinds: Mapping[str, str]) -> dict[str, Any]:
             columns[name] = [to_text(v) if isinstance(v, bytes) else str(v) for v in values]
         else:
             columns[name] = np.asarray(dataset[()], dtype=kind)
-    return columns
+    for name in absent:
+        values = [ADDED_COLUMNS[name]] * (length or 0)
+        columns[name] = values if kinds[name] == "str" else np.array(values, dtype=kinds[name])
+    return {name: columns[name] for name in (*kinds, *(name for name in columns if name not in kinds))}
+
+
+def _kind_in(dataset: Any) -> str:
+    """The kind of a column that this version does not know; "" for what is no plain column."""
+    if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 1:
+        return ""
+    if h5py.check_string_dtype(dataset.dtype) is not None:
+        return "str"
+    return dataset.dtype.str if dataset.dtype.kind in "biuf" else ""
 
 
 def write_identity(
@@ -145,9 +206,10 @@ def write_identity(
     config: PrepConfig,
     versions: Mapping[str, str],
     model_sha256: str,
+    fields: Iterable[str],
     **more: Any,
 ) -> None:
-    """Root attributes that every file of ours has: what it is and how it was made."""
+    """Root attributes that every file of ours has: what it is, how it was made, and its frame datasets."""
     file.attrs["format"] = FORMAT
     file.attrs["format_version"] = FORMAT_VERSION
     file.attrs["kind"] = kind
@@ -155,8 +217,9 @@ def write_identity(
     file.attrs["config"] = json.dumps(config.to_dict(), sort_keys=True)
     file.attrs["fingerprint"] = config.fingerprint()
     # Every parameter once more under its own name, for people who look with h5ls or h5py.
-    for name, value in config.to_dict().items():
+    for name, value in dataclasses.asdict(config).items():
         file.attrs[name] = value
+    file.attrs["fields"] = " ".join(fields)
     file.attrs["versions"] = json.dumps(dict(versions), sort_keys=True)
     file.attrs["model_sha256"] = model_sha256
     for name, value in more.items():
@@ -188,7 +251,7 @@ def read_identity(file: h5py.File) -> dict[str, Any]:
 def config_of(attributes: Mapping[str, Any], path: object) -> PrepConfig:
     """The settings kept in a file's attributes. Raises NemoError when they are unreadable."""
     try:
-        return PrepConfig.from_dict(json.loads(attributes["config"]))
+        return PrepConfig.from_dict(json.loads(attributes["config"]), strict=False)
     except (KeyError, TypeError, ValueError) as error:
         raise NemoError(f"{path} holds settings that this nemo does not understand ({error}).") from None
 

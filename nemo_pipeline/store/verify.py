@@ -15,9 +15,8 @@ from nemo_pipeline.datatypes import STATUSES, USABLE
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import open_h5
 from nemo_pipeline.store.reader import FaceDataset
-from nemo_pipeline.store.schema import FRAME_FIELDS
 from nemo_pipeline.store.shard import read_shard
-from nemo_pipeline.store.tables import data_hash, row_shape
+from nemo_pipeline.store.tables import array_hash, data_hash
 from nemo_pipeline.store.text import counted
 
 _BLOCK = 1024
@@ -87,13 +86,13 @@ def _virtual(data: FaceDataset) -> Iterator[Finding]:
     """What other programs see: the frame datasets have the right shape and lead into the shards folder."""
     total = int(data.videos["length"].sum())
     with open_h5(data.path) as file:
-        for name in data.fields:
+        for name, field in data.fields.items():
             dataset = file.get(name)
             if not isinstance(dataset, h5py.Dataset):
                 yield Finding("error", f"/{name}", "it is missing.")
                 continue
-            expected = (total, *row_shape(name, data.size))
-            if dataset.shape != expected or dataset.dtype != np.dtype(FRAME_FIELDS[name].dtype):
+            expected = (total, *field.tail)
+            if dataset.shape != expected or dataset.dtype != field.dtype:
                 yield Finding("error", f"/{name}", f"it is {dataset.dtype} {dataset.shape}, not {expected}.")
             if dataset.is_virtual:
                 folder = data.shards_folder.name
@@ -121,7 +120,7 @@ def _shards(data: FaceDataset) -> Iterator[tuple[int, Finding]]:
                 Finding("error", name, "it is another file than the one that the index was made with."),
             )
             continue
-        if shard.fingerprint != data.config.fingerprint():
+        if shard.fingerprint != data.attributes.get("fingerprint"):
             yield number, Finding("error", name, "it was made with other settings than the index says.")
         at = {row.start: row for row in shard.rows if row.length}
         for i in np.flatnonzero((data.layout["shard"] == number) & (data.videos["length"] > 0)):
@@ -149,7 +148,8 @@ def _row(data: FaceDataset, row: int) -> Iterator[Finding]:
             yield data.read(row, field, start, start + _BLOCK)
 
     try:
-        digest = data_hash((field, blocks(field)) for field in data.fields)
+        names = data.fields_of(row)
+        digest = data_hash({name: array_hash(blocks(name)) for name in names}, names)
         if digest != data.layout["data_sha256"][row]:
             yield Finding("error", name, "its arrays are not those that were written: the file is damaged.")
             return

@@ -72,7 +72,7 @@ def write_dataset(
         shard = read_shard(final)
         for row, (_, video, _) in zip(shard.rows, batch, strict=True):
             labels = {name: video[name] for name in LABEL_COLUMNS if name in video}
-            rows.append(IndexRow(row, shard.name, shard.uuid, str(video["id"]), row.file, labels))
+            rows.append(IndexRow(row, shard, str(video["id"]), row.file, labels))
         batch.clear()
 
     for video in videos:

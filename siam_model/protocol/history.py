@@ -33,7 +33,7 @@ def read_history(path: Path) -> list[EpochRecord]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return [
-                EpochRecord(**{name: read[kind](row[name]) for name, kind in kinds.items()})
+                EpochRecord(**{name: read[kind](row[name]) for name, kind in kinds.items() if name in row})
                 for row in csv.DictReader(file)
             ]
     except FileNotFoundError:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.fields import from_record, plain
 from nemo_pipeline.store.files import temporary_name
 from nemo_pipeline.store.text import printable
 from siam_model.config import SIAMConfig, TrainConfig
@@ -77,7 +78,7 @@ def claim(folder: Path, settings: RunSettings, model: SIAMConfig, train: TrainCo
     values = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        **dataclasses.asdict(settings),
+        **plain(settings),
         "model": model.to_dict(),
         "train": train.to_dict(),
     }
@@ -124,9 +125,8 @@ def read_settings(folder: Path) -> tuple[RunSettings, SIAMConfig, TrainConfig]:
             raise NemoError(
                 f"{shown} was written by a newer version of nemo; update with `pip install -U nemo-faces`."
             )
-        fields = {field.name: values[field.name] for field in dataclasses.fields(RunSettings)}
         return (
-            RunSettings(**fields),
+            from_record(RunSettings, values),
             SIAMConfig.from_dict(values["model"]),
             TrainConfig.from_dict(values["train"]),
         )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.fields import plain
 from nemo_pipeline.store.text import printable
 from siam_model.data import VideoTable
 
@@ -46,7 +47,7 @@ class Split:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        return plain(self)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

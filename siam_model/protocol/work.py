@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.fields import from_record
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import printable
 from siam_model.config import SIAMConfig, TrainConfig
@@ -346,10 +347,7 @@ def read_splits(run: Path) -> tuple[Split, ...]:
     """
     values = read_json(run / "split.json")
     try:
-        return tuple(
-            Split(int(line["fold"]), tuple(line["training"]), tuple(line["validation"]), tuple(line["test"]))
-            for line in values["folds"]
-        )
+        return tuple(from_record(Split, line) for line in values["folds"])
     except (KeyError, TypeError, ValueError):
         raise NemoError(
             f"{printable(str(run / 'split.json'))} is damaged; begin a new run with another --out."

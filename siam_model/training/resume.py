@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.fields import from_record, plain
 from nemo_pipeline.store.files import leftovers, replacing
 from nemo_pipeline.store.text import printable
 from siam_model.config import SIAMConfig, TrainConfig
@@ -86,7 +87,7 @@ def fingerprint(
     parts: dict[str, Any] = {
         "network": model.to_dict(),
         "training settings": settings,
-        "standardisation": dataclasses.asdict(normalisation),
+        "standardisation": plain(normalisation),
         "seed": [int(s) for s in seed],
         "fold": fold,
         "precision": precision,
@@ -175,8 +176,7 @@ def load_state(path: Path, prints: dict[str, str]) -> State | None:
             "begun with, or remove it to begin anew."
         )
     try:
-        values["history"] = [EpochRecord(**record) for record in values["history"]]
-        state = State(**values)
+        state = from_record(State, values)
         if len(state.history) != state.epoch or math.isnan(state.best_error):
             raise ValueError("its history is not complete")
     except (TypeError, ValueError, KeyError) as error:

@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 
 from nemo_pipeline import prep_video
+from nemo_pipeline.batch import plan as plan_module
+from nemo_pipeline.batch import run as run_module
 from nemo_pipeline.batch.join import join
-from nemo_pipeline.batch.labels import read_labels
+from nemo_pipeline.batch.labels import LabelTable, read_labels
 from nemo_pipeline.batch.parts import Part, what_is_missing
-from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.shard import read_shards
+from nemo_pipeline.store.verify import verify
 
 from .conftest import CONFIG, arrays, copy_of, run, write_clip
 
@@ -307,3 +310,26 @@ def test_pieces_carry_no_settings_of_others(clips, tmp_path):
     assert json.loads(piece.read_text())["fingerprint"] == CONFIG.fingerprint()
     with pytest.raises(NemoError, match="begun with other settings"):
         run([clips], output, config=PrepConfig(size=32))
+
+
+def test_versions_of_the_method_are_not_mixed(clips, tmp_path, monkeypatch):
+    output = tmp_path / "out.h5"
+    with monkeypatch.context() as patch:
+        for module in (run_module, plan_module):  # as an earlier nemo would have written it
+            patch.setattr(module, "ALGORITHM_VERSION", 1)
+        run([clips / "clip0.mp4"], output)
+    before = arrays(output), [shard.uuid for shard in read_shards(tmp_path / "out.shards")]
+    table = LabelTable("t", {"clip0": {"age": 30.0}})
+    run([clips / "clip0.mp4"], output, labels=table)  # nothing to do: that is no mixture
+    data = FaceDataset(output)
+    assert data.config.algorithm == 1 and data["clip0"].age == 30
+    assert verify(output) and not [finding for finding in verify(output) if finding.level == "error"]
+    with pytest.raises(NemoError, match=r"version 1 .* 1 video \(clip1.mp4\) would have to be added"):
+        run([clips / "clip0.mp4", clips / "clip1.mp4"], output)
+    with pytest.raises(
+        NemoError, match=r"other settings \(size 48 there, 32 here; version of the method 1 there"
+    ):
+        run([clips / "clip0.mp4"], output, config=PrepConfig(size=32))
+    assert (arrays(output), [shard.uuid for shard in read_shards(tmp_path / "out.shards")]) == before
+    run([clips / "clip0.mp4", clips / "clip1.mp4"], output, force=True)
+    assert FaceDataset(output).config.algorithm == ALGORITHM_VERSION
