@@ -253,7 +253,7 @@ def test_clips_added_later_reuse_the_shape(
     shutil.copytree(first[0].with_suffix(".shards"), tmp_path / "out.shards")
     before = FaceDataset(output)
     found = discover([videos]).videos
-    assert preview(found, output, CONFIG) == {"a.mp4", "b.mp4", "c.mp4"}
+    assert preview(found, output, CONFIG)[0] == {"a.mp4", "b.mp4", "c.mp4"}
     stages = []
     summary = run(
         videos, output, later=True, on_event=lambda e: stages.append(e) if e.kind == "stage" else None
