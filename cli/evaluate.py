@@ -105,8 +105,8 @@ def _named(others: tuple[str, ...]) -> dict[str, Path]:
 def _print(result: Evaluation) -> None:
     """Table III and what is missing."""
     # Table III lies on its side in a terminal: a decade a row, so that it fits 80 columns.
-    rows = [row for row in result.rows if not row[0].endswith("95 % interval")]
-    header, *lines = zip(result.header, *rows, strict=True)
+    siam, _, *others = result.rows  # without the interval: it is too wide for a decade's cell
+    header, *lines = zip(result.header, siam, *others, strict=True)
     columns = ["age", *header[1:]]
     title = "Mean absolute error (years) by age; SD: of all absolute errors"
     table = console.new_table(title, columns, lines)

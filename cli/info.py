@@ -17,6 +17,9 @@ from .console import out, panel, print_json, say
 from .outputs import TABLES, check_target
 from .prep_inputs import check_report, write_page
 
+#: Kinds of prepared files.
+_INDEX, _PACKED = "prepared file (index and shards)", "prepared file, packed"
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("path", type=click.Path(path_type=Path))
@@ -106,7 +109,7 @@ def _prepared(path: Path, facts: dict[str, Any]) -> Any:
     """The prepared file at `path`. Raises NemoError when it is something else."""
     from nemo_pipeline.store import FaceDataset
 
-    if not facts["kind"].startswith("prepared file"):
+    if facts["kind"] not in (_INDEX, _PACKED):
         raise NemoError(f"{path} is a {facts['kind']}; faces and landmarks are in a prepared file (out.h5).")
     return FaceDataset(path)
 
@@ -180,7 +183,7 @@ def _dataset(path: Path) -> dict[str, Any]:
     subjects = {data.videos["subject"][i] for i in usable} - {""}
     return {
         "path": data.path,
-        "kind": "prepared file, packed" if data.packed else "prepared file (index and shards)",
+        "kind": _PACKED if data.packed else _INDEX,
         "videos": len(data),
         "usable": len(usable),
         "status": dict(Counter(data.videos["status"]).most_common()),

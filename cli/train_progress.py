@@ -21,7 +21,7 @@ class TrainProgress:
         self.run: Path | None = None
         self._epochs = 0
         self._bar = console.new_progress("epochs") if console.err.is_terminal and not quiet else None
-        self._tasks: dict[str, Any] = {}
+        self._tasks: dict[Where, Any] = {}
 
     def __enter__(self) -> TrainProgress:
         if self._bar is not None:
@@ -41,12 +41,15 @@ class TrainProgress:
 
     def say(self, text: str, where: Where | None = None) -> None:
         """A sentence, after what it is about."""
-        failed = text.startswith(("failed", "not trained"))
         if where is not None:
             self._forget(where)
-        if not self.quiet or failed:
-            about = str(where) if where is not None else ""
-            console.say(f"{about}: {text}" if about else text, "yellow" if failed else "")
+        if not self.quiet:
+            console.say(_with_place(text, where))
+
+    def failed(self, text: str, where: Where) -> None:
+        """A sentence on what is not finished: said in any case."""
+        self._forget(where)
+        console.say(_with_place(text, where), "yellow")
 
     def balance(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """One table of the parts, and how they were made."""
@@ -58,11 +61,10 @@ class TrainProgress:
 
     def batch(self, where: Where, done: int, total: int) -> None:
         """The bar of its model moves within an epoch."""
-        about = str(where)
         if self._bar is not None:
-            if about not in self._tasks:
+            if where not in self._tasks:
                 self._begin(where)
-            task = self._tasks[about]
+            task = self._tasks[where]
             epoch = int(self._bar.tasks[self._bar.task_ids.index(task)].completed)
             self._bar.update(task, completed=epoch + 0.99 * done / total)
 
@@ -78,25 +80,24 @@ class TrainProgress:
             f"{validation}{better}  ({record.seconds:.1f} s)"
         )
         if self._bar is not None:
-            if about not in self._tasks:
+            if where not in self._tasks:
                 self._begin(where)
             note = f"validation {record.validation_mae:.1f}" if validated else ""
-            self._bar.update(self._tasks[about], completed=record.epoch, note=note)
+            self._bar.update(self._tasks[where], completed=record.epoch, note=note)
 
     def _begin(self, where: Where) -> None:
         """A bar for a model that is new."""
         assert self._bar is not None
         self._forget(where)
         name = console.printable(str(where) or "training")
-        self._tasks[str(where)] = self._bar.add_task(name, total=self._epochs, note="")
+        self._tasks[where] = self._bar.add_task(name, total=self._epochs, note="")
 
     def _forget(self, where: Where) -> None:
         """Take away the bars of a fold whose next trial begins, or which has ended."""
         if self._bar is None:
             return
-        own = str(where).partition(", trial")[0]
-        for about in [a for a in self._tasks if a.partition(", trial")[0] == own]:
-            self._bar.remove_task(self._tasks.pop(about))
+        for shown in [w for w in self._tasks if (w.variant, w.fold) == (where.variant, where.fold)]:
+            self._bar.remove_task(self._tasks.pop(shown))
 
     def farewell(self) -> None:
         """What is kept, and how to go on."""
@@ -110,6 +111,11 @@ class TrainProgress:
                 f"nemo train --resume --out {self.run}"
             )
         console.err.file.flush()
+
+
+def _with_place(text: str, where: Where | None) -> str:
+    about = str(where) if where is not None else ""
+    return f"{about}: {text}" if about else text
 
 
 def balance_table(lines: Sequence[Mapping[str, Any]]) -> Any:

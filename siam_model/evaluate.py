@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -40,7 +41,8 @@ class Evaluation:
         run: its folder.
         methods: name -> held-out predictions: SIAM first, then what it is compared with.
         synthetic: whether the faces were generated.
-        header, rows: the table by decade (Table III's layout) as text, without the paper's rows.
+        header, rows: the table by decade (Table III's layout) as text, without the paper's rows: a row for each
+            method, the interval of the first one below it; the last two rows count videos and people.
         numbers: everything as JSON types.
         headline: name and value, as text, of the first numbers.
         report: all parts, and what is missing.
@@ -81,7 +83,8 @@ def evaluate(
     """Every table and figure that these runs allow, with their page.
 
     Reads predictions.csv, baselines/*.csv and run.json of a run; for what shows faces, models and labels also its
-    data and models. Folds that were trained apart are joined. Nothing is trained.
+    data and models. Folds that were trained apart are read together. Nothing is trained, and nothing is written but
+    to `out_dir`.
 
     Args:
         runs: one or several folders of `nemo train`, runs or studies. The first run is what the tables are about,
@@ -91,17 +94,19 @@ def evaluate(
         others: name -> CSV of another method's predictions, in the columns of predictions.csv.
         device: for models: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         faces: False leaves out every picture that shows a person.
-        quick: leave out Table II, unless RUN/phases.csv has it: it runs models over every video.
+        quick: leave out Table II, unless phases.csv of an earlier call has it: it runs models over every video.
         on_step: told what is being done.
 
     Raises:
-        NemoError: a folder holds no finished run, or predictions of other videos are to be compared.
+        NemoError: a folder holds no finished run, predictions of other videos are to be compared, or nothing can be
+            written to `out_dir`.
     """
     paths = [runs] if isinstance(runs, str | os.PathLike) else list(runs)
     if not paths:
         raise NemoError("Name a run folder of `nemo train`.")
+    folder = Path(out_dir) if out_dir is not None else Path(paths[0]) / "evaluation"
     given = gather(
-        [Path(p) for p in paths], data=Path(data) if data is not None else None,
+        [Path(p) for p in paths], folder, data=Path(data) if data is not None else None,
         others={name: Path(path) for name, path in (others or {}).items()}, device=device, faces=faces,
         quick=quick, on_step=on_step or (lambda _: None),
     )  # fmt: skip
@@ -110,13 +115,13 @@ def evaluate(
             f"{given.data.note} Phases and attention are of its faces, all other numbers of the run's own.",
             stacklevel=2,
         )
+    _make_folders(folder)
     report = Report()
     for add in (add_accuracy, add_breakdowns, add_phases, add_videos, add_studies, add_people):
         add(given, report)
-    folder = Path(out_dir) if out_dir is not None else Path(paths[0]) / "evaluation"
     numbers = _numbers(given, report)
     given.on_step("writing")
-    files, parts = _write(folder, given, report, numbers)
+    files, parts = _write(given, report, numbers)
     table = next(t for t in report.tables if t.key == "table-3")
     header, rows = _as_text(table)
     return Evaluation(
@@ -128,7 +133,7 @@ def evaluate(
 def _as_text(table: Table) -> tuple[list[str], list[list[str]]]:
     """Table III's measured rows for a terminal; decades in which nobody is are left out."""
     rows = [row for group in table.groups if not group.paper for row in group.rows]
-    videos = next(row for row in rows if row[0] == "Videos")
+    videos = rows[-2]
     keep = [i for i, v in enumerate(videos) if v != 0]
     header = [table.columns[i].head for i in keep]
     return header, [[shown(row[i], table.columns[i].kind) for i in keep] for row in rows]
@@ -154,16 +159,24 @@ def _numbers(given: Given, report: Report) -> dict[str, Any]:
     }
 
 
-def _write(
-    folder: Path, given: Given, report: Report, numbers: dict[str, Any]
-) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """All files, each by rename and for its owner alone; what an earlier call left and this one lacks goes."""
+def _make_folders(folder: Path) -> None:
+    """The folder to write to, before models are run for it. Raises NemoError."""
     try:
-        make_private(folder)
         for name in ("figures", "tables"):
             make_private(folder / name)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
-        raise NemoError(f"{printable(str(folder))} cannot be created: {error.strerror}.") from None
+        raise NemoError(
+            f"Nothing can be written to {printable(str(folder))} ({error.strerror}): name another folder with --out."
+        ) from None
+
+
+def _write(
+    given: Given, report: Report, numbers: dict[str, Any]
+) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """All files, each by rename and for its owner alone; what an earlier call left and this one lacks goes."""
+    folder = given.out
     files: dict[Path, bytes] = {}
     images = {}
     for picture in report.pictures:

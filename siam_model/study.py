@@ -274,7 +274,7 @@ def _go_on(
                 go_on(work, runtime, reporter)
         except NemoError as error:
             failed[work.variant] = str(error)
-            reporter.say(f"failed: {error}", Where(variant=work.variant))
+            reporter.failed(f"failed: {error}", Where(variant=work.variant))
     if failed:
         name, reason = next(iter(failed.items()))
         shown = printable(str(folder))

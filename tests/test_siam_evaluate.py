@@ -97,6 +97,21 @@ def test_table_three_and_figures(run):
             assert np.asarray(Image.open(file).convert("L")).std() > 5
 
 
+@pytest.mark.parametrize("name", ["Videos", "ours, 95 % interval"])
+def test_a_method_may_be_called_anything(run, name, capsys):
+    """Rows are known by their place: a method keeps its row and its numbers whatever it is called."""
+    from nemo_cli.evaluate import _print
+
+    plain = evaluate(run, run / "elsewhere")
+    result = evaluate(run, run / "elsewhere", others={name: run / "predictions.csv"})
+    assert result.header == plain.header
+    ours = result.rows[0]
+    assert [row for row in result.rows if row[0] == name][0][1:] == ours[1:]
+    _print(result)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count(f" {ours[-2]} ") == 2 and "training median" in shown
+
+
 def test_decades_and_cumulative_error():
     p = predictions()
     assert list(by_decade(p))[-1] == "All"

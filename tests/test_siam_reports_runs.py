@@ -48,7 +48,7 @@ def studies(data, tmp_path_factory) -> list[Path]:
 @pytest.fixture
 def run(made, tmp_path) -> Path:
     """A copy to break."""
-    ignored = shutil.ignore_patterns("evaluation", phases.FILE)  # what other tests left there
+    ignored = shutil.ignore_patterns("evaluation")  # what other tests left there
     return Path(shutil.copytree(made, tmp_path / "run", ignore=ignored))
 
 
@@ -139,9 +139,17 @@ def test_a_study_alone_is_evaluated_by_the_papers_variant(studies, tmp_path):
 # ---- phases
 
 
+def predicted(source: Run) -> phases.Parts:
+    """Of the phases, with what `evaluate` keeps by default."""
+    return phases.predict_phases(
+        source, open_data(source, None), "cpu", source.folder / "evaluation" / phases.FILE
+    )
+
+
 def test_phases_are_predicted_by_the_model_that_never_saw_the_person(run, data):
     source = opened(run)
-    found = phases.predict_phases(source, open_data(source, None), "cpu")
+    (run / "evaluation").mkdir()
+    found = predicted(source)
     dataset, p = FaceDataset(data), source.predictions
     checked = 0
     for i, video in enumerate(p.video):
@@ -164,31 +172,32 @@ def test_phases_are_predicted_by_the_model_that_never_saw_the_person(run, data):
 
 def test_phases_are_kept_while_they_hold(run, monkeypatch):
     evaluate(run)
-    kept = (run / "phases.csv").read_bytes()
-    assert (run / "phases.csv").stat().st_mode & 0o077 == 0
+    file = run / "evaluation" / "phases.csv"
+    kept = file.read_bytes()
+    assert file.stat().st_mode & 0o077 == 0
     asked: list[int] = []
     true = by_model
     monkeypatch.setattr(phases, "by_model", lambda r, rows, d: asked.extend(rows) or true(r, rows, d))
     source = opened(run)
-    found = phases.predict_phases(source, open_data(source, None), "cpu")
+    found = predicted(source)
     assert asked == []  # nothing to do
-    assert phases.read_parts(run / "phases.csv") == found
+    assert phases.read_parts(file) == found
     p = source.predictions
     other = Predictions(p.video, p.subject, p.fold, p.age, p.predicted + np.eye(len(p))[2])
     write_predictions(run / "predictions.csv", other)  # another model
     source = opened(run)
-    assert phases.kept_phases(source) is None
-    phases.predict_phases(source, open_data(source, None), "cpu")
+    assert phases.kept_phases(source, file) is None
+    predicted(source)
     assert asked == [2]
-    (run / "phases.csv").write_bytes(kept.replace(b"onset+apex,", b"onset+apex,1"))  # other frames
+    file.write_bytes(kept.replace(b"onset+apex,", b"onset+apex,1"))  # other frames
     asked.clear()
     write_predictions(run / "predictions.csv", p)
     source = opened(run)
-    phases.predict_phases(source, open_data(source, None), "cpu")
+    predicted(source)
     assert len(asked) == len(p) - 1
-    (run / "phases.csv").write_text("video\nx\n")
+    file.write_text("video\nx\n")
     with pytest.raises(NemoError, match="damaged"):
-        phases.read_parts(run / "phases.csv")
+        phases.read_parts(file)
 
 
 def test_quick_leaves_phases_out_unless_they_are_kept(run):
@@ -297,7 +306,7 @@ def test_folds_of_array_jobs_are_joined(run):
     result = evaluate(run)
     assert sorted(result.methods["SIAM"].video) == sorted(whole.video) and len(result.methods) == 4
     assert {"Table II", "Table III"} <= {t.number for t in result.report.tables}
-    (run / "predictions.csv").unlink()
+    assert not (run / "predictions.csv").exists()
     (fold_folder(run, 1) / "predictions.csv").unlink()
     with pytest.raises(NemoError, match=r"lacks fold 1 of 2.*--resume"):
         evaluate(run)
@@ -359,3 +368,34 @@ def test_real_faces_have_a_notice_and_the_papers_numbers_beside(data, run):
 
 def test_open_run_of_hostile_names(made):
     assert set(HOSTILE) <= set(open_run(made).predictions.video)
+
+
+def state(folder: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Everything below a folder: mode, time of the last change (a folder's: of its entries too) and bytes."""
+    return {
+        str(path.relative_to(folder)): (
+            path.stat().st_mode,
+            path.stat().st_mtime_ns,
+            path.read_bytes() if path.is_file() else b"",
+        )
+        for path in (folder, *folder.rglob("*"))
+    }
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_evaluating_writes_nothing_below_the_run(run, data, tmp_path, joined):
+    if not joined:
+        for name in ("predictions.csv", "run.json"):
+            (run / name).unlink()
+        shutil.rmtree(run / "baselines")
+    before = state(run), state(data.parent)
+    result = evaluate(run, tmp_path / "out")
+    assert (state(run), state(data.parent)) == before
+    assert {"Table II", "Table III"} <= {t.number for t in result.report.tables}
+    assert (tmp_path / "out" / phases.FILE).is_file()
+
+
+def test_a_run_that_cannot_be_written_to_is_evaluated_elsewhere(run):
+    (run / "evaluation").write_text("")  # for root too
+    with pytest.raises(NemoError, match=r"Nothing can be written to .*evaluation \(.*\): name another folder"):
+        evaluate(run)

@@ -277,6 +277,16 @@ def test_a_trial_that_does_not_train_is_no_reason_to_stop(data, tmp_path):
         searched(data, tmp_path / "run", trials=2, overrides=overrides)
 
 
+def test_an_error_that_only_sounds_like_one_ends_the_search(data, tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise NemoError("infinite.h5 cannot be read: no finite number of bytes is left.")
+
+    monkeypatch.setattr(search, "train_in", broken)
+    with pytest.raises(NemoError, match=r"infinite\.h5 cannot be read"):
+        searched(data, tmp_path / "run", fold=0)
+    assert not (fold_folder(tmp_path / "run", 0) / "choice.json").exists()
+
+
 def test_a_journal_cut_in_the_middle_of_a_line(whole, data, tmp_path):
     with pytest.raises(Stop):
         searched(data, tmp_path / "run", reporter=Listener(stop_at=9))

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from nemo_cli.main import main
 from nemo_pipeline.store import write_dataset
+from siam_model.protocol.work import Where
 from siam_model.runs import is_finished, missing_folds
 from tests.siam_faces import drawn_file, drawn_videos
 from tests.test_siam_training import TINY
@@ -223,3 +224,13 @@ def test_an_interrupt_says_how_to_go_on(place, tmp_path, how, jobs):
     assert str(tmp_path) not in listed, "a process outlived its parent"
     assert list((tmp_path / "run").glob("folds/*/history.csv"))
     assert not list((tmp_path / "run").glob("folds/*/predictions.csv"))
+
+
+def test_what_failed_is_said_even_when_quiet(capsys):
+    """By what the training tells, not by how a sentence begins."""
+    from nemo_cli.train_progress import TrainProgress
+
+    with TrainProgress(quiet=True) as progress:
+        progress.say("failed trials: none", Where(fold=1))
+        progress.failed("The loss is no number.", Where(fold=2))
+    assert capsys.readouterr().err == "fold 2: The loss is no number.\n"

@@ -21,6 +21,7 @@ from siam_model.config import TrainConfig
 from siam_model.data import Clip, Clips, LengthBuckets, labelled_videos, measure_normalisation, shared
 from siam_model.figures.curves import curves_figure, draw_curves
 from siam_model.layers import ResponseNorm
+from siam_model.training.diagnose import NotFinite
 from siam_model.training.records import EpochRecord
 from tests.siam_faces import drawn_videos
 from tests.test_siam_training_resume import MODEL, curve, go, same
@@ -205,7 +206,8 @@ def test_devices_mean_gpus_unless_the_cpu_is_named(data):
 
 
 def test_an_error_of_a_member_is_the_trainings_error(data):
-    with pytest.raises(NemoError, match="not a finite number any more"):
+    """Its class too: a search goes on after this one."""
+    with pytest.raises(NotFinite, match="not a finite number any more"):
         go(data, devices=2, train={"learning_rate": 3e38, "schedule": "constant"})
 
 

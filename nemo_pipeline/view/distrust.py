@@ -1,21 +1,6 @@
 """First reasons to distrust a tracked video: what a careful person would look at before using it. NumPy only.
 
-The limits are choices, made to be few and to be looked at; none was fitted to labels:
-
-* interpolated: more than 10 % of the kept frames have no face of their own;
-* turned: in 5 % of the frames the head is turned by more than 30 degrees, where one half of the face is foreshortened
-  to 0.87 of its width or less and half of its texture is stretched;
-* small: the outer eye corners are closer together in the source than half of their distance in the face crop, so
-  that every source pixel is enlarged more than twice;
-* score: in more than 10 % of the observed frames the tracker's presence score is below 0.5, its own limit for a face;
-* jumps: in 1 % of the frames the tracker's points lie more than 5 % of the eyes' distance (mean over all points) away
-  from the smoothed ones;
-* unsharp: the face's sharpness is below a quarter of the median over the file's videos;
-* faces: more than one face was seen in more than 10 % of the frames;
-* part: less than half of the decoded frames were kept;
-* short: fewer than 25 frames, or less than half a second;
-* rate: fewer than 15 frames a second (an onset of half a second then has fewer than 8 frames), or a step between two
-  frames of more than three times the usual one.
+The limits (`LIMITS`, in words) are choices, made to be few and to be looked at; none was fitted to labels.
 """
 
 from __future__ import annotations
@@ -41,6 +26,25 @@ LEAST_RATE = 15.0
 MOST_STEP = 3.0
 #: The share of frames in which something may be so before it counts.
 SOME = 0.10
+
+#: What counts, in words, in the order of the constants above.
+LIMITS = (
+    f"interpolated: more than {100 * MOST_INTERPOLATED:g} % of the kept frames have no face of their own",
+    f"turned: in 5 % of the frames the head is turned by more than {MOST_YAW:g} degrees, where one half of the face is "
+    "foreshortened to 0.87 of its width or less and half of its texture is stretched",
+    "small: the outer eye corners are so close together in the source that every source pixel is enlarged more than "
+    f"{MOST_ENLARGED:g} times in the face crop",
+    f"score: in more than {100 * SOME:g} % of the observed frames the tracker's presence score is below {LEAST_SCORE:g}, its "
+    "own limit for a face",
+    f"jumps: in 1 % of the frames the tracker's points lie more than {100 * MOST_OFF:g} % of the eyes' distance (mean over "
+    "all points) away from the smoothed ones",
+    f"unsharp: the face's sharpness is below {100 * LEAST_SHARPNESS:g} % of the median over the file's videos",
+    f"faces: more than one face was seen in more than {100 * SOME:g} % of the frames",
+    f"part: less than {100 * LEAST_KEPT:g} % of the decoded frames were kept",
+    f"short: fewer than {FEWEST_FRAMES} frames, or less than {SHORTEST:g} seconds",
+    f"rate: fewer than {LEAST_RATE:g} frames a second (an onset of half a second then has fewer than "
+    f"{LEAST_RATE / 2 + 0.5:.0f} frames), or a step between two frames of more than {MOST_STEP:g} times the usual one",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

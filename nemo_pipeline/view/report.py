@@ -131,7 +131,7 @@ def _context(data: FaceDataset, videos: Sequence[Reported], faces: bool) -> dict
         "details": [json_for_html(video.details) for video in videos],
         "settings": [(name.replace("_", " "), str(value)) for name, value in data.config.to_dict().items()],
         "versions": [(printable(name), printable(str(v))) for name, v in data.versions.items()],
-        "limits": _limits(),
+        "limits": distrust.LIMITS,
         "version": __version__,
         "uuid": printable(data.uuid),
     }
@@ -204,17 +204,6 @@ def _searched(row: Summary) -> dict[str, Any]:
         "m": "" if any(reason.text == row.message for reason in row.reasons) else row.message,
         "d": " · ".join(fact for fact in facts if fact),
     }
-
-
-def _limits() -> list[str]:
-    """The bullet points of `distrust`'s own description."""
-    lines: list[str] = []
-    for line in (distrust.__doc__ or "").split("\n\n", 2)[2].splitlines():
-        if line.startswith("* "):
-            lines.append(line[2:])
-        else:
-            lines[-1] += " " + line.strip()
-    return [line.rstrip(";") for line in lines if line]
 
 
 def kind_of(status: str) -> str:

@@ -62,7 +62,7 @@ def train_folds(
             )
         except NemoError as error:
             failed[fold] = str(error)
-            reporter.say(f"{'not trained' if isinstance(error, Busy) else 'failed'}: {error}", where)
+            reporter.failed(f"{'not trained' if isinstance(error, Busy) else 'failed'}: {error}", where)
     return failed
 
 
@@ -74,11 +74,21 @@ def check_fold(fold: int, folds: int | None) -> None:
         raise NemoError(f"There is no fold {fold}: --folds {folds} has the folds 0 to {folds - 1}.")
 
 
-def join_folds(run: Path) -> Predictions:
-    """Join the folds of a run that were trained apart: RUN/predictions.csv, baselines/*.csv and history.csv.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Joined:
+    """What the folds of a run give together: held-out predictions, those of every baseline (by the stem of its file),
+    and the history of all folds."""
 
-    Reads the run's folder alone, not its data, and may be called again. Every subject must be predicted by exactly
-    one fold, the one that split.json names, whose model says that it never saw it.
+    predictions: Predictions
+    baselines: dict[str, Predictions]
+    history: list[EpochRecord]
+
+
+def read_folds(run: Path) -> Joined:
+    """The folds of a run that were trained apart, together. Reads the run's folder alone, and writes nothing.
+
+    Every subject must be predicted by exactly one fold, the one that split.json names, whose model says that it never
+    saw it.
 
     Raises:
         NemoError: folds are missing (the sentence names them), a subject is in two folds, in one that is not its
@@ -107,16 +117,28 @@ def join_folds(run: Path) -> Predictions:
         _check_models_people(split, folder)
     _check_disjoint(run, splits, parts)
     predictions = join(parts)
-    (run / "baselines").mkdir(mode=0o700, exist_ok=True)
-    for name, lines in baselines.items():
-        joined = join(lines)
-        if sorted(joined.video) != sorted(predictions.video):
+    joined = {name: join(lines) for name, lines in baselines.items()}
+    for name, line in joined.items():
+        if sorted(line.video) != sorted(predictions.video):
             raise NemoError(f"The baseline {name} of {shown} does not predict the same videos as SIAM.")
-        write_predictions(run / "baselines" / f"{name}.csv", joined)
+    return Joined(predictions, joined, history)
+
+
+def join_folds(run: Path) -> Predictions:
+    """Write what `read_folds` reads: RUN/predictions.csv, baselines/*.csv and history.csv. May be called again.
+
+    Raises:
+        NemoError: as there.
+    """
+    run = Path(run)
+    joined = read_folds(run)
+    (run / "baselines").mkdir(mode=0o700, exist_ok=True)
+    for name, line in joined.baselines.items():
+        write_predictions(run / "baselines" / f"{name}.csv", line)
     final = [line for line in read_history(run / "history.csv") if line.fold < 0]
-    write_history(run / "history.csv", [*history, *final])
-    write_predictions(run / "predictions.csv", predictions)
-    return predictions
+    write_history(run / "history.csv", [*joined.history, *final])
+    write_predictions(run / "predictions.csv", joined.predictions)
+    return joined.predictions
 
 
 def _check_disjoint(run: Path, splits: Sequence[Split], parts: Sequence[Predictions]) -> None:

@@ -27,6 +27,9 @@ class PipeReporter(Reporter):
     def say(self, text: str, where: Where | None = None) -> None:
         self._parent.send("say", text=text, where=None if where is None else dataclasses.asdict(where))
 
+    def failed(self, text: str, where: Where) -> None:
+        self._parent.send("unfinished", text=text, where=dataclasses.asdict(where))
+
     def balance(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """The parent has said it."""
 

@@ -63,13 +63,15 @@ def run_tasks(tasks: Sequence[Task], jobs: int, runtime: Runtime, reporter: Repo
                 task = at_work.pop(child, None)
                 if task is not None:
                     failed[task] = _why(child.death())
-                    reporter.say(f"failed: {failed[task]}", task.where)
+                    reporter.failed(f"failed: {failed[task]}", task.where)
                 if waiting:
                     start(environments[child])
             elif message["event"] == "epoch":
                 reporter.epoch(_where(message["where"]) or Where(), EpochRecord(**message["record"]))
             elif message["event"] == "say":
                 reporter.say(message["text"], _where(message["where"]))
+            elif message["event"] == "unfinished":
+                reporter.failed(message["text"], _where(message["where"]) or Where())
             else:  # "done" or "failed"
                 task = at_work.pop(child)
                 if message["event"] == "failed":

@@ -36,6 +36,7 @@ from siam_model.protocol.history import read_history
 from siam_model.protocol.onemodel import Subjects, history_so_far, train_in
 from siam_model.protocol.work import Reporter, Runtime, Where, Work
 from siam_model.runs import make_private, write_json
+from siam_model.training.diagnose import NotFinite
 from siam_model.training.records import EpochRecord
 
 DROPOUTS = (0.0, 0.1, 0.2, 0.4)
@@ -207,9 +208,7 @@ def _run_trial(
     except optuna.TrialPruned:
         state = TrialState.PRUNED
         reporter.say("ended early: worse than the median of the trials before", where)
-    except NemoError as error:
-        if "finite" not in str(error):
-            raise
+    except NotFinite as error:
         state = TrialState.PRUNED  # a combination that does not train is a bad one, and no reason to stop
         reporter.say(f"ended: {error}", where)
     history = history_so_far(own)

@@ -53,6 +53,10 @@ class Reporter:
     def say(self, text: str, where: Where | None = None) -> None:
         """A sentence."""
 
+    def failed(self, text: str, where: Where) -> None:
+        """A sentence on what is not finished, and why."""
+        self.say(text, where)
+
     def balance(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """The parts, one line each, as `siam_model.protocol.splits.balance` has them."""
 

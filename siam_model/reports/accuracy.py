@@ -12,6 +12,7 @@ from siam_model.reports import charts, paper
 from siam_model.reports.content import Missing, Picture, Report
 from siam_model.reports.given import Given
 from siam_model.reports.phases import (
+    FILE,
     WHOLE,
     Parts,
     kept_phases,
@@ -155,7 +156,7 @@ def add_phases(given: Given, report: Report) -> None:
     run = given.main
     parts: Parts | None
     if given.data is None or given.quick or not run.has_models:
-        parts = kept_phases(run)
+        parts = kept_phases(run, given.out / FILE)
         if parts is None and given.data is None:
             return missing(given.no_data, given.again("--data", "DATA.h5"))
         if parts is None and given.quick:
@@ -165,8 +166,9 @@ def add_phases(given: Given, report: Report) -> None:
     else:
         try:
             parts = predict_phases(
-                run, given.data, given.device, lambda i, n: given.on_step(f"phases of video {i} of {n}")
-            )
+                run, given.data, given.device, given.out / FILE,
+                lambda i, n: given.on_step(f"phases of video {i} of {n}"),
+            )  # fmt: skip
         except NemoError as error:
             return missing(str(error), given.again())
     lines = []

@@ -102,20 +102,21 @@ def cumulative(methods: Mapping[str, Predictions]) -> Figure:
     with plain_text():
         figure = new_figure(WIDTH, 3.7)
         axes = figure.subplots()
+        band = None
         for i, (name, p) in enumerate(methods.items()):
             within = p.error[:, None] <= limits
             if not i and len(set(p.subject)) > 1:
                 low, high = interval(within.astype(np.float64), p.subject)
-                axes.fill_between(limits, 100 * low, 100 * high, color=OURS, alpha=0.16, lw=0,
-                                  label=f"{printable(name)}: 95 % interval")  # fmt: skip
+                band = axes.fill_between(limits, 100 * low, 100 * high, color=OURS, alpha=0.16, lw=0,
+                                         label=f"{printable(name)}: 95 % interval")  # fmt: skip
             label = f"{printable(name)} (MAE {p.error.mean():.2f})"
             axes.plot(limits, 100 * within.mean(axis=0), label=label, **line_style(i))
         axes.set(xlabel="absolute error (years)", ylabel="videos with at most this error (%)", ylim=(0, 101),
                  xlim=(0, limits[-1]))  # fmt: skip
         axes.grid(alpha=0.25)
-        handles, labels = axes.get_legend_handles_labels()
-        order = sorted(range(len(labels)), key=lambda k: labels[k].endswith("95 % interval") and k + 1.5)
-        axes.legend([handles[k] for k in order], [labels[k] for k in order], frameon=False, loc="lower right")
+        handles, _ = axes.get_legend_handles_labels()
+        handles.sort(key=lambda handle: handle is band)  # the interval last
+        axes.legend(handles=handles, frameon=False, loc="lower right")
     return figure
 
 

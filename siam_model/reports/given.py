@@ -26,6 +26,7 @@ class Given:
 
     Attributes:
         paths: as the user gave them.
+        out: the folder to write to.
         main: the run that the tables are about.
         methods: name -> predictions of the same videos: SIAM, further runs, other methods, baselines.
         studies: kind -> study.
@@ -38,6 +39,7 @@ class Given:
     """
 
     paths: tuple[Path, ...]
+    out: Path
     main: Run
     methods: dict[str, Predictions]
     studies: dict[str, Study]
@@ -91,6 +93,7 @@ class Given:
 
 def gather(
     paths: Sequence[Path],
+    out: Path,
     *,
     data: Path | None,
     others: dict[str, Path],
@@ -104,6 +107,7 @@ def gather(
     Args:
         paths: runs and studies. The first run is what the tables are about; without one, the paper's variant of
             the first study is.
+        out: the folder to write to.
         others: name -> CSV of another method.
 
     Raises:
@@ -141,7 +145,7 @@ def gather(
         if data is not None:
             raise
         reason = str(error)
-    return Given(tuple(paths), main, methods, studies, found, reason, device, faces, quick, on_step)
+    return Given(tuple(paths), out, main, methods, studies, found, reason, device, faces, quick, on_step)
 
 
 def _principal_run(studies: dict[str, Study]) -> Run:

@@ -3,7 +3,6 @@ subject."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from siam_model.reports import paper
 from siam_model.reports.inference import by_model, phases_of, video_of
 from siam_model.reports.source import Data, Run
 
-#: Where the predictions are kept in a run.
+#: Where the predictions are kept, in the folder that an evaluation writes to.
 FILE = "phases.csv"
 COLUMNS = ("video", "subject", "fold", "age", "phases", "start", "stop", "predicted", "data")
 #: What the row of the whole video is called in the file.
@@ -43,9 +42,9 @@ def phase_name(phases: tuple[paper.Phase, ...]) -> str:
 
 
 def predict_phases(
-    run: Run, data: Data, device: str, progress: Callable[[int, int], None] | None = None
+    run: Run, data: Data, device: str, path: Path, progress: Callable[[int, int], None] | None = None
 ) -> Parts:
-    """Predict every union of phases of every video, or take it from RUN/phases.csv where that still holds.
+    """Predict every union of phases of every video, or take it from `path` (phases.csv) where that still holds.
 
     A kept number holds when it is of the same data, of the same frames, and of a model that said the same of the
     whole video. The file is written after every model, so that little is lost when the command is ended.
@@ -56,7 +55,7 @@ def predict_phases(
     Raises:
         NemoError: a model or a video is missing.
     """
-    path, uuid = run.folder / FILE, data.dataset.uuid
+    uuid = data.dataset.uuid
     known = read_parts(path, uuid) if path.is_file() else {}
     found: Parts = {}
     ranges: dict[int, dict[str, tuple[int, int]]] = {}
@@ -107,8 +106,7 @@ def _write(path: Path, predictions: Predictions, found: Parts, uuid: str) -> Non
                     repr(float(predictions.age[i])), name, part.start, part.stop, repr(part.predicted), uuid,
                 )
             )  # fmt: skip
-    with contextlib.suppress(OSError):  # somebody else's run, read-only: it is only kept for the next time
-        write_table(path, COLUMNS, rows)
+    write_table(path, COLUMNS, rows)
 
 
 def read_parts(path: Path, uuid: str | None = None) -> Parts:
@@ -131,9 +129,9 @@ def read_parts(path: Path, uuid: str | None = None) -> Parts:
     return {video: parts for video, parts in found.items() if WHOLE in parts}
 
 
-def kept_phases(run: Run) -> Parts | None:
-    """RUN/phases.csv where it is of these very predictions, from the faces of the run's own data; None otherwise."""
-    path = run.folder / FILE
+def kept_phases(run: Run, path: Path) -> Parts | None:
+    """`path` (phases.csv) where it is of these very predictions, from the faces of the run's own data; None
+    otherwise."""
     if not path.is_file():
         return None
     found, p = read_parts(path, str(run.dataset.get("uuid"))), run.predictions

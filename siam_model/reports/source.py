@@ -112,33 +112,34 @@ def open_source(path: Path) -> Run | Study:
 
 
 def open_run(folder: Path, name: str = "") -> Run:
-    """A run. Folds that were trained apart (array jobs) are joined first.
+    """A run. Folds that were trained apart (array jobs) and not joined yet are read together; nothing is written.
 
     Raises:
         NemoError: no predictions, folds missing, or a baseline whose videos are not those of the predictions.
     """
-    if not (folder / "predictions.csv").is_file() and (folder / "folds").is_dir():
-        from siam_model.protocol.crossval import join_folds
-
-        join_folds(folder)
     meta_file = folder / "run.json"
     if not meta_file.is_file() and (folder / "settings.json").is_file():
         meta_file = folder / "settings.json"
     meta = read_json(meta_file)
     if "dataset" not in meta and "uuid" in meta:  # settings.json
         meta = {**meta, "dataset": {"uuid": meta["uuid"], "file": meta.get("file", "")}}
-    predictions = read_predictions(folder / "predictions.csv")
+    if not (folder / "predictions.csv").is_file() and (folder / "folds").is_dir():
+        from siam_model.protocol.crossval import read_folds
+
+        joined = read_folds(folder)
+        predictions, found = joined.predictions, joined.baselines
+    else:
+        predictions = read_predictions(folder / "predictions.csv")
+        found = {file.stem: read_predictions(file) for file in sorted((folder / "baselines").glob("*.csv"))}
     baselines = {}
-    files = {file.stem: file for file in sorted((folder / "baselines").glob("*.csv"))}
-    for stem in sorted(files, key=lambda s: (list(NAMES).index(s) if s in NAMES else len(NAMES), s)):
-        line = read_predictions(files[stem])
+    for stem in sorted(found, key=lambda s: (list(NAMES).index(s) if s in NAMES else len(NAMES), s)):
+        line, file = found[stem], folder / "baselines" / f"{stem}.csv"
         if len(line) > len(predictions):
             raise NemoError(
                 f"{printable(str(folder / 'predictions.csv'))} holds {len(predictions)} videos, and "
-                f"{printable(str(files[stem]))} {len(line)}: it was cut off; copy it again."
+                f"{printable(str(file))} {len(line)}: it was cut off; copy it again."
             )
-        line = same_videos(line, predictions, files[stem])
-        baselines[NAMES.get(stem, printable(stem))] = line
+        baselines[NAMES.get(stem, printable(stem))] = same_videos(line, predictions, file)
     return Run(folder, name or printable(folder.resolve().name), meta, predictions, baselines)
 
 

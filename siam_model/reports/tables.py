@@ -107,8 +107,8 @@ def decade_name(decade: int) -> str:
 
 
 def table_three(methods: Mapping[str, Predictions], caption: str, *, synthetic: bool) -> tuple[Table, Table]:
-    """Table III in the paper's layout, with the interval of the first method; and all of it in full, a row for each
-    method and decade."""
+    """Table III in the paper's layout: of the measured rows, the second is the interval of the first method, the last
+    two count videos and people; and all of it in full, a row for each method and decade."""
     first = next(iter(methods.values()))
     decade = decade_of(first.age)
     shown = range(min(decade.min(), 0), max(decade.max(), len(paper.DECADES) - 1) + 1)

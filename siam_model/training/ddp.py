@@ -22,6 +22,7 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.platform import allowed_cores
 from nemo_pipeline.supervise import Child, Parent
 from siam_model.config import SIAMConfig
+from siam_model.training.diagnose import NotFinite
 from siam_model.training.loop import FitInputs, OnBatch, OnEpoch, Place, train
 from siam_model.training.records import EpochRecord
 from siam_model.training.resume import State, load_state
@@ -99,7 +100,7 @@ def _listen(
         elif message["event"] == "done":
             waiting -= 1
         elif message["event"] == "failed":
-            raise NemoError(message["text"])
+            raise (NotFinite if message["not_finite"] else NemoError)(message["text"])
 
 
 def main() -> None:
@@ -109,11 +110,12 @@ def main() -> None:
         try:
             _train(parent, int(request["rank"]), *pickle.loads(Path(sys.argv[2]).read_bytes()))
         except NemoError as error:
-            parent.send("failed", text=str(error))
+            parent.send("failed", text=str(error), not_finite=isinstance(error, NotFinite))
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{last.name}, line {last.lineno}"
-            parent.send("failed", text=f"A process of the training failed: {error} ({where})")
+            text = f"A process of the training failed: {error} ({where})"
+            parent.send("failed", text=text, not_finite=False)
         else:
             parent.send("done")
 

@@ -14,6 +14,10 @@ from siam_model.data import Batch, Normalisation
 from siam_model.model import SIAM, l2_term
 
 
+class NotFinite(NemoError):
+    """The loss, an activation or a gradient stopped being a finite number: these settings do not train."""
+
+
 def not_finite(
     model: SIAM,
     batch: Batch,
@@ -22,7 +26,7 @@ def not_finite(
     ids: Sequence[str],
     where: str,
     advice: str,
-) -> NemoError:
+) -> NotFinite:
     """The error to raise for a loss or, with `error` None, a gradient that is not finite.
 
     Args:
@@ -40,7 +44,7 @@ def not_finite(
     videos = ", ".join(printable(name) for name in (wrong or ids)[:3])
     more = len(wrong or ids) - 3
     videos = f"{videos} and {more} more" if more > 0 else videos
-    return NemoError(
+    return NotFinite(
         f"{what} is not a finite number any more ({where}; videos {videos}). It began in "
         f"{_origin(model, batch, normalisation, error)}; {advice}."
     )

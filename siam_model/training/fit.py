@@ -77,8 +77,9 @@ def fit(
         tensorboard: a folder for TensorBoard's event files; True: tensorboard/ beside `checkpoint`.
 
     Raises:
-        NemoError: the loss, an activation or a gradient stopped being a finite number (where it began); there is no
-            such device or precision; the checkpoint is damaged or of another training; TensorBoard is missing.
+        NotFinite: the loss, an activation or a gradient stopped being a finite number (where it began).
+        NemoError: there is no such device or precision; the checkpoint is damaged or of another training; TensorBoard
+            is missing.
     """
     chosen = resolve_device(device)
     check_devices(device, devices)

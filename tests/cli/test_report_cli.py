@@ -58,6 +58,16 @@ def test_info_writes_the_report(tmp_path):
         if not set(name) & set("<&'\"")
     )
     assert HOSTILE[0] not in text
+
+
+def test_info_writes_the_report_without_docstrings(tmp_path):
+    """`python -OO` takes docstrings away: what the page says is none of them."""
+    data = smiling_file(tmp_path)
+    nemo("info", data, "--report", tmp_path / "r.html")
+    nemo("info", data, "--report", tmp_path / "bare.html", PYTHONOPTIMIZE="2")
+    limit = "jumps: in 1 % of the frames the tracker"
+    assert limit in (tmp_path / "bare.html").read_text(encoding="utf-8")
+    assert limit in (tmp_path / "r.html").read_text(encoding="utf-8")
     out, _ = nemo("info", data, "--report", tmp_path / "s.html", "--no-faces", "--json")
     assert json.loads(out)["written"] == [os.fspath(tmp_path / "s.html")]
 
