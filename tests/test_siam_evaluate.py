@@ -106,7 +106,7 @@ def test_a_method_may_be_called_anything(run, name, capsys):
     result = evaluate(run, run / "elsewhere", others={name: run / "predictions.csv"})
     assert result.header == plain.header
     ours = result.rows[0]
-    assert [row for row in result.rows if row[0] == name][0][1:] == ours[1:]
+    assert next(row for row in result.rows if row[0] == name)[1:] == ours[1:]
     _print(result)
     shown = " ".join(capsys.readouterr().out.split())
     assert shown.count(f" {ours[-2]} ") == 2 and "training median" in shown

@@ -397,5 +397,7 @@ def test_evaluating_writes_nothing_below_the_run(run, data, tmp_path, joined):
 
 def test_a_run_that_cannot_be_written_to_is_evaluated_elsewhere(run):
     (run / "evaluation").write_text("")  # for root too
-    with pytest.raises(NemoError, match=r"Nothing can be written to .*evaluation \(.*\): name another folder"):
+    with pytest.raises(
+        NemoError, match=r"Nothing can be written to .*evaluation \(.*\): name another folder"
+    ):
         evaluate(run)

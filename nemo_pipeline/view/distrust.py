@@ -34,10 +34,10 @@ LIMITS = (
     "foreshortened to 0.87 of its width or less and half of its texture is stretched",
     "small: the outer eye corners are so close together in the source that every source pixel is enlarged more than "
     f"{MOST_ENLARGED:g} times in the face crop",
-    f"score: in more than {100 * SOME:g} % of the observed frames the tracker's presence score is below {LEAST_SCORE:g}, its "
-    "own limit for a face",
-    f"jumps: in 1 % of the frames the tracker's points lie more than {100 * MOST_OFF:g} % of the eyes' distance (mean over "
-    "all points) away from the smoothed ones",
+    f"score: in more than {100 * SOME:g} % of the observed frames the tracker's presence score is below "
+    f"{LEAST_SCORE:g}, its own limit for a face",
+    f"jumps: in 1 % of the frames the tracker's points lie more than {100 * MOST_OFF:g} % of the eyes' distance "
+    "(mean over all points) away from the smoothed ones",
     f"unsharp: the face's sharpness is below {100 * LEAST_SHARPNESS:g} % of the median over the file's videos",
     f"faces: more than one face was seen in more than {100 * SOME:g} % of the frames",
     f"part: less than {100 * LEAST_KEPT:g} % of the decoded frames were kept",
