@@ -21,7 +21,7 @@ from nemo_pipeline.datatypes import VideoInfo, VideoResult
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.person import PersonRecorder
 from nemo_pipeline.rows import rows_of
-from nemo_pipeline.stages.decode import DecodeError, DecodeReport, VideoReader
+from nemo_pipeline.stages.decode import DecodeError, VideoReader
 from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.gaps import SegmentBuilder
@@ -128,7 +128,7 @@ def process_video(
         used = {row.spool for row in rows}
         _discard(person for person in people.values() if person.spool.name not in used)
     seconds = {"total": time.perf_counter() - started}
-    return VideoResult(info, report.n_frames, tuple(rows), seconds, _warnings(report), digest)
+    return VideoResult(info, report.n_frames, tuple(rows), seconds, report.notes, digest)
 
 
 def _discard(people: Iterable[PersonRecorder]) -> None:
@@ -140,17 +140,6 @@ def _discard(people: Iterable[PersonRecorder]) -> None:
 def _engine(name: str) -> Engine:
     """One engine per process: loading the networks costs more than a short clip."""
     return load_engine(name)
-
-
-def _warnings(report: DecodeReport) -> tuple[str, ...]:
-    found = []
-    if report.n_repaired_times:
-        found.append(
-            f"{report.n_repaired_times} presentation times were missing or out of order and were repaired"
-        )
-    if report.n_interlaced:
-        found.append(f"{report.n_interlaced} frames are interlaced")
-    return tuple(found)
 
 
 @dataclasses.dataclass(frozen=True)

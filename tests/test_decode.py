@@ -166,7 +166,7 @@ def test_reordered_frames_in_avi_which_has_decoding_times_alone(codec: str, tmp_
 
 def test_a_stream_without_times_gets_even_ones(tmp_path: Path) -> None:
     frames, report, _ = read(write_clip(tmp_path / "clip.h264", PICTURES))
-    np.testing.assert_allclose([frame.time for frame in frames], np.arange(12) / 25, atol=1e-9)
+    np.testing.assert_allclose([frame.time for frame in frames], np.arange(12) / 30, atol=1e-9)
     assert report.n_repaired_times == 12
 
 

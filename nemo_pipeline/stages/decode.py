@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,15 +21,24 @@ import av
 from nemo_pipeline.datatypes import VideoInfo
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.planes import degrees, display_turn, frame_of, tag_turn
-from nemo_pipeline.stages.times import repair_times
+from nemo_pipeline.stages.times import TimeRepairs, repair_times
 from nemo_pipeline.stages.wholeness import missing_bytes
 
 av.logging.set_level(av.logging.PANIC)
 
 #: Text formats that only name other files: their pictures are not this file's.
 _PLAYLISTS = {"concat", "hls", "dash", "imf"}
-#: Demuxers of single pictures: png_pipe, jpeg_pipe and their like. (An animated GIF is a video.)
-_PICTURE = "_pipe"
+#: Demuxers of pictures: png_pipe, jpeg_pipe and their like. A few pictures end to end (a photo with its thumbnail)
+#: are no video yet; more are, as raw Motion JPEG. (An animated GIF has a demuxer of its own.)
+_PICTURE, _PICTURES, _FEW_PICTURES = "_pipe", {"image2", "mjpeg"}, 2
+#: Raw streams have no presentation times: AVFMT_NOTIMESTAMPS.
+_NO_TIMES = 0x80
+#: Frames per second that FFmpeg takes where a raw stream states no rate.
+_ASSUMED_RATE = 25.0
+#: Carriers that mark a packet wherever their own count of pieces jumps, which is also so where two whole recordings
+#: were joined; and the decoders that notice if a piece is missing.
+_MARKING = {"mpegts"}
+_NOTICING = {"h264", "mpeg1video", "mpeg2video"}
 _INTRA, _BIDIRECTIONAL = 1, 3  # AV_PICTURE_TYPE_I, AV_PICTURE_TYPE_B
 #: Pictures of type B that wait for the next of another type; no codec allows more.
 _MOST_HELD = 16
@@ -53,8 +63,8 @@ class DecodeReport:
         n_frames: frames decoded, the damaged ones too.
         n_damaged: frames that the decoder had to guess, or that lean on such; they are not given out.
         n_errors: packets that could not be decoded.
-        n_repaired_times: presentation times that were missing, repeated, negative or ran backwards, and
-            were replaced.
+        times: what was done to the presentation times.
+        even_rate: frames per second by which frames are spaced where the file holds no times; else 0.
         n_interlaced: frames stored as two fields.
         missing_bytes: bytes that the file itself places beyond its end (a cut file).
         ended_early: the stream broke off with an error.
@@ -63,10 +73,16 @@ class DecodeReport:
     n_frames: int = 0
     n_damaged: int = 0
     n_errors: int = 0
-    n_repaired_times: int = 0
+    times: TimeRepairs = dataclasses.field(default_factory=TimeRepairs)
+    even_rate: float = 0.0
     n_interlaced: int = 0
     missing_bytes: int = 0
     ended_early: bool = False
+
+    @property
+    def n_repaired_times(self) -> int:
+        """Presentation times that were missing, repeated or out of order, and were replaced."""
+        return self.times.n_replaced
 
     @property
     def damage(self) -> str:
@@ -82,6 +98,33 @@ class DecodeReport:
             found.append(f"{_count(self.n_damaged, 'frame')} decoded to a damaged picture")
         return " and ".join(found)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Clauses that say what else is unusual, though nothing is damaged."""
+        found = []
+        if self.even_rate:
+            assumed = (
+                ", which is assumed where a file does not say" if self.even_rate == _ASSUMED_RATE else ""
+            )
+            found.append(
+                f"all {self.n_frames} presentation times are missing from the file; frames are spaced evenly at "
+                f"{self.even_rate:.4g} per second{assumed}"
+            )
+        elif self.times.n_replaced:
+            found.append(
+                f"{self.times.n_replaced} presentation times were missing or out of order and were repaired"
+            )
+        if self.times.moved:
+            found.append(f"times began {self.times.moved:.3g} s before zero and were moved to begin at zero")
+        if self.times.n_set_back:
+            found.append(
+                f"the clock is set back {_count(self.times.n_set_back, 'time')}, as where recordings are joined; "
+                "times go on from there"
+            )
+        if self.n_interlaced:
+            found.append(f"{self.n_interlaced} frames are interlaced")
+        return tuple(found)
+
 
 class VideoReader:
     """Iterates over the sound `Frame`s of one video in presentation order; `info` and `report` beside them.
@@ -96,6 +139,7 @@ class VideoReader:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.report = DecodeReport()
+        self._n_packets = 0
         self._container = _open(self.path)
         try:
             self._stream = _video_stream(self._container)
@@ -105,9 +149,15 @@ class VideoReader:
                     "decode_error", "No decoder for this video format is at hand; convert it to H.264 in mp4."
                 )
             context.thread_count = 1
+            context.copy_opaque = True
             if context.name in _STRICT:
                 context.options = {"err_detect": _STRICT[context.name]}
-            rate = self._stream.average_rate or self._stream.guessed_rate
+            # The average rate of a raw stream is the demuxer's own assumption; the guess is what the pictures say.
+            carrier = self._container.format
+            untimed = bool(carrier.flags & _NO_TIMES) or carrier.name.endswith(_PICTURE)
+            rates = (self._stream.average_rate, self._stream.guessed_rate)
+            rate = (rates[1] or rates[0]) if untimed else (rates[0] or rates[1])
+            self.report.even_rate = float(rate or _ASSUMED_RATE) if untimed else 0.0
             self._tag_turn = tag_turn(self._stream.metadata)
             self.info = VideoInfo(
                 width=context.width,
@@ -137,10 +187,11 @@ class VideoReader:
     def __iter__(self) -> Iterator[Frame]:
         report = self.report
         first = last = 0.0
-        for time, repaired, (picture, sound) in repair_times(self._judged(), 1.0 / (self.info.fps or 25.0)):
+        for time, _, (picture, sound) in repair_times(
+            self._judged(), 1.0 / (self.info.fps or _ASSUMED_RATE), report.times
+        ):
             index = report.n_frames
             report.n_frames += 1
-            report.n_repaired_times += repaired
             report.n_interlaced += bool(picture.interlaced_frame)
             first, last = (time if index == 0 else first), time
             frame = self._frame(picture, index, time) if sound else None
@@ -148,10 +199,17 @@ class VideoReader:
                 report.n_damaged += 1
                 continue
             yield frame
+        if self._all_came():
+            report.missing_bytes = 0
         if report.n_frames > 1 and not (report.n_errors and self.info.fps):
             self.info = dataclasses.replace(
                 self.info, fps=_rate(self.info.fps, (report.n_frames - 1) / (last - first))
             )
+
+    def _all_came(self) -> bool:
+        """Whether as many whole packets were read as the header counts: what it misses then is none of them."""
+        stated = self._stream.frames
+        return 0 < stated <= self._n_packets and not self.report.n_errors
 
     def _frame(self, picture: Any, index: int, time: float) -> Frame | None:
         """The frame of a picture; None where the picture cannot be read."""
@@ -190,34 +248,53 @@ class VideoReader:
 
     def _pictures(self) -> Iterator[tuple[Any, int | None, bool]]:
         """Decoded pictures: with each its time stamp, and whether a packet was lost before it."""
+        context = self._stream.codec_context
         # AVI has no presentation times, only those of the packets: the pictures get them in order.
         own_times = self._container.format.name != "avi"
+        marking = self._container.format.name in _MARKING
         stamps: collections.deque[int | None] = collections.deque(maxlen=_MOST_HELD + 1)
-        lost_at: float | None = None
-        for packet in self._packets():
+        lost_at: int | None = None  # number of the packet
+        for number, packet in enumerate(self._packets()):
             try:
-                if packet is not None and packet.is_corrupt:  # cut short, or so marked by its carrier
+                whole = packet is None or not packet.is_corrupt
+                if not whole and not marking:
                     raise av.error.InvalidDataError(0, "damaged packet")
-                pictures = self._stream.codec_context.decode(packet)
+                if packet is not None:
+                    packet.opaque = [
+                        number
+                    ]  # PyAV finds it by its address: a number could be somebody else's too
+                pictures = context.decode(packet)
             except av.error.EOFError:
                 return
             except (av.error.FFmpegError, ValueError):
                 # The decoder goes on with the next packet.
                 if packet is not None:
                     self.report.n_errors += 1
-                    at = packet.pts if own_times else packet.dts
-                    lost_at = min(-math.inf if at is None else at, math.inf if lost_at is None else lost_at)
+                    lost_at = number
                 continue
             if packet is not None:
                 stamps.append(packet.dts)
+                if not pictures and len(stamps) > self._most_held():
+                    # A packet that says "as before" instead of holding a picture. One of type B would have been shown
+                    # now, before the picture that is held back; any other after that.
+                    stamps.rotate(-1 if _holds_type_b(packet) else 0)
+                    stamps.pop()
+            if not whole:  # the parser puts the mark on the packet before the one that misses a piece
+                lost_at = number + (context.name in _NOTICING)
             for picture in pictures:
                 stamp = picture.pts
                 if not own_times:
                     stamp = stamps.popleft() if stamps else None
-                lost = lost_at is not None and (stamp is None or stamp >= lost_at)
+                lost = lost_at is not None and (picture.opaque is None or picture.opaque[0] > lost_at)
                 if lost:
                     lost_at = None
                 yield picture, stamp, lost
+
+    def _most_held(self) -> int:
+        """Pictures that the decoder may hold back after it was given a packet."""
+        if not self._stream.codec_context.has_b_frames:
+            return 0
+        return 1 if self._stream.codec_context.name == "mpeg4" else _MOST_HELD
 
     def _packets(self) -> Iterator[Any]:
         """Packets of the stream, then None, which makes the decoder give out what it still holds."""
@@ -230,9 +307,16 @@ class VideoReader:
             except (av.error.FFmpegError, OSError, ValueError):
                 self.report.ended_early = True
                 break
+            self._n_packets += 1
             if packet.size:
                 yield packet
         yield None
+
+
+def _holds_type_b(packet: Any) -> bool:
+    """Whether an MPEG-4 packet's picture (VOP) is of type B."""
+    _, start, picture = bytes(packet).partition(b"\x00\x00\x01\xb6")
+    return bool(start) and picture[:1] >= b"\x80"
 
 
 def _rate(stated: float, measured: float) -> float:
@@ -268,10 +352,27 @@ def _open(path: Path) -> Any:
         raise DecodeError(
             "no_video", "The file only names other files (a playlist); give the videos themselves."
         )
-    if container.format.name.endswith(_PICTURE) or container.format.name == "image2":
+    if container.format.name.endswith(_PICTURE) or container.format.name in _PICTURES:
+        with contextlib.suppress(av.error.FFmpegError):
+            packets = (packet for packet in container.demux(video=0) if packet.size)
+            if sum(1 for _ in itertools.islice(packets, _FEW_PICTURES + 1)) > _FEW_PICTURES:
+                container.seek(0)
+                return container
         container.close()
-        raise DecodeError("no_video", "The file is a single picture; give the video itself.")
+        raise DecodeError(*_still(path))
     return container
+
+
+def _still(path: Path) -> tuple[str, str]:
+    """Status and sentence of a file of pictures that is no video."""
+    with path.open("rb") as file:
+        head = file.read(32)
+    if head[12:16] == b"VP8X" and head[20] & 2:
+        return (
+            "decode_error",
+            "The file is an animated WebP, which FFmpeg does not decode; convert it, for instance to GIF or mp4.",
+        )
+    return "no_video", "The file is a single picture; give the video itself."
 
 
 def _not_opened(error: Exception, path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
@@ -12,7 +13,24 @@ Item = TypeVar("Item")
 PATIENCE = 16
 
 
-def repair_times(timed: Iterable[tuple[float, Item]], interval: float) -> Iterator[tuple[float, bool, Item]]:
+@dataclasses.dataclass
+class TimeRepairs:
+    """What `repair_times` did, filled while its items are read.
+
+    Attributes:
+        n_replaced: times that were missing, repeated or out of order.
+        moved: seconds by which the whole clip was moved since it began before zero.
+        n_set_back: how often the clock was set back.
+    """
+
+    n_replaced: int = 0
+    moved: float = 0.0
+    n_set_back: int = 0
+
+
+def repair_times(
+    timed: Iterable[tuple[float, Item]], interval: float, done: TimeRepairs | None = None
+) -> Iterator[tuple[float, bool, Item]]:
     """Give every item a time later than the one before it, its own wherever that is possible.
 
     Times that are missing or not later than the last good one are spread evenly up to the next good one, so
@@ -23,19 +41,21 @@ def repair_times(timed: Iterable[tuple[float, Item]], interval: float) -> Iterat
     Args:
         timed: (seconds or NaN, item), in presentation order.
         interval: seconds between two items where nothing else says so.
+        done: counts what is done.
 
     Yields:
-        (seconds, whether it was replaced, item), in the same order.
+        (seconds, whether that is another time than the item's own, item), in the same order.
     """
-    clock: _Clock[Item] = _Clock(interval)
+    clock: _Clock[Item] = _Clock(interval, done or TimeRepairs())
     for time, item in timed:
         yield from clock.push(time, item)
     yield from clock.finish()
 
 
 class _Clock(Generic[Item]):
-    def __init__(self, interval: float) -> None:
+    def __init__(self, interval: float, done: TimeRepairs) -> None:
         self._step = interval
+        self._done = done
         self._last: float | None = None
         self._shift = 0.0
         self._waiting: list[tuple[float, Item]] = []
@@ -47,6 +67,7 @@ class _Clock(Generic[Item]):
             first = time - self._step * len(self._waiting)
             if first < 0.0:
                 self._shift -= first
+                self._done.moved = -first
                 time -= first
             yield from self._spread(time - self._step * (len(self._waiting) + 1), self._step)
             yield self._tell(time, item)
@@ -69,6 +90,9 @@ class _Clock(Generic[Item]):
         waiting, self._waiting = self._waiting, []
         raw, item = waiting[0]
         time = 0.0 if self._last is None else self._last + self._step
+        set_back = self._last is not None and raw + self._shift < self._last - 1e-6
+        self._done.n_set_back += set_back
+        self._done.n_replaced += not set_back
         if math.isfinite(raw):
             self._shift = time - raw
         self._last = time
@@ -79,6 +103,7 @@ class _Clock(Generic[Item]):
     def _spread(self, start: float, step: float) -> Iterator[tuple[float, bool, Item]]:
         """The waiting items, the first one step after `start`."""
         waiting, self._waiting = self._waiting, []
+        self._done.n_replaced += len(waiting)
         for k, (_, item) in enumerate(waiting, start=1):
             self._last = max(0.0, start + step * k)
             yield self._last, True, item
