@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_pipeline.phases import Measure, amplitude, find_phases
-from nemo_pipeline.stages.smooth import smooth_4253h_twice
+from nemo_pipeline.stages.headframe import smooth_in_head_frame
 
 Array = NDArray[np.float64]
 #: Region -> points of the iBUG order.
@@ -86,7 +86,7 @@ def spikes_left(raw: Array, true: Array, rng: np.random.Generator) -> Array:
     angle = rng.uniform(0, 2 * np.pi, len(frames))
     spiked = raw.copy()
     spiked[frames, points] += size[:, None] * np.column_stack([np.cos(angle), np.sin(angle)])
-    difference = smooth_4253h_twice(spiked) - smooth_4253h_twice(raw)
+    difference = smooth_in_head_frame(spiked) - smooth_in_head_frame(raw)
     return np.hypot(*difference[frames, points].T) / size
 
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import rich_click as click
 
-from nemo_pipeline.config import Engine, Keep, PrepConfig, Subject
+from nemo_pipeline.config import Engine, Keep, PrepConfig, Smooth, Subject
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import counted, listed
 
@@ -20,7 +20,8 @@ from .prep_report import report, why_not
 from .progress import RunProgress, stop_on_signals
 
 _CHOICES = {
-    name: list(get_args(kind)) for name, kind in (("engine", Engine), ("keep", Keep), ("subject", Subject))
+    name: list(get_args(kind))
+    for name, kind in (("engine", Engine), ("keep", Keep), ("smooth", Smooth), ("subject", Subject))
 }
 _DEFAULTS = PrepConfig()
 
@@ -105,6 +106,14 @@ _DEFAULTS = PrepConfig()
     show_default=True,
     help="With --landmarks: a row below this confidence counts as no face.",
 )
+@click.option(
+    "--smooth",
+    type=click.Choice(_CHOICES["smooth"]),
+    default=_DEFAULTS.smooth,
+    show_default=True,
+    help="How the points are smoothed over time: 4253H, twice, in the head's own frame and within the tracker's "
+    "error; the same on raw coordinates, as the paper has it; or not at all.",
+)
 @click.option("--no-mesh", is_flag=True, help="Leave the 478-point mesh out (a third of the file).")
 @click.option(
     "--workers", type=click.IntRange(1), help="Videos at a time  [default: cores this process may use]"
@@ -173,6 +182,7 @@ def command(paths: tuple[str, ...], **options: Any) -> None:
             landmarks_source="openface" if options["landmarks"] else "track",
             # Without landmark files it changes nothing, and must not make settings differ.
             min_confidence=options["min_confidence"] if options["landmarks"] else _DEFAULTS.min_confidence,
+            smooth=options["smooth"],
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None

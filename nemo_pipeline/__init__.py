@@ -21,6 +21,7 @@ _PUBLIC = {
     "landmarks_in_image": "nemo_pipeline.video",
     "prep_video": "nemo_pipeline.video",
     "smooth_4253h_twice": "nemo_pipeline.stages.smooth",
+    "smooth_in_head_frame": "nemo_pipeline.stages.headframe",
     "track_video": "nemo_pipeline.video",
 }
 __all__ = ["__version__", *sorted(_PUBLIC)]
@@ -28,6 +29,7 @@ __all__ = ["__version__", *sorted(_PUBLIC)]
 if TYPE_CHECKING:
     from nemo_pipeline.config import PrepConfig as PrepConfig
     from nemo_pipeline.errors import NemoError as NemoError
+    from nemo_pipeline.stages.headframe import smooth_in_head_frame as smooth_in_head_frame
     from nemo_pipeline.stages.smooth import smooth_4253h_twice as smooth_4253h_twice
     from nemo_pipeline.stages.warp import FaceWarp as FaceWarp
     from nemo_pipeline.store import FaceDataset as FaceDataset

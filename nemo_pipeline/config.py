@@ -10,13 +10,14 @@ import hashlib
 import json
 from typing import Any, Literal, get_args
 
-from nemo_pipeline.fields import check_kinds, from_record, plain
+from nemo_pipeline.fields import added, check_kinds, from_record, plain
 
 Engine = Literal["litert", "mediapipe"]
 Subject = Literal["largest", "central", "all"]
 Keep = Literal["longest", "all"]
 Shape = Literal["shipped", "from-data", "custom"]
 LandmarksSource = Literal["track", "openface"]
+Smooth = Literal["head", "4253h", "none"]
 
 #: Raised by hand whenever the same video and settings would give other numbers than before. 2: the picture's true
 #: shape and levels, segments and persons are decided anew.
@@ -43,6 +44,8 @@ class PrepConfig:
         mean_shape_sha256: identifies a shape that was not shipped; empty otherwise.
         landmarks_source: "track", or "openface" when landmarks come from OpenFace's CSV files.
         min_confidence: below this, a landmark row from elsewhere counts as no face (0..1).
+        smooth: what is done to the points over time: "head" (4253H, twice, in the head's own frame and within the
+            tracker's error: docs/smoothing.md), "4253h" (on raw coordinates, the paper's literal form), or "none".
         algorithm: version of the method that made the numbers. No option sets it: files remember it, and this
             version of nemo makes numbers of `ALGORITHM_VERSION` alone.
 
@@ -62,6 +65,7 @@ class PrepConfig:
     mean_shape_sha256: str = ""
     landmarks_source: LandmarksSource = "track"
     min_confidence: float = 0.5
+    smooth: Smooth = added("head", before="4253h")
     algorithm: int = ALGORITHM_VERSION
 
     def __post_init__(self) -> None:
@@ -77,7 +81,7 @@ class PrepConfig:
         need(0 <= self.margin < 0.5, "margin", "at least 0 and below 0.5 of the crop's side")
         for field, kind in (
             ("engine", Engine), ("subject", Subject), ("keep", Keep), ("mean_shape", Shape),
-            ("landmarks_source", LandmarksSource),
+            ("landmarks_source", LandmarksSource), ("smooth", Smooth),
         ):  # fmt: skip
             need(getattr(self, field) in get_args(kind), field, "one of " + ", ".join(get_args(kind)))
         need(0 <= self.max_gap_seconds <= 10, "max_gap_seconds", "between 0 and 10 seconds")

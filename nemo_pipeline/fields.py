@@ -1,8 +1,8 @@
 """Records in JSON: dataclasses written as plain values, read back and checked, by one rule for all of them.
 
-A file of an earlier version lacks fields, one of a later version has more. A missing field takes its default, one
-without a default is an error; an unknown one is passed over, or refused where it decides about numbers (`strict`).
-A value of the wrong type is always an error.
+A file of an earlier version lacks fields, one of a later version has more. A missing field takes its default (or
+what was so before it existed: `added`), one without a default is an error; an unknown one is passed over, or refused
+where it decides about numbers (`strict`). A value of the wrong type is always an error.
 """
 
 from __future__ import annotations
@@ -18,21 +18,24 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 _T = TypeVar("_T")
 
 
-def added(default: Any) -> Any:
-    """Declare a settings field that files of earlier versions lack: `smooth: str = added("4253H")`.
+def added(default: Any, *, before: Any = dataclasses.MISSING) -> Any:
+    """Declare a settings field that files of earlier versions lack: `smooth: str = added("head", before="4253h")`.
 
-    The default says what those files were made with, so it can never change. At its default the field is neither
-    written nor part of a fingerprint, so that files from before the field existed stay files of the same settings.
+    `before` (the default where it is left out) says what those files were made with, so it can never change. At this
+    value the field is neither written nor part of a fingerprint, so that files from before the field existed stay
+    files of the same settings.
     """
-    return dataclasses.field(default=default, metadata={"added": True})
+    return dataclasses.field(
+        default=default, metadata={"before": default if before is dataclasses.MISSING else before}
+    )
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """The fields of a dataclass as JSON types (tuples become lists), without `added` ones that are at their default."""
+    """The fields of a dataclass as JSON types (tuples become lists), without `added` ones that are as before."""
     return {
         field.name: _plain_value(getattr(config, field.name))
         for field in dataclasses.fields(config)
-        if not (field.metadata.get("added") and getattr(config, field.name) == field.default)
+        if not ("before" in field.metadata and getattr(config, field.name) == field.metadata["before"])
     }
 
 
@@ -65,6 +68,8 @@ def from_record(cls: type[_T], values: Any, *, strict: bool = False) -> _T:
     for name, field in fields.items():
         if name in values:
             given[name] = _read(kinds[name], values[name], name)
+        elif "before" in field.metadata:
+            given[name] = field.metadata["before"]
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ValueError(f"{name} is missing")
     return cls(**given)

@@ -273,6 +273,22 @@ def procrustes_mean(
     return mean, used, residual
 
 
+def points_off(landmarks: ArrayLike, landmarks_raw: ArrayLike) -> NDArray[np.float64]:
+    """How far smoothed points lie off the tracked ones.
+
+    Args:
+        landmarks, landmarks_raw: (T, 68, 2) pixels.
+
+    Returns:
+        (T,) float64: mean distance over the points, in distances of the outer eye corners; NaN where unknown.
+    """
+    smooth = np.asarray(landmarks, dtype=np.float64)
+    apart = np.asarray(landmarks_raw, dtype=np.float64) - smooth
+    with np.errstate(invalid="ignore", divide="ignore"):
+        eyes = np.hypot(*(smooth[:, 45] - smooth[:, 36]).T)
+        return np.hypot(apart[..., 0], apart[..., 1]).mean(axis=1) / eyes
+
+
 def normalised_shape(shape: ArrayLike) -> NDArray[np.float64]:
     """`shape` (68, 2) centred on the middle of the outer eye corners, those at unit distance and level."""
     points = np.asarray(shape, dtype=np.float64)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.gaps import Entry, SegmentBuilder
+from nemo_pipeline.stages.headframe import METHODS
 from nemo_pipeline.stages.quality import FaceQuality
 from nemo_pipeline.stages.smooth import StreamSmoother
 from nemo_pipeline.stages.track import Observation
@@ -124,7 +125,7 @@ class PersonRecorder:
 
     def _begin(self) -> None:
         """A new segment."""
-        self._smoother = StreamSmoother()
+        self._smoother = StreamSmoother(*METHODS[self._config.smooth])
         self._fresh: list[NDArray[np.float64]] = []
         self._waiting: list[tuple[NDArray[np.void], Patch]] = []
         self._segment = Segment(self._n_records, self._n_records, -1, -1, 0, 0)

@@ -26,11 +26,11 @@ from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.gaps import SegmentBuilder
 from nemo_pipeline.stages.given import GivenLandmarks
+from nemo_pipeline.stages.headframe import METHODS
 from nemo_pipeline.stages.landmarks import Engine, still_landmarks
 from nemo_pipeline.stages.openface import LandmarksError, content_hash
 from nemo_pipeline.stages.quality import FaceQuality
 from nemo_pipeline.stages.search import full_search
-from nemo_pipeline.stages.smooth import smooth_4253h_twice
 from nemo_pipeline.stages.track import Observation, Tracker, observe
 from nemo_pipeline.stages.warp import FaceWarp
 from nemo_pipeline.store.schema import record_dtype
@@ -223,8 +223,8 @@ class VideoTrack:
     """Where one person's face is in every decoded frame of a video.
 
     Attributes:
-        landmarks: (T, 68, 2) float64, smoothed (4253H, twice) within each segment, source pixels; NaN without
-            a face.
+        landmarks: (T, 68, 2) float64, smoothed as `config.smooth` says within each segment, source pixels; NaN
+            without a face.
         landmarks_raw: (T, 68, 2) float64, as tracked (interpolated where not observed); NaN without a face.
         timestamps: (T,) float64, seconds; NaN where the frame is damaged.
         observed: (T,) bool: a face was seen (False where interpolated or absent).
@@ -314,7 +314,8 @@ def _assemble(
             where = [e.index for e in segment]
             raw = np.stack([e.seen.landmarks for e in segment])
             track.landmarks_raw[where] = raw
-            track.landmarks[where] = smooth_4253h_twice(raw)
+            # From the points as a file would store them, so that both give the same.
+            track.landmarks[where] = METHODS[config.smooth][0](raw.astype(np.float32))
             track.observed[where] = [e.observed for e in segment]
             track.pose[where] = [e.seen.pose for e in segment]
             track.mesh[where] = np.stack([e.seen.mesh for e in segment])

@@ -66,7 +66,7 @@ def test_single_frame_spikes_are_removed_and_a_step_is_not_called_removed(measur
     left = measures.spikes_left(true, true, np.random.default_rng(1))
     assert len(left) >= 5 and left.max() < 0.1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measures, "smooth_4253h_twice", lambda points: points)
+        patch.setattr(measures, "smooth_in_head_frame", lambda points: points)
         np.testing.assert_allclose(measures.spikes_left(true, true, np.random.default_rng(1)), 1.0, rtol=1e-6)
 
 

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from nemo_pipeline import NemoError
+from nemo_pipeline.stages.headframe import METHODS
 from nemo_pipeline.store import FaceDataset, write_dataset
 from nemo_pipeline.store.text import printable
 from nemo_pipeline.view.distrust import CODES, reasons, track_of
@@ -165,6 +166,29 @@ def test_points_that_jump():
     assert track.off[20] == pytest.approx(0.1, rel=1e-3) and track.off[19] == 0
     assert [reason.code for reason in reasons(track, 60.0)] == ["jumps"]
     assert next(iter(CODES)) == "damaged"
+
+
+def test_a_head_that_moves_fast_is_no_fault_of_the_tracker():
+    """The literal form leaves the face, and the flag says so; the default does not, and there is none."""
+    fields = smiling("one") | {
+        "observed": np.ones(60, bool),
+        "n_faces": np.ones(60, int),
+        "timestamps": np.arange(60) / 25,
+    }
+    path = np.stack([40 * np.sin(np.arange(60) / 1.2), 25 * np.cos(np.arange(60) / 1.5)], axis=-1)
+    raw = fields["landmarks"] + path[:, None]
+    codes = {}
+    for how, (function, _) in METHODS.items():
+        smooth = function(raw)
+        track = track_of(
+            fields | {"landmarks": smooth, "landmarks_raw": raw}, n_decoded=60, status="ok", message=""
+        )
+        codes[how] = [reason.code for reason in reasons(track, 60.0)]
+        if how == "4253h":
+            assert track.off.max() > 0.1
+            (reason,) = reasons(track, 60.0)
+            assert "Smoothing moved the points off the face" in reason.text and "--smooth head" in reason.text
+    assert codes == {"head": [], "4253h": ["moved"], "none": []}
 
 
 def test_without_faces(made, tmp_path):

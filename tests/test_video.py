@@ -8,7 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemo_pipeline import FaceWarp, PrepConfig, prep_video, smooth_4253h_twice, track_video
+from nemo_pipeline import (
+    FaceWarp,
+    PrepConfig,
+    prep_video,
+    smooth_4253h_twice,
+    smooth_in_head_frame,
+    track_video,
+)
 from nemo_pipeline import person as recorder
 from nemo_pipeline.datatypes import USABLE, VideoResult
 from nemo_pipeline.stages.decode import VideoReader
@@ -105,7 +112,9 @@ def test_records_are_the_whole_computation_piece_by_piece(clips: dict[str, Path]
     """The smoothed landmarks of the whole series at once, and the warp of whole frames: bounded memory changes
     nothing."""
     video, whole = prep_video(clips["dropout25"]), track_video(clips["dropout25"])
-    np.testing.assert_array_equal(video.landmarks, smooth_4253h_twice(video.landmarks_raw).astype(np.float32))
+    np.testing.assert_array_equal(
+        video.landmarks, smooth_in_head_frame(video.landmarks_raw).astype(np.float32)
+    )
     np.testing.assert_array_equal(video.landmarks_raw, whole.landmarks_raw.astype(np.float32))
     np.testing.assert_allclose(video.landmarks, whole.landmarks, atol=1e-4)
     np.testing.assert_array_equal(video.observed, whole.observed)
@@ -115,6 +124,26 @@ def test_records_are_the_whole_computation_piece_by_piece(clips: dict[str, Path]
         gray_levels(clips["dropout25"]), whole.landmarks, video.frames, strict=True
     ):
         assert np.abs(warp(gray, landmarks).astype(int) - face).max() <= 4
+
+
+@pytest.mark.parametrize("how", ["4253h", "none"])
+def test_other_ways_to_smooth(how: str, clips: dict[str, Path]) -> None:
+    config = dataclasses.replace(CONFIG, smooth=how)
+    video, whole = prep_video(clips["dropout25"], config), track_video(clips["dropout25"], config)
+    expected = smooth_4253h_twice(video.landmarks_raw) if how == "4253h" else video.landmarks_raw
+    np.testing.assert_array_equal(video.landmarks, expected.astype(np.float32))
+    np.testing.assert_array_equal(whole.landmarks.astype(np.float32), video.landmarks)
+
+
+def test_settings_from_before_there_was_a_choice_are_the_literal_form() -> None:
+    old = {name: value for name, value in PrepConfig().to_dict().items() if name != "smooth"}
+    assert PrepConfig.from_dict(old).smooth == "4253h" and PrepConfig().smooth == "head"
+    assert PrepConfig.from_dict(old).to_dict() == old, "and such files stay files of the same settings"
+    for how in ("head", "4253h", "none"):
+        config = PrepConfig(smooth=how)
+        assert PrepConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(ValueError, match="smooth is 'much'"):
+        PrepConfig(smooth="much")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("block", [1, 5, 64])
@@ -148,7 +177,7 @@ def test_memory_does_not_grow_with_the_clip(tmp_path: Path) -> None:
     assert result.n_decoded == 150
     early = max(n for n, _ in alive[:4])
     assert max(n for n, _ in alive) <= max(early, 8)
-    assert max(n for _, n in alive) <= 16 + 13 + 6 + 2  # a block, the smoother's support, the longest gap
+    assert max(n for _, n in alive) <= 16 + 20 + 6 + 2  # a block, the smoother's support, the longest gap
 
 
 def test_a_turned_clip_is_upright(clips: dict[str, Path]) -> None:
@@ -191,7 +220,7 @@ def test_a_longer_gap_ends_the_segment(clips: dict[str, Path]) -> None:
     # Each is smoothed by itself.
     for part in parts.values():
         np.testing.assert_array_equal(
-            part.landmarks, smooth_4253h_twice(part.landmarks_raw).astype(np.float32)
+            part.landmarks, smooth_in_head_frame(part.landmarks_raw).astype(np.float32)
         )
 
 
@@ -224,7 +253,9 @@ def test_a_pause_is_no_gap(kind: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(video.frame_index, np.arange(30))
     np.testing.assert_allclose(video.timestamps, np.array(PAUSES) / 30, atol=0.006 if kind == "gif" else 1e-6)
     # 4253H counts frames: what lies before a pause and after it is smoothed as one series.
-    np.testing.assert_array_equal(video.landmarks, smooth_4253h_twice(video.landmarks_raw).astype(np.float32))
+    np.testing.assert_array_equal(
+        video.landmarks, smooth_in_head_frame(video.landmarks_raw).astype(np.float32)
+    )
 
 
 def test_a_cut_or_a_jump_in_a_pause_ends_the_segment(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -76,6 +78,16 @@ def _median5(*v: NDArray[np.float64]) -> NDArray[np.float64]:
     return _median3(low, high, e)
 
 
+def medians_of_5(u: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Running medians of 5 along axis 0, of 3 next to the ends; the ends as they are. At least 3 samples."""
+    v = u.copy()
+    v[1] = _median3(u[0], u[1], u[2])
+    v[-2] = _median3(u[-3], u[-2], u[-1])
+    if len(u) >= 5:
+        v[2:-2] = _median5(u[:-4], u[1:-3], u[2:-2], u[3:-1], u[4:])
+    return v
+
+
 def _4253h(y: NDArray[np.float64]) -> NDArray[np.float64]:
     """One application of 4253H along axis 0; n >= 3 samples. Names are those of the published passes."""
     n = len(y)
@@ -86,12 +98,7 @@ def _4253h(y: NDArray[np.float64]) -> NDArray[np.float64]:
     # 2: back onto the samples.
     u = y.copy()
     u[1:-1] = _mean(h[:-1], h[1:])
-    # 5: medians of 3 next to the ends, all from u.
-    v = u.copy()
-    v[1] = _median3(u[0], u[1], u[2])
-    v[-2] = _median3(u[-3], u[-2], u[-1])
-    if n >= 5:
-        v[2:-2] = _median5(u[:-4], u[1:-3], u[2:-2], u[3:-1], u[4:])
+    v = medians_of_5(u)
     # 3: once, not repeated to convergence.
     w = v.copy()
     w[1:-1] = _median3(v[:-2], v[1:-1], v[2:])
@@ -106,13 +113,22 @@ def _4253h(y: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class StreamSmoother:
-    """`smooth_4253h_twice` of one series that arrives piece by piece, in bounded memory.
+    """A smoother with finite reach, `smooth_4253h_twice` by default, of one series that arrives piece by piece.
 
     `push` takes the next samples and returns those outputs that no later sample can change; `finish` returns the
-    rest. Their concatenation equals smoothing the whole series at once, to the bit.
+    rest. Their concatenation equals smoothing the whole series at once, to the bit; memory is bounded.
+
+    Args:
+        function: smooths a whole series along its first axis.
+        support: how far an input sample can reach in it, in samples.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        function: Callable[[ArrayLike], NDArray[np.float64]] = smooth_4253h_twice,
+        support: int = SUPPORT,
+    ) -> None:
+        self._function, self._support = function, support
         self._held: NDArray[np.float64] | None = None  # samples from `_first` on
         self._first = 0  # index of the first held sample
         self._done = 0  # outputs given so far
@@ -121,7 +137,7 @@ class StreamSmoother:
         """Next samples (n, ...) in, finished outputs (m, ...) out, m >= 0. Raises ValueError on complex ones."""
         block = _real(x)
         self._held = block if self._held is None else np.concatenate([self._held, block])
-        return self._give(self._first + len(self._held) - SUPPORT)
+        return self._give(self._first + len(self._held) - self._support)
 
     def finish(self) -> NDArray[np.float64]:
         """The outputs not given yet (m, ...)."""
@@ -133,9 +149,9 @@ class StreamSmoother:
         assert self._held is not None
         if stop <= self._done:
             return self._held[:0]
-        smooth = smooth_4253h_twice(self._held)[self._done - self._first : stop - self._first]
+        smooth = self._function(self._held)[self._done - self._first : stop - self._first]
         self._done = stop
-        keep_from = max(self._first, stop - SUPPORT)
+        keep_from = max(self._first, stop - self._support)
         self._held = self._held[keep_from - self._first :]
         self._first = keep_from
         return smooth

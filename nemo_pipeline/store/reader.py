@@ -19,7 +19,7 @@ import numpy as np
 
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.geometry import Template
+from nemo_pipeline.geometry import Template, points_off
 from nemo_pipeline.store.files import open_h5
 from nemo_pipeline.store.index import LAYOUT_COLUMNS, SHARD_TABLE
 from nemo_pipeline.store.schema import FRAME_FIELDS, VIDEO_COLUMNS, FieldType
@@ -324,6 +324,12 @@ class FaceVideo:
     def landmarks_raw(self) -> np.ndarray:
         """(T,68,2) float32, as tracked."""
         return self.read("landmarks_raw")
+
+    @property
+    def points_off(self) -> np.ndarray:
+        """(T,) float64: how far the smoothed points lie off the tracked ones, in distances of the outer eye corners
+        (mean over the points). Above 0.05 the face was not where it was warped from."""
+        return points_off(self.landmarks, self.landmarks_raw)
 
     @property
     def mesh(self) -> np.ndarray | None:

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nemo_pipeline.geometry import points_off
+from nemo_pipeline.stages.headframe import jumps
 from nemo_pipeline.store.text import counted
 
 MOST_INTERPOLATED = 0.10
 MOST_YAW = 30.0
 MOST_ENLARGED = 2.0
 LEAST_SCORE = 0.5
-MOST_OFF = 0.05
+MOST_JUMP = MOST_OFF = 0.05
 LEAST_SHARPNESS = 0.25
 LEAST_KEPT = 0.5
 FEWEST_FRAMES = 25
@@ -36,8 +38,11 @@ LIMITS = (
     f"{MOST_ENLARGED:g} times in the face crop",
     f"score: in more than {100 * SOME:g} % of the observed frames the tracker's presence score is below "
     f"{LEAST_SCORE:g}, its own limit for a face",
-    f"jumps: in 1 % of the frames the tracker's points lie more than {100 * MOST_OFF:g} % of the eyes' distance "
-    "(mean over all points) away from the smoothed ones",
+    f"jumps: in 1 % of the frames the tracker's points jump by more than {100 * MOST_JUMP:g} % of the eyes' distance: the "
+    "face's shape differs by so much from those before and after it, or the whole head leaves and returns within one "
+    "frame",
+    f"moved: in 1 % of the frames, where no point jumps, the smoothed points lie more than {100 * MOST_OFF:g} % of the "
+    "eyes' distance (mean over all points) away from the tracked ones",
     f"unsharp: the face's sharpness is below {100 * LEAST_SHARPNESS:g} % of the median over the file's videos",
     f"faces: more than one face was seen in more than {100 * SOME:g} % of the frames",
     f"part: less than {100 * LEAST_KEPT:g} % of the decoded frames were kept",
@@ -61,6 +66,7 @@ CODES: dict[str, str] = {
     "damaged": "the file is damaged or cut off",
     "interpolated": "many interpolated frames",
     "jumps": "the points jump",
+    "moved": "smoothing moved the points",
     "score": "the tracker was unsure",
     "turned": "the head is turned",
     "small": "the face is small",
@@ -80,6 +86,7 @@ class Track:
         observed: (T,) bool. yaw: (T,) degrees. face_px: (T,) distance of the outer eye corners, source pixels.
         score: (T,) presence 0..1. timestamps: (T,) seconds. n_faces: (T,).
         off: (T,) mean distance of the tracker's points from the smoothed ones, over the eyes' distance.
+        jumps: (T,) how far the tracker's points jump (`nemo_pipeline.stages.headframe.jumps`).
         sharpness: median over the frames. n_decoded: frames of the file.
         status, message: of the row.
     """
@@ -91,6 +98,7 @@ class Track:
     timestamps: NDArray[np.float64]
     n_faces: NDArray[np.int64]
     off: NDArray[np.float64]
+    jumps: NDArray[np.float64]
     sharpness: float
     n_decoded: int
     status: str
@@ -104,9 +112,7 @@ def track_of(fields: Any, *, n_decoded: int, status: str, message: str) -> Track
         return np.asarray(fields[name], np.float64)
 
     landmarks, raw = column("landmarks"), column("landmarks_raw")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        eyes = np.hypot(*(landmarks[:, 45] - landmarks[:, 36]).T)
-        off = np.hypot(*np.moveaxis(raw - landmarks, -1, 0)).mean(axis=1) / eyes
+    known = bool(np.isfinite(raw).all())
     return Track(
         observed=np.asarray(fields["observed"], bool),
         yaw=column("pose")[:, 0],
@@ -114,7 +120,8 @@ def track_of(fields: Any, *, n_decoded: int, status: str, message: str) -> Track
         score=column("score"),
         timestamps=column("timestamps"),
         n_faces=np.asarray(fields["n_faces"], np.int64),
-        off=off,
+        off=points_off(landmarks, raw),
+        jumps=jumps(raw) if known else np.full(len(raw), np.nan),
         sharpness=middle(column("sharpness")),
         n_decoded=n_decoded,
         status=status,
@@ -140,12 +147,20 @@ def reasons(track: Track, eyes_in_crop: float, usual_sharpness: float = float("n
             f"{filled / n:.0%} interpolated",
             f"{filled} of {counted(n, 'frame')} had no face and were interpolated.",
         )
-    off = _quantile(track.off[track.observed], 0.99, "higher")
-    if off > MOST_OFF:
+    jump = _quantile(track.jumps[track.observed], 0.99, "higher")
+    if jump > MOST_JUMP:
         found["jumps"] = (
             "points jump",
-            f"The tracker's points jump: in some frames they are {off:.0%} of the eyes' distance "
-            "away from the smoothed ones.",
+            f"The tracker's points jump, from one frame to the next and back, by {jump:.0%} of the eyes' distance "
+            "and more: is a hand, hair or another face in the way?",
+        )
+    off = track.off[track.observed & ~(track.jumps > MOST_JUMP)]
+    if _quantile(off, 0.99, "higher") > MOST_OFF:
+        found["moved"] = (
+            f"moved {off.max():.0%}",
+            f"Smoothing moved the points off the face: in {np.mean(off > MOST_OFF):.1%} of the frames they are more "
+            f"than {MOST_OFF:.0%} of the eyes' distance from where the face was tracked, at most {off.max():.0%}, "
+            "since the head moves faster than 4253H on raw coordinates follows; prepare it again with --smooth head.",
         )
     score = track.score[track.observed & np.isfinite(track.score)]
     if len(score) and np.mean(score < LEAST_SCORE) > SOME:

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from nemo_pipeline.geometry import points_off
 from nemo_pipeline.stages.frame import Frame, Region
+from nemo_pipeline.view.distrust import MOST_OFF
 from nemo_pipeline.view.drawing import RGB, canvas, chip, draw_text, fit_text
 
 
@@ -165,6 +167,10 @@ def _measures(one: Shown) -> str:
         parts.append(f"eyes {one.face_px:.0f} px apart")
     if not math.isnan(one.score):
         parts.append(f"score {one.score:.2f}")
+    if one.raw is not None and one.smoothed is not None:
+        off = float(points_off(one.smoothed[None], one.raw[None])[0])
+        if off > MOST_OFF:
+            parts.append(f"smoothed points {off:.0%} off")
     return "   ".join(parts)
 
 
