@@ -135,13 +135,7 @@ def test_other_ways_to_smooth(how: str, clips: dict[str, Path]) -> None:
     np.testing.assert_array_equal(whole.landmarks.astype(np.float32), video.landmarks)
 
 
-def test_settings_from_before_there_was_a_choice_are_the_literal_form() -> None:
-    old = {name: value for name, value in PrepConfig().to_dict().items() if name != "smooth"}
-    assert PrepConfig.from_dict(old).smooth == "4253h" and PrepConfig().smooth == "head"
-    assert PrepConfig.from_dict(old).to_dict() == old, "and such files stay files of the same settings"
-    for how in ("head", "4253h", "none"):
-        config = PrepConfig(smooth=how)
-        assert PrepConfig.from_dict(config.to_dict()) == config
+def test_a_way_to_smooth_that_is_none() -> None:
     with pytest.raises(ValueError, match="smooth is 'much'"):
         PrepConfig(smooth="much")  # type: ignore[arg-type]
 

@@ -38,9 +38,9 @@ LIMITS = (
     f"{MOST_ENLARGED:g} times in the face crop",
     f"score: in more than {100 * SOME:g} % of the observed frames the tracker's presence score is below "
     f"{LEAST_SCORE:g}, its own limit for a face",
-    f"jumps: in 1 % of the frames the tracker's points jump by more than {100 * MOST_JUMP:g} % of the eyes' distance: the "
-    "face's shape differs by so much from those before and after it, or the whole head leaves and returns within one "
-    "frame",
+    f"jumps: in 1 % of the frames the tracker's points jump by more than {100 * MOST_JUMP:g} % of the eyes' distance: "
+    "the face's shape differs by so much from those before and after it, or the whole head leaves and returns within "
+    "one frame",
     f"moved: in 1 % of the frames, where no point jumps, the smoothed points lie more than {100 * MOST_OFF:g} % of the "
     "eyes' distance (mean over all points) away from the tracked ones",
     f"unsharp: the face's sharpness is below {100 * LEAST_SHARPNESS:g} % of the median over the file's videos",

@@ -35,9 +35,11 @@ def errors(path):
 def test_fingerprints_of_files_that_exist():
     """If this fails, files of earlier commits count as made with other settings: a new field must be declared with
     `added`, and other numbers need a new ALGORITHM_VERSION."""
-    assert PrepConfig(algorithm=1).fingerprint() == "38d67c77e42674aa"
-    assert PrepConfig(algorithm=2).fingerprint() == "546fba0f3d978e8c"
-    assert PrepConfig(algorithm=1, size=96, mesh=False).fingerprint() == "281d8419ca00e43a"
+    first = PrepConfig(algorithm=1, smooth="4253h")
+    assert first.fingerprint() == "38d67c77e42674aa"
+    assert dataclasses.replace(first, size=96, mesh=False).fingerprint() == "281d8419ca00e43a"
+    assert PrepConfig(algorithm=2, smooth="4253h").fingerprint() == "546fba0f3d978e8c"
+    assert PrepConfig(algorithm=2).fingerprint() == "c612dcf8bc4a982b"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,6 +62,15 @@ def test_settings_of_the_first_version_do_not_name_the_method():
     values = PrepConfig().to_dict()
     del values["algorithm"]
     assert PrepConfig.from_dict(values).algorithm == 1
+
+
+def test_what_was_so_before_there_was_a_choice():
+    """Settings from before `smooth` were those of the literal form; its default is another."""
+    old = {name: value for name, value in PrepConfig().to_dict().items() if name != "smooth"}
+    assert PrepConfig.from_dict(old).smooth == "4253h" and PrepConfig().smooth == "head"
+    assert PrepConfig.from_dict(old).to_dict() == old
+    for how in ("head", "4253h", "none"):
+        assert PrepConfig.from_dict(PrepConfig(smooth=how).to_dict()).smooth == how
 
 
 def test_records_of_other_versions_are_read():
