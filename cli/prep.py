@@ -202,7 +202,7 @@ def command(paths: tuple[str, ...], **options: Any) -> None:
 
 
 def _check_usage(inputs: list[str], output: str, options: dict[str, Any]) -> None:
-    from nemo_pipeline.batch.discover import VIDEO_EXTENSIONS
+    from nemo_pipeline.batch.content import VIDEO_EXTENSIONS
 
     if not inputs and not options["list_file"] and not options["join"]:
         raise click.UsageError(f"give the videos before the file to write: nemo prep videos/ {output}")

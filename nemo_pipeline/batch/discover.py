@@ -17,18 +17,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from nemo_pipeline.batch.content import CAMERA_COPIES, VIDEO_EXTENSIONS, not_taken
 from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import natural_key, natural_sorted, to_text
-
-#: What counts as a video inside a folder. A file that is named itself may have any extension.
-# fmt: off
-VIDEO_EXTENSIONS: frozenset[str] = frozenset({
-    ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf",
-    ".ogv", ".vob", ".webm", ".wmv", ".y4m",
-})
-# fmt: on
-
 
 #: In a folder that was made for what nemo draws: such videos are no recordings when the folder above is searched.
 DRAWN_MARK = ".drawn-by-nemo"
@@ -208,8 +200,8 @@ def _search(root: str, found: _Found) -> None:
                         Skipped(entry.path, "a folder, though named like a video", loud=True)
                     )
                 (links if entry.is_symlink() else below).append(entry.path)
-            elif extension not in VIDEO_EXTENSIONS:
-                found.skipped.append(Skipped(entry.path, "its extension is not a video's"))
+            elif reason := not_taken(entry.path, extension):
+                found.skipped.append(Skipped(entry.path, reason, loud=extension in CAMERA_COPIES))
             else:
                 _take_file(entry.path, os.path.relpath(entry.path, root), found)
         plain.extend(reversed(below))

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from nemo_pipeline.batch.discover import discover, name_videos, read_list
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.stages.decode import VideoReader
+from tests.clips import smooth_pictures, write_clip
 
 
 def touch(path: Path) -> Path:
@@ -38,6 +43,77 @@ def test_natural_order_and_extensions(tmp_path):
 
 def test_a_named_file_may_have_any_extension(tmp_path):
     assert files(discover([touch(tmp_path / "clip.bin")])) == ["clip.bin"]
+
+
+CONTENTS = {
+    "a.mpegts": {"codec": "libx264", "container": "mpegts"},
+    "b.tod": {"codec": "mpeg2video", "container": "mpeg"},
+    "c.mod": {"codec": "mpeg2video", "container": "mpeg"},
+    "d.dat": {"codec": "mpeg1video", "container": "mpeg"},
+    "e.raw": {"codec": "libx264", "container": "h264"},
+    "f.bin": {"codec": "libx265", "container": "hevc"},
+    "g": {"codec": "libx264", "container": "mp4"},
+    "h.clip": {"codec": "libx264", "container": "matroska"},
+    "i.part": {"codec": "wmv2", "container": "asf"},
+    "j.x": {"codec": "mpeg4", "container": "avi"},
+    "k.x": {"codec": "mpeg4", "container": "nut"},
+    "l.x": {"codec": "libx264", "container": "flv"},
+    "m.x": {"codec": "mpeg2video", "container": "mxf"},
+    "n.x": {"codec": "rawvideo", "container": "yuv4mpegpipe"},
+    "o.x": {"codec": "mpeg2video", "container": "mpeg2video"},
+    "p.gif": {"codec": "gif", "pixel_format": "rgb8", "container": "gif"},
+    "q.ts": {"codec": "libx264", "container": "mpegts"},
+    "r.x": {"codec": "libvpx", "container": "ivf"},
+    "s.m2t": {"codec": "mpeg2video", "container": "mpegts"},
+    "t.x": {"codec": "libx264", "container": "mpegts", "container_options": {"mpegts_m2ts_mode": "1"}},
+    "u.x": {"codec": "mjpeg", "pixel_format": "yuvj420p", "value_range": "full", "container": "mjpeg"},
+    "v.x": {"codec": "mpeg4", "container": "m4v"},
+}
+
+
+def test_an_extension_that_says_nothing_is_looked_into(tmp_path):
+    """Whatever holds video is taken, and what only looks so by its extension is not."""
+    for name, options in CONTENTS.items():
+        write_clip(tmp_path / name, smooth_pictures(30, 96, 64), **options)
+    picture = Image.fromarray(smooth_pictures(1, 96, 64)[0])
+    others = {
+        "code.ts": b"export const clip: number = 1;\n" * 40,
+        "GGGG.ts": b"G" * 4000,
+        "model.mod": b"var x;\n" * 40,
+        "free.x": b"The free text, and nothing else. " * 9,
+        "noise.x": np.random.default_rng(3).bytes(5000),
+        "empty.x": b"",
+    }
+    for name, content in others.items():
+        (tmp_path / name).write_bytes(content)
+    for name in ("still.gif", "photo.x", "scan.y"):
+        kind = {"still.gif": "GIF", "photo.x": "JPEG", "scan.y": "PNG"}[name]
+        picture.save(tmp_path / name, kind)
+    (tmp_path / "photo2.x").write_bytes((tmp_path / "photo.x").read_bytes() * 2)  # a photo and its copy
+    with av.open(str(tmp_path / "song.x"), "w", format="ogg") as out:
+        stream = out.add_stream("flac", rate=16000)
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), "s16", "mono")
+        samples.rate = 16000
+        out.mux([*stream.encode(samples), *stream.encode()])
+    os.mkfifo(tmp_path / "pipe.x")
+    found = discover([tmp_path])
+    assert files(found) == sorted(CONTENTS)
+    for video in found.videos:  # nothing is taken by its content that cannot be decoded
+        with VideoReader(video.path) as reader:
+            assert sum(1 for _ in reader) >= 29, video.file
+    assert {name for name, reason in reasons(found).items() if "content" in reason} == {
+        *others, "still.gif", "photo.x", "photo2.x", "scan.y", "song.x", "pipe.x"
+    }  # fmt: skip
+
+
+def test_a_cameras_small_copy_is_left_out_and_said(tmp_path):
+    write_clip(tmp_path / "GX01.MP4", smooth_pictures(3, 96, 64))
+    write_clip(tmp_path / "GL01.LRV", smooth_pictures(3, 48, 32), container="mp4")
+    found = discover([tmp_path])
+    assert files(found) == ["GX01.MP4"]
+    assert [item.loud for item in found.skipped] == [True]
+    assert "small copy" in found.skipped[0].reason
+    assert files(discover([tmp_path / "GL01.LRV"])) == ["GL01.LRV"]
 
 
 def test_equal_stems_get_distinct_ids_whatever_the_order(tmp_path):
