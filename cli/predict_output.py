@@ -281,7 +281,7 @@ class Explainer:
         from nemo_pipeline.batch.worker import Pool
         from nemo_pipeline.geometry import Template
         from nemo_pipeline.view.attention import Attention
-        from siam_model.explain import above_least, gaussians
+        from siam_model.explain import cell_weights, flat_note
 
         if self._pool is None:
             self._pool = Pool()
@@ -289,12 +289,14 @@ class Explainer:
         row, prediction, config = answer.row, answer.prediction, self._model.config
         assert prediction is not None
         maps = prediction.spatial_attention
-        basis = None if maps is None else gaussians(config)
+        basis = None if maps is None else cell_weights(config)
+        if maps is not None:
+            warning = " ".join(filter(None, (warning, flat_note(row.frames, maps, config))))
         attention = Attention(
             frame_index=row.frame_index,
             landmarks=row.fields["landmarks"],
             weights=prediction.temporal_weights,
-            maps=None if maps is None else above_least(maps),
+            maps=maps,
             rows=basis,
             columns=basis,
         )

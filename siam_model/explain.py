@@ -6,6 +6,9 @@ import numpy as np
 
 from siam_model.config import SIAMConfig
 
+#: Heat maps whose least value is above this share of their largest are called flat.
+FLAT = 2 / 3
+
 
 def cell_centres(config: SIAMConfig) -> np.ndarray:
     """(M,) float64: pixel at which each cell of the attention map is centred, the same along both axes.
@@ -16,40 +19,57 @@ def cell_centres(config: SIAMConfig) -> np.ndarray:
     return field.first + field.step * np.arange(config.map_size(config.attention_position), dtype=np.float64)
 
 
-def heat_map(attention: np.ndarray, config: SIAMConfig) -> np.ndarray:
-    """Attention as a sum of Gaussians at the receptive-field centres.
+def cell_weights(config: SIAMConfig) -> np.ndarray:
+    """(S,M) float64: how much each cell counts at each pixel, the same along both axes. A pixel's weights sum to 1.
 
-    The map is no small image that could be stretched to the face: its cells' centres start 17 pixels inside
-    the face and end 24 pixels before its other side, so stretching would move every spot. The Gaussian's
-    deviation is a quarter of the receptive field's side (a field's influence is strongest in its middle),
-    8.75 pixels by default.
+    They are Gaussians around the receptive fields' centres, whose deviation is a quarter of the field's side (a field's
+    influence is strongest in its middle): 8.75 pixels by default.
+    """
+    centres, pixels = cell_centres(config), np.arange(config.face_size)
+    deviation = max(config.receptive_field().size / 4, 0.5)
+    exponent = -0.5 * ((pixels[:, None] - centres[None]) / deviation) ** 2
+    weights = np.exp(exponent - exponent.max(axis=1, keepdims=True))  # far from every cell, too
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def heat_map(attention: np.ndarray, config: SIAMConfig) -> np.ndarray:
+    """Attention at every pixel: the mean over the cells, each weighted by its Gaussian there (`cell_weights`).
+
+    The map is no small image that could be stretched to the face: its cells' centres start 17 pixels inside the face
+    and end 24 pixels before its other side, so stretching would move every spot. A weighted mean keeps the attention's
+    own units, and a map that is flat stays flat up to the face's edge, where fewer cells look.
 
     Args:
         attention: (M,N) or (T,M,N), values 0..1.
 
     Returns:
-        (S,S) or (T,S,S) float64, at least 0. The sum over overlapping cells may exceed 1.
+        (S,S) or (T,S,S) float64, between the least and the largest attention.
     """
-    bumps = gaussians(config)
-    return bumps @ np.asarray(attention, dtype=np.float64) @ bumps.T
+    weights = cell_weights(config)
+    return weights @ np.asarray(attention, dtype=np.float64) @ weights.T
 
 
-def above_least(attention: np.ndarray) -> np.ndarray:
-    """Attention less its least value over all cells (and frames) given, float64.
+def face_pixels(frames: np.ndarray) -> np.ndarray:
+    """(S,S) bool: pixels that show something in at least one of the frames, (T,S,S) uint8. The warp leaves 0 outside
+    the face."""
+    return np.asarray((frames > 0).any(axis=0))
 
-    What the pictures lay over a face is the heat map of this. Fields overlap less towards the face's edge, so the heat
-    map of a map that is nearly flat, as after a short training, would show the overlap, a square; this shows where the
-    cells differ.
+
+def flat_note(frames: np.ndarray, attention: np.ndarray, config: SIAMConfig) -> str:
+    """A sentence where the heat maps hardly differ, over the face and the frames; "" where they do.
+
+    Args:
+        frames: (T,S,S) uint8. attention: (T,M,N) of the same frames.
     """
-    attention = np.asarray(attention, dtype=np.float64)
-    return attention - attention.min()
-
-
-def gaussians(config: SIAMConfig) -> np.ndarray:
-    """(S,M) float64: how much each cell counts at each pixel, the same along both axes; see `heat_map`."""
-    centres, pixels = cell_centres(config), np.arange(config.face_size)
-    deviation = max(config.receptive_field().size / 4, 0.5)
-    return np.exp(-0.5 * ((pixels[:, None] - centres[None]) / deviation) ** 2)
+    inside = face_pixels(frames)
+    heats = (heat_map(one, config)[inside] for one in attention)  # one at a time: clips are long
+    ends = [(heat.min(), heat.max()) for heat in heats if heat.size]
+    if not ends:
+        return ""
+    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+    if low <= FLAT * high:
+        return ""
+    return f"Attention is nearly the same all over the face ({low:.2f} to {high:.2f}): the map singles out no region."
 
 
 def key_frames(length: int, count: int = 8) -> np.ndarray:

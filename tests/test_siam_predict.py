@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -16,7 +17,8 @@ from nemo_pipeline.geometry import shipped_mean_shape, shipped_triangles
 from siam_model import SIAM, SIAMConfig, TrainConfig, load
 from siam_model.checkpoint import ModelCard, load_card, save_model
 from siam_model.data import Normalisation
-from siam_model.explain import above_least, cell_centres, heat_map, key_frames
+from siam_model.explain import cell_centres, flat_note, heat_map, key_frames
+from siam_model.figures.heat import over_face
 from siam_model.runs import new_run_folder, newest_run
 from tests.reference import numpy_siam
 
@@ -192,29 +194,59 @@ def test_card_without_weights(tmp_path):
     assert load_card(tmp_path).seed == 3
 
 
-def test_heat_map_sits_on_the_receptive_fields():
+def test_heat_map_is_the_mean_of_the_cells_around_their_receptive_fields():
     config = SIAMConfig()
-    assert cell_centres(config).tolist() == [17 + 8 * i for i in range(10)]
-    attention = np.zeros((10, 10))
-    attention[2, 7] = 1
+    centres = [17 + 8 * i for i in range(10)]
+    assert cell_centres(config).tolist() == centres
+    attention = np.random.default_rng(0).uniform(0.2, 0.9, (2, 10, 10))
+    attention[1] = 0
+    attention[1, 2, 7] = 1
     heat = heat_map(attention, config)
-    assert heat.shape == (114, 114)
-    assert np.unravel_index(heat.argmax(), heat.shape) == (17 + 8 * 2, 17 + 8 * 7)
-    y, x = np.mgrid[0:114, 0:114]
-    distance = (y - 33) ** 2 + (x - 73) ** 2
-    np.testing.assert_allclose(heat, np.exp(-distance / (2 * 8.75**2)), atol=1e-12)
-    both = heat_map(np.stack([attention, np.ones((10, 10))]), config)
-    np.testing.assert_allclose(both[0], heat)
-    assert both[1, 57, 53] > 10 * both[1, 57, 113], "what no cell sees stays dark"
+    assert heat.shape == (2, 114, 114)
+    for y, x in ((0, 0), (33, 73), (57, 41), (113, 60), (113, 113)):
+        above = below = 0.0
+        for i, cy in enumerate(centres):
+            for j, cx in enumerate(centres):
+                weight = math.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (2 * 8.75**2))
+                above, below = above + weight * attention[0, i, j], below + weight
+        assert heat[0, y, x] == pytest.approx(above / below, rel=1e-12)
+    assert np.unravel_index(heat[1].argmax(), (114, 114)) == (33, 73)
 
 
-def test_a_flat_map_shows_no_square():
-    flat = np.full((2, 10, 10), 0.5)
-    assert not heat_map(above_least(flat), SIAMConfig()).any()
-    flat[1, 3, 4] = 0.6
-    heat = heat_map(above_least(flat), SIAMConfig())
-    assert not heat[0].any() and np.unravel_index(heat[1].argmax(), (114, 114)) == (41, 49)
-    np.testing.assert_allclose(heat[1].max(), 0.1)
+@pytest.mark.parametrize("face", [70, 114, 200])
+def test_a_flat_map_stays_flat_to_the_edge(face):
+    config = SIAMConfig(face_size=face, attention_position=1)
+    side = config.map_size(1)
+    np.testing.assert_allclose(heat_map(np.full((side, side), 0.4), config), 0.4, atol=1e-12)
+
+
+def test_flat_maps_are_said():
+    config, frames = SIAMConfig(), np.zeros((3, 114, 114), np.uint8)
+    frames[:, 20:100, 20:100] = 90
+    maps = np.random.default_rng(1).uniform(0.35, 0.6, (3, 10, 10))  # noise, no region
+    heat = heat_map(maps, config)[:, 20:100, 20:100]
+    note = flat_note(frames, maps, config)
+    assert f"({heat.min():.2f} to {heat.max():.2f})" in note and "singles out no region" in note
+    assert heat.max() < maps.max()
+    maps[1, 4:7, 4:7] = 0.9  # in one frame
+    assert flat_note(frames, maps, config) == ""
+    assert flat_note(frames, np.zeros((3, 10, 10)), config) == ""
+    assert flat_note(np.zeros_like(frames), maps, config) == ""
+
+
+def test_over_the_face_flat_attention_is_one_tint():
+    face = np.full((114, 114), 100, np.uint8)
+    inside = np.zeros((114, 114), bool)
+    inside[10:90] = True
+    rng = np.random.default_rng(2)
+    flat = heat_map(rng.uniform(0.49, 0.5, (10, 10)), SIAMConfig())
+    drawn = over_face(face, flat, 0.5, inside)
+    assert np.ptp(drawn[inside].astype(int), axis=0).max() < 12
+    assert (drawn[~inside] == 100).all()
+    spot = np.full((10, 10), 0.05)
+    spot[5, 5] = 0.5
+    drawn = over_face(face, heat_map(spot, SIAMConfig()), 0.5, inside)
+    assert np.ptp(drawn[inside].astype(int), axis=0).max() > 20
 
 
 def test_key_frames():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import av
@@ -18,6 +19,8 @@ from nemo_pipeline.geometry import Template, shipped_mean_shape, shipped_templat
 from nemo_pipeline.view.attention import Attention
 from nemo_pipeline.view.heat_video import draw_heat_video
 from nemo_pipeline.view.unwarp import sample, unwarp
+from siam_model.config import SIAMConfig
+from siam_model.explain import cell_weights
 from tests.clips import write_clip
 
 TEMPLATE = shipped_template(48)
@@ -130,13 +133,28 @@ def test_the_heat_lies_on_the_face_in_the_frame(clip, tmp_path):
             assert changed.max() < 14, "a frame that the model did not see stays as it is"
             continue
         landmarks = attention().landmarks[KEPT.index(k)]
-        y, x = np.unravel_index((picture[:360, :700].astype(int) @ (2, 1, -1)).argmax(), (360, 700))
+        y, x = np.unravel_index((picture[:360, :700].astype(int) @ (1, 1, 1)).argmax(), (360, 700))
         wanted = forward(TEMPLATE, landmarks, np.array([16.0, 34.0]))
         assert np.hypot(x - wanted[0], y - wanted[1]) < 8, k
         low, high = landmarks.min(axis=0) - 4, landmarks.max(axis=0) + 4
         outside = np.ones((360, 700), bool)
         outside[int(low[1]) : int(high[1]), int(low[0]) : int(high[0])] = False
         assert changed[outside].max() < 14
+
+
+def test_flat_attention_is_one_tint_over_the_whole_face(clip, tmp_path):
+    """The scale begins at 0: a map that hardly differs is not stretched to all colours."""
+    noise = np.random.default_rng(0).uniform(0.49, 0.5, (len(KEPT), 10, 10))
+    weights = cell_weights(SIAMConfig())
+    seen = dataclasses.replace(attention(), maps=noise, rows=weights, columns=weights)
+    draw_heat_video(clip, tmp_path / "a.mp4", seen, shipped_template(114), title="a")
+    _, pictures, _ = decoded(tmp_path / "a.mp4")
+    for k in KEPT:
+        points = attention().landmarks[KEPT.index(k)].astype(int)
+        inner = points[[27, 30, 33, 48, 54, 57, 39, 42]]  # nose, mouth, inner corners of the eyes
+        colours = pictures[k][inner[:, 1], inner[:, 0]].astype(int)
+        assert np.ptp(colours, axis=0).max() < 14, k
+        assert (colours.max(axis=1) - colours.min(axis=1) > 40).all()
 
 
 def test_the_weights_are_marked_below(clip, tmp_path):

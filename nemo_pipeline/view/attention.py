@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_pipeline.geometry import Template
+#: Colour map of every heat map (matplotlib's and OpenCV's name), and how much it covers of the face.
+COLOURS, OPAQUE = "inferno", 0.55
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -19,8 +20,8 @@ class Attention:
         landmarks: (T,68,2), pixels of the upright frame: those that the faces were warped with.
         weights: (T,) temporal weights.
         maps: (T,M,N) spatial attention, or None.
-        rows, columns: (S,M) and (S,N): how much each cell counts at each row and column of the crop; the heat map of
-            a frame is `rows @ maps[t] @ columns.T`.
+        rows, columns: (S,M) and (S,N): how much each cell counts at each row and column of the crop, each row of them
+            with sum 1; the heat map of a frame is `rows @ maps[t] @ columns.T`, in units of attention.
     """
 
     frame_index: NDArray[np.integer]
@@ -35,10 +36,7 @@ class Attention:
         assert self.maps is not None and self.rows is not None and self.columns is not None
         return np.asarray(self.rows @ self.maps[t].astype(np.float64) @ self.columns.T)
 
-    def scale(self, template: Template) -> tuple[float, float]:
-        """Lowest and highest heat over the faces of all frames: the ends of the colour scale."""
-        if self.maps is None:
-            return 0.0, 1.0
-        heats = (self.heat(t).ravel()[template.inside] for t in range(len(self.maps)))
-        ends = np.array([(heat.min(), heat.max()) for heat in heats])
-        return float(ends[:, 0].min()), float(ends[:, 1].max())
+    @property
+    def largest(self) -> float:
+        """The largest attention of the clip, where the colour scale ends; it begins at 0."""
+        return float(self.maps.max()) if self.maps is not None else 1.0

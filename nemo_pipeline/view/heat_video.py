@@ -20,7 +20,7 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.geometry import Template
 from nemo_pipeline.stages.decode import DecodeError, VideoReader
 from nemo_pipeline.store.files import replacing
-from nemo_pipeline.view.attention import Attention
+from nemo_pipeline.view.attention import COLOURS, OPAQUE, Attention
 from nemo_pipeline.view.drawing import RGB, canvas, draw_text, fit_text, text_width, wrap_text
 from nemo_pipeline.view.encode import PictureWriter
 from nemo_pipeline.view.unwarp import sample, unwarp
@@ -34,8 +34,6 @@ _DIM: RGB = (150, 160, 172)
 _BAR: RGB = (109, 182, 238)
 _NOW: RGB = (255, 205, 84)
 _MOST: RGB = (255, 110, 100)
-#: How opaque the hottest place is.
-_OPAQUE = 0.72
 
 
 def draw_heat_video(
@@ -79,14 +77,13 @@ def _draw(
     progress: Callable[[int], None] | None,
 ) -> None:
     place = {int(frame): t for t, frame in enumerate(attention.frame_index)}
-    scale = attention.scale(template)
     page: _Page | None = None
     with VideoReader(path) as reader, av.open(str(target), "w", format="mp4") as container:
         writer = None
         first = 0.0
         for frame in reader:
             if page is None or writer is None:
-                page = _Page(frame.width, frame.height, attention, template, scale, title, note)
+                page = _Page(frame.width, frame.height, attention, template, title, note)
                 writer = PictureWriter(container, page.width, page.height, reader.info.fps)
                 first = frame.time
             writer.write(page.draw(frame.rgb(), place.get(frame.index)), frame.time - first)
@@ -106,14 +103,13 @@ class _Page:
         height: int,
         attention: Attention,
         template: Template,
-        scale: tuple[float, float],
         title: str,
         note: str,
     ) -> None:
         longest = max(width, height)
         self._scale = math.ceil(_SMALLEST / longest) if longest < _SMALLEST else min(1.0, _LARGEST / longest)
         self._size = (round(width * self._scale), round(height * self._scale))
-        self._attention, self._template, self._ends = attention, template, scale
+        self._attention, self._template, self._largest = attention, template, max(attention.largest, 1e-12)
         self.width = _even(max(self._size[0], _LEAST_WIDTH))
         self._u = max(1.0, self.width / 640)  # so that text is as large on every screen
         self._strip = self._make_strip(title, note)
@@ -143,13 +139,10 @@ class _Page:
         if not np.isfinite(landmarks).all():
             return
         face = unwarp(self._template, landmarks, *self._size)
-        low, high = self._ends
-        value = (sample(self._attention.heat(t), face.crop) - low) / max(high - low, 1e-12)
-        value = np.clip(value, 0, 1)
+        value = np.clip(sample(self._attention.heat(t), face.crop) / self._largest, 0, 1)
         colour = _colours()[np.round(value * 255).astype(int)]
-        opaque = (_OPAQUE * value)[:, None]
         old = picture[face.y, face.x]
-        picture[face.y, face.x] = np.round(old * (1 - opaque) + colour * opaque).astype(np.uint8)
+        picture[face.y, face.x] = np.round(old * (1 - OPAQUE) + colour * OPAQUE).astype(np.uint8)
 
     def _column(self, t: int) -> tuple[int, int, int]:
         """Where frame t's weight stands in the page: x, top, bottom."""
@@ -189,10 +182,10 @@ class _Page:
         return np.asarray(image)
 
     def _legend(self, image: Any, draw: Any, base: int, px: Callable[[float], int]) -> None:
-        x = px(10) + draw_text(draw, (px(10), base), "spatial attention: least ", px(10), _DIM)
+        x = px(10) + draw_text(draw, (px(10), base), "spatial attention: 0 ", px(10), _DIM)
         ramp = np.repeat(_colours()[np.linspace(0, 255, px(90)).round().astype(int)][None], px(9), axis=0)
         image.paste(_image(ramp), (round(x), base - px(9)))
-        text = " most"
+        text = f" {self._largest:.2f}, the largest of the clip"
         if x + px(90) + text_width(text, px(10)) < self.width:
             draw_text(draw, (x + px(90), base), text, px(10), _DIM)
 
@@ -204,8 +197,10 @@ def _image(values: NDArray[np.uint8]) -> Any:
 
 
 def _colours() -> NDArray[np.uint8]:
-    """(256, 3) RGB: the colour map `inferno`."""
-    line: Any = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], cv2.COLORMAP_INFERNO)
+    """(256, 3) RGB."""
+    line: Any = cv2.applyColorMap(
+        np.arange(256, dtype=np.uint8)[None], getattr(cv2, f"COLORMAP_{COLOURS.upper()}")
+    )
     return np.ascontiguousarray(line[0, :, ::-1])
 
 

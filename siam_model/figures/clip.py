@@ -8,7 +8,6 @@ from __future__ import annotations
 import textwrap
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
@@ -16,7 +15,8 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 from nemo_pipeline.store.text import printable
 from siam_model.config import SIAMConfig
-from siam_model.explain import above_least, heat_map, key_frames
+from siam_model.explain import face_pixels, flat_note, heat_map, key_frames
+from siam_model.figures.heat import colour_bar, over_face, scale
 from siam_model.figures.plain import plain_text
 from siam_model.predict import Prediction
 
@@ -44,12 +44,13 @@ def clip_figure(
     chosen = _key(prediction)
     maps = prediction.spatial_attention
     rows = 2 if maps is None else 3
+    warning = _with_flatness(warning, frames, maps, config)
     with plain_text():
         figure = _figure(1.3 * len(chosen) + 1.2, 1.4 * (rows - 1) + 2.1, title, warning)
         grid = figure.add_gridspec(rows, 1, height_ratios=[1.3] * (rows - 1) + [1.15])
         _faces(figure, grid[0], frames, chosen, prediction, times)
         if maps is not None:
-            _heats(figure, grid[1], frames[chosen], heat_map(above_least(maps)[chosen], config))
+            _heats(figure, grid[1], frames, maps, chosen, config)
         _weights(figure, grid[rows - 1], prediction, chosen, times)
     return figure
 
@@ -62,7 +63,9 @@ def heat_figure(
     title: str,
     warning: str = "",
 ) -> Figure | None:
-    """Figure 9: for frames over the clip the face, the attention's own map, and the map brought to the face's size.
+    """Figure 9: for frames over the clip the face, the attention's own map, and the map over the face.
+
+    Both maps are on one scale, from 0 to the clip's largest attention.
 
     None where the model has no spatial attention.
     """
@@ -72,8 +75,9 @@ def heat_figure(
     chosen = key_frames(len(frames), 4)
     top = int(np.argmax(prediction.temporal_weights))
     chosen = np.unique(np.append(chosen, top))
-    shown = np.asarray(maps[chosen], dtype=np.float64)
-    heat = heat_map(above_least(maps)[chosen], config)
+    heats = heat_map(maps[chosen], config)
+    largest, inside = float(maps.max()), face_pixels(frames)
+    warning = _with_flatness(warning, frames, maps, config)
     with plain_text():
         figure = _figure(1.75 * len(chosen) + 1.6, 5.6, title, warning)
         grid = figure.add_gridspec(3, len(chosen) + 1, width_ratios=[1] * len(chosen) + [0.07])
@@ -83,10 +87,9 @@ def heat_figure(
             mark = "\nlargest weight" if t == top else ""
             axes.set_title(f"{times[t]:.2f} s{mark}", fontsize=8, color=_MOST if mark else "black")
             small = figure.add_subplot(grid[1, column])
-            image = small.imshow(shown[column], cmap="inferno", vmin=shown.min(), vmax=shown.max())
+            small.imshow(maps[t], **scale(largest))
             large = figure.add_subplot(grid[2, column])
-            large.imshow(frames[t], cmap="gray", vmin=0, vmax=255)
-            over = large.imshow(heat[column], cmap="inferno", alpha=0.6, vmin=heat.min(), vmax=heat.max())
+            large.imshow(over_face(frames[t], heats[column], largest, inside))
             for panel in (axes, small, large):
                 panel.set(xticks=[], yticks=[])
                 for spine in panel.spines.values():
@@ -94,11 +97,8 @@ def heat_figure(
             if not column:
                 axes.set_ylabel("face")
                 small.set_ylabel("attention")
-                large.set_ylabel("where it is more,\nas Gaussians")
-        figure.colorbar(image, cax=figure.add_subplot(grid[1, -1]))
-        bar = figure.colorbar(over, cax=figure.add_subplot(grid[2, -1]), ticks=[heat.min(), heat.max()])
-        bar.ax.set_yticklabels(["least", "most"])
-        bar.solids.set_alpha(1)  # type: ignore[union-attr]
+                large.set_ylabel("over the face")
+        colour_bar(figure, largest, cax=figure.add_subplot(grid[1:, -1]))
     return figure
 
 
@@ -140,6 +140,10 @@ def _figure(width: float, height: float, title: str, warning: str) -> Figure:
     return figure
 
 
+def _with_flatness(warning: str, frames: np.ndarray, maps: np.ndarray | None, config: SIAMConfig) -> str:
+    return " ".join(filter(None, (warning, "" if maps is None else flat_note(frames, maps, config))))
+
+
 def _short(title: str, most: int = 90) -> str:
     """A long name loses its middle."""
     text = printable(title)
@@ -167,13 +171,19 @@ def _faces(
                       ha="center", fontsize=8, color=_MOST if t == top else "black")  # fmt: skip
 
 
-def _heats(figure: Figure, place: SubplotSpec, frames: np.ndarray, heat: np.ndarray) -> None:
-    axes = _row(figure, place, len(frames))
-    value = (heat - heat.min()) / max(float(np.ptp(heat)), 1e-12)
-    colour = colormaps["inferno"](value)[..., :3] * 255
-    mixed = 0.45 * frames[..., None] + 0.55 * colour
-    for column in range(len(frames)):
-        _picture(axes, column, mixed[column].round().astype(np.uint8))
+def _heats(
+    figure: Figure,
+    place: SubplotSpec,
+    frames: np.ndarray,
+    maps: np.ndarray,
+    chosen: np.ndarray,
+    config: SIAMConfig,
+) -> None:
+    axes = _row(figure, place, len(chosen))
+    largest, inside = float(maps.max()), face_pixels(frames)
+    for column, t in enumerate(chosen):
+        _picture(axes, column, over_face(frames[t], heat_map(maps[t], config), largest, inside))
+    colour_bar(figure, largest, cax=axes.inset_axes((1.0, 0.08, 0.008, 0.84)))
 
 
 def _row(figure: Figure, place: SubplotSpec, count: int) -> Axes:

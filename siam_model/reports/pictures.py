@@ -11,50 +11,53 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nemo_pipeline.store.text import printable
-from siam_model.explain import above_least, heat_map, key_frames
+from siam_model.explain import face_pixels, heat_map, key_frames
+from siam_model.figures.heat import colour_bar, over_face, scale
 from siam_model.reports.attention import Example
 from siam_model.reports.stats import Components
 from siam_model.reports.style import MARK, OURS, WIDTH, new_figure, plain_text
 
-_MAP = "viridis"
-
 
 def variants(rows: Mapping[str, Sequence[Example]]) -> Figure:
-    """Figures 3 and 4: for every variant the input, the map, and the map as a sum of Gaussians, for one or more
-    videos side by side (the same ones in every row).
+    """Figures 3 and 4: for every variant the input, the map, and the map over the face, for one or more videos side by
+    side (the same ones in every row).
 
     Args:
         rows: label -> examples of that variant's models.
     """
     count = len(next(iter(rows.values())))
+    largest = _largest([example for found in rows.values() for example in found])
     with plain_text():
         figure = new_figure(WIDTH, 0.35 + len(rows) * (WIDTH - 0.9) / (3 * count) * 1.2)
         grid = figure.subplots(len(rows), 3 * count, squeeze=False)
         for line, (label, found) in zip(grid, rows.items(), strict=True):
             for k, example in enumerate(found):
-                _triple(line[3 * k : 3 * k + 3], example)
+                _triple(line[3 * k : 3 * k + 3], example, largest)
             line[0].set_ylabel(fill(printable(label), 13), rotation=0, ha="right", va="center",
                                labelpad=6)  # fmt: skip
         for k, example in enumerate(next(iter(rows.values()))):
             grid[0, 3 * k].set_title(f"age {example.age:.0f}")
             grid[0, 3 * k + 1].set_title("map")
             grid[0, 3 * k + 2].set_title("over the face")
+        colour_bar(figure, largest, ax=grid, fraction=0.015, pad=0.01)
     return figure
 
 
 def heat_maps(found: Sequence[Example]) -> Figure:
-    """Figure 9: for every person the input, the map, and the map as a sum of Gaussians over the face."""
+    """Figure 9: for every person the input, the map, and the map over the face."""
+    largest = _largest(found)
     with plain_text():
         side = (WIDTH - 0.9) / len(found)
         figure = new_figure(WIDTH, min(3 * side * 1.12, 7.5) + 0.75)
         grid = figure.subplots(3, len(found), squeeze=False)
         for k, example in enumerate(found):
-            _triple(grid[:, k], example)
+            _triple(grid[:, k], example, largest)
             grid[0, k].set_title(
                 f"age {example.age:.0f}\nsaid {example.prediction.age:.0f}\n{_short(example.subject)}"
             )
         for axes, label in zip(grid[:, 0], ("input", "map", "over\nthe face"), strict=True):
             axes.set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6)
+        colour_bar(figure, largest, ax=grid[1:], fraction=0.02, pad=0.01)
     return figure
 
 
@@ -108,18 +111,26 @@ def principal(found: Components) -> Figure:
     return figure
 
 
-def _triple(axes: Sequence[Axes] | Any, example: Example) -> None:
-    """Input, map with its range, and the map over the face."""
-    face, maps = example.frames[example.frame], example.prediction.spatial_attention
+def _map(example: Example) -> np.ndarray:
+    """(M,N) attention to the frame that is shown."""
+    maps = example.prediction.spatial_attention
     assert maps is not None  # the caller asks models with spatial attention
-    attention = maps[example.frame]
+    return maps[example.frame]
+
+
+def _largest(found: Sequence[Example]) -> float:
+    """The largest attention of a figure: all its maps are drawn on one scale."""
+    return max(float(_map(example).max()) for example in found)
+
+
+def _triple(axes: Sequence[Axes] | Any, example: Example, largest: float) -> None:
+    """Input, map with its range, and the map over the face."""
+    face, attention = example.frames[example.frame], _map(example)
     _face(axes[0], face)
-    axes[1].imshow(attention, cmap=_MAP)
+    axes[1].imshow(attention, **scale(largest))
     axes[1].set_xlabel(f"{attention.min():.2f} to {attention.max():.2f}", fontsize=8.5, labelpad=2)
-    _face(axes[2], face)
-    heat = heat_map(above_least(attention), example.config)
-    strength = (heat - heat.min()) / (np.ptp(heat) or 1.0)
-    axes[2].imshow(heat, cmap=_MAP, alpha=0.1 + 0.55 * strength)  # where little attention is, the face shows
+    heat = heat_map(attention, example.config)
+    axes[2].imshow(over_face(face, heat, largest, face_pixels(example.frames)))
     for panel in axes[1:]:
         panel.set(xticks=[], yticks=[])
         panel.spines[:].set_visible(False)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from nemo_pipeline.errors import NemoError
+from siam_model.explain import FLAT, flat_note
 from siam_model.reports import charts, paper, pictures
 from siam_model.reports.attention import Example, components, examples, spread_by_age
 from siam_model.reports.content import Missing, Picture, Report
@@ -16,10 +19,27 @@ _NO_FACES = "--no-faces leaves out pictures of people"
 #: People in Figure 9, videos in Figure 10, videos side by side in Figures 3 and 4.
 PEOPLE, CLIPS, BESIDE = 6, 2, 2
 _HOW_MAPS = (
-    "Input, attention map (the range of its values below), and over the face what lies above the map's least "
-    "value, as a sum of Gaussians at the centres of the receptive fields. Every map has its own colours, from its "
-    "smallest to its largest value. The frame is the middle of the apex; the model never saw the person."
+    "Input, attention map (the range of its values below), and the map over the face: at each pixel the mean of the "
+    "cells, weighted by Gaussians around the centres of their receptive fields. All maps are on one scale, from 0 to "
+    "the largest attention shown. The frame is the middle of the apex; the model never saw the person."
 )
+
+
+def _flatness(found: Sequence[Example]) -> str:
+    """Of how many of these maps it has to be said that they are flat; "" of none."""
+    flat = sum(bool(flat_note(e.frames[[e.frame]], _maps_of(e)[[e.frame]], e.config)) for e in found)
+    if not flat:
+        return ""
+    least = f"{FLAT:.2f}"
+    return (
+        f" In {flat} of the {len(found)} maps attention is nearly the same all over the face (its least value is more "
+        f"than {least} of its largest): they single out no region."
+    )
+
+
+def _maps_of(example: Example) -> np.ndarray:
+    assert example.prediction.spatial_attention is not None
+    return example.prediction.spatial_attention
 
 
 def add_videos(given: Given, report: Report) -> None:
@@ -59,7 +79,7 @@ def _figure_nine(given: Given) -> Picture | Missing:
     return Picture(
         "figure-9-heat-maps", "videos", "Figure 9", title,
         f"{run.described()}. {len(found)} people from the youngest to the oldest; above each the true and the "
-        f"predicted age and the person's code. {_HOW_MAPS}",
+        f"predicted age and the person's code. {_HOW_MAPS}{_flatness(found)}",
         f"Faces of {len(found)} people aged {', '.join(f'{e.age:.0f}' for e in found)}; under each its attention map "
         "and the map laid over the face.",
         pictures.heat_maps(found), run.described(), faces=True,
@@ -226,7 +246,8 @@ def _maps(
     drawn = {k: v for k, v in drawn.items() if all(e.prediction.spatial_attention is not None for e in v)}
     report.add(
         Picture(
-            key, section, number, title, f"{_described(study)}. {_HOW_MAPS}",
+            key, section, number, title,
+            f"{_described(study)}. {_HOW_MAPS}{_flatness([e for line in drawn.values() for e in line])}",
             f"Attention maps of {len(chosen)} faces, a row for each variant: {', '.join(drawn)}.",
             pictures.variants(drawn), _described(study), faces=True,
         )
