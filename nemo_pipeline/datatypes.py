@@ -42,7 +42,18 @@ class VideoFile:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What the stream says of itself. `fps` is the average rate; `width`, `height` are of the upright frame."""
+    """What the stream says of itself.
+
+    Attributes:
+        width, height: of the upright frame in square pixels, as displayed: those of all coordinates.
+        fps: the average rate.
+        rotation: degrees clockwise that turn the stored picture upright.
+        codec, pixel_format: FFmpeg's names.
+        stored_width, stored_height: of the first picture as stored, before it is turned.
+        pixel_aspect: width to height of a stored pixel, "64:45"; "" where it is not known.
+        transfer: the transfer function that is stated, as FFmpeg calls it, and what HDR's was mapped to; "" where
+            none is stated.
+    """
 
     width: int = 0
     height: int = 0
@@ -50,6 +61,10 @@ class VideoInfo:
     rotation: int = 0
     codec: str = ""
     pixel_format: str = ""
+    stored_width: int = 0
+    stored_height: int = 0
+    pixel_aspect: str = ""
+    transfer: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

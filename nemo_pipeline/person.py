@@ -136,7 +136,7 @@ class PersonRecorder:
             return
         frame, record = entry.payload, self._record(entry)
         # From the points as they are stored, here and below: out.h5's faces are those of out.h5's landmarks.
-        patch = self._warp.cut_patch(frame.planes[0], record["landmarks_raw"], expand=frame.expand)
+        patch = self._warp.cut_patch(frame, record["landmarks_raw"])
         self._waiting.append((record, patch))
         self._fresh.append(record["landmarks_raw"].astype(np.float64))
         segment = self._segment

@@ -97,7 +97,7 @@ class _Row:
         record = self._next
         if record is None or record["frame_index"] != frame.index:
             return
-        patch = self._warp.cut_patch(frame.planes[0], record["landmarks_raw"], expand=frame.expand)
+        patch = self._warp.cut_patch(frame, record["landmarks_raw"])
         face = self._warp.warp_patch(patch, record["landmarks"])
         record["frames"] = face
         record["sharpness"] = self._quality.sharpness(face)

@@ -22,10 +22,10 @@ os.environ.setdefault("SVT_LOG", "0")  # the AV1 encoder talks
 #: What Motion JPEG needs of `write_clip`.
 MOTION_JPEG: dict[str, Any] = {"codec": "mjpeg", "pixel_format": "yuvj420p", "value_range": "full"}
 RANGES = {"limited": 1, "full": 2}
-MATRICES = {"601": (0.299, 0.114), "709": (0.2126, 0.0722)}
+MATRICES = {"601": (0.299, 0.114), "709": (0.2126, 0.0722), "2020": (0.2627, 0.0593)}
 #: Formats that hold the same samples as a planar one in another order.
 _SHUFFLED = {"yuyv422": "yuv422p", "nv12": "yuv420p", "p010le": "yuv420p10le", "yuva420p": "yuv420p"}
-TAGS = {"601": 6, "709": 1}  # AVCOL_SPC_SMPTE170M, AVCOL_SPC_BT709
+TAGS = {"601": 6, "709": 1, "2020": 9}  # AVCOL_SPC_SMPTE170M, AVCOL_SPC_BT709, AVCOL_SPC_BT2020_NCL
 
 
 def ycc(rgb: np.ndarray, matrix: str = "601") -> np.ndarray:
@@ -99,6 +99,9 @@ def write_clip(
     container: str | None = None,
     container_options: dict[str, str] | None = None,
     quality: str | None = "18",
+    aspect: Fraction | None = None,
+    transfer: int = 2,
+    primaries: int = 2,
 ) -> Path:
     """Write a clip.
 
@@ -109,6 +112,8 @@ def write_clip(
         rotation: of the display matrix, counter-clockwise degrees, as FFmpeg's tools say it.
         display_matrix: its nine numbers instead.
         tag: value of the old `rotate` tag.
+        aspect: width of a pixel over its height, in the codec and (where it has a place for it) the container.
+        transfer, primaries: AVColorTransferCharacteristic and AVColorPrimaries.
     """
     base = time_base or 1 / Fraction(fps)
     with av.open(str(path), "w", format=container, options=container_options or {}) as out:
@@ -121,6 +126,9 @@ def write_clip(
                 stream.codec_context.time_base = base
                 stream.codec_context.color_range = RANGES[value_range]
                 stream.codec_context.colorspace = TAGS[matrix]
+                stream.codec_context.color_trc, stream.codec_context.color_primaries = transfer, primaries
+                if aspect is not None:
+                    stream.codec_context.sample_aspect_ratio = aspect
                 stream.options = _options(codec, quality, options)
                 stream.codec_context.thread_count = 1
                 if rotation:
@@ -130,6 +138,7 @@ def write_clip(
                 if tag is not None:
                     stream.metadata["rotate"] = str(tag)
             frame = video_frame(picture, pixel_format, value_range, matrix)
+            frame.color_trc, frame.color_primaries = transfer, primaries
             frame.pts = k if times is None else times[k]
             frame.time_base = base
             out.mux(stream.encode(frame))

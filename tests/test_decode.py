@@ -344,19 +344,6 @@ def test_a_single_frame_and_a_very_long_gop(tmp_path: Path) -> None:
     assert not report.damage
 
 
-def test_the_resolution_may_change_midway(tmp_path: Path) -> None:
-    """Two recordings joined, as phones and capture cards do."""
-    parts = [write_clip(tmp_path / f"{w}.h264", smooth_pictures(5, w, w // 2)) for w in (96, 160)]
-    joined = tmp_path / "joined.h264"
-    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
-    frames, report, reader = read(joined)
-    assert [frame.width for frame in frames] == [96] * 5 + [160] * 5
-    assert [frame.height for frame in frames] == [48] * 5 + [80] * 5
-    assert reader.info.width == 96
-    assert not report.damage
-    assert (np.diff([frame.time for frame in frames]) > 0).all()
-
-
 # --- names ---------------------------------------------------------------------------------------------------------
 
 
@@ -384,3 +371,46 @@ def test_any_name(name: str | bytes, tmp_path: Path, monkeypatch: pytest.MonkeyP
     for path in (tmp_path / text, Path(text)):  # absolute and relative
         frames, _, _ = read(path)
         assert len(frames) == 2
+
+
+# --- levels of few bits in 16 --------------------------------------------------------------------------------------
+
+
+def write_deep(path: Path, pictures: list[np.ndarray], pixel_format: str = "gray16le") -> Path:
+    """(H, W) or (H, W, 3) uint16 levels as they are, in FFV1."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("ffv1", rate=25)
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = pixel_format
+        for k, levels in enumerate(pictures):
+            source = "gray16le" if levels.ndim == 2 else "rgb48le"
+            frame = av.VideoFrame.from_ndarray(levels, source).reformat(format=pixel_format, threads=1)
+            frame.pts = k
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("pixel_format", ["gray16le", "rgb48le", "gbrp16le"])
+def test_cameras_that_leave_the_upper_bits_empty(bits: int, pixel_format: str, tmp_path: Path) -> None:
+    """Stretched by one factor for the whole clip, also where it begins in the dark; a few dead pixels do not count."""
+    gray = pixel_format.startswith("gray")
+    pictures = smooth_pictures(4, 96, 64, gray=gray)
+    levels = [np.round(p / 255.0 * (2**bits - 1)).astype(np.uint16) for p in pictures]
+    levels[0] //= 8
+    levels[2][5, 7] = 65535
+    frames, report, _ = read(write_deep(tmp_path / "clip.mkv", levels, pixel_format))
+    assert f"{bits} of 16 bits are used" in report.picture_notes[0]
+    for k, (frame, picture) in enumerate(zip(frames, pictures, strict=True)):
+        expected = ycc(picture // 8 if k == 0 else picture)[..., 0]
+        error = np.abs(frame.gray() - expected)
+        error[3:8, 5:10] = 0
+        assert error.max() <= 1.5
+
+
+def test_a_dark_clip_of_16_bits_is_left_dark(tmp_path: Path) -> None:
+    dark = [(p.astype(np.uint16) * 257 // 3) for p in smooth_pictures(3, 96, 64, gray=True)]
+    frames, report, _ = read(write_deep(tmp_path / "clip.mkv", dark))
+    assert not report.picture_notes
+    assert np.abs(frames[0].gray() - dark[0] / 257.0).max() <= 1

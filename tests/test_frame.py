@@ -202,3 +202,20 @@ def test_the_expansion_table() -> None:
     np.testing.assert_array_equal(ours.gray(), expected)
     assert ours.expand is not None and ours.expand[16] == 0 and ours.expand[235] == 255
     assert Frame(0, 0.0, (luma,), full_range=True).expand is None
+
+
+@pytest.mark.parametrize(
+    ("primaries", "matrix"), [(1, "709"), (9, "2020"), (2, "601"), (6, "601"), (5, "601")]
+)
+@pytest.mark.parametrize("pixel_format", ["rgb24", "gbrp"])
+def test_the_luma_of_rgb_is_that_of_the_primaries_it_states(
+    pixel_format: str, primaries: int, matrix: str
+) -> None:
+    """So that an RGB copy of a clip in BT.709 has its levels. Without a word it is BT.601, as in YUV."""
+    rgb = smooth_pictures(1, 80, 60)[0]
+    picture = video_frame(rgb, pixel_format)
+    picture.colorspace, picture.color_primaries = 0, primaries
+    ours = frame_of(picture, 0, 0.0, AS_STORED)
+    assert ours.matrix == matrix
+    assert np.abs(ours.gray() - ycc(rgb, matrix)[..., 0]).max() <= 1
+    assert np.abs(ours.rgb().astype(int) - rgb).max() <= 2

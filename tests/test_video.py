@@ -394,14 +394,20 @@ def test_pictures_of_any_shape(size: tuple[int, int], tmp_path: Path) -> None:
 
 
 def test_the_resolution_may_change_midway(tmp_path: Path) -> None:
+    """The same scene, stored larger from the middle on: one segment in the geometry of the first picture."""
+    scale = 1.25
+    larger = (round(SIZE[0] * scale), round(SIZE[1] * scale))
     first = acted(12, SIZE, lambda k: [at(A, k)])
-    second = [scene((400, 300), at(A, k, 250, 160, 90)) for k in range(14)]
+    second = [scene(larger, at(A, k, 120 * scale, 85 * scale, 55 * scale)) for k in range(12, 26)]
     parts = [write_clip(tmp_path / f"{k}.h264", pictures) for k, pictures in enumerate((first, second))]
     joined = tmp_path / "joined.h264"
     joined.write_bytes(b"".join(part.read_bytes() for part in parts))
     video = prep_video(joined)
-    np.testing.assert_array_equal(video.frame_index, np.arange(12, 26))
+    np.testing.assert_array_equal(video.frame_index, np.arange(26))
     assert video.status == "ok"
+    assert (video.info.width, video.info.height) == SIZE
+    size = video.face_px / video.face_px[:12].mean()
+    assert np.abs(size - 1).max() < 0.05
 
 
 def test_progress_is_told(clips: dict[str, Path], tmp_path: Path) -> None:

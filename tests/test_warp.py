@@ -10,6 +10,7 @@ from skimage.transform import warp as skimage_warp
 
 from nemo_pipeline import FaceWarp
 from nemo_pipeline.geometry import shipped_mean_shape
+from nemo_pipeline.stages.frame import Frame
 from tests.reference import warp as reference
 
 WARP = FaceWarp()
@@ -247,8 +248,8 @@ def test_a_shift_by_whole_pixels_changes_nothing() -> None:
 def test_the_gray_levels_can_be_expanded_on_the_way() -> None:
     landmarks = face(1.7)
     image = smooth_image(*picture_size(landmarks), period=90).astype(np.uint8)
-    table = np.clip(np.arange(256) * 1.1 - 10, 0, 255).round().astype(np.uint8)
-    patch = WARP.cut_patch(image, landmarks, expand=table)
+    table = np.clip(np.round((np.arange(256) - 16.0) * 255 / 219), 0, 255).astype(np.uint8)
+    patch = WARP.cut_patch(Frame(0, 0.0, (image,)), landmarks)
     np.testing.assert_array_equal(WARP.warp_patch(patch, landmarks), WARP(table[image], landmarks))
 
 

@@ -20,7 +20,7 @@ import av
 
 from nemo_pipeline.datatypes import VideoInfo
 from nemo_pipeline.stages.frame import Frame
-from nemo_pipeline.stages.planes import degrees, display_turn, frame_of, tag_turn
+from nemo_pipeline.stages.framing import Framer
 from nemo_pipeline.stages.times import TimeRepairs, repair_times
 from nemo_pipeline.stages.wholeness import missing_bytes
 
@@ -68,6 +68,7 @@ class DecodeReport:
         n_interlaced: frames stored as two fields.
         missing_bytes: bytes that the file itself places beyond its end (a cut file).
         ended_early: the stream broke off with an error.
+        picture_notes: what is unusual in how the pictures are shown, a clause each.
     """
 
     n_frames: int = 0
@@ -78,6 +79,7 @@ class DecodeReport:
     n_interlaced: int = 0
     missing_bytes: int = 0
     ended_early: bool = False
+    picture_notes: tuple[str, ...] = ()
 
     @property
     def n_repaired_times(self) -> int:
@@ -123,7 +125,7 @@ class DecodeReport:
             )
         if self.n_interlaced:
             found.append(f"{self.n_interlaced} frames are interlaced")
-        return tuple(found)
+        return (*found, *self.picture_notes)
 
 
 class VideoReader:
@@ -158,10 +160,9 @@ class VideoReader:
             rates = (self._stream.average_rate, self._stream.guessed_rate)
             rate = (rates[1] or rates[0]) if untimed else (rates[0] or rates[1])
             self.report.even_rate = float(rate or _ASSUMED_RATE) if untimed else 0.0
-            self._tag_turn = tag_turn(self._stream.metadata)
+            self._framer = Framer(self.path, self._stream)
             self.info = VideoInfo(
-                width=context.width,
-                height=context.height,
+                **self._framer.facts,
                 fps=float(rate) if rate else 0.0,
                 codec=context.name,
                 pixel_format=context.pix_fmt or "",
@@ -201,6 +202,7 @@ class VideoReader:
             yield frame
         if self._all_came():
             report.missing_bytes = 0
+        report.picture_notes = self._framer.notes
         if report.n_frames > 1 and not (report.n_errors and self.info.fps):
             self.info = dataclasses.replace(
                 self.info, fps=_rate(self.info.fps, (report.n_frames - 1) / (last - first))
@@ -214,14 +216,11 @@ class VideoReader:
     def _frame(self, picture: Any, index: int, time: float) -> Frame | None:
         """The frame of a picture; None where the picture cannot be read."""
         try:
-            turn = display_turn(picture, self._tag_turn)
-            frame = frame_of(picture, index, time, turn)
+            frame = self._framer.frame(picture, index, time)
         except (av.error.FFmpegError, ValueError, OverflowError):
             return None
         if self.report.n_frames - self.report.n_damaged == 1:
-            self.info = dataclasses.replace(
-                self.info, width=frame.width, height=frame.height, rotation=degrees(turn)
-            )
+            self.info = dataclasses.replace(self.info, **self._framer.facts)
         return frame
 
     def _judged(self) -> Iterator[tuple[float, tuple[Any, bool]]]:
@@ -288,6 +287,7 @@ class VideoReader:
                 lost = lost_at is not None and (picture.opaque is None or picture.opaque[0] > lost_at)
                 if lost:
                     lost_at = None
+                self._framer.look(picture)
                 yield picture, stamp, lost
 
     def _most_held(self) -> int:

@@ -1,8 +1,7 @@
-"""`Frame`: one decoded picture as its own 8-bit planes, upright, with its time; gray and RGB are made where
-needed.
+"""`Frame`: one decoded picture as its own planes, upright, with its time; gray and RGB are made where needed.
 
 Most of a 1080p frame is never looked at, so nothing is converted as a whole: the face's region is cut from
-the planes and only that is turned into RGB or full-range gray.
+the planes and only that is brought to square pixels and turned into RGB or full-range gray.
 """
 
 from __future__ import annotations
@@ -14,6 +13,9 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from nemo_pipeline.stages.display import Fit
+from nemo_pipeline.stages.transfer import ToneMap
 
 Plane = NDArray[np.uint8]
 
@@ -29,8 +31,8 @@ class Region:
     """A square in a frame, turned by an angle: what is shown to a network.
 
     Attributes:
-        cx, cy: centre, source pixels.
-        size: side, source pixels.
+        cx, cy: centre, pixels of the frame.
+        size: side, pixels of the frame.
         angle: of the square's x axis in the picture, radians, clockwise as seen (y down).
     """
 
@@ -40,8 +42,8 @@ class Region:
     angle: float = 0.0
 
     def to_source(self, side: int) -> NDArray[np.float64]:
-        """(2, 3) affine map from pixels of a `side` x `side` view of the region to source pixels (centres
-        at integers).
+        """(2, 3) affine map from pixels of a `side` x `side` view of the region to the frame's (centres at
+        integers).
         """
         s = self.size / side
         c, d = s * np.cos(self.angle), s * np.sin(self.angle)
@@ -53,14 +55,18 @@ class Region:
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """One picture in presentation order.
+    """One picture in presentation order, in square pixels: every position is one of the display's.
 
     Attributes:
         index: number of the frame among those decoded, from 0.
         time: presentation time, seconds, as the file says it (repaired where it says nothing usable).
-        planes: (Y,) or (Y, U, V), each (h, w) uint8, upright; chroma planes may be smaller.
+        planes: (Y,) or (Y, U, V), each (h, w) uint8 (uint16 where there is a `tone_map`), upright; chroma
+            planes may be smaller.
         full_range: luma spans 0..255 (else 16..235).
-        matrix: "601", "709" or "2020".
+        matrix: "601", "709" or "2020"; "rgb" where the planes are R, G and B (with a `tone_map` alone).
+        fit: where the planes lie in the display; None where they are the display's own pixels.
+        tone_map: of an HDR picture; None where the levels are BT.709's or near them.
+        bits: of the planes' values.
     """
 
     index: int
@@ -68,28 +74,44 @@ class Frame:
     planes: tuple[Plane, ...]
     full_range: bool = False
     matrix: str = "601"
+    fit: Fit | None = None
+    tone_map: ToneMap | None = None
+    bits: int = 8
 
     @property
     def height(self) -> int:
-        """Rows of the upright picture."""
-        return self.planes[0].shape[0]
+        """Rows of the upright picture, as displayed."""
+        return self.fit.size[1] if self.fit else self.planes[0].shape[0]
 
     @property
     def width(self) -> int:
-        """Columns of the upright picture."""
-        return self.planes[0].shape[1]
+        """Columns of the upright picture, as displayed."""
+        return self.fit.size[0] if self.fit else self.planes[0].shape[1]
 
     @property
     def expand(self) -> Plane | None:
         """(256,) table that makes the luma plane full-range, or None where it is already."""
         return None if self.full_range else _EXPAND
 
+    @property
+    def _as_displayed(self) -> bool:
+        """Whether the planes are the display's own pixels and levels."""
+        return self.fit is None and self.tone_map is None
+
     def gray(self) -> Plane:
         """(H, W) uint8, full range."""
-        return self.planes[0] if self.full_range else _expanded(self.planes[0])
+        return self.luma(0, 0, self.width, self.height)
+
+    def luma(self, x0: int, y0: int, x1: int, y1: int) -> Plane:
+        """(y1 - y0, x1 - x0) uint8, full range: the luma of a box that lies inside the display."""
+        if not self._as_displayed:
+            return self._box(x0, y0, x1, y1, colour=False)
+        return self._to_gray(self.planes[0][y0:y1, x0:x1], [])
 
     def rgb(self) -> Plane:
         """(H, W, 3) uint8: the whole picture."""
+        if not self._as_displayed:
+            return self._box(0, 0, self.width, self.height, colour=True)
         chroma = []
         for plane in self.planes[1:]:
             x, y = self._subsampling(plane)
@@ -100,7 +122,17 @@ class Frame:
 
     def _subsampling(self, plane: Plane) -> tuple[int, int]:
         """Luma pixels per pixel of a plane, across and down (the last one may stand for fewer)."""
-        return max(1, round(self.width / plane.shape[1])), max(1, round(self.height / plane.shape[0]))
+        height, width = self.planes[0].shape
+        return max(1, round(width / plane.shape[1])), max(1, round(height / plane.shape[0]))
+
+    def _to_plane(self, affine: NDArray[np.float64], plane: Plane) -> NDArray[np.float64]:
+        """A (2, 3) affine map to the frame's pixels as one to a plane's."""
+        if self.fit is not None:
+            affine = self.fit.to_stored(affine)
+        ratio = 1.0 / np.array(self._subsampling(plane))[:, None]
+        out = affine * ratio
+        out[:, 2:] += (ratio - 1) / 2
+        return out
 
     def view(self, region: Region, side: int) -> Plane:
         """(side, side, 3) uint8 RGB of a region.
@@ -108,23 +140,23 @@ class Frame:
         Bilinear, after a mean over whole pixels where it shrinks by 2 or more; the picture's edge is
         continued outside.
         """
-        to_source = region.to_source(side)
-        shrink = max(1, int(region.size / side))
-        y, *chroma = (self._sample(plane, to_source, side, shrink) for plane in self.planes)
+        y, *chroma = (self._sample(plane, region, side) for plane in self.planes)
         return self._to_rgb(y, chroma)
 
     def gray_view(self, region: Region, side: int) -> Plane:
-        """(side, side) uint8: as `view`, luma alone, in the range of the file."""
-        return self._sample(self.planes[0], region.to_source(side), side, max(1, int(region.size / side)))
+        """(side, side) uint8: as `view`, luma alone, in the range of the file (full range with a `tone_map`)."""
+        planes = self.planes if self.tone_map is not None else self.planes[:1]
+        y, *chroma = (self._sample(plane, region, side) for plane in planes)
+        return y if self.tone_map is None else self._to_gray(y, chroma)
 
-    def _sample(self, plane: Any, to_source: NDArray[np.float64], side: int, shrink: int) -> Any:
-        """One plane under an affine map to pixels of the luma plane; only the part looked at is averaged."""
-        ratio = 1.0 / np.array(self._subsampling(plane))[:, None]
-        to_plane = to_source * ratio
-        to_plane[:, 2:] += (ratio - 1) / 2
+    def _sample(self, plane: Any, region: Region, side: int) -> Any:
+        """One plane in a view of a region; only the part looked at is averaged."""
+        to_plane = self._to_plane(region.to_source(side), plane)
+        stored = self.fit.scale if self.fit is not None else np.ones(2)
+        shrink = np.maximum(1, (region.size / side * stored).astype(int))
         # Chroma shrinks only as far as it stays no coarser than luma.
-        factor = max(1, int(shrink * float(ratio[0, 0])))
-        if factor > 1:
+        factor = np.maximum(1, (shrink / self._subsampling(plane)[0]).astype(int))
+        if factor.max() > 1:
             corners = to_plane @ np.array(
                 [[0, side - 1, 0, side - 1], [0, 0, side - 1, side - 1], [1, 1, 1, 1]]
             )
@@ -133,15 +165,16 @@ class Frame:
             # cut.
             low = np.clip(np.floor(corners.min(axis=1) / factor) - 2, 0, None).astype(int) * factor
             high = np.ceil(corners.max(axis=1) / factor).astype(int) * factor + 3 * factor
-            x0, y0 = min(int(low[0]), max(0, width - factor)), min(int(low[1]), max(0, height - factor))
-            x1, y1 = max(int(high[0]), x0 + factor), max(int(high[1]), y0 + factor)
+            fx, fy = (int(f) for f in factor)
+            x0, y0 = min(int(low[0]), max(0, width - fx)), min(int(low[1]), max(0, height - fy))
+            x1, y1 = max(int(high[0]), x0 + fx), max(int(high[1]), y0 + fy)
             part = plane[y0:y1, x0:x1]
-            h, w = part.shape[0] // factor, part.shape[1] // factor
+            h, w = part.shape[0] // fy, part.shape[1] // fx
             if h and w:
-                plane = cv2.resize(part[: h * factor, : w * factor], (w, h), interpolation=cv2.INTER_AREA)
+                plane = cv2.resize(part[: h * fy, : w * fx], (w, h), interpolation=cv2.INTER_AREA)
                 offset = np.array([x0, y0]) + (factor - 1) / 2
                 to_plane[:, 2] -= offset
-                to_plane /= factor
+                to_plane /= factor[:, None]
         return cv2.warpAffine(
             plane,
             to_plane,
@@ -150,15 +183,78 @@ class Frame:
             borderMode=cv2.BORDER_REPLICATE,
         )
 
-    def _to_rgb(self, y: Plane, chroma: list[Plane]) -> Plane:
+    def _box(self, x0: int, y0: int, x1: int, y1: int, *, colour: bool) -> Plane:
+        """A box of the display, RGB or gray, from planes that are not its own; 0 where the picture does not reach."""
+        out = np.zeros((y1 - y0, x1 - x0, 3)[: 2 + colour], np.uint8)
+        left, top, right, bottom = x0, y0, x1, y1
+        if self.fit is not None:
+            left, top = max(left, self.fit.left), max(top, self.fit.top)
+            right, bottom = (
+                min(right, self.fit.left + self.fit.across),
+                min(bottom, self.fit.top + self.fit.down),
+            )
+        if left < right and top < bottom:
+            planes = self.planes if colour or self.tone_map is not None else self.planes[:1]
+            y, *chroma = (self._resampled(plane, left, top, right, bottom) for plane in planes)
+            shown = self._to_rgb(y, chroma) if colour else self._to_gray(y, chroma)
+            out[top - y0 : bottom - y0, left - x0 : right - x0] = shown
+        return out
+
+    def _resampled(self, plane: Any, x0: int, y0: int, x1: int, y1: int) -> Any:
+        """A box of the display from one plane: bicubic, low-passed first where it shrinks."""
+        size = (x1 - x0, y1 - y0)
+        to_plane = self._to_plane(np.array([[1.0, 0.0, x0], [0.0, 1.0, y0]]), plane)
+        scale = np.diag(to_plane)
+        if (scale == 1).all():
+            return plane[y0:y1, x0:x1]
+        reach = np.ceil(2 * scale + 2)
+        low = np.clip(np.floor(to_plane[:, 2] - reach), 0, None).astype(int)
+        high = np.ceil(to_plane @ (*size, 1) + reach).astype(int)
+        part = plane[low[1] : high[1], low[0] : high[0]]
+        to_plane[:, 2] -= low
+        if (scale > 1).any():
+            across, down = np.sqrt(np.maximum(scale**2 - 1, 1e-6)) / 2
+            part = cv2.GaussianBlur(part, (0, 0), across, sigmaY=down, borderType=cv2.BORDER_REPLICATE)
+        return cv2.warpAffine(
+            part,
+            to_plane,
+            size,
+            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+
+    def _to_gray(self, y: Any, chroma: list[Any]) -> Plane:
+        if self.tone_map is not None:
+            return self.tone_map.luma(self._coded(y, chroma))
+        gray: Any = y if self.expand is None else cv2.LUT(y, self.expand)
+        return gray
+
+    def _to_rgb(self, y: Any, chroma: list[Any]) -> Plane:
+        if self.tone_map is not None:
+            return self.tone_map.rgb(self._coded(y, chroma))
         if not chroma:
-            return np.repeat((y if self.full_range else _expanded(y))[..., None], 3, axis=-1)
+            return np.repeat(self._to_gray(y, chroma)[..., None], 3, axis=-1)
         rgb: Any = cv2.transform(cv2.merge([y, *chroma]), _yuv_to_rgb(self.full_range, self.matrix))
         return rgb
 
+    def _coded(self, y: Any, chroma: list[Any]) -> NDArray[np.float32]:
+        """(h, w, 3) R'G'B' as the file codes it, 0..255, not clipped."""
+        neutral = [np.full(y.shape, 1 << (self.bits - 1), y.dtype)] * 2
+        planes = cv2.merge([y, *(chroma or neutral)]).astype(np.float32)
+        step = 255 / (2**self.bits - 1) if self.full_range else 0.5 ** (self.bits - 8)
+        if self.matrix == "rgb":
+            return planes * np.float32(step)
+        matrix = _yuv_to_rgb(self.full_range, self.matrix)
+        centre = np.array([0.0, *[128 - 2 ** (self.bits - 1) * step] * 2])
+        scaled = np.hstack([matrix[:, :3] * step, matrix[:, 3:] + (matrix[:, :3] @ centre)[:, None]])
+        rgb: Any = cv2.transform(planes, scaled)
+        return rgb
+
     @classmethod
-    def from_rgb(cls, rgb: NDArray[np.uint8], index: int = 0, time: float = 0.0) -> Frame:
-        """A frame from an (H, W, 3) uint8 RGB picture (or (H, W) gray)."""
+    def from_rgb(
+        cls, rgb: NDArray[np.uint8], index: int = 0, time: float = 0.0, matrix: str = "601"
+    ) -> Frame:
+        """A frame from an (H, W, 3) uint8 RGB picture (or (H, W) gray); `matrix` says what its luma is."""
         image = np.ascontiguousarray(rgb)
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
             raise ValueError(
@@ -166,15 +262,10 @@ class Frame:
             )
         if image.ndim == 2:
             return cls(index, time, (image,), full_range=True)
-        forward = np.linalg.inv(_yuv_to_rgb(True, "601")[:, :3])
+        forward = np.linalg.inv(_yuv_to_rgb(True, matrix)[:, :3])
         shift = np.array([[0.0], [128.0], [128.0]])
         planes = cv2.split(cv2.transform(image, np.hstack([forward, shift])))
-        return cls(index, time, tuple(np.ascontiguousarray(p) for p in planes), full_range=True)
-
-
-def _expanded(luma: Plane) -> Plane:
-    full: Any = cv2.LUT(luma, _EXPAND)
-    return full
+        return cls(index, time, tuple(np.ascontiguousarray(p) for p in planes), True, matrix)
 
 
 @functools.cache

@@ -1,13 +1,16 @@
-"""Planes: what a decoded picture's format means. 8-bit planes, their range and colour matrix, upright."""
+"""Planes: what a decoded picture's format means. Its planes, their range, levels and colour matrix, upright."""
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import cv2
 import numpy as np
 
+from nemo_pipeline.stages.display import fit
 from nemo_pipeline.stages.frame import Frame, Plane
+from nemo_pipeline.stages.transfer import tone_map
 
 # Formats whose planes are used as they are.
 _PLANAR = (
@@ -19,6 +22,9 @@ _HIGH_BITS = {f"{name}{bits}le": bits for name in _PLANAR[:5] for bits in (9, 10
 _HIGH_BITS |= {f"gray{bits}le": bits for bits in (9, 10, 12, 14, 16)}
 _LIMITED_RANGE, _FULL_RANGE = 1, 2  # AVCOL_RANGE_MPEG, AVCOL_RANGE_JPEG
 _MATRICES = {1: "709", 9: "2020", 10: "2020"}  # AVCOL_SPC_BT709, BT2020_NCL, BT2020_CL
+_RGB_MATRICES = {1: "709", 9: "2020"}  # AVCOL_PRI_BT709, BT2020
+#: Formats of 16 bits, which cameras of fewer fill from below.
+SIXTEEN = ("gray16", "rgb48", "bgr48", "gbrp16")
 
 #: (transpose, then flip left-right, then flip up-down)
 Turn = tuple[bool, bool, bool]
@@ -30,27 +36,60 @@ _TAG_TURNS: dict[int, Turn] = {
 }
 
 
-def frame_of(picture: Any, index: int, time: float, turn: Turn) -> Frame:
-    """The `Frame` of a decoded picture (av.VideoFrame)."""
-    planes, full_range = _planes(picture)
+def frame_of(
+    picture: Any,
+    index: int,
+    time: float,
+    turn: Turn,
+    *,
+    aspect: Fraction = Fraction(1),
+    display: tuple[int, int] | None = None,
+    used_bits: int = 16,
+) -> Frame:
+    """The `Frame` of a decoded picture (av.VideoFrame).
+
+    Args:
+        turn: how the stored pixels are turned upright.
+        aspect: width of a stored pixel over its height, before the turn.
+        display: (width, height) of the video, None for its first picture.
+        used_bits: of 16-bit levels, those that hold something (`used_bits` of the stream).
+    """
+    hdr = tone_map(int(picture.color_trc), int(picture.color_primaries))
+    if hdr is None:
+        planes, full_range, bits, matrix = *_planes(picture, used_bits), 8, _matrix(picture)
+    else:
+        planes, full_range, bits, matrix = _deep_planes(picture)
+    planes = tuple(_upright(plane, turn) for plane in planes)
+    height, width = planes[0].shape
     return Frame(
         index=index,
         time=time,
-        planes=tuple(_upright(plane, turn) for plane in planes),
+        planes=planes,
         full_range=full_range,
-        matrix=_MATRICES.get(int(picture.colorspace), "601"),
+        matrix=matrix,
+        fit=fit((width, height), 1 / aspect if turn[0] else aspect, display),
+        tone_map=hdr,
+        bits=bits,
     )
 
 
-def _planes(picture: Any) -> tuple[tuple[Plane, ...], bool]:
+def _matrix(picture: Any) -> str:
+    """The matrix that the file states; of RGB, the one that belongs to the primaries that it states."""
+    stated = _MATRICES.get(int(picture.colorspace))
+    if stated is None and picture.format.is_rgb:
+        stated = _RGB_MATRICES.get(int(picture.color_primaries))
+    return stated or "601"
+
+
+def _planes(picture: Any, used_bits: int) -> tuple[tuple[Plane, ...], bool]:
     """8-bit planes of a picture, and whether its luma is full-range."""
     name = picture.format.name
-    full = picture.color_range == _FULL_RANGE or name.startswith("yuvj")
-    if name.startswith("gray"):
-        # Gray without a stated range is full-range; with one, as stated.
-        full = picture.color_range != _LIMITED_RANGE
+    full = _full_range(picture)
     if name in _PLANAR or name in _GRAY:
         return tuple(_plane(p, 1) for p in picture.planes), full
+    if used_bits < 16 and name.startswith(SIXTEEN):
+        levels = cv2.convertScaleAbs(deep_levels(picture), alpha=255 / (2**used_bits - 1))
+        return Frame.from_rgb(levels, matrix=_matrix(picture)).planes, True
     if name in _HIGH_BITS:
         bits = _HIGH_BITS[name]
         scale = 255.0 / (2**bits - 1) if full else 0.5 ** (bits - 8)
@@ -60,15 +99,47 @@ def _planes(picture: Any) -> tuple[tuple[Plane, ...], bool]:
             for k, p in enumerate(picture.planes)
         ), full
     if picture.format.is_rgb or name.startswith(("pal", "mono", "ya")):
-        return Frame.from_rgb(picture.reformat(format="rgb24", threads=1).to_ndarray()).planes, True
+        rgb = picture.reformat(format="rgb24", threads=1).to_ndarray()
+        return Frame.from_rgb(rgb, matrix=_matrix(picture)).planes, True
     # Whatever else: the same range in plain planes.
-    converted = picture.reformat(
-        format="yuv444p",
-        src_color_range=_FULL_RANGE if full else _LIMITED_RANGE,
-        dst_color_range=_FULL_RANGE if full else _LIMITED_RANGE,
-        threads=1,
-    )
+    converted = _same_range(picture, "yuv444p", full)
     return tuple(_plane(p, 1) for p in converted.planes), full
+
+
+def _full_range(picture: Any) -> bool:
+    name = picture.format.name
+    if name.startswith("gray"):
+        # Gray without a stated range is full-range; with one, as stated.
+        return bool(picture.color_range != _LIMITED_RANGE)
+    return bool(picture.color_range == _FULL_RANGE or name.startswith("yuvj"))
+
+
+def _same_range(picture: Any, pixel_format: str, full: bool) -> Any:
+    stated = _FULL_RANGE if full else _LIMITED_RANGE
+    return picture.reformat(format=pixel_format, src_color_range=stated, dst_color_range=stated, threads=1)
+
+
+def _deep_planes(picture: Any) -> tuple[tuple[Any, ...], bool, int, str]:
+    """Planes of an HDR picture with all their bits; whether they are full-range, their bits, and their matrix."""
+    name, full, matrix = (
+        picture.format.name,
+        _full_range(picture),
+        _MATRICES.get(int(picture.colorspace), "2020"),
+    )
+    if name in _PLANAR or name in _GRAY:
+        return tuple(_plane(p, 1) for p in picture.planes), full, 8, matrix
+    if picture.format.is_rgb:
+        return tuple(cv2.split(deep_levels(picture))), True, 16, "rgb"
+    if name not in _HIGH_BITS:
+        picture = _same_range(picture, "yuv444p16le", full)
+    bits = _HIGH_BITS[picture.format.name]
+    return tuple(_plane(p, 2) for p in picture.planes), full, bits, matrix
+
+
+def deep_levels(picture: Any) -> Any:
+    """(H, W) or (H, W, 3) uint16 of a picture whose format is one of `SIXTEEN`."""
+    gray = picture.format.name.startswith("gray")
+    return picture.reformat(format="gray16le" if gray else "rgb48le", threads=1).to_ndarray()
 
 
 def _plane(plane: Any, bytes_per_sample: int) -> Any:

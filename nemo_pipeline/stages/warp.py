@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nemo_pipeline.geometry import Template, checked_shape, shipped_mean_shape, shipped_triangles
+from nemo_pipeline.stages.frame import Frame
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class FaceWarp:
             raise ValueError(f"landmarks must be (68, 2); these are {points.shape}.")
         if not np.isfinite(points).all():
             raise ValueError("landmarks must be finite: a frame without a face cannot be warped.")
-        return self.warp_patch(self.cut_patch(image, points), points)
+        return self.warp_patch(self.cut_patch(Frame.from_rgb(image), points), points)
 
     def reduction(self, landmarks: NDArray[np.floating]) -> float:
         """Source pixels per crop pixel (a length): the square root of the ratio of the hulls' areas."""
@@ -98,10 +99,9 @@ class FaceWarp:
 
     def cut_patch(
         self,
-        gray: NDArray[np.uint8],
+        frame: Frame,
         landmarks: NDArray[np.floating],
         *,
-        expand: NDArray[np.uint8] | None = None,
         slack: float = 0.15,
     ) -> Patch:
         """The face's surroundings, low-passed: all that `warp_patch` needs of a frame.
@@ -112,9 +112,8 @@ class FaceWarp:
         pixels. All filters are symmetric about pixel centres, so positions stay exact (a ramp stays a ramp).
 
         Args:
-            gray: (H, W) uint8.
+            frame: the picture, of which only this part is looked at.
             landmarks: (68, 2) source pixels.
-            expand: (256,) table applied to the gray levels first (limited to full range).
             slack: how far beyond the landmarks' box to cut, as a fraction of its larger side.
         """
         scale = self.reduction(landmarks)
@@ -123,13 +122,11 @@ class FaceWarp:
             step *= 2
         low, high = landmarks.min(axis=0), landmarks.max(axis=0)
         reach = slack * float((high - low).max()) + 8.0
-        x0, x1 = _extent(low[0] - reach, high[0] + reach, gray.shape[1], step)
-        y0, y1 = _extent(low[1] - reach, high[1] + reach, gray.shape[0], step)
-        patch: Any = gray[y0:y1, x0:x1]
-        if patch.size == 0:
+        x0, x1 = _extent(low[0] - reach, high[0] + reach, frame.width, step)
+        y0, y1 = _extent(low[1] - reach, high[1] + reach, frame.height, step)
+        if x0 >= x1 or y0 >= y1:
             return Patch(np.zeros((0, 0), np.uint8), x0, y0, 1)
-        if expand is not None:
-            patch = cv2.LUT(patch, expand)
+        patch: Any = frame.luma(x0, y0, x1, y1)
         done, halved = 0.0, 1  # variance of the blur so far, in pixels of the patch
         while halved < step:
             # Odd sizes: the last sample then lies on the last pixel, as the first one does on the first.

@@ -1,0 +1,189 @@
+"""HDR: pictures put into HLG and PQ by the standards' formulas come back as the SDR pictures that they were."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from nemo_pipeline import prep_video
+from nemo_pipeline.stages.decode import DecodeReport, VideoReader
+from nemo_pipeline.stages.frame import Frame, Region
+from nemo_pipeline.stages.planes import frame_of
+from tests.clips import acted, person, smooth_pictures, sway, video_frame, write_clip, ycc
+
+HLG, PQ = 18, 16
+BT709, BT2020 = 1, 9
+#: Linear light from BT.709's primaries to BT.2020's (ITU-R BT.2087).
+TO_2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
+
+
+def hlg(light: np.ndarray) -> np.ndarray:
+    """BT.2100's HLG signal of display light (nits, one of 1000); the system's gamma of 1.2 for each colour."""
+    scene = (light / 1000) ** (1 / 1.2)
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    with np.errstate(invalid="ignore"):
+        return np.where(scene <= 1 / 12, np.sqrt(3 * scene), a * np.log(12 * scene - b) + c)
+
+
+def pq(light: np.ndarray) -> np.ndarray:
+    """SMPTE ST 2084's signal of display light (nits)."""
+    y = (light / 10000) ** (2610 / 16384)
+    return ((3424 / 4096 + 2413 / 128 * y) / (1 + 2392 / 128 * y)) ** (2523 / 32)
+
+
+SIGNAL = {HLG: hlg, PQ: pq}
+
+
+def graded(rgb: np.ndarray, transfer: int, white: float = 203.0) -> np.ndarray:
+    """An SDR picture (H, W, 3) uint8, its white at so many nits, as (H, W, 3) R'G'B' in BT.2020, 0..1."""
+    light = (rgb / 255.0) ** 2.4 * white
+    return SIGNAL[transfer](light @ TO_2020.T)
+
+
+def hdr_frame(rgb: np.ndarray, transfer: int, pixel_format: str = "yuv420p10le") -> av.VideoFrame:
+    """A picture as an HDR camera stores it. `rgb`: SDR, uint8."""
+    # In 16ths of a level, for the clip's writer counts in levels of 8 bits.
+    frame = video_frame(graded(rgb, transfer) * 255, pixel_format, "limited", "2020")
+    frame.color_trc, frame.color_primaries = transfer, BT2020
+    return frame
+
+
+def write_hdr(path: Path, pictures: list[np.ndarray], transfer: int, primaries: int = BT2020) -> Path:
+    return write_clip(
+        path,
+        [graded(p, transfer) * 255 for p in pictures],
+        codec="ffv1", pixel_format="yuv420p10le", matrix="2020", transfer=transfer, primaries=primaries,
+    )  # fmt: skip
+
+
+def read(path: Path) -> tuple[list[Frame], DecodeReport, VideoReader]:
+    with VideoReader(path) as reader:
+        return list(reader), reader.report, reader
+
+
+def muted(n: int, width: int = 160, height: int = 120) -> list[np.ndarray]:
+    """Pictures whose colours are about as strong as skin's."""
+    colourful = smooth_pictures(n, width, height)
+    return [
+        np.round(0.45 * p + 0.45 * p.mean(axis=-1, keepdims=True) + 10).astype(np.uint8) for p in colourful
+    ]
+
+
+@pytest.mark.parametrize("transfer", [HLG, PQ])
+@pytest.mark.parametrize("pixel_format", ["yuv420p10le", "yuv422p12le", "yuv444p10le", "p010le", "gbrp10le"])
+def test_hdr_has_the_levels_of_sdr(transfer: int, pixel_format: str) -> None:
+    rgb = muted(1)[0]
+    if pixel_format == "gbrp10le":
+        levels = np.round(graded(rgb, transfer) * 65535).astype(np.uint16)
+        picture = av.VideoFrame.from_ndarray(levels, "rgb48le").reformat(format=pixel_format, threads=1)
+        picture.color_trc, picture.color_primaries = transfer, BT2020
+    else:
+        picture = hdr_frame(rgb, transfer, pixel_format)
+    frame = frame_of(picture, 0, 0.0, (False, False, False))
+    luma = ycc(rgb, "709")[..., 0]
+    gray = frame.gray()
+    assert gray.dtype == np.uint8 and gray.shape == luma.shape
+    assert np.abs(gray - luma).max() < 3 and np.abs(gray - luma).mean() < 1
+    assert np.abs((gray - luma).mean()) < 0.5
+    assert np.abs(frame.rgb().astype(float) - rgb).mean() < 1.5
+    np.testing.assert_array_equal(frame.luma(20, 30, 60, 50), gray[30:50, 20:60])
+    plain = Frame.from_rgb(rgb, matrix="709")
+    for region in (Region(80, 60, 90, 0.4), Region(70, 50, 300)):
+        assert np.abs(frame.view(region, 64).astype(float) - plain.view(region, 64)).mean() < 2
+        assert np.abs(frame.gray_view(region, 64).astype(float) - plain.gray_view(region, 64)).mean() < 2
+
+
+def test_light_beyond_white_keeps_its_hue() -> None:
+    """Cut off where the brightest colour reaches SDR's white."""
+    rgb = np.full((16, 16, 3), (230, 180, 150), np.uint8)
+    light = (rgb / 255.0) ** 2.4 * 203 * 1.8
+    picture = video_frame(pq(light @ TO_2020.T) * 255, "yuv444p12le", "limited", "2020")
+    picture.color_trc, picture.color_primaries = PQ, BT2020
+    shown = frame_of(picture, 0, 0.0, (False, False, False)).rgb()[8, 8]
+    np.testing.assert_allclose(shown, np.array([230, 180, 150]) * 255 / 230, atol=2)
+
+
+@pytest.mark.parametrize("transfer", [HLG, PQ])
+def test_a_clip_in_hdr(transfer: int, tmp_path: Path) -> None:
+    pictures = muted(3)
+    frames, report, reader = read(write_hdr(tmp_path / "clip.mkv", pictures, transfer))
+    luma = np.stack([ycc(p, "709")[..., 0] for p in pictures])
+    assert np.abs(np.stack([f.gray() for f in frames]) - luma).mean() < 1
+    named = {HLG: "arib-std-b67", PQ: "smpte2084"}[transfer]
+    assert reader.info.transfer == f"{named} to bt709, white at 203 nits"
+    assert not report.picture_notes
+
+
+def test_pixels_that_are_not_square_in_hdr() -> None:
+    from fractions import Fraction
+
+    rgb = muted(1)[0]
+    frame = frame_of(hdr_frame(rgb, HLG), 0, 0.0, (False, False, False), aspect=Fraction(2))
+    plain = frame_of(
+        video_frame(rgb, "yuv444p", "full", "709"), 0, 0.0, (False, False, False), aspect=Fraction(2)
+    )
+    assert frame.gray().shape == (120, 320)
+    assert np.abs(frame.gray().astype(float) - plain.gray()).mean() < 1.5
+    assert np.abs(frame.rgb().astype(float) - plain.rgb()).mean() < 2
+
+
+@pytest.mark.parametrize(
+    ("transfer", "primaries", "said"),
+    [
+        (2, BT709, ""), (1, BT709, ""), (13, BT709, ""), (14, BT2020, ""), (2, 2, ""),
+        (8, BT709, "linear"), (9, BT709, "log100"), (17, 2, "smpte428"), (2, BT2020, "BT.2020"),
+    ],
+)  # fmt: skip
+def test_what_is_not_known_is_told(transfer: int, primaries: int, said: str, tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mkv", muted(2), codec="ffv1", transfer=transfer, primaries=primaries)
+    frames, report, _ = read(path)
+    assert said in " ".join(report.picture_notes) and bool(said) == bool(report.picture_notes)
+    luma = ycc(muted(2)[0])[..., 0]
+    assert np.abs(frames[0].gray() - luma).max() < 2  # as they are
+
+
+def test_faces_of_a_clip_in_hdr_are_those_of_its_sdr_original(tmp_path: Path) -> None:
+    pictures = acted(8, (240, 200), lambda k: [(person(), person().placed(120 + sway(k)[0], 85, 60))])
+    plain = prep_video(write_clip(tmp_path / "sdr.mkv", pictures, codec="ffv1", matrix="709"))
+    high = prep_video(write_hdr(tmp_path / "hlg.mkv", pictures, HLG))
+    assert high.status == plain.status == "ok" and len(high) == len(plain) == 8
+    inside = plain.frames > 0
+    assert np.abs(high.frames.astype(float) - plain.frames)[inside].mean() < 2
+    eyes = np.hypot(*(plain.landmarks[:, 45] - plain.landmarks[:, 36]).T)
+    apart = np.hypot(*np.moveaxis(high.landmarks - plain.landmarks, -1, 0))
+    assert (apart.mean(axis=1) / eyes).max() < 0.01
+
+
+def _ffmpeg_maps() -> bool:
+    if shutil.which("ffmpeg") is None:
+        return False
+    listed = subprocess.run(["ffmpeg", "-hide_banner", "-filters"], capture_output=True, text=True).stdout
+    return " zscale " in listed and " tonemap " in listed
+
+
+@pytest.mark.skipif(not _ffmpeg_maps(), reason="needs ffmpeg with zscale")
+@pytest.mark.parametrize("transfer", [HLG, PQ])
+def test_the_mapping_is_ffmpegs(transfer: int, tmp_path: Path) -> None:
+    """Also where light is brighter than SDR's white."""
+    bright = [np.clip(p * 1.3 + 20, 0, 255).astype(np.uint8) for p in muted(2)]
+    light = [SIGNAL[transfer]((p / 255.0) ** 2.4 * 400 @ TO_2020.T) * 255 for p in bright]
+    path = write_clip(
+        tmp_path / "clip.mkv", light,
+        codec="ffv1", pixel_format="yuv420p10le", matrix="2020", transfer=transfer, primaries=BT2020,
+    )  # fmt: skip
+    route = (
+        "zscale=t=linear:npl=203,format=gbrpf32le,zscale=p=bt709:npl=203,tonemap=clip,"
+        "zscale=t=bt709:m=bt709:r=pc:npl=203,format=yuv444p"
+    )
+    done = subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", path, "-vf", route, "-f", "rawvideo", "-"],
+        capture_output=True,
+        check=True,
+    )
+    theirs = np.frombuffer(done.stdout, np.uint8).reshape(2, 3, 120, 160)[:, 0].astype(float)
+    ours = np.stack([frame.gray() for frame in read(path)[0]])
+    assert np.abs(ours - theirs).mean() < 0.7
+    assert np.quantile(np.abs(ours - theirs), 0.99) <= 2
