@@ -163,7 +163,7 @@ def prepare(made: SynthSet, output: Path, workers: int | None) -> None:
         NemoError: some clips could not be prepared, which on synthetic ones means that something is broken.
     """
     from nemo_pipeline.batch.discover import discover
-    from nemo_pipeline.batch.labels import read_labels
+    from nemo_pipeline.batch.label_table import read_labels
     from nemo_pipeline.batch.run import RunOptions, prep
     from nemo_pipeline.config import PrepConfig
     from nemo_pipeline.errors import NemoError

@@ -330,7 +330,7 @@ def _prepare(found: Any, output: Path, config: PrepConfig, shape: Any, options: 
 
 def _join(inputs: list[str], output: Path, options: dict[str, Any]) -> int:
     from nemo_pipeline.batch.join import join
-    from nemo_pipeline.batch.labels import read_labels
+    from nemo_pipeline.batch.label_table import read_labels
 
     table = read_labels(options["labels"]) if options["labels"] else None
     summary = join([Path(item) for item in inputs], output, labels=table)

@@ -35,16 +35,18 @@ def mean_shape(config: PrepConfig, options: dict[str, Any]) -> tuple[PrepConfig,
 
 def labels(found: Any, options: dict[str, Any]) -> tuple[Any, Any]:
     """The labels that were given, and those that lie beside the videos."""
-    from nemo_pipeline.batch.labels import find_labels, read_labels
+    from nemo_pipeline.batch.label_table import read_labels
+    from nemo_pipeline.batch.labels import find_labels
 
+    files = [video.file for video in found.videos]
     if options["labels"]:
-        return read_labels(options["labels"]), None
+        return read_labels(options["labels"], files), None
     folders = dict.fromkeys([*found.folders, *(video.path.parent for video in found.videos)])
     beside = find_labels(folders)
     if beside is None:
         return None, None
     try:
-        table = read_labels(beside)
+        table = read_labels(beside, files)
     except NemoError as error:
         warn(f"{error} It lies beside the videos; it is not used.")
         return None, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from nemo_pipeline.store.text import counted, listed
@@ -36,7 +37,7 @@ def report(summary: Any, options: dict[str, Any], warn_unlabelled: bool) -> None
         f"{counted(summary.done_now, 'video')} in {summary.seconds:.1f} s, "
         f"{summary.frames_per_second:.0f} frames/s."
     )
-    report_labels(summary.matched, warn_unlabelled)
+    report_labels(summary.matched, summary.output if summary.part is None else None, warn_unlabelled)
     if summary.matched is not None and not options["labels"]:
         say(f"Labels are from {summary.matched.source}, which lies beside the videos.")
     if summary.part is not None:
@@ -54,20 +55,40 @@ def _label_report(matched: Any) -> dict[str, Any] | None:
         "videos_without_labels": matched.unlabelled,
         "labels_without_video": matched.unused,
         "ambiguous_labels": matched.ambiguous,
+        "similar_names": matched.similar,
+        "notes": matched.notes,
     }
 
 
-def report_labels(matched: Any, complain: bool = True) -> None:
-    """Who has no label, and which labels have nobody: by name, both ways."""
+def report_labels(matched: Any, path: Path | None, complain: bool = True) -> None:
+    """How the label file was read; who has no label, and which labels have nobody: by name, both ways; and what cannot
+    be right in the labels that the file `path` has now."""
     if matched is None or not complain:
         return
+    from nemo_pipeline.batch.assemble import row_labels
+    from nemo_pipeline.batch.labels import similar_names
+    from nemo_pipeline.store import FaceDataset
+    from nemo_pipeline.store.verify import label_findings
+
+    for note in matched.notes:
+        say(note)
+    unlabelled, findings = matched.unlabelled, []
+    if path is not None:
+        data = FaceDataset(path, check=False)
+        labelled = {file for row, file in enumerate(data.videos["file"]) if row_labels(data, row)}
+        unlabelled = [file for file in unlabelled if file not in labelled]  # others have them from before
+        findings = [finding for finding in label_findings(data) if finding.level != "note"]
     for names, noun, text in (
-        (matched.unlabelled, "video", "without a label"),
+        (unlabelled, "video", "without a label"),
         (matched.unused, "label", "that fit no video"),
         (matched.ambiguous, "label", "that could mean several videos, given to none (write the path)"),
     ):
         if names:
             warn(f"{counted(len(names), noun)} {text}: {listed(names, 20)}.")
+    if matched.similar:
+        warn(similar_names(matched))
+    for finding in findings:
+        warn(f"{finding.text[0].upper()}{finding.text[1:]}.")
 
 
 def _table(summary: Any) -> Any:

@@ -42,6 +42,9 @@ _SETTINGS = {"preset": "preset", "seed": "seed", "epochs": "epochs", "folds": "f
                    "shared folds.")  # fmt: skip
 @click.option("--resume", "resumed", is_flag=True,
               help="Go on with --out RUN, or with the newest unfinished one in runs/, as it was begun.")  # fmt: skip
+@click.option("--distinct-subjects", is_flag=True,
+              help="Subject codes that are equal as numbers (1, 1.0, 001), or but for case, blanks or zeros, are "
+                   "different people; without this option they are refused.")  # fmt: skip
 @click.option("--fold", type=click.IntRange(min=0), metavar="I",
               help="Train this fold alone, from 0, into a RUN that other processes share: for array jobs.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True,
@@ -74,6 +77,7 @@ def command(
     trials: int | None,
     study: Any,
     resumed: bool,
+    distinct_subjects: bool,
     fold: int | None,
     jobs: int,
     device: str,
@@ -125,7 +129,7 @@ def command(
                     f"{trials} trials in each of {folds} folds, as in the paper's protocol; --trials changes that."
                 )
         here |= {"preset": preset, "seed": seed, "epochs": epochs, "folds": folds, "trials": trials}
-        here["precision"] = precision
+        here |= {"precision": precision, "distinct_subjects": distinct_subjects}
         with stop_on_signals(progress.farewell), progress:
             if study is not None:
                 run = train_study(data, target, study, overrides=overrides, **here)

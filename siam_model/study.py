@@ -99,6 +99,7 @@ def train_study(
     workers: int = 0,
     jobs: int = 1,
     precision: str = "32",
+    distinct_subjects: bool = False,
     fit_options: Mapping[str, Any] | None = None,
     reporter: Reporter | None = None,
 ) -> Path:
@@ -112,7 +113,7 @@ def train_study(
         raise NemoError(f"There is no study {study!r}; there are {', '.join(get_args(StudyName))}.")
     settings, model, config, dataset = settings_for(
         Path(data), preset=preset, seed=seed, epochs=epochs, folds=folds, trials=trials,
-        overrides=overrides, precision=precision, study=study,
+        overrides=overrides, precision=precision, study=study, distinct_subjects=distinct_subjects,
     )  # fmt: skip
     runtime = Runtime(device, workers, dict(fit_options or {}))
     check_runtime(runtime, precision, jobs, folds)

@@ -61,6 +61,7 @@ def train(
     workers: int = 0,
     jobs: int = 1,
     precision: str = "32",
+    distinct_subjects: bool = False,
     fit_options: Mapping[str, Any] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     say: Callable[[str], None] | None = None,
@@ -87,6 +88,7 @@ def train(
         workers: processes that read data beside this one.
         jobs: processes that train folds side by side, each on a GPU of its own where there are several.
         precision: `32`, `bf16-mixed` or `16-mixed`.
+        distinct_subjects: codes such as `1` and `001` are different people; without it they are refused.
         fit_options: further keyword arguments of `siam_model.training.fit.fit`: `devices`, `tensorboard`.
         on_epoch: called after every epoch.
         say: called with a sentence now and then.
@@ -98,7 +100,7 @@ def train(
     reporter = reporter or CallbackReporter(on_epoch, say)
     settings, model, config, dataset = settings_for(
         Path(data), preset=preset, seed=seed, epochs=epochs, folds=folds, trials=trials,
-        overrides=overrides, subset=subset, precision=precision,
+        overrides=overrides, subset=subset, precision=precision, distinct_subjects=distinct_subjects,
     )  # fmt: skip
     runtime = Runtime(device, workers, dict(fit_options or {}))
     check_runtime(runtime, precision, jobs, folds)

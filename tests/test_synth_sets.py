@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from nemo_cli.main import main
-from nemo_pipeline.batch.labels import read_labels
+from nemo_pipeline.batch.label_table import read_labels
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.stages.warp import FaceWarp
 from nemo_pipeline.store import FaceDataset

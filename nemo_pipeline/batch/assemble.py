@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from nemo_pipeline.batch.labels import LabelledVideo, LabelTable, Matched, match_labels
+from nemo_pipeline.batch.label_table import LabelTable
+from nemo_pipeline.batch.labels import LabelledVideo, Matched, match_labels, similar_names
 from nemo_pipeline.batch.plan import Finished
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoFile
@@ -141,7 +142,6 @@ def assemble(
     labelled = [LabelledVideo(v.file, v.id, tuple(by_video[v.file])) for v in videos]
     given = match_labels(table, labelled) if table else None
     beside = match_labels(found, labelled) if found else None
-    given, beside = (match and _unlabelled_alone(match, known) for match in (given, beside))
     rows = []
     for (video, row), row_id in zip(entries, ids, strict=True):
         position = by_video[video.file].index(row_id)
@@ -158,12 +158,6 @@ def assemble(
     synthetic = known.synthetic or any(match.synthetic for match in (given, beside) if match)
     synthetic = synthetic or any(is_marked(folder) for folder in folders)
     return Assembled(tuple(rows), given or beside, synthetic, known.unknown)
-
-
-def _unlabelled_alone(matched: Matched, known: KnownLabels) -> Matched:
-    """Without complaint about videos whose labels are known from an earlier run."""
-    labelled = {file for file, _ in known.by_file}
-    return dataclasses.replace(matched, unlabelled=tuple(f for f in matched.unlabelled if f not in labelled))
 
 
 def write_assembled(
@@ -217,11 +211,12 @@ def _row_ids(rows: Sequence[tuple[str, str, str]]) -> list[str]:
     return ids
 
 
-def relabel(path: Path, table: LabelTable, *, replace: bool = False) -> Matched:
+def relabel(path: Path, table: LabelTable, *, replace: bool = False, force: bool = False) -> Matched:
     """Put labels into a finished file. Labels that `table` does not speak of stay, unless `replace`.
 
     Raises:
-        NemoError: `path` is no file of ours, cannot be written, or has no video that `table` speaks of.
+        NemoError: `path` is no file of ours, cannot be written, or has no video that `table` speaks of; or, unless
+            `force`, every age of the file would be gone.
     """
     data = FaceDataset(path, check=False)
     by_video: dict[str, list[int]] = {}
@@ -233,16 +228,23 @@ def relabel(path: Path, table: LabelTable, *, replace: bool = False) -> Matched:
         videos.append(LabelledVideo(file, ids[0].removesuffix(data.layout["suffix"][rows[0]]), ids))
     matched = match_labels(table, videos)
     if not matched.labels and not matched.by_id:
-        unknown = (matched.unused or matched.ambiguous or ["it has no rows"])[0]
+        unknown = (matched.unused or matched.ambiguous or ("it has no rows",))[0]
+        hint = f" {similar_names(matched)}" if matched.similar else ""
         raise NemoError(
             f"{table.source} has no label for any video of {data.path} (its first: {printable(unknown)}); nothing was "
-            "changed."
+            f"changed.{hint}"
         )
     labels = []
     for row in range(len(data)):
         old = {} if replace else row_labels(data, row)
         new = matched.for_row(data.videos["file"][row], data.videos["id"][row], data.layout["suffix"][row])
         labels.append(old | new)
+    aged = sum("age" in row_labels(data, row) for row in range(len(data)))
+    if replace and not force and aged and not any("age" in new for new in labels):
+        raise NemoError(
+            f"{table.source} has no ages, and --replace would remove all {aged} of {data.path}; nothing was changed. "
+            f"Leave out --replace to keep them, or add --force. {' '.join(table.notes)}".rstrip()
+        )
     try:
         with _full_disk_told(data.path):
             write_labels(data.path, labels, data.synthetic or matched.synthetic)

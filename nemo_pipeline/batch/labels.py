@@ -1,65 +1,18 @@
-"""Labels from files (the UvA-NEMO database's own details files, or CSV), and the videos they are about."""
+"""Whom labels are about: a label table's names, and the videos of a run."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import math
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.schema import LABEL_COLUMNS
-from nemo_pipeline.store.text import csv_value, delimiter_of, natural_sorted
-from nemo_pipeline.synth.mark import is_marked
-
-#: Lines before the table in the database's details files.
-_HEADER_LINES = 5
-#: Other spellings of the columns of a CSV file, in lower case.
-_SYNONYMS = {
-    "file": "video",
-    "filename": "video",
-    "file name": "video",
-    "file_name": "video",
-    "video_name": "video",
-    "clip": "video",
-    "id": "video",
-    "subject code": "subject",
-    "subject_code": "subject",
-    "subject_id": "subject",
-    "subjectid": "subject",
-    "person": "subject",
-    "sex": "gender",
-    "smile type": "condition",
-    "smile_type": "condition",
-    "type": "condition",
-    "emotion": "expression",
-}
-_GENDERS = {"f": "female", "m": "male", "w": "female"}
-_YES, _NO = {"1", "true", "yes", "y"}, {"", "0", "false", "no", "n", "nan", "na"}
-_UNKNOWN = {"", "na", "n/a", "nan", "none", "null", "?", "-"}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class LabelTable:
-    """Labels as read from a file.
-
-    Attributes:
-        source: where they come from, for messages.
-        by_video: name of a video as the file has it -> labels (keys of LABEL_COLUMNS, known ones only).
-        by_subject: subject code -> labels, for files that describe people.
-        synthetic: names in `by_video`, or codes in `by_subject`, whose faces are generated.
-    """
-
-    source: str
-    by_video: Mapping[str, Mapping[str, Any]]
-    by_subject: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    synthetic: frozenset[str] = frozenset()
+from nemo_pipeline.batch.label_table import LabelTable
+from nemo_pipeline.store.text import listed, natural_sorted
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,6 +36,8 @@ class Matched:
         ambiguous: names in the label file that could be several videos; nobody got those labels.
         synthetic: whether a labelled video is marked as generated.
         source: the label file.
+        similar: name in `unused` -> the one video that has it but for leading zeros, which spreadsheets drop.
+        notes: how the label file was read.
     """
 
     labels: dict[str, dict[str, Any]]
@@ -92,40 +47,14 @@ class Matched:
     ambiguous: tuple[str, ...]
     synthetic: bool
     source: str
+    similar: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def for_row(self, file: str, row_id: str, suffix: str) -> dict[str, Any]:
         """Labels of one row. A second person ("#2") is not the one that a clip's label is about."""
         if row_id in self.by_id:
             return self.by_id[row_id]
         return {} if suffix.startswith("#") and not suffix.startswith("#1") else self.labels.get(file, {})
-
-
-def read_labels(path: Path) -> LabelTable:
-    """Read a label file of either kind. Raises NemoError that names the line and what is wrong with it.
-
-    Whatever lies beside the mark of `nemo synth` is about generated faces, also where the file's kind has no
-    column for it.
-    """
-    table = _read_table(path)
-    if is_marked(Path(os.path.realpath(path)).parent):
-        return dataclasses.replace(table, synthetic=frozenset({*table.by_video, *table.by_subject}))
-    return table
-
-
-def _read_table(path: Path) -> LabelTable:
-    text = _read_text(path)
-    lines = text.splitlines()
-    table = [line for line in lines[_HEADER_LINES:] if line.strip()]
-    head = [cell.strip().strip('"').lower() for cell in re.split(r"[,;\t]", lines[0])] if lines else []
-    if (
-        "video" not in {_SYNONYMS.get(cell, cell) for cell in head}
-        and table
-        and all("\t" in line for line in table)
-    ):
-        if "." not in table[0].split("\t")[0].strip():
-            return _read_subject_details(path, lines)
-        return _read_details(path, lines)
-    return _read_csv(path, text)
 
 
 def find_labels(folders: Iterable[Path]) -> Path | None:
@@ -150,9 +79,10 @@ def match_labels(table: LabelTable, videos: Sequence[LabelledVideo]) -> Matched:
     """Find whom the labels are about.
 
     A name in the file means a video by its relative path, its file name, its id, or its stem: in this
-    order, and only where it is one video. Letter case does not matter where that leaves no choice. A path may
-    begin above or below the folder that was given, but must not name other folders than the video's. Of several
-    names that mean one video the first kind in that order counts; where two of one kind differ, neither does.
+    order, and only where it is one video. Letter case does not matter where that leaves no choice, nor whether an
+    accented letter is one character or two (as macOS writes it). A path may begin above or below the folder that was
+    given, but must not name other folders than the video's. Of several names that mean one video the first kind in
+    that order counts; where two of one kind differ, neither does.
 
     Args:
         videos: every video of the run.
@@ -161,12 +91,18 @@ def match_labels(table: LabelTable, videos: Sequence[LabelledVideo]) -> Matched:
     row_ids: dict[str, str] = {}
     for video in videos:
         file = video.file
-        name = file.rsplit("/", 1)[-1]
+        path = _in_table(file, table)
+        name = path.rsplit("/", 1)[-1]
         stem = name.rsplit(".", 1)[0]
-        for level, key in enumerate((file, name, video.id, stem, name.lower())):
+        own = _in_table(video.id, table)
+        for level, key in enumerate((path, name, own, stem, name.casefold())):
             keys[level][key].add(file)
-        keys[4][stem.lower()].add(file)
-        row_ids |= {row_id: file for row_id in video.row_ids if row_id not in (file, name, stem, video.id)}
+        keys[4][stem.casefold()].add(file)
+        row_ids |= {
+            _in_table(row_id, table): row_id
+            for row_id in video.row_ids
+            if row_id not in (file, name, stem, video.id)
+        }
     labels: dict[str, dict[str, Any]] = {}
     by_id: dict[str, dict[str, Any]] = {}
     unused: list[str] = []
@@ -175,11 +111,11 @@ def match_labels(table: LabelTable, videos: Sequence[LabelledVideo]) -> Matched:
     claims: dict[str, list[tuple[int, str]]] = {}  # video -> (kind of name, name)
     for name, values in table.by_video.items():
         if name in row_ids:
-            by_id[name] = dict(values)
+            by_id[row_ids[name]] = dict(values)
             synthetic = synthetic or name in table.synthetic
             continue
         hits: set[str] = set()
-        for level, key in enumerate((name.removeprefix("./"), name, name, name, name.lower())):
+        for level, key in enumerate((name.removeprefix("./"), name, name, name, name.casefold())):
             hits = keys[level].get(key, set())
             if hits:
                 break
@@ -187,7 +123,7 @@ def match_labels(table: LabelTable, videos: Sequence[LabelledVideo]) -> Matched:
             # A path that begins above or below the folder that was given.
             level, base = len(keys), name.replace("\\", "/").rsplit("/", 1)[-1]
             hits = keys[1].get(base, set()) or keys[3].get(base, set())
-            hits = {file for file in hits if _same_place(name, file)}
+            hits = {file for file in hits if _same_place(name, _in_table(file, table))}
         if len(hits) == 1:
             claims.setdefault(next(iter(hits)), []).append((level, name))
         else:
@@ -209,7 +145,38 @@ def match_labels(table: LabelTable, videos: Sequence[LabelledVideo]) -> Matched:
         used = _add_subjects(table, videos, labels, unused)
         synthetic = synthetic or not used.isdisjoint(table.synthetic)
     unlabelled = [v.file for v in videos if v.file not in labels and not any(i in by_id for i in v.row_ids)]
-    return Matched(labels, by_id, tuple(unlabelled), tuple(unused), tuple(ambiguous), synthetic, table.source)
+    return Matched(
+        labels, by_id, tuple(unlabelled), tuple(unused), tuple(ambiguous), synthetic, table.source,
+        _similar(unused, unlabelled), table.notes,
+    )  # fmt: skip
+
+
+def similar_names(matched: Matched) -> str:
+    """A sentence on names that fit a video but for leading zeros."""
+    pairs = [f"{name} may mean {file}" for name, file in matched.similar.items()]
+    return (
+        f"Did a spreadsheet drop leading zeros? {listed(pairs, 3)}: write the names as the files have them."
+    )
+
+
+def _in_table(name: str, table: LabelTable) -> str:
+    """A video's name as `table` would write it: accents composed, bytes that are no UTF-8 in the table's encoding."""
+    if any("\udc80" <= char <= "\udcff" for char in name) and table.encoding != "utf-8":
+        name = os.fsencode(name).decode(table.encoding, "replace")
+    return unicodedata.normalize("NFC", name)
+
+
+def _similar(unused: Iterable[str], unlabelled: Iterable[str]) -> dict[str, str]:
+    """Names and videos without a partner that are the same but for leading zeros: 1.mp4, 001.mp4."""
+
+    def plain(name: str) -> str:
+        base = name.replace("\\", "/").rsplit("/", 1)[-1].casefold()
+        return re.sub(r"(?<![0-9])0+(?=[0-9])", "", re.sub(r"\.[a-z][a-z0-9]{1,4}$", "", base))
+
+    files: dict[str, list[str]] = defaultdict(list)
+    for file in unlabelled:
+        files[plain(file)].append(file)
+    return {name: files[plain(name)][0] for name in unused if len(files.get(plain(name), ())) == 1}
 
 
 def _same_place(name: str, file: str) -> bool:
@@ -248,140 +215,3 @@ def _same_code(code: str, known: Mapping[str, Any]) -> str | None:
     plain = code.lstrip("0")
     hits = [other for other in known if other.lstrip("0") == plain and plain]
     return hits[0] if len(hits) == 1 else None
-
-
-def _read_text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise NemoError(f"The label file {path} does not exist.") from None
-    except OSError as error:
-        raise NemoError(f"The label file {path} cannot be read: {error.strerror}.") from None
-    if b"\0" in data[:4096] and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise NemoError(f"{path} is no text file; labels are read from CSV or the database's details files.")
-    for encoding in ("utf-16",) if data.startswith((b"\xff\xfe", b"\xfe\xff")) else ("utf-8-sig",):
-        try:
-            return data.decode(encoding)
-        except UnicodeDecodeError:
-            pass
-    return data.decode("utf-8", "surrogateescape")
-
-
-def _read_details(path: Path, lines: list[str]) -> LabelTable:
-    """File name, subject code, gender, age, smile type; tab-separated after five lines."""
-    by_video: dict[str, dict[str, Any]] = {}
-    for number, line in enumerate(lines[_HEADER_LINES:], _HEADER_LINES + 1):
-        if not line.strip():
-            continue
-        cells = [cell.strip() for cell in re.split(r"\t+", line.strip())]
-        if len(cells) < 4:
-            raise NemoError(
-                f"{path}, line {number}: {len(cells)} columns where file name, subject code, gender, age "
-                "and smile "
-                "type were expected."
-            )
-        values = {"video": cells[0], "subject": cells[1], "gender": cells[2], "age": cells[3]}
-        if len(cells) > 4:
-            values["condition"] = cells[4]
-        values["expression"] = "smile"
-        _add(by_video, cells[0], _labels(values, path, number), path, number)
-    return LabelTable(str(path), by_video)
-
-
-def _read_subject_details(path: Path, lines: list[str]) -> LabelTable:
-    """Subject code, gender, age; tab-separated after five lines."""
-    by_subject: dict[str, dict[str, Any]] = {}
-    for number, line in enumerate(lines[_HEADER_LINES:], _HEADER_LINES + 1):
-        if not line.strip():
-            continue
-        cells = [cell.strip() for cell in re.split(r"\t+", line.strip())]
-        if len(cells) < 3:
-            raise NemoError(
-                f"{path}, line {number}: {len(cells)} columns where subject code, gender and age were "
-                "expected."
-            )
-        values = _labels({"gender": cells[1], "age": cells[2]}, path, number)
-        _add(by_subject, cells[0], values, path, number)
-    return LabelTable(str(path), {}, by_subject)
-
-
-def _read_csv(path: Path, text: str) -> LabelTable:
-    """A header with at least `video`, comma, semicolon or tab between."""
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text.split("\n", 1)[0]))
-    try:
-        header = [name.strip().lower() for name in next(rows)]
-    except (StopIteration, csv.Error):
-        raise NemoError(f"{path} is empty; a label file has a header with video, subject, age.") from None
-    # Beside a column of the label's own name, another spelling of it (an id beside video) is some other column.
-    names = [name if _SYNONYMS.get(name) in header else _SYNONYMS.get(name, name) for name in header]
-    if "video" not in names or not set(names) & set(LABEL_COLUMNS):
-        shown = ", ".join(header)[:200]
-        raise NemoError(
-            f"{path}: the header is {shown!r}; it must name `video` and at least one of "
-            f"{', '.join(LABEL_COLUMNS)}."
-        )
-    doubled = sorted({name for name in names if names.count(name) > 1 and name in (*LABEL_COLUMNS, "video")})
-    if doubled:
-        raise NemoError(f"{path}: the header has two columns for {', '.join(doubled)}.")
-    by_video: dict[str, dict[str, Any]] = {}
-    synthetic = set()
-    try:
-        for cells in rows:
-            if not any(cell.strip() for cell in cells):
-                continue
-            number = rows.line_num
-            if len(cells) != len(names):
-                raise NemoError(
-                    f"{path}, line {number}: {len(cells)} columns where the header has {len(names)}."
-                )
-            values = {name: csv_value(cell.strip()) for name, cell in zip(names, cells, strict=True)}
-            if not values["video"]:
-                raise NemoError(f"{path}, line {number}: the column `video` is empty.")
-            _add(by_video, values["video"], _labels(values, path, number), path, number)
-            mark = values.get("synthetic", "").lower()
-            if mark in _YES:
-                synthetic.add(values["video"])
-            elif mark not in _NO:
-                raise NemoError(f"{path}, line {number}: synthetic is {mark!r}; it must be true or false.")
-    except csv.Error as error:
-        raise NemoError(f"{path}, line {rows.line_num}: it is no CSV ({error}).") from None
-    return LabelTable(str(path), by_video, synthetic=frozenset(synthetic))
-
-
-def _add(table: dict[str, dict[str, Any]], name: str, values: dict[str, Any], path: Path, line: int) -> None:
-    if name in table and table[name] != values:
-        raise NemoError(f"{path}, line {line}: {name!r} stands there a second time with other labels.")
-    table[name] = values
-
-
-def _labels(values: Mapping[str, str], path: Path, line: int) -> dict[str, Any]:
-    """Checked labels; unknown ones are left out."""
-    labels: dict[str, Any] = {}
-    for name in LABEL_COLUMNS:
-        cell = values.get(name, "").strip().replace("\0", "")
-        if cell.lower() in _UNKNOWN:
-            continue
-        if name == "age":
-            labels[name] = _age(cell, path, line)
-        elif name == "fold":
-            if not re.fullmatch(r"\d{1,6}(\.0+)?", cell):
-                raise NemoError(f"{path}, line {line}: fold is {cell!r}; it must be a whole number from 0.")
-            labels[name] = int(float(cell))
-        elif name == "gender":
-            labels[name] = _GENDERS.get(cell.lower(), cell.lower())
-        elif name == "condition":
-            lower = cell.lower()
-            labels[name] = "posed" if lower == "deliberate" else lower
-        else:
-            labels[name] = cell
-    return labels
-
-
-def _age(cell: str, path: Path, line: int) -> float:
-    try:
-        age = float(cell.replace(",", "."))
-    except ValueError:
-        raise NemoError(f"{path}, line {line}: age is {cell!r}; it must be a number of years.") from None
-    if not (math.isfinite(age) and 0 <= age <= 130):
-        raise NemoError(f"{path}, line {line}: age is {cell}; it must lie between 0 and 130 years.")
-    return age

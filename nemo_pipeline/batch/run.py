@@ -31,7 +31,8 @@ from nemo_pipeline.batch.earlier import (
     with_kept,
 )
 from nemo_pipeline.batch.fromdata import SHAPE_FILE, TRACKED_FOLDER, known_shape, shape_from_data, with_shape
-from nemo_pipeline.batch.labels import LabelTable, Matched
+from nemo_pipeline.batch.label_table import LabelTable
+from nemo_pipeline.batch.labels import Matched
 from nemo_pipeline.batch.landmark_files import LandmarkFile
 from nemo_pipeline.batch.output import OutputFolder
 from nemo_pipeline.batch.overlay_run import annotate_finished, make_overlay_folder

@@ -99,6 +99,20 @@ def delimiter_of(header: str) -> str:
     return max(",;\t", key=header.count)
 
 
+def equal_codes(codes: Iterable[str]) -> list[list[str]]:
+    """Groups of codes that are probably one: equal as numbers, or but for case, blanks or leading zeros.
+
+    1, 1.0 and 001; S01 and s1. Such groups come of tables that went through a spreadsheet.
+    """
+    groups: dict[str, list[str]] = {}
+    for code in natural_sorted(set(codes)):
+        key = "".join(unicodedata.normalize("NFKC", code).casefold().split())
+        if re.fullmatch(r"[0-9]+\.0+", key):
+            key = key.split(".")[0]
+        groups.setdefault(re.sub(r"(?<![0-9.])0+(?=[0-9])", "", key), []).append(code)
+    return [group for group in groups.values() if len(group) > 1]
+
+
 def counted(number: int, noun: str) -> str:
     """ "1 video", "2 videos"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -17,7 +17,7 @@ from nemo_pipeline.store.files import open_h5
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.shard import read_shard
 from nemo_pipeline.store.tables import array_hash, data_hash
-from nemo_pipeline.store.text import counted
+from nemo_pipeline.store.text import counted, equal_codes, listed
 
 _BLOCK = 1024
 
@@ -50,7 +50,7 @@ def verify(path: str | os.PathLike[str], on_video: Callable[[int, int], None] | 
         if on_video is not None:
             on_video(row + 1, len(data))
     data.close()
-    return [*findings, *_labels(data)]
+    return [*findings, *label_findings(data)]
 
 
 def _tables(data: FaceDataset) -> Iterator[Finding]:
@@ -179,8 +179,8 @@ def _row(data: FaceDataset, row: int) -> Iterator[Finding]:
         yield Finding("warning", name, "it has no landmarks, or not on every frame.")
 
 
-def _labels(data: FaceDataset) -> Iterator[Finding]:
-    """Label coverage."""
+def label_findings(data: FaceDataset) -> Iterator[Finding]:
+    """What the labels lack, and what cannot be right in them."""
     usable = np.array(data.usable, dtype=int)
     ages = data.videos["age"][usable]
     n_aged = int(np.isfinite(ages).sum())
@@ -197,6 +197,9 @@ def _labels(data: FaceDataset) -> Iterator[Finding]:
     if n_aged and no_subject:
         text = f"{counted(len(no_subject), 'usable video')} without a subject cannot be split by person: "
         yield Finding("warning", "labels", text + ", ".join(no_subject[:5]))
+    for group in equal_codes({data.videos["subject"][i] for i in usable} - {""}):
+        text = f"{listed([repr(code) for code in group])} may be one person under several codes"
+        yield Finding("warning", "labels", text)
     by_subject: dict[str, set[float]] = {}
     for i in usable:
         if data.videos["subject"][i] and np.isfinite(data.videos["age"][i]):

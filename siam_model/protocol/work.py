@@ -12,7 +12,7 @@ import numpy as np
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.fields import from_record
 from nemo_pipeline.store import FaceDataset
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import equal_codes, listed, printable
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import Clips, VideoTable, labelled_videos
 from siam_model.devices import resolve_device
@@ -154,13 +154,17 @@ def settings_for(
     precision: str = "32",
     subset: Mapping[str, str] | None = None,
     study: str | None = None,
+    distinct_subjects: bool = False,
 ) -> tuple[RunSettings, SIAMConfig, TrainConfig, FaceDataset]:
     """Check what was asked for, without writing anything.
 
     Raises:
-        NemoError: data that cannot be read, or a setting that cannot be.
+        NemoError: data that cannot be read, subject codes that may be one person (unless `distinct_subjects`), or a
+            setting that cannot be.
     """
     dataset = FaceDataset(data)
+    if not distinct_subjects:
+        _check_codes(dataset)
     if "model.face_size" in (overrides or {}):
         raise NemoError(
             "model.face_size follows from the data; prepare faces of another size with `nemo prep --size`."
@@ -188,6 +192,20 @@ def settings_for(
         study=study,
     )
     return settings, model, config, dataset
+
+
+def _check_codes(dataset: FaceDataset) -> None:
+    """One person under two codes would be trained on and tested. Raises NemoError."""
+    groups = equal_codes(labelled_videos(dataset).subject)
+    if groups:
+        shown = "; ".join(listed([repr(code) for code in group]) for group in groups[:3])
+        more = f" and {len(groups) - 3} more such groups" if len(groups) > 3 else ""
+        file = printable(str(dataset.path))
+        raise NemoError(
+            f"{file} has subject codes that may mean one person: {shown}{more}. That person would be in training and "
+            f"test. Give every person one code (`nemo label {file} FILE`), or say that they are different people: "
+            "--distinct-subjects."
+        )
 
 
 def plan(

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_pipeline.batch.labels import LabelledVideo, LabelTable, find_labels, match_labels, read_labels
+from nemo_pipeline.batch.label_table import LabelTable, read_labels
+from nemo_pipeline.batch.labels import LabelledVideo, find_labels, match_labels
 from nemo_pipeline.errors import NemoError
 
 FILES = (
@@ -83,7 +84,7 @@ def test_unknown_values_are_left_out(tmp_path):
         ("video,age\na.mp4,-3\n", "between 0 and 130"),
         ("video,age\na.mp4,nan1\n", "age is"),
         ("video,age\na.mp4,3,4\n", "line 2: 3 columns where the header has 2"),
-        ("video,age\na.mp4,3\na.mp4,4\n", "line 3: 'a.mp4' stands there a second time"),
+        ("video,age\na.mp4,3\na.mp4,4\n", "line 3: 'a.mp4' is there a second time"),
         ("video,age\n,3\n", "`video` is empty"),
         ("video,fold\na.mp4,1.5\n", "fold is"),
         ("video,age,age\na,1,2\n", "two columns"),

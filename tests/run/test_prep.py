@@ -14,7 +14,7 @@ from nemo_pipeline import prep_video
 from nemo_pipeline.batch import plan as plan_module
 from nemo_pipeline.batch import run as run_module
 from nemo_pipeline.batch.join import join
-from nemo_pipeline.batch.labels import LabelTable, read_labels
+from nemo_pipeline.batch.label_table import LabelTable, read_labels
 from nemo_pipeline.batch.parts import Part, what_is_missing
 from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
 from nemo_pipeline.errors import NemoError

@@ -6,8 +6,9 @@ import shutil
 
 import pytest
 
+from nemo_cli.prep_report import report_labels
 from nemo_pipeline.batch.discover import discover
-from nemo_pipeline.batch.labels import read_labels
+from nemo_pipeline.batch.label_table import read_labels
 from nemo_pipeline.batch.run import preview
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
@@ -57,10 +58,12 @@ def test_a_second_folder_is_added(held, clips, tmp_path):
     assert arrays(held) == after
 
 
-def test_labels_of_the_added_videos_complain_about_no_others(held, tmp_path):
+def test_labels_of_the_added_videos_complain_about_no_others(held, tmp_path, capsys):
     (tmp_path / "day2.csv").write_text("video,subject,age\nanother.mp4,s9,33\n")
     summary = run([tmp_path / "day2"], held, labels=read_labels(tmp_path / "day2.csv"))
-    assert summary.matched.unlabelled == () and ages(held) == {
+    report_labels(summary.matched, held)
+    assert "without a label" not in capsys.readouterr().err
+    assert ages(held) == {
         "another": 33,
         "clip0": 20,
         "clip1": 41,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nemo_pipeline.batch.assemble import relabel
-from nemo_pipeline.batch.labels import LabelTable
+from nemo_pipeline.batch.label_table import LabelTable
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from nemo_pipeline.store.pack import pack
