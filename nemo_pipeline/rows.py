@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoRow
-from nemo_pipeline.person import PersonRecorder, Segment
+from nemo_pipeline.person import PersonRecorder, Segment, Tally
 from nemo_pipeline.stages.decode import DecodeReport
 from nemo_pipeline.stages.quality import why_none
 
@@ -25,7 +25,7 @@ def rows_of(people: Mapping[int, PersonRecorder], config: PrepConfig, report: De
         status, message = _why_none(people, config, report)
         return [VideoRow("", "", 0, 0, 0, 0, status, message)]
     everyone = config.subject == "all"
-    chosen = _by_subject(usable, config.subject)
+    chosen = [usable[n] for n in by_subject({n: p.tally for n, p in usable.items()}, config.subject)]
     rows: list[VideoRow] = []
     taken: list[Segment] = []
     for k, person in enumerate(
@@ -47,18 +47,18 @@ def rows_of(people: Mapping[int, PersonRecorder], config: PrepConfig, report: De
     return rows
 
 
-def _by_subject(people: Mapping[int, PersonRecorder], subject: str) -> list[PersonRecorder]:
-    """People, the subject first: the largest over time, or the most central of those who are there most of the
-    time; for "all", in order of appearance."""
+def by_subject(people: Mapping[int, Tally], subject: str) -> list[int]:
+    """Numbers of people, the subject first: the largest over time, or the most central of those who are there most of
+    the time; for "all", in order of appearance. `people` are those of whom a segment was kept."""
     if subject == "all":
-        return [people[n] for n in sorted(people)]
+        return sorted(people)
     if subject == "central":
-        most = max(p.tally.n_seen for p in people.values())
+        most = max((tally.n_seen for tally in people.values()), default=0)
         return sorted(
-            people.values(),
-            key=lambda p: (p.tally.n_seen < most / 2, p.tally.off_centre_sum / p.tally.n_seen),
+            people,
+            key=lambda n: (people[n].n_seen < most / 2, people[n].off_centre_sum / people[n].n_seen),
         )
-    return sorted(people.values(), key=lambda p: -p.tally.size_sum)
+    return sorted(people, key=lambda n: -people[n].size_sum)
 
 
 def _apart(a: Segment, b: Segment) -> bool:

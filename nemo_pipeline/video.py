@@ -19,12 +19,12 @@ from numpy.typing import ArrayLike, NDArray
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoInfo, VideoResult
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.person import PersonRecorder
-from nemo_pipeline.rows import rows_of
+from nemo_pipeline.person import PersonRecorder, Tally
+from nemo_pipeline.rows import by_subject, rows_of
 from nemo_pipeline.stages.decode import DecodeError, VideoReader
 from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame
-from nemo_pipeline.stages.gaps import SegmentBuilder
+from nemo_pipeline.stages.gaps import Entry, SegmentBuilder
 from nemo_pipeline.stages.given import GivenLandmarks
 from nemo_pipeline.stages.headframe import METHODS
 from nemo_pipeline.stages.landmarks import Engine, still_landmarks
@@ -35,9 +35,6 @@ from nemo_pipeline.stages.track import Observation, Tracker, observe
 from nemo_pipeline.stages.warp import FaceWarp
 from nemo_pipeline.store.schema import record_dtype
 from nemo_pipeline.view.trace import Trace
-
-#: Runs of fewer frames with a face than this are taken for false faces (where the video is longer).
-SHORTEST_RUN = 3
 
 
 def process_video(
@@ -250,11 +247,15 @@ class VideoTrack:
 def track_video(path: str | Path, config: PrepConfig | None = None) -> VideoTrack:
     """Track the subject of a video through every decoded frame.
 
+    The subject is the one that `nemo prep` chooses. All segments of at least `config.min_frames` are in the arrays,
+    whatever `config.keep` says.
+
     Raises:
         NemoError: the file cannot be read as a video (the sentence says why).
     """
     config = config or PrepConfig()
-    tracks: dict[int, dict[int, Observation]] = {}
+    people: dict[int, dict[int, Observation]] = {}
+    tallies: dict[int, Tally] = {}
     times: dict[int, float] = {}
     try:
         with VideoReader(path) as reader:
@@ -262,30 +263,39 @@ def track_video(path: str | Path, config: PrepConfig | None = None) -> VideoTrac
             for frame in reader:
                 times[frame.index] = frame.time
                 for seen in tracker.step(frame):
-                    tracks.setdefault(seen.person, {})[frame.index] = seen
+                    turned = abs(seen.pose[0]) > config.max_yaw_degrees
+                    tallies.setdefault(seen.person, Tally()).add(seen, frame, turned)
+                    frames = people.setdefault(seen.person, {})
+                    if not turned:
+                        frames[frame.index] = seen
             info, n_frames = reader.info, reader.report.n_frames
     except DecodeError as error:
         raise NemoError(f"{path}: {error}") from None
-    best = max(
-        (n for n in tracks if tracker.trusted(n)),
-        key=lambda n: _subject_weight(list(tracks[n].values()), info, config.subject),
-        default=None,
-    )
+    segments = {n: _segments(seen, times, config) for n, seen in people.items() if tracker.trusted(n)}
+    chosen = by_subject({n: tallies[n] for n, found in segments.items() if found}, config.subject)
     timestamps = np.array([times.get(i, np.nan) for i in range(n_frames)])
-    return _assemble(tracks[best] if best is not None else {}, timestamps, info, config)
+    return _assemble(segments[chosen[0]] if chosen else [], timestamps, info, config)
 
 
-def _subject_weight(seen: list[Observation], info: VideoInfo, subject: str) -> float:
-    if subject == "central":
-        middle = np.array([info.width / 2, info.height / 2])
-        return -float(np.mean([np.hypot(*(o.landmarks.mean(axis=0) - middle)) for o in seen]))
-    return sum(o.face_px for o in seen)
+def _segments(
+    seen: dict[int, Observation], times: dict[int, float], config: PrepConfig
+) -> list[list[Entry[None]]]:
+    """One person's segments of at least `config.min_frames`, gaps filled."""
+    builder: SegmentBuilder[None] = SegmentBuilder(config.max_gap_seconds)
+    segments: list[list[Entry[None]]] = [[]]
+    for i, when in times.items():
+        for entry in builder.push(i, when, seen.get(i), 1, None):
+            if entry is None:
+                segments.append([])
+            else:
+                segments[-1].append(entry)
+    return [segment for segment in segments if len(segment) >= config.min_frames]
 
 
 def _assemble(
-    seen: dict[int, Observation], times: NDArray[np.float64], info: VideoInfo, config: PrepConfig
+    segments: list[list[Entry[None]]], times: NDArray[np.float64], info: VideoInfo, config: PrepConfig
 ) -> VideoTrack:
-    """Arrays over all frames from one person's observations: gaps filled, segments smoothed."""
+    """Arrays over all frames from one person's segments, each smoothed by itself."""
     n = len(times)
     nan = float("nan")
     track = VideoTrack(
@@ -298,29 +308,16 @@ def _assemble(
         score=np.full(n, nan, dtype=np.float32),
         info=info,
     )
-    builder: SegmentBuilder[None] = SegmentBuilder(config.max_gap_seconds)
-    segment = []
-    events = []
-    for i in np.flatnonzero(np.isfinite(times)).tolist():
-        one = seen.get(i)
-        if one is not None and abs(one.pose[0]) > config.max_yaw_degrees:
-            one = None
-        events += builder.push(i, float(times[i]), one, 1, None)
-    for entry in [*events, *builder.finish()]:
-        if entry is not None:
-            segment.append(entry)
-            continue
-        if sum(e.observed for e in segment) >= min(SHORTEST_RUN, n):
-            where = [e.index for e in segment]
-            raw = np.stack([e.seen.landmarks for e in segment])
-            track.landmarks_raw[where] = raw
-            # From the points as a file would store them, so that both give the same.
-            track.landmarks[where] = METHODS[config.smooth][0](raw.astype(np.float32))
-            track.observed[where] = [e.observed for e in segment]
-            track.pose[where] = [e.seen.pose for e in segment]
-            track.mesh[where] = np.stack([e.seen.mesh for e in segment])
-            track.score[where] = [e.seen.score for e in segment]
-        segment = []
+    for segment in segments:
+        where = [e.index for e in segment]
+        raw = np.stack([e.seen.landmarks for e in segment])
+        track.landmarks_raw[where] = raw
+        # From the points as a file would store them, so that both give the same.
+        track.landmarks[where] = METHODS[config.smooth][0](raw.astype(np.float32))
+        track.observed[where] = [e.observed for e in segment]
+        track.pose[where] = [e.seen.pose for e in segment]
+        track.mesh[where] = np.stack([e.seen.mesh for e in segment])
+        track.score[where] = [e.seen.score for e in segment]
     return track
 
 

@@ -51,7 +51,14 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     long_gap = face[:16] + nobody(12) + face[16:34]
     cut = face[:14] + acted(18, SIZE, lambda k: [at(B, k)])
     two = acted(24, (480, 220), lambda k: [at(A, k, 130, 90, 50), at(B, k + 9, 350, 95, 58)])
+
+    def three(k: int) -> list[tuple[Actor, np.ndarray]]:
+        """One person off centre throughout; a larger one in the middle for a while; another there for a few frames."""
+        middle = [at(B, k, 330, 90, 62)] if k < 9 else [at(A, k, 330, 90, 58)] if k >= 23 else []
+        return [at(A, k, 110, 95, 52), *middle]
+
     made = {
+        "three": (acted(27, (480, 220), three), {}),
         "face": (face, {}),
         "sideways": ([np.rot90(p) for p in face[:12]], {"rotation": -90}),
         "nobody": (nobody(20), {}),
@@ -286,6 +293,23 @@ def test_all_gives_everybody(clips: dict[str, Path]) -> None:
     assert all(len(video) >= 20 and video.status == "ok" for video in everybody.values())
     parts = rows(clips["two"], subject="all", keep="all")
     assert list(parts) == ["#1/s1", "#2/s1"]
+
+
+@pytest.mark.parametrize("subject", ["largest", "central", "all"])
+def test_track_video_has_the_subject_that_prep_has(subject: str, clips: dict[str, Path]) -> None:
+    config = dataclasses.replace(CONFIG, subject=subject)  # type: ignore[arg-type]
+    video, track = prep_video(clips["three"], config), track_video(clips["three"], config)
+    assert len(video) >= 9
+    np.testing.assert_array_equal(np.flatnonzero(np.isfinite(track.landmarks[:, 0, 0])), video.frame_index)
+    np.testing.assert_array_equal(track.landmarks_raw[video.frame_index].astype("f4"), video.landmarks_raw)
+
+
+def test_track_video_keeps_the_segments_that_prep_keeps(clips: dict[str, Path]) -> None:
+    assert np.isnan(track_video(clips["short"]).landmarks).all()
+    config = PrepConfig(min_frames=5, keep="all")
+    assert np.isfinite(track_video(clips["short"], config).landmarks).all()
+    found = np.isfinite(track_video(clips["gap"], config).landmarks[:, 0, 0])
+    np.testing.assert_array_equal(np.flatnonzero(found), [*range(16), *range(28, 46)])
 
 
 # --- no state, no company ------------------------------------------------------------------------------------------
