@@ -2,7 +2,7 @@
 
 RUN/settings.json    what was asked for; written first
 RUN/split.json       subjects of every part, and the balance
-RUN/folds/<k>/       one fold: trials.log and choice.json of its search, history.csv, baselines/, model/, and
+RUN/folds/<k>/       one fold: trials.json and choice.json of its search, history.csv, baselines/, model/, and
                      predictions.csv: a fold that has one is finished
 RUN/predictions.csv, baselines/, history.csv, curves.png    of all folds together
 RUN/model/           of all subjects; without folds: the one that predicted the subjects held out

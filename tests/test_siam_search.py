@@ -10,10 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution
-from optuna.trial import TrialState, create_trial
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import write_dataset
@@ -84,13 +81,10 @@ def test_what_a_search_leaves_behind(whole):
         assert min(line.validation_mae for line in history) == values["validation_mae"]
         assert len(history) == best["epochs"]
         assert not (folder / "trials").exists()
-        log = folder / "trials.log"
+        log = folder / "trials.json"
         assert log.stat().st_mode & 0o077 == 0
-        study = optuna.load_study(
-            study_name="search",
-            storage=optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(log))),
-        )
-        assert study.best_params == values["chosen"]  # Optuna's own tools can read it
+        kept = json.loads(log.read_text())["trials"]
+        assert [trial["parameters"] for trial in kept] == [t["parameters"] for t in values["trials"]]
     meta = json.loads((whole / "run.json").read_text())
     assert meta["trials"] == 4 and len(meta["choices"]) == 2
 
@@ -113,11 +107,7 @@ def test_cut_off_and_resumed_it_chooses_the_same(whole, data, tmp_path, stops):
                 searched(data, tmp_path / "run", reporter=listener)
             else:
                 resume(tmp_path / "run", device="cpu", reporter=listener)
-    finished = [
-        t
-        for t in trials_of(fold_folder(tmp_path / "run", 0))
-        if t.state in (TrialState.COMPLETE, TrialState.PRUNED)
-    ]
+    finished = finished_trials(fold_folder(tmp_path / "run", 0))
     listener = Listener()
     resume(tmp_path / "run", device="cpu", reporter=listener)
     again = {where.trial for where, _ in listener.epochs if where.fold == 0}
@@ -127,13 +117,9 @@ def test_cut_off_and_resumed_it_chooses_the_same(whole, data, tmp_path, stops):
         assert choice(fold_folder(tmp_path / "run", fold)) == choice(fold_folder(whole, fold))
 
 
-def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    if not (folder / "trials.log").is_file():
-        return []
-    storage = optuna.storages.JournalStorage(
-        optuna.storages.journal.JournalFileBackend(str(folder / "trials.log"))
-    )
-    return optuna.load_study(study_name="search", storage=storage).get_trials()
+def finished_trials(folder: Path) -> list[dict]:
+    file = folder / "trials.json"
+    return json.loads(file.read_text())["trials"] if file.is_file() else []
 
 
 def test_killed_between_an_epoch_and_its_news(whole, data, tmp_path):
@@ -208,41 +194,32 @@ def test_the_test_fold_has_no_say(tmp_path):
     assert (ages[0] != ages[1]).any(), "the sabotage was none"
 
 
-def test_proposals_follow_from_seed_and_history_alone():
+def test_proposals_are_all_combinations_once_in_an_order_of_the_seed():
     space = search.space_of(preset("paper")[0], {})
     first = search.values_of(*preset("paper"), space)
+    a = search.proposals(space, first, (0, 1))
+    assert a == search.proposals(space, first, (0, 1)) and a[0] == first
+    assert len(a) == len({tuple(sorted(v.items())) for v in a}) == 336
+    other = search.proposals(space, first, (0, 2))
+    assert other != a and other[0] == first
+    # A preset whose own value is not in the set is tried as well.
+    odd = search.proposals(space, {**first, "train.l2": 0.5}, (0, 1))
+    assert len(odd) == 337 and odd[0]["train.l2"] == 0.5
 
-    def run(seed: tuple[int, ...], n: int) -> list[dict]:
-        done: list[optuna.trial.FrozenTrial] = []
-        for _ in range(n):
-            values = search.propose(space, done, first, seed)
-            error = (
-                10 * values["model.dropout_conv"] + 1e3 * values["train.l2"] + values["model.hidden"] / 512
-            )
-            done.append(
-                create_trial(
-                    params=values,
-                    distributions={k: CategoricalDistribution(v) for k, v in space.items()},
-                    value=error,
-                )
-            )
-        return [trial.params for trial in done]
 
-    with search._quiet_optuna():
-        a = run((0, 1), 25)
-        assert a == run((0, 1), 25)
-        assert a[1:] != run((0, 2), 25)[1:] and a[0] == run((0, 2), 1)[0] == first
-        assert len({tuple(sorted(v.items())) for v in a}) == 25
-        # The estimator learns: later proposals are far better than those by chance (3.8 on average).
-        late = [
-            10 * v["model.dropout_conv"] + 1e3 * v["train.l2"] + v["model.hidden"] / 512 for v in a[12:20]
-        ]
-        for seed in range(2, 5):
-            late += [
-                10 * v["model.dropout_conv"] + 1e3 * v["train.l2"] + v["model.hidden"] / 512
-                for v in run((0, seed), 20)[12:]
-            ]
-        assert np.mean(late) < 0.85 * 3.8
+def test_the_median_rule():
+    def trial(*errors: float) -> search.Trial:
+        return search.Trial({}, list(errors), 1.0, False)
+
+    earlier = [trial(9, 8, 7, 2), trial(9, 5, 6, 6), trial(4, 6, 6, 1)]  # by epoch 3: 7, 5, 4; median 5
+    assert search.is_hopeless([9, 5.1, 6], earlier, epochs=10)
+    assert not search.is_hopeless([9, 5.0, 6], earlier, epochs=10)
+    assert not search.is_hopeless([9, 9], earlier, epochs=10)  # everybody gets three epochs
+    assert not search.is_hopeless([9, 9, 9], earlier, epochs=40)  # or a tenth of all
+    assert not search.is_hopeless([9, 9, 9], earlier[:2], epochs=10)
+    # By epoch 4: 2, 5, 1; one that stopped sooner counts with what it reached.
+    assert search.is_hopeless([9, 9, 9, 2.5], earlier, epochs=10)
+    assert not search.is_hopeless([9, 9, 9, 2.5], [*earlier, trial(3)], epochs=10)
 
 
 def test_every_combination_once_and_no_more(data, tmp_path):
@@ -254,17 +231,25 @@ def test_every_combination_once_and_no_more(data, tmp_path):
 
 
 def test_a_hopeless_trial_is_ended_early(whole, data, tmp_path, monkeypatch):
-    """Reports of trial 3 are spoilt: the median of the others ends it after the epochs that everybody gets."""
-    good = optuna.trial.Trial.report
-
-    def spoil(self, value, step):
-        done = len(self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
-        good(self, value + 1000 * (done == 3), step)
-
-    monkeypatch.setattr(optuna.trial.Trial, "report", spoil)
+    """With another three trials that were far better, the fourth is ended after the epochs that everybody gets."""
+    searched(data, tmp_path / "run", fold=0, trials=3)
+    folder = fold_folder(tmp_path / "run", 0)
+    better = json.loads((folder / "trials.json").read_text())
+    for trial in better["trials"]:
+        trial["errors"] = [0.001 * error for error in trial["errors"]]
+    with pytest.raises(Stop):
+        searched(data, tmp_path / "again", fold=0, reporter=Listener(stop_at=1))
+    again = fold_folder(tmp_path / "again", 0)
+    (again / "trials.json").write_text(json.dumps(better))
+    (folder / "choice.json").unlink()
+    best = min(range(3), key=lambda number: min(better["trials"][number]["errors"]))
+    own = again / "trials" / f"{best:03d}"
+    own.mkdir(parents=True, exist_ok=True)
+    (folder / "model").rename(own / "model")
+    (folder / "history.csv").rename(own / "history.csv")
     listener = Listener()
-    run = searched(data, tmp_path / "run", fold=0, reporter=listener)
-    trial = choice(fold_folder(run, 0))["trials"][3]
+    resume(tmp_path / "again", device="cpu", reporter=listener)
+    trial = choice(again)["trials"][3]
     assert (trial["state"], trial["epochs"]) == ("ended early", 3)
     assert any(text.startswith("fold 0, trial 4/4: ended early") for text in listener.said)
 
@@ -287,14 +272,16 @@ def test_an_error_that_only_sounds_like_one_ends_the_search(data, tmp_path, monk
     assert not (fold_folder(tmp_path / "run", 0) / "choice.json").exists()
 
 
-def test_a_journal_cut_in_the_middle_of_a_line(whole, data, tmp_path):
+def test_a_record_of_trials_that_is_damaged_or_of_another_search_is_named(data, tmp_path):
     with pytest.raises(Stop):
-        searched(data, tmp_path / "run", reporter=Listener(stop_at=9))
-    log = fold_folder(tmp_path / "run", 0) / "trials.log"
-    with log.open("ab") as file:
-        file.write(b'{"op_code":6,"work')
-    resume(tmp_path / "run", device="cpu")
-    assert results(tmp_path / "run") == results(whole)
+        searched(data, tmp_path / "run", fold=0, reporter=Listener(stop_at=9))
+    record = fold_folder(tmp_path / "run", 0) / "trials.json"
+    values = json.loads(record.read_text())
+    values["trials"][0]["parameters"]["train.l2"] = 0.5
+    for text in (json.dumps(values), '{"trials": [{"parameters": 3}]}'):
+        record.write_text(text)
+        with pytest.raises(NemoError, match=r"trials\.json is damaged or of another search"):
+            resume(tmp_path / "run", device="cpu")
 
 
 def test_a_search_without_folds(data, tmp_path):

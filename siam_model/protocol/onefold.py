@@ -52,7 +52,7 @@ def train_split(
         people = Subjects(split.fold, split.training, split.validation)
         if not has_model(folder):
             if work.settings.trials:
-                from siam_model.protocol.search import search  # optuna, loaded where it is needed
+                from siam_model.protocol.search import search  # torch, loaded where it is needed
 
                 search(work, people, folder, where, runtime, reporter)
             else:
