@@ -67,7 +67,7 @@ def our_stages(clip: str) -> dict[str, float]:
     clock.wrap(track, "observe", "68 points and pose")
     clock.wrap(warp.FaceWarp, "cut_patch", "low-pass")
     clock.wrap(warp.FaceWarp, "warp_patch", "warp")
-    clock.wrap(smooth.StreamSmoother, "push", "4253H, twice")
+    clock.wrap(smooth.StreamSmoother, "push", "smoothing")
     clock.wrap(quality.FaceQuality, "sharpness", "quality")
     clock.wrap(person.PersonRecorder, "_record", "records")
     clock.wrap(person.PersonRecorder, "_write", "records")

@@ -1,8 +1,11 @@
 """Smoothing in the head's own frame: a plain loop, streams, what it keeps and what it takes away."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from nemo_pipeline import track_video
 from nemo_pipeline.geometry import points_off, shipped_mean_shape
 from nemo_pipeline.stages import headframe
 from nemo_pipeline.stages.headframe import LIMIT, METHODS, SUPPORT, jumps, smooth_in_head_frame
@@ -180,3 +183,15 @@ def test_points_that_are_none():
     kept = np.ones((5, 68, 2), np.int64)
     assert smooth_in_head_frame(kept).dtype == np.float64 and (kept == 1).all()
     assert len(smooth_in_head_frame(np.zeros((0, 68, 2)))) == 0
+
+
+CLIP = Path(__file__).parents[2] / "shared" / "data" / "videos" / "liveportrait_d11.mp4"
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not CLIP.is_file(), reason="the real clips are not here")
+def test_a_child_that_nods():
+    track = track_video(CLIP)
+    raw = track.landmarks_raw
+    assert points_off(smooth_4253h_twice(raw), raw).max() > 0.05
+    assert points_off(track.landmarks, raw).max() < 0.02 and jumps(raw).max() < 0.03
