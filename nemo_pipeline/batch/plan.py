@@ -122,12 +122,18 @@ def groups_of(videos: Sequence[VideoFile], plan: Plan) -> list[tuple[VideoFile, 
 
 def settings_there(shards: Sequence[Shard], pieces: Iterable[Piece], config: PrepConfig) -> PrepConfig:
     """The settings that finished work counts under: `config`, or the same of the earlier version of the method that all
-    of it was made with."""
+    of it was made with. What nobody chose then and nobody chooses now (a new setting at its default) is the same."""
     prints = {shard.fingerprint for shard in shards} | {piece.fingerprint for piece in pieces}
+    unchosen = {
+        field.name: field.metadata["before"]
+        for field in dataclasses.fields(config)
+        if "before" in field.metadata and getattr(config, field.name) == field.default
+    }
     for earlier in range(1, ALGORITHM_VERSION):
-        same = dataclasses.replace(config, algorithm=earlier)
-        if prints == {same.fingerprint()}:
-            return same
+        for changes in ({}, unchosen):
+            same = dataclasses.replace(config, algorithm=earlier, **changes)
+            if prints == {same.fingerprint()}:
+                return same
     return config
 
 
