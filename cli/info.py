@@ -188,6 +188,8 @@ def _dataset(path: Path) -> dict[str, Any]:
         "usable": len(usable),
         "status": dict(Counter(data.videos["status"]).most_common()),
         "frames": int(data.videos["length"].sum()),
+        "pictures": dict(Counter(data[i].picture for i in usable).most_common()),
+        "transfer": dict(Counter(data.videos["transfer"][i] or "not stated" for i in usable).most_common()),
         "face_size": data.size,
         "landmarks_in_crop": data.landmarks_in_crop.round(3).tolist(),
         "seconds_of_video": float(

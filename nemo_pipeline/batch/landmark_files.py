@@ -93,8 +93,9 @@ def _names(file: str) -> list[PurePosixPath]:
 def face_rows(data: FaceDataset, rows: Sequence[int], faces: Sequence[int]) -> Iterator[FaceRow]:
     """One video's rows of an out.h5 as rows of a landmark file: every decoded frame of every face, in order.
 
-    The landmarks are the raw ones, as tracked. `success` is 0 where the frame was interpolated, and where it is
-    not part of the prepared stretch: there the points are 0 and the time is unknown.
+    The landmarks are the raw ones, as tracked, in pixels of the stored picture (the first one's), as OpenFace sees it:
+    where those are not square, it is narrower or wider than the displayed one. `success` is 0 where the frame was
+    interpolated, and where it is not part of the prepared stretch: there the points are 0 and the time is unknown.
 
     Args:
         rows: rows of /videos that come from one video file.
@@ -116,6 +117,10 @@ def face_rows(data: FaceDataset, rows: Sequence[int], faces: Sequence[int]) -> I
 
 def _frames(data: FaceDataset, row: int, face: int) -> Iterator[FaceRow]:
     names = ("frame_index", "timestamps", "observed", "score", "landmarks_raw")
+    shown, high = int(data.videos["width"][row]), int(data.videos["height"][row])
+    stored = int(data.videos["stored_width"][row]), int(data.videos["stored_height"][row])
+    wide = stored[0] if stored[1] == high else stored[1]  # upright: the height is the displayed one
+    scale = np.array([wide / shown if wide and shown else 1.0, 1.0])
     for start in range(0, int(data.videos["length"][row]), _BLOCK):
         block = {name: data.read(row, name, start, start + _BLOCK) for name in names}
         for i in range(len(block["observed"])):
@@ -129,7 +134,7 @@ def _frames(data: FaceDataset, row: int, face: int) -> Iterator[FaceRow]:
                 timestamp=float(block["timestamps"][i]),
                 confidence=confidence,
                 success=observed,
-                landmarks=block["landmarks_raw"][i].astype(np.float64),
+                landmarks=(block["landmarks_raw"][i].astype(np.float64) + 0.5) * scale - 0.5,
             )
 
 

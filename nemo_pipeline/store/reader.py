@@ -302,9 +302,24 @@ class FaceVideo:
     status: str
     message: str
     sha256: str
+    stored_width: int = 0
+    stored_height: int = 0
+    pixel_aspect: str = ""
+    transfer: str = ""
 
     def __len__(self) -> int:
         return self.length
+
+    @property
+    def picture(self) -> str:
+        """The displayed size, and how it is stored where that differs: "1024 × 576 (720 × 576, pixels 64:45)"."""
+        if self.width <= 0:
+            return ""
+        shown = f"{self.width} × {self.height}"
+        stored = f"{self.stored_width} × {self.stored_height}"
+        if self.pixel_aspect not in ("", "1:1"):
+            return f"{shown} ({stored}, pixels {self.pixel_aspect})"
+        return shown
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Frames `start` to `stop` (half-open) of dataset `name`."""

@@ -75,9 +75,18 @@ VIDEO_COLUMNS: dict[str, str] = {
     "status": "str",
     "message": "str",
     "sha256": "str",
+    "stored_width": "<i4",
+    "stored_height": "<i4",
+    "pixel_aspect": "str",
+    "transfer": "str",
 }
 #: Columns of any table that files of the first version lack -> what they read as there.
-ADDED_COLUMNS: dict[str, str | float | int] = {}
+ADDED_COLUMNS: dict[str, str | float | int] = {
+    "stored_width": 0,
+    "stored_height": 0,
+    "pixel_aspect": "",
+    "transfer": "",
+}
 #: Those that come from a label file: kept in the index alone.
 LABEL_COLUMNS: tuple[str, ...] = ("subject", "age", "gender", "expression", "condition", "fold")
 #: What an unknown label reads as.

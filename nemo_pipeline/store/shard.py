@@ -53,6 +53,10 @@ SHARD_COLUMNS: dict[str, str] = {
     "message": "str",
     "data_sha256": "str",
     "landmarks_sha256": "str",
+    "stored_width": "<i4",
+    "stored_height": "<i4",
+    "pixel_aspect": "str",
+    "transfer": "str",
 }
 #: Free space asked for beyond the frames themselves, for the tables and HDF5's own.
 SPARE_BYTES = 1 << 20
@@ -79,6 +83,10 @@ class ShardRow:
     start: int = 0
     data_sha256: str = ""
     landmarks_sha256: str = ""
+    stored_width: int = 0
+    stored_height: int = 0
+    pixel_aspect: str = ""
+    transfer: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -149,6 +149,10 @@ def piece_rows(folder: Path, piece: Piece, config: PrepConfig) -> list[tuple[Sha
             status=row.status,
             message=row.message or "; ".join(result.warnings),
             landmarks_sha256=result.landmarks_sha256,
+            stored_width=info.stored_width,
+            stored_height=info.stored_height,
+            pixel_aspect=info.pixel_aspect,
+            transfer=info.transfer,
         )
         items.append((shard_row, read_records(folder / row.spool, row.start, row.stop, config)))
     return items

@@ -146,5 +146,9 @@ def _fit(
         n_interpolated=int(video.get("n_interpolated", int(np.sum(~arrays["observed"])))),
         status=str(video.get("status", "ok" if length else "no_face")),
         message=str(video.get("message", "")),
+        stored_width=int(video.get("stored_width", 0)),
+        stored_height=int(video.get("stored_height", 0)),
+        pixel_aspect=str(video.get("pixel_aspect", "")),
+        transfer=str(video.get("transfer", "")),
     )
     return row, arrays

@@ -75,7 +75,7 @@ def read_report(data: FaceDataset, *, faces: bool = True) -> Iterator[Reported]:
 
 def _failed(video: FaceVideo) -> Reported:
     nan = math.nan
-    return Reported(_summary(video, nan, nan, nan, nan, nan, ()), {"size": _size(video)})
+    return Reported(_summary(video, nan, nan, nan, nan, nan, ()), {"size": video.picture})
 
 
 def _usable(video: FaceVideo, eyes_in_crop: float, usual_sharpness: float, faces: bool) -> Reported:
@@ -84,7 +84,7 @@ def _usable(video: FaceVideo, eyes_in_crop: float, usual_sharpness: float, faces
     found = reasons(track, eyes_in_crop, usual_sharpness)
     times = track.timestamps - track.timestamps[0]
     details: dict[str, Any] = {
-        "size": _size(video),
+        "size": video.picture,
         "n": video.length,
         "why": [[reason.code, reason.text] for reason in found],
         "t": _numbers(_thinned(times), 3),
@@ -137,10 +137,6 @@ def _summary(
         score=score,
         reasons=found,
     )
-
-
-def _size(video: FaceVideo) -> str:
-    return f"{video.width} × {video.height}" if video.width > 0 else ""
 
 
 def _lips(video: FaceVideo, fields: dict[str, Any], times: NDArray[np.float64]) -> dict[str, Any]:
