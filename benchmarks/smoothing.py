@@ -22,7 +22,8 @@ of the outer-eye distance. --folder keeps clips and tracks; a second run only me
 - single frames: one point, the mouth, or the whole face moved by 5 to 30 % in one frame of fifteen; removed where less
   than a tenth is left, against the same track without it.
 - CLIPs: share of frames in which the points are more than 5 % off, and the largest; "jump" is the largest jump of the
-  tracker (nemo_pipeline.stages.headframe.jumps); flags are those of the report, for files made in each way.
+  tracker (nemo_pipeline.stages.headframe.jumps); flags are those of the report, for files made in each way. Below, in
+  how many of them "points jump" is said of errors put into 2 % of the frames.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import cv2
 import numpy as np
 from common import machine_facts, print_table
-from measures import REGIONS, errors, eye_distance, jitter, lag
-from numpy.typing import NDArray
+from measures import REGIONS, Array, errors, eye_distance, jitter, lag
+from smoothing_clips import WRONG, measure_clips
 
 from nemo_pipeline import track_video
 from nemo_pipeline.geometry import points_off
@@ -57,9 +58,7 @@ from nemo_pipeline.synth.encode import write_mp4
 from nemo_pipeline.synth.plan import SynthConfig, list_clips
 from nemo_pipeline.synth.render import ClipRenderer, Subject
 from nemo_pipeline.synth.take import still_take
-from nemo_pipeline.view.distrust import reasons, track_of
 
-Array = NDArray[np.float64]
 INNER = REGIONS["inner 51"]
 #: Set -> head motion, frames a second, how far frames are shaken (eye distances), whether the face is at rest.
 SETS: dict[str, tuple[float, float, float, bool]] = {
@@ -275,46 +274,6 @@ def measure_singles(sets: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str
     return found
 
 
-# ---- clips of people
-
-
-def measure_clips(paths: list[Path], folder: Path) -> dict[str, dict[str, Any]]:
-    """Clip -> numbers. Of each clip the longest segment counts."""
-    found = {}
-    for path in paths:
-        kept = folder / f"{path.name}.real.npz"
-        if not kept.exists():
-            track = track_video(path)
-            names = ("landmarks_raw", "timestamps", "observed", "pose", "score")
-            np.savez(kept, fps=track.info.fps, **{name: getattr(track, name) for name in names})
-            print(path.name, file=sys.stderr)
-        with np.load(kept) as stored:
-            track = {name: stored[name] for name in stored.files}
-        seen = np.isfinite(track["landmarks_raw"][:, 0, 0]).astype(int)
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], seen, [0]]))).reshape(-1, 2)
-        if not len(edges) or np.ptp(edges, axis=1).max() < 7:
-            continue
-        start, stop = edges[np.argmax(np.ptp(edges, axis=1))]
-        fields = {name: values[start:stop] for name, values in track.items() if name != "fps"}
-        raw = fields["landmarks_raw"]
-        fields |= {"face_px": eye_distance(raw), "n_faces": np.ones(len(raw)), "sharpness": np.ones(len(raw))}
-        row: dict[str, Any] = {"frames": len(raw), "fps": float(track["fps"])}
-        row |= {"eyes": float(np.median(fields["face_px"])), "jump": 100 * headframe.jumps(raw).max()}
-        for way in ("4253h", "head"):
-            smooth = WAYS[way](raw)
-            off = 100 * points_off(smooth, raw)
-            flags = reasons(
-                track_of(fields | {"landmarks": smooth}, n_decoded=len(raw), status="ok", message=""), 60.0
-            )
-            row[way] = {
-                "median": float(np.median(off)), "p95": float(np.quantile(off, 0.95)), "most": float(off.max()),
-                "over 5 %": 100 * float((off > 5).mean()),
-                "flags": [r.code for r in flags if r.code in ("jumps", "moved")],
-            }  # fmt: skip
-        found[path.name] = row
-    return found
-
-
 # ---- what is shown
 
 
@@ -357,6 +316,8 @@ def show(result: dict[str, Any]) -> None:
             "jump",
         ]
         print_table("Clips named, % of the eye distance", headings, rows)
+        found = [name for row in result["clips"].values() for name in row["found"]]
+        print(*(f"{name}: found in {found.count(name)} of {len(rows)}" for name in WRONG), sep="\n")
 
 
 def draw(clips: list[dict[str, Any]], target: Path) -> None:

@@ -1,5 +1,8 @@
 """Smoothing in the head's own frame: a plain loop, streams, what it keeps and what it takes away."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +186,19 @@ def test_points_that_are_none():
     kept = np.ones((5, 68, 2), np.int64)
     assert smooth_in_head_frame(kept).dtype == np.float64 and (kept == 1).all()
     assert len(smooth_in_head_frame(np.zeros((0, 68, 2)))) == 0
+
+
+@pytest.mark.slow
+def test_the_benchmark_at_its_smallest(tmp_path):
+    script = Path(__file__).parents[1] / "benchmarks" / "smoothing.py"
+    words = ["--subjects", "1", "--size", "240x240", "--folder", tmp_path, "--json", tmp_path / "out.json"]
+    subprocess.run([sys.executable, script, *words], check=True, capture_output=True)
+    sets = json.loads((tmp_path / "out.json").read_text())["sets"]
+    assert (
+        sets["head"]["error, shaken, 15/s"]
+        < sets["none"]["error, shaken, 15/s"]
+        < sets["4253h"]["error, shaken, 15/s"]
+    )
 
 
 CLIP = Path(__file__).parents[2] / "shared" / "data" / "videos" / "liveportrait_d11.mp4"
