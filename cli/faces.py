@@ -38,6 +38,7 @@ class ClipFaces:
         frames: (T,S,S) uint8; T is 0 where there is no usable face.
         frame_index: (T,) int32 in the clip. timestamps: (T,) float64, seconds.
         n_decoded: frames in the clip. n_interpolated: of the T, how many had no face of their own.
+        stream: number of the video stream in the clip, -1 where it was not decoded.
         status, message: as in `nemo prep`.
         fields: the other frame datasets (T, ...) by name: landmarks, pose, score and so on.
     """
@@ -50,15 +51,17 @@ class ClipFaces:
     timestamps: np.ndarray
     n_decoded: int
     n_interpolated: int
+    stream: int
     status: str
     message: str
     fields: Mapping[str, np.ndarray]
 
 
-def prep_for(model: LoadedModel) -> tuple[PrepConfig, bool]:
+def prep_for(model: LoadedModel, stream: str = "face") -> tuple[PrepConfig, bool]:
     """The settings with which a clip becomes what the model was trained on, and whether its shape is the shipped one.
 
-    The mesh is left out: the model does not see it. Landmarks are tracked here, also where they came from files.
+    The mesh is left out: the model does not see it. Landmarks are tracked here, also where they came from files, and
+    which video stream is used depends on these clips.
 
     Raises:
         NemoError: the model names a setting that this version does not know.
@@ -66,7 +69,11 @@ def prep_for(model: LoadedModel) -> tuple[PrepConfig, bool]:
     values = dict(model.prep_config)
     try:
         config = dataclasses.replace(
-            PrepConfig.from_dict(values), mesh=False, landmarks_source="track", algorithm=ALGORITHM_VERSION
+            PrepConfig.from_dict(values),
+            mesh=False,
+            landmarks_source="track",
+            stream=stream,
+            algorithm=ALGORITHM_VERSION,
         )
     except (TypeError, ValueError) as error:
         raise NemoError(
@@ -84,18 +91,20 @@ def clip_faces(
     model: LoadedModel,
     *,
     timeout: float | None = None,
+    stream: str = "face",
     on_frames: Callable[[VideoFile, int], None] | None = None,
 ) -> Generator[ClipFaces, None, None]:
     """Prepare clips one after the other in a child process; yields every row of each, in order.
 
     Args:
         timeout: seconds that one clip may take; None for no limit.
+        stream: which video stream of a clip with several (`PrepConfig.stream`).
         on_frames: told now and then how many frames of a clip were decoded.
 
     Raises:
         NemoError: nothing can work (installation, disk full). A bad clip is a row with a status instead.
     """
-    config, shipped = prep_for(model)
+    config, shipped = prep_for(model, stream)
     pool = Pool()
     with contextlib.ExitStack() as stack:
         stack.callback(pool.stop)  # also when the caller stops half-way
@@ -125,8 +134,9 @@ def clip_faces(
                         timestamps=_column(blocks, "timestamps", (), usable),
                         n_decoded=result.n_decoded,
                         n_interpolated=row.n_interpolated,
+                        stream=result.info.stream,
                         status=row.status,
-                        message=row.message or "; ".join(result.warnings),
+                        message=result.message(row),
                         fields={name: _column(blocks, name, (), True) for name in others} if usable else {},
                     )
 

@@ -201,6 +201,7 @@ def _dataset(path: Path) -> dict[str, Any]:
         else "none",
         "synthetic": data.synthetic,
         "mesh": data.config.mesh,
+        "video_streams": _streams(data),
         "shards": "none (packed)" if data.packed else len(data.shards["name"]),
         "missing_shards": missing or "none",
         "bytes_on_disk": sum(sizes),
@@ -210,6 +211,12 @@ def _dataset(path: Path) -> dict[str, Any]:
         "format_version": data.attributes["format_version"],
         "uuid": data.uuid,
     }
+
+
+def _streams(data: Any) -> dict[str, int]:
+    """Number of the video stream that was used -> how many rows."""
+    counts = Counter(data.videos["stream"].tolist())
+    return {"not known" if number < 0 else str(number): n for number, n in sorted(counts.items())}
 
 
 def _shard(path: Path) -> dict[str, Any]:
@@ -281,8 +288,14 @@ def _clip(path: Path) -> dict[str, Any]:
         "path": path,
         "kind": "video",
         **answer["info"],
+        **({"video_streams": answer["streams"]} if len(answer["streams"]) > 1 else {}),
         "bytes_on_disk": answer["bytes"],
-        "note": "what the file says of itself; how many frames it holds is known after decoding",
+        "note": "what the file says of itself; how many frames it holds is known after decoding"
+        + (
+            "; of several streams nemo prep uses the one that --stream says"
+            if len(answer["streams"]) > 1
+            else ""
+        ),
     }
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from nemo_pipeline.config import ALGORITHM_VERSION
+from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
 
 from . import console
 
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from siam_model import LoadedModel
 
     from .predict_output import Answer
+
+
+def _stream(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    try:
+        return PrepConfig(stream=value).stream
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
 
 @click.command()
@@ -65,6 +72,14 @@ if TYPE_CHECKING:
 )
 @click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option(
+    "--stream",
+    default="face",
+    show_default=True,
+    metavar="face|largest|default|N",
+    callback=_stream,
+    help="Which video stream of a clip that has several, as for nemo prep.",
+)
+@click.option(
     "--video-timeout",
     "timeout",
     type=click.FloatRange(min=0),
@@ -83,6 +98,7 @@ def command(
     explain: Path | None,
     figure: Path | None,
     device: str,
+    stream: str,
     timeout: float | None,
     strict: bool,
     as_json: bool,
@@ -150,7 +166,7 @@ def command(
                 show = stack.enter_context(ClipProgress(total, quiet))
                 draw = stack.enter_context(Explainer(model, explain, figure, timeout))
                 rows = stack.enter_context(
-                    contextlib.closing(_answers(found.videos, model, interval, timeout, show))
+                    contextlib.closing(_answers(found.videos, model, interval, stream, timeout, show))
                 )
                 for answer in rows:
                     if not as_json:
@@ -193,13 +209,18 @@ def _load(path: Path, ensemble: bool, device: str) -> LoadedModel:
 
 
 def _answers(
-    videos: tuple[VideoFile, ...], model: LoadedModel, interval: Any, timeout: float | None, show: Any
+    videos: tuple[VideoFile, ...],
+    model: LoadedModel,
+    interval: Any,
+    stream: str,
+    timeout: float | None,
+    show: Any,
 ) -> Generator[Answer, None, None]:
     """An `Answer` for every row of every clip, in their order."""
     from .faces import clip_faces
     from .predict_output import answer_for
 
-    rows = clip_faces(videos, model, timeout=timeout or None, on_frames=show.frames)
+    rows = clip_faces(videos, model, stream=stream, timeout=timeout or None, on_frames=show.frames)
     with contextlib.closing(rows):  # so that a stopped command leaves no faces behind
         for row in rows:
             answer = answer_for(row, model, interval)

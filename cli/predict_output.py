@@ -304,7 +304,9 @@ class Explainer:
         template = Template(self._model.mean_shape, self._model.triangles, config.face_size, margin)
         with tempfile.TemporaryDirectory(prefix="nemo-explain-") as folder:  # mode 0700
             arrays = Path(folder) / "arrays.npz"
-            job = heat_job(row.path, target, attention, template, arrays, title=title, note=warning)
+            job = heat_job(
+                row.path, target, attention, template, arrays, title=title, note=warning, stream=row.stream
+            )
             return draw_in_child(
                 job, self._pool, timeout=self._timeout or None, on_frames=lambda n: show.drawing(row.file, n)
             )

@@ -60,6 +60,14 @@ _DEFAULTS = PrepConfig()
     help="Longest segment with a face, or every one as a row of its own.",
 )
 @click.option(
+    "--stream",
+    default=_DEFAULTS.stream,
+    show_default=True,
+    metavar="face|largest|default|N",
+    help="Which video stream of a file that has several: where the face is largest, the one with the most pixels, the "
+    "file's own default, or number N (as nemo info shows).",
+)
+@click.option(
     "--max-gap",
     type=float,
     default=_DEFAULTS.max_gap_seconds,
@@ -175,6 +183,7 @@ def command(paths: tuple[str, ...], **options: Any) -> None:
             engine=options["engine"],
             subject=options["subject"],
             keep=options["keep"],
+            stream=options["stream"],
             max_gap_seconds=options["max_gap"],
             max_yaw_degrees=options["max_yaw"],
             mesh=not options["no_mesh"] and not options["landmarks"],

@@ -18,6 +18,7 @@ Keep = Literal["longest", "all"]
 Shape = Literal["shipped", "from-data", "custom"]
 LandmarksSource = Literal["track", "openface"]
 Smooth = Literal["head", "4253h", "none"]
+STREAMS = ("face", "largest", "default")
 
 #: Raised by hand whenever the same video and settings would give other numbers than before. 2: the picture's true
 #: shape and levels, segments and persons are decided anew.
@@ -46,6 +47,8 @@ class PrepConfig:
         min_confidence: below this, a landmark row from elsewhere counts as no face (0..1).
         smooth: what is done to the points over time: "head" (4253H, twice, in the head's own frame and within the
             tracker's error: docs/smoothing.md), "4253h" (on raw coordinates, the paper's literal form), or "none".
+        stream: which video stream of a file with several is used: "face" (the one in which faces are largest),
+            "largest" (in pixels), "default" (as the file says), or its number, as ffprobe counts streams.
         algorithm: version of the method that made the numbers. No option sets it: files remember it, and this
             version of nemo makes numbers of `ALGORITHM_VERSION` alone.
 
@@ -66,6 +69,7 @@ class PrepConfig:
     landmarks_source: LandmarksSource = "track"
     min_confidence: float = 0.5
     smooth: Smooth = added("head", before="4253h")
+    stream: str = added("face", before="default")
     algorithm: int = ALGORITHM_VERSION
 
     def __post_init__(self) -> None:
@@ -88,6 +92,8 @@ class PrepConfig:
         need(0 < self.max_yaw_degrees <= 90, "max_yaw_degrees", "above 0 and at most 90 degrees")
         need(self.min_frames >= 1, "min_frames", "at least 1 frame")
         need(0 <= self.min_confidence <= 1, "min_confidence", "between 0 and 1")
+        named = self.stream in STREAMS or (self.stream.isascii() and self.stream.isdigit())
+        need(named, "stream", "face, largest, default or the number of a stream, as 1")
         need(self.algorithm >= 1, "algorithm", "at least 1")
         if self.landmarks_source != "track":
             need(not self.mesh, "mesh", "False, since landmarks from elsewhere have no mesh")

@@ -53,6 +53,7 @@ class VideoInfo:
         pixel_aspect: width to height of a stored pixel, "64:45"; "" where it is not known.
         transfer: the transfer function that is stated, as FFmpeg calls it, and what HDR's was mapped to; "" where
             none is stated.
+        stream: its number among all streams of the file (ffprobe's index), -1 where that is not known.
     """
 
     width: int = 0
@@ -65,6 +66,7 @@ class VideoInfo:
     stored_height: int = 0
     pixel_aspect: str = ""
     transfer: str = ""
+    stream: int = -1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,6 +102,11 @@ class VideoResult:
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     landmarks_sha256: str = ""
+
+    def message(self, row: VideoRow) -> str:
+        """What is said of a row: its own message, and the warnings about the video."""
+        warnings = "; ".join(self.warnings)
+        return f"{row.message} Also: {warnings}." if row.message and warnings else row.message or warnings
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

@@ -56,7 +56,7 @@ def rewarp_video(
         if row.spool
     ]
     try:
-        with VideoReader(path) as reader:
+        with VideoReader(path, tracked.info.stream) as reader:
             for frame in reader:
                 for one in todo:
                     one.push(frame)

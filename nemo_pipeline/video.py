@@ -21,7 +21,7 @@ from nemo_pipeline.datatypes import VideoInfo, VideoResult
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.person import PersonRecorder, Tally
 from nemo_pipeline.rows import by_subject, rows_of
-from nemo_pipeline.stages.decode import DecodeError, VideoReader
+from nemo_pipeline.stages.decode import DecodeError
 from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.gaps import Entry, SegmentBuilder
@@ -31,6 +31,7 @@ from nemo_pipeline.stages.landmarks import Engine, still_landmarks
 from nemo_pipeline.stages.openface import LandmarksError, content_hash
 from nemo_pipeline.stages.quality import FaceQuality
 from nemo_pipeline.stages.search import full_search
+from nemo_pipeline.stages.streams import open_video
 from nemo_pipeline.stages.track import Observation, Tracker, observe
 from nemo_pipeline.stages.warp import FaceWarp
 from nemo_pipeline.store.schema import record_dtype
@@ -80,7 +81,7 @@ def process_video(
     info, n_decoded = VideoInfo(), 0
     people: dict[int, PersonRecorder] = {}
     try:
-        with VideoReader(path) as reader:
+        with open_video(path, config.stream, engine) as reader:
             source: Tracker | GivenLandmarks
             if engine is not None:
                 source = Tracker(engine, config.subject)
@@ -210,7 +211,9 @@ def prep_video_rows(
                     offset=row.start * dtype.itemsize,
                 )
             out.append(
-                PreparedVideo(result.info, result.n_decoded, row.status, row.message, row.suffix, records)
+                PreparedVideo(
+                    result.info, result.n_decoded, row.status, result.message(row), row.suffix, records
+                )
             )
     return out
 
@@ -258,8 +261,9 @@ def track_video(path: str | Path, config: PrepConfig | None = None) -> VideoTrac
     tallies: dict[int, Tally] = {}
     times: dict[int, float] = {}
     try:
-        with VideoReader(path) as reader:
-            tracker = Tracker(_engine(config.engine), config.subject)
+        engine = _engine(config.engine)
+        with open_video(path, config.stream, engine) as reader:
+            tracker = Tracker(engine, config.subject)
             for frame in reader:
                 times[frame.index] = frame.time
                 for seen in tracker.step(frame):

@@ -172,7 +172,15 @@ def probe(job: dict[str, Any]) -> dict[str, Any]:
     path = Path(job["path"])
     try:
         with VideoReader(path) as reader:
-            return {"info": dataclasses.asdict(reader.info), "bytes": path.stat().st_size}
+            streams = [
+                f"{s.index}: {s}{', default' if s.default else ''}{', a single picture' if s.still else ''}"
+                for s in reader.streams
+            ]
+            return {
+                "info": dataclasses.asdict(reader.info),
+                "streams": streams,
+                "bytes": path.stat().st_size,
+            }
     except DecodeError as error:
         raise NemoError(f"{path}: {error}") from None
 

@@ -18,7 +18,15 @@ from nemo_pipeline.view.attention import Attention
 
 
 def heat_job(
-    path: Path, target: Path, attention: Attention, template: Template, arrays: Path, *, title: str, note: str
+    path: Path,
+    target: Path,
+    attention: Attention,
+    template: Template,
+    arrays: Path,
+    *,
+    title: str,
+    note: str,
+    stream: int = -1,
 ) -> dict[str, Any]:
     """What the child is told. Writes `arrays` (.npz), which the caller removes: the child reads it."""
     values = {
@@ -36,6 +44,7 @@ def heat_job(
         "margin": template.margin,
         "title": title,
         "note": note,
+        "stream": stream,
     }
 
 
@@ -61,6 +70,7 @@ def draw_job(job: dict[str, Any], progress: Callable[[int], None]) -> None:
         template,
         title=job["title"],
         note=job["note"],
+        stream=job["stream"],
         progress=progress,
     )
 

@@ -1,4 +1,5 @@
-"""Decode: a file to its frames, upright, with the file's own times. The only importer of PyAV.
+"""Decode: a file to its frames, upright, with the file's own times. With container.py
+the only importer of PyAV here.
 
 Only decoded frames count: headers claim frames that are not there, and a cut file can end without an error.
 Pictures that a decoder had to guess, and those that lean on them, are counted but never given out.
@@ -8,9 +9,7 @@ Interlaced pictures are given as stored (two fields woven) and counted, not dein
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
-import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,18 +18,24 @@ from typing import Any
 import av
 
 from nemo_pipeline.datatypes import VideoInfo
+from nemo_pipeline.stages.container import (
+    PICTURE,
+    DecodeError,
+    default_stream,
+    not_opened,
+    numbered_stream,
+    open_container,
+    streams_note,
+    video_streams,
+)
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.framing import Framer
 from nemo_pipeline.stages.times import TimeRepairs, repair_times
 from nemo_pipeline.stages.wholeness import missing_bytes
+from nemo_pipeline.store.text import counted
 
-av.logging.set_level(av.logging.PANIC)
+__all__ = ["DecodeError", "DecodeReport", "VideoReader"]
 
-#: Text formats that only name other files: their pictures are not this file's.
-_PLAYLISTS = {"concat", "hls", "dash", "imf"}
-#: Demuxers of pictures: png_pipe, jpeg_pipe and their like. A few pictures end to end (a photo with its thumbnail)
-#: are no video yet; more are, as raw Motion JPEG. (An animated GIF has a demuxer of its own.)
-_PICTURE, _PICTURES, _FEW_PICTURES = "_pipe", {"image2", "mjpeg"}, 2
 #: Raw streams have no presentation times: AVFMT_NOTIMESTAMPS.
 _NO_TIMES = 0x80
 #: Frames per second that FFmpeg takes where a raw stream states no rate.
@@ -42,17 +47,8 @@ _NOTICING = {"h264", "mpeg1video", "mpeg2video"}
 _INTRA, _BIDIRECTIONAL = 1, 3  # AV_PICTURE_TYPE_I, AV_PICTURE_TYPE_B
 #: Pictures of type B that wait for the next of another type; no codec allows more.
 _MOST_HELD = 16
-_AGAIN = "copy it again from its source"
 # What makes these decoders say so when a picture is damaged; most do by themselves, HEVC, VP9 and AV1 never can.
 _STRICT = {"mjpeg": "explode"} | dict.fromkeys(("msmpeg4v2", "msmpeg4", "wmv1", "wmv2"), "bitstream+buffer")
-
-
-class DecodeError(Exception):
-    """A file that gives no frame at all. `status` is the video's status, str() the sentence for it."""
-
-    def __init__(self, status: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclasses.dataclass
@@ -64,6 +60,7 @@ class DecodeReport:
         n_damaged: frames that the decoder had to guess, or that lean on such; they are not given out.
         n_errors: packets that could not be decoded.
         times: what was done to the presentation times.
+        streams: which of several video streams is read, as a clause; "" where there is one alone.
         even_rate: frames per second by which frames are spaced where the file holds no times; else 0.
         n_interlaced: frames stored as two fields.
         missing_bytes: bytes that the file itself places beyond its end (a cut file).
@@ -75,6 +72,7 @@ class DecodeReport:
     n_damaged: int = 0
     n_errors: int = 0
     times: TimeRepairs = dataclasses.field(default_factory=TimeRepairs)
+    streams: str = ""
     even_rate: float = 0.0
     n_interlaced: int = 0
     missing_bytes: int = 0
@@ -91,19 +89,19 @@ class DecodeReport:
         """A clause that says what is damaged, or "" for a sound stream."""
         found = []
         if self.missing_bytes:
-            found.append(f"the file is cut off ({_count(self.missing_bytes, 'byte')} missing)")
+            found.append(f"the file is cut off ({counted(self.missing_bytes, 'byte')} missing)")
         elif self.ended_early:
             found.append("the stream breaks off with an error")
         if self.n_errors:
-            found.append(f"{_count(self.n_errors, 'packet')} could not be decoded")
+            found.append(f"{counted(self.n_errors, 'packet')} could not be decoded")
         if self.n_damaged:
-            found.append(f"{_count(self.n_damaged, 'frame')} decoded to a damaged picture")
+            found.append(f"{counted(self.n_damaged, 'frame')} decoded to a damaged picture")
         return " and ".join(found)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Clauses that say what else is unusual, though nothing is damaged."""
-        found = []
+        found = [self.streams] if self.streams else []
         if self.even_rate:
             assumed = (
                 ", which is assumed where a file does not say" if self.even_rate == _ASSUMED_RATE else ""
@@ -120,7 +118,7 @@ class DecodeReport:
             found.append(f"times began {self.times.moved:.3g} s before zero and were moved to begin at zero")
         if self.times.n_set_back:
             found.append(
-                f"the clock is set back {_count(self.times.n_set_back, 'time')}, as where recordings are joined; "
+                f"the clock is set back {counted(self.times.n_set_back, 'time')}, as where recordings are joined; "
                 "times go on from there"
             )
         if self.n_interlaced:
@@ -131,20 +129,28 @@ class DecodeReport:
 class VideoReader:
     """Iterates over the sound `Frame`s of one video in presentation order; `info` and `report` beside them.
 
+    Args:
+        path: the video.
+        stream: number of the video stream among all streams of the file; below 0 the one that the file says is to
+            be played (`stages.streams.open_video` knows other rules).
+
     Use as a context manager, and iterate once. `Frame.index` counts all decoded frames, so it jumps where
     damaged ones were left out. One decoding thread: videos run side by side instead.
 
     Raises:
-        DecodeError: the file cannot be read, is no video, or holds no video stream.
+        DecodeError: the file cannot be read, is no video, or holds no such video stream.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, stream: int = -1) -> None:
         self.path = Path(path)
         self.report = DecodeReport()
         self._n_packets = 0
-        self._container = _open(self.path)
+        self._container = open_container(self.path)
         try:
-            self._stream = _video_stream(self._container)
+            self.streams = video_streams(self._container, self.path)
+            chosen = default_stream(self.streams) if stream < 0 else numbered_stream(self.streams, stream)
+            self.report.streams = streams_note(self.streams, chosen.index)
+            self._stream = self._container.streams[chosen.index]
             context = self._stream.codec_context
             if context is None:
                 raise DecodeError(
@@ -156,7 +162,7 @@ class VideoReader:
                 context.options = {"err_detect": _STRICT[context.name]}
             # The average rate of a raw stream is the demuxer's own assumption; the guess is what the pictures say.
             carrier = self._container.format
-            untimed = bool(carrier.flags & _NO_TIMES) or carrier.name.endswith(_PICTURE)
+            untimed = bool(carrier.flags & _NO_TIMES) or carrier.name.endswith(PICTURE)
             rates = (self._stream.average_rate, self._stream.guessed_rate)
             rate = (rates[1] or rates[0]) if untimed else (rates[0] or rates[1])
             self.report.even_rate = float(rate or _ASSUMED_RATE) if untimed else 0.0
@@ -166,6 +172,7 @@ class VideoReader:
                 fps=float(rate) if rate else 0.0,
                 codec=context.name,
                 pixel_format=context.pix_fmt or "",
+                stream=chosen.index,
             )
             index = self._stream.index_entries
             self.report.missing_bytes = missing_bytes(
@@ -177,12 +184,16 @@ class VideoReader:
         except Exception as error:
             # Whatever a demuxer makes of a file that is not what it seems.
             self._container.close()
-            raise DecodeError("decode_error", _not_opened(error, self.path)) from None
+            raise DecodeError("decode_error", not_opened(error, self.path)) from None
 
     def __enter__(self) -> VideoReader:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
         self._container.close()
 
     def __iter__(self) -> Iterator[Frame]:
@@ -207,6 +218,33 @@ class VideoReader:
             self.info = dataclasses.replace(
                 self.info, fps=_rate(self.info.fps, (report.n_frames - 1) / (last - first))
             )
+
+    def sample(self, n: int) -> Iterator[Frame]:
+        """At most `n` sound frames spread over the video, for a look at it instead of iterating.
+
+        Key frames where they lie far enough apart; one frame after the other where the length is unknown.
+        """
+        stream, duration = self._stream, self._container.duration
+        base = float(stream.time_base or 0)
+        if stream.duration and base:
+            start, length = (stream.start_time or 0) * base, stream.duration * base
+        else:
+            start, length = 0.0, (duration or 0) / av.time_base
+        last = -math.inf
+        for k in range(n):
+            target = start + length * (k + 0.5) / n
+            try:
+                if length and base:
+                    self._container.seek(int(target / base), stream=stream)
+                for time, (picture, sound) in self._judged():
+                    if sound and not time <= last + length / (2 * n):
+                        last = time
+                        frame = self._frame(picture, k, time)
+                        if frame is not None:
+                            yield frame
+                        break
+            except av.error.FFmpegError:
+                continue
 
     def _all_came(self) -> bool:
         """Whether as many whole packets were read as the header counts: what it misses then is none of them."""
@@ -322,86 +360,3 @@ def _holds_type_b(packet: Any) -> bool:
 def _rate(stated: float, measured: float) -> float:
     """Frames per second: as stated, unless the frames' own times say otherwise by more than 5 %."""
     return stated if abs(stated - measured) <= 0.05 * measured else measured
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
-
-
-def _open(path: Path) -> Any:
-    try:
-        if path.is_dir():
-            raise DecodeError("unreadable", "This is a folder, not a video file.")
-        if path.exists() and not path.is_file():
-            raise DecodeError("unreadable", "This is a device or a pipe, not a video file.")
-        with path.open("rb") as file:
-            if not file.read(1):
-                raise DecodeError("unreadable", f"The file is empty (0 bytes); {_AGAIN}.")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DecodeError(
-            "unreadable", f"The file cannot be read ({reason}); check that it exists and its permissions."
-        ) from None
-    try:
-        # A name may hold a colon, which would make it a protocol; and nothing but this file is opened.
-        container = av.open(f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"})
-    except Exception as error:
-        raise DecodeError("decode_error", _not_opened(error, path)) from None
-    if container.format.name in _PLAYLISTS:
-        container.close()
-        raise DecodeError(
-            "no_video", "The file only names other files (a playlist); give the videos themselves."
-        )
-    if container.format.name.endswith(_PICTURE) or container.format.name in _PICTURES:
-        with contextlib.suppress(av.error.FFmpegError):
-            packets = (packet for packet in container.demux(video=0) if packet.size)
-            if sum(1 for _ in itertools.islice(packets, _FEW_PICTURES + 1)) > _FEW_PICTURES:
-                container.seek(0)
-                return container
-        container.close()
-        raise DecodeError(*_still(path))
-    return container
-
-
-def _still(path: Path) -> tuple[str, str]:
-    """Status and sentence of a file of pictures that is no video."""
-    with path.open("rb") as file:
-        head = file.read(32)
-    if head[12:16] == b"VP8X" and head[20] & 2:
-        return (
-            "decode_error",
-            "The file is an animated WebP, which FFmpeg does not decode; convert it, for instance to GIF or mp4.",
-        )
-    return "no_video", "The file is a single picture; give the video itself."
-
-
-def _not_opened(error: Exception, path: Path) -> str:
-    missing = 0
-    try:
-        missing = missing_bytes(path)
-    except OSError:
-        pass
-    if missing:
-        return f"The file is cut off ({_count(missing, 'byte')} missing) and cannot be opened; {_AGAIN}."
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        if file.read(8) == b"\x89HDF\r\n\x1a\n":
-            return "The file is HDF5, as `nemo prep` writes it, and no video; give the recordings themselves."
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return (
-        f"The file cannot be opened as a video ({reason}); it may be cut off, damaged or no video at all: "
-        f"play it, or {_AGAIN}."
-    )
-
-
-def _video_stream(container: Any) -> Any:
-    """The default video stream that is not cover art."""
-    streams = [s for s in container.streams.video if "attached_pic" not in _disposition(s)]
-    if not streams:
-        what = "only cover art" if container.streams.video else "no picture, only sound or data"
-        raise DecodeError("no_video", f"The file holds {what}; give the video file itself.")
-    default = [s for s in streams if "default" in _disposition(s)]
-    return (default or streams)[0]
-
-
-def _disposition(stream: Any) -> str:
-    return str(getattr(stream.disposition, "name", None) or stream.disposition).lower()

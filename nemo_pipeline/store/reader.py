@@ -306,6 +306,7 @@ class FaceVideo:
     stored_height: int = 0
     pixel_aspect: str = ""
     transfer: str = ""
+    stream: int = -1
 
     def __len__(self) -> int:
         return self.length

@@ -79,6 +79,7 @@ VIDEO_COLUMNS: dict[str, str] = {
     "stored_height": "<i4",
     "pixel_aspect": "str",
     "transfer": "str",
+    "stream": "<i4",
 }
 #: Columns of any table that files of the first version lack -> what they read as there.
 ADDED_COLUMNS: dict[str, str | float | int] = {
@@ -86,6 +87,7 @@ ADDED_COLUMNS: dict[str, str | float | int] = {
     "stored_height": 0,
     "pixel_aspect": "",
     "transfer": "",
+    "stream": -1,
 }
 #: Those that come from a label file: kept in the index alone.
 LABEL_COLUMNS: tuple[str, ...] = ("subject", "age", "gender", "expression", "condition", "fold")

@@ -57,6 +57,7 @@ SHARD_COLUMNS: dict[str, str] = {
     "stored_height": "<i4",
     "pixel_aspect": "str",
     "transfer": "str",
+    "stream": "<i4",
 }
 #: Free space asked for beyond the frames themselves, for the tables and HDF5's own.
 SPARE_BYTES = 1 << 20
@@ -87,6 +88,7 @@ class ShardRow:
     stored_height: int = 0
     pixel_aspect: str = ""
     transfer: str = ""
+    stream: int = -1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -150,5 +150,6 @@ def _fit(
         stored_height=int(video.get("stored_height", 0)),
         pixel_aspect=str(video.get("pixel_aspect", "")),
         transfer=str(video.get("transfer", "")),
+        stream=int(video.get("stream", -1)),
     )
     return row, arrays

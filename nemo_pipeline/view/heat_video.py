@@ -44,6 +44,7 @@ def draw_heat_video(
     *,
     title: str,
     note: str = "",
+    stream: int = -1,
     progress: Callable[[int], None] | None = None,
 ) -> None:
     """Write the clip with its heat map, with the source's own frame times (from 0), readable by its owner alone.
@@ -55,6 +56,7 @@ def draw_heat_video(
         template: of the warp that made the model's faces.
         title: what stands below the picture: the clip and its age.
         note: what has to be known beside it, in red.
+        stream: the video stream that the model saw, below 0 the clip's default one.
         progress: called now and then with the number of frames drawn.
 
     Raises:
@@ -62,7 +64,7 @@ def draw_heat_video(
     """
     try:
         with replacing(target) as temporary:
-            _draw(path, temporary, attention, template, title, note, progress)
+            _draw(path, temporary, attention, template, title, note, stream, progress)
     except (DecodeError, OSError, av.error.FFmpegError) as error:
         raise NemoError(f"{target} could not be drawn: {error}") from None
 
@@ -74,11 +76,12 @@ def _draw(
     template: Template,
     title: str,
     note: str,
+    stream: int,
     progress: Callable[[int], None] | None,
 ) -> None:
     place = {int(frame): t for t, frame in enumerate(attention.frame_index)}
     page: _Page | None = None
-    with VideoReader(path) as reader, av.open(str(target), "w", format="mp4") as container:
+    with VideoReader(path, stream) as reader, av.open(str(target), "w", format="mp4") as container:
         writer = None
         first = 0.0
         for frame in reader:

@@ -74,7 +74,7 @@ def _draw(
     people = {person.number: _Records(person, config, trace.status) for person in trace.people}
     notes = trace.frames()
     page: Page | None = None
-    with VideoReader(path) as reader, av.open(str(target), "w", format="mp4") as container:
+    with VideoReader(path, trace.info.stream) as reader, av.open(str(target), "w", format="mp4") as container:
         container.metadata["comment"] = ANNOTATED
         encoder = None
         first = 0.0
