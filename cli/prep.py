@@ -211,14 +211,15 @@ def command(paths: tuple[str, ...], **options: Any) -> None:
 
 
 def _check_usage(inputs: list[str], output: str, options: dict[str, Any]) -> None:
-    from nemo_pipeline.batch.content import VIDEO_EXTENSIONS
+    from nemo_pipeline.store.files import H5_ENDINGS
 
+    if Path(output).suffix.lower() not in H5_ENDINGS or output.endswith("/"):
+        raise click.UsageError(
+            f"the last argument must be the file to write, named {' or '.join(H5_ENDINGS)}, and is "
+            f"{printable(output)}: nemo prep videos/ out.h5"
+        )
     if not inputs and not options["list_file"] and not options["join"]:
         raise click.UsageError(f"give the videos before the file to write: nemo prep videos/ {output}")
-    if Path(output).suffix.lower() in VIDEO_EXTENSIONS or output.endswith("/"):
-        raise click.UsageError(
-            f"the last argument is the file to write, and {output!r} is none: nemo prep INPUT... out.h5"
-        )
     for item in inputs:
         if not os.path.lexists(item) and not any(c in item for c in "*?["):
             raise click.UsageError(f"{printable(item)} does not exist.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,11 +36,10 @@ def clips_progress() -> Iterator[Callable[[int, int], None]]:
 
 def parse_size(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
     """WIDTHxHEIGHT to two numbers."""
-    try:
-        width, height = (int(part) for part in value.lower().split("x"))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is no WIDTHxHEIGHT, such as 1920x1080.") from None
-    return width, height
+    match = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", value.strip().lower())
+    if match is None:
+        raise click.BadParameter(f"{value!r} is no WIDTHxHEIGHT, such as 1920x1080.")
+    return int(match[1]), int(match[2])
 
 
 @click.command()

@@ -78,8 +78,8 @@ def test_faces_never_take_the_place_of_a_truth(tmp_path):
     assert precious.read_text() == "precious" and len(list(tmp_path.iterdir())) == 1
     with pytest.raises(NemoError, match="Cannot write"):
         render_faces(precious / "set.h5", **TINY)
-    names = {truth_beside(tmp_path / name).name for name in ("v1.2", "v1.3", "set.h5")}
-    assert names == {"v1.2.truth.h5", "v1.3.truth.h5", "set.truth.h5"}
+    names = {truth_beside(tmp_path / name).name for name in ("v1.2.h5", "v1.3.h5", "set.h5", "set.hdf5")}
+    assert names == {"v1.2.truth.h5", "v1.3.truth.h5", "set.truth.h5", "set.hdf5.truth.h5"}
 
 
 @pytest.mark.parametrize("clips", [1, 2, 4])

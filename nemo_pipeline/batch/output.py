@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nemo_pipeline.batch.parts import Part
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.files import leftovers, replacing
+from nemo_pipeline.store.files import check_h5_name, leftovers, replacing
 from nemo_pipeline.store.locks import hold
 from nemo_pipeline.store.shard import shards_folder
 
@@ -39,6 +39,7 @@ class OutputFolder:
         parent = self.index.parent
         if self.index.is_dir():
             raise NemoError(f"{self.index} is a folder; the output must be a file name such as out.h5.")
+        check_h5_name(self.index)
         if not parent.is_dir():
             raise NemoError(
                 f"{parent} does not exist: create the folder first, or correct the output's name."

@@ -18,9 +18,20 @@ from nemo_pipeline.errors import NemoError
 
 #: Oldest and newest HDF5 file format used: fixed, so that files do not depend on the library that wrote them.
 LIBVER = ("v110", "v110")
+#: What prepared files are called.
+H5_ENDINGS = (".h5", ".hdf5")
 #: `errno` of a file system that has no locks (NFS without a lock daemon, Lustre without `flock`).
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES)
 _said_no_locks = False
+
+
+def check_h5_name(path: Path) -> None:
+    """Refuse an output that is not called .h5 or .hdf5: `out.csv` would be no table, and `out` share its shards folder
+    with `out.h5`. Raises NemoError."""
+    if path.suffix.lower() not in H5_ENDINGS:
+        raise NemoError(
+            f"{path} would be an HDF5 file: give it a name that ends in {' or '.join(H5_ENDINGS)}."
+        )
 
 
 def file_hash(path: Path) -> tuple[int, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.files import check_space, create_h5, replacing
+from nemo_pipeline.store.files import check_h5_name, check_space, create_h5, replacing
 from nemo_pipeline.store.index import LAYOUT_COLUMNS, SHARD_TABLE, write_shape
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.schema import VIDEO_COLUMNS, record_dtype
@@ -39,6 +39,7 @@ def pack(
     """
     data = FaceDataset(source)
     path = Path(os.path.realpath(target))
+    check_h5_name(path)
     if path.exists():
         raise NemoError(f"{path} exists already; choose another name or remove it.")
     if not path.parent.is_dir():

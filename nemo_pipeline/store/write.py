@@ -11,6 +11,7 @@ import numpy as np
 
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.files import check_h5_name
 from nemo_pipeline.store.index import IndexRow, write_index
 from nemo_pipeline.store.schema import FRAME_FIELDS, LABEL_COLUMNS, VIDEO_COLUMNS
 from nemo_pipeline.store.shard import ShardRow, new_shard_path, read_shard, shards_folder, write_shard
@@ -45,9 +46,10 @@ def write_dataset(
         synthetic: mark the file as generated.
 
     Raises:
-        NemoError: the output exists, or a video does not fit.
+        NemoError: the output exists or is not called .h5 or .hdf5, or a video does not fit.
     """
     path = Path(os.path.realpath(path))
+    check_h5_name(path)
     folder = shards_folder(path)
     if path.exists() or (folder.exists() and any(folder.iterdir())):
         raise NemoError(

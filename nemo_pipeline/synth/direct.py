@@ -12,6 +12,7 @@ import numpy as np
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.platform import default_workers, library_versions
+from nemo_pipeline.store.files import check_h5_name
 from nemo_pipeline.synth.mark import GENERATOR_VERSION
 from nemo_pipeline.synth.place import held
 from nemo_pipeline.synth.plan import SynthConfig, list_clips
@@ -20,9 +21,8 @@ from nemo_pipeline.synth.truth import ClipTruth, load_part, write_truth
 
 
 def truth_beside(output: Path) -> Path:
-    """The truth file of `output`: set.truth.h5 of set.h5, and of a name without that ending the whole name's."""
-    name = output.stem if output.suffix.lower() in (".h5", ".hdf5") else output.name
-    return output.with_name(f"{name}.truth.h5")
+    """The truth file of `output`: set.truth.h5 of set.h5, set.hdf5.truth.h5 of set.hdf5."""
+    return output.with_name(f"{output.stem if output.suffix == '.h5' else output.name}.truth.h5")
 
 
 def render_faces(
@@ -56,6 +56,7 @@ def render_faces(
 
     config = SynthConfig(subjects=subjects, clips=clips, seed=seed, **settings)
     output = Path(output)
+    check_h5_name(output)
     truth_file = truth_beside(output)
     plan = list_clips(config)
     report = progress or (lambda done, total: None)

@@ -93,6 +93,8 @@ def _parse(name: str, text: str, kind: Any) -> Any:
             raise NemoError(f"The setting {name} takes true or false; {text!r} is neither.")
         return text.lower() in _TRUE
     try:
+        if "_" in text:  # 2_3 would be 23
+            raise ValueError
         return kind(text)
     except ValueError:
         want = "a whole number" if kind is int else "a number"
