@@ -1,24 +1,19 @@
-"""`nemo info`: one panel about a prepared file, a shard, a run, a model or a clip."""
+"""`nemo info`: one panel about whatever nemo reads or writes, and what comes next."""
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import rich_click as click
+from rich.filesize import decimal
 
 from nemo_pipeline.errors import NemoError
 
 from .console import out, panel, print_json, say
+from .describe import INDEX, PACKED, describe
 from .outputs import TABLES, check_target
 from .prep_inputs import check_report, write_page
-
-#: Kinds of prepared files.
-_INDEX, _PACKED = "prepared file (index and shards)", "prepared file, packed"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -55,7 +50,8 @@ def command(
     no_faces: bool,
     as_json: bool,
 ) -> None:
-    """What is PATH? A prepared file (out.h5), a shard, a run folder, a model or a clip."""
+    """What is PATH, and what comes next? A prepared file (out.h5), a run, finished or not, a model, a clip, a table of
+    labels or ages, or a folder."""
     check_report(report, no_faces)
     if video is not None and table is None:
         raise click.UsageError("--video goes with --csv.")
@@ -109,27 +105,14 @@ def _prepared(path: Path, facts: dict[str, Any]) -> Any:
     """The prepared file at `path`. Raises NemoError when it is something else."""
     from nemo_pipeline.store import FaceDataset
 
-    if facts["kind"] not in (_INDEX, _PACKED):
-        raise NemoError(f"{path} is a {facts['kind']}; faces and landmarks are in a prepared file (out.h5).")
+    if facts["kind"] not in (INDEX, PACKED):
+        raise NemoError(f"{path} is no prepared file such as out.h5, but: {facts['kind']}.")
     return FaceDataset(path)
 
 
-def describe(path: Path) -> dict[str, Any]:
-    """Facts about `path`, first its `kind`. Raises NemoError when it is none of the known kinds."""
-    if not path.exists():
-        raise NemoError(f"{path} does not exist.")
-    if path.is_dir():
-        if (path / "config.json").is_file() or (path / "model" / "config.json").is_file():
-            return _model(path)
-        return _folder(path)
-    if path.name in ("config.json", "model.safetensors"):
-        return _model(path.parent)
-    with path.open("rb") as handle:
-        head = handle.read(8)
-    return _hdf5(path) if head == b"\x89HDF\r\n\x1a\n" else _clip(path)
-
-
 def _value(name: str, value: Any) -> str:
+    if "bytes" in name and isinstance(value, int):
+        return decimal(value)
     if name != "landmarks_in_crop":
         return _cell(value)
     points = ", ".join(
@@ -147,168 +130,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return "yes" if value is True else "no" if value is False else str(value)
-
-
-def _hdf5(path: Path) -> dict[str, Any]:
-    from nemo_pipeline.store.files import open_h5
-    from nemo_pipeline.store.tables import read_identity
-
-    with open_h5(path) as file:
-        kind = read_identity(file).get("kind")
-    return _shard(path) if kind == "shard" else _dataset(path)
-
-
-def _dataset(path: Path) -> dict[str, Any]:
-    from nemo_pipeline.store import FaceDataset
-
-    data = FaceDataset(path, check=False)
-    usable = np.array(data.usable, dtype=int)
-    ages = data.videos["age"][usable]
-    ages = ages[np.isfinite(ages)]
-    missing = (
-        []
-        if data.packed
-        else [
-            data.shards["name"][i]
-            for i in range(len(data.shards["name"]))
-            if not data.shard_path(i).is_file()
-        ]
-    )
-    sizes = [data.path.stat().st_size]
-    sizes += [
-        data.shard_path(i).stat().st_size
-        for i in range(len(data.shards["name"]))
-        if data.shard_path(i).is_file()
-    ]
-    subjects = {data.videos["subject"][i] for i in usable} - {""}
-    return {
-        "path": data.path,
-        "kind": _PACKED if data.packed else _INDEX,
-        "videos": len(data),
-        "usable": len(usable),
-        "status": dict(Counter(data.videos["status"]).most_common()),
-        "frames": int(data.videos["length"].sum()),
-        "pictures": dict(Counter(data[i].picture for i in usable).most_common()),
-        "transfer": dict(Counter(data.videos["transfer"][i] or "not stated" for i in usable).most_common()),
-        "face_size": data.size,
-        "landmarks_in_crop": data.landmarks_in_crop.round(3).tolist(),
-        "seconds_of_video": float(
-            sum(data.videos["length"][i] / data.videos["fps"][i] for i in usable if data.videos["fps"][i] > 0)
-        ),
-        "subjects": len(subjects),
-        "ages": {"known": len(ages), "lowest": float(ages.min()), "highest": float(ages.max())}
-        if len(ages)
-        else "none",
-        "synthetic": data.synthetic,
-        "mesh": data.config.mesh,
-        "video_streams": _streams(data),
-        "shards": "none (packed)" if data.packed else len(data.shards["name"]),
-        "missing_shards": missing or "none",
-        "bytes_on_disk": sum(sizes),
-        "settings": dataclasses.asdict(data.config),
-        "made_with": data.versions,
-        "model_sha256": data.attributes.get("model_sha256", ""),
-        "format_version": data.attributes["format_version"],
-        "uuid": data.uuid,
-    }
-
-
-def _streams(data: Any) -> dict[str, int]:
-    """Number of the video stream that was used -> how many rows."""
-    counts = Counter(data.videos["stream"].tolist())
-    return {"not known" if number < 0 else str(number): n for number, n in sorted(counts.items())}
-
-
-def _shard(path: Path) -> dict[str, Any]:
-    from nemo_pipeline.store.shard import read_shard
-
-    shard = read_shard(path)
-    return {
-        "path": path,
-        "kind": "shard (open the .h5 beside its folder instead)",
-        "videos": len(shard.rows),
-        "status": dict(Counter(row.status for row in shard.rows).most_common()),
-        "frames": sum(row.length for row in shard.rows),
-        "files": [row.file for row in shard.rows],
-        "bytes_on_disk": path.stat().st_size,
-        "settings": dataclasses.asdict(shard.config),
-        "made_with": shard.versions,
-        "uuid": shard.uuid,
-    }
-
-
-def _model(path: Path) -> dict[str, Any]:
-    from siam_model.checkpoint import load_card, model_folder
-
-    card = load_card(path)
-    folder = model_folder(path)
-    run = folder.parent if folder.name == "model" else None
-    facts: dict[str, Any] = {
-        "path": path,
-        "kind": "model" if run is None or path != run else "run folder",
-        "synthetic": card.synthetic,
-        "preset": card.preset,
-        "seed": card.seed,
-        "trained_on": card.dataset,
-        "ages_trained_on": card.ages,
-        "subjects": {name: len(codes) for name, codes in card.subjects.items()},
-        "network": card.model.to_dict(),
-        "training": card.train.to_dict(),
-        "prepared_with": card.prep,
-        "made_with": card.versions,
-    }
-    weights = folder / "model.safetensors"
-    facts["weights"] = f"{weights.stat().st_size / 1e6:.1f} MB" if weights.is_file() else "missing"
-    if run is not None:
-        facts |= _results(run)
-    return facts
-
-
-def _results(run: Path) -> dict[str, Any]:
-    """Error over a run's predictions, and its number of epochs."""
-    facts: dict[str, Any] = {}
-    try:
-        with (run / "predictions.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as handle:
-            errors = [abs(float(row["age"]) - float(row["predicted"])) for row in csv.DictReader(handle)]
-        if errors:
-            facts["predictions"] = {
-                "videos": len(errors),
-                "mean_absolute_error_years": float(np.mean(errors)),
-            }
-    except (OSError, KeyError, ValueError, TypeError):
-        facts["predictions"] = "none"
-    return facts
-
-
-def _clip(path: Path) -> dict[str, Any]:
-    from nemo_pipeline.batch.worker import probe_video
-
-    answer = probe_video(path)
-    return {
-        "path": path,
-        "kind": "video",
-        **answer["info"],
-        **({"video_streams": answer["streams"]} if len(answer["streams"]) > 1 else {}),
-        "bytes_on_disk": answer["bytes"],
-        "note": "what the file says of itself; how many frames it holds is known after decoding"
-        + (
-            "; of several streams nemo prep uses the one that --stream says"
-            if len(answer["streams"]) > 1
-            else ""
-        ),
-    }
-
-
-def _folder(path: Path) -> dict[str, Any]:
-    from nemo_pipeline.batch.discover import discover
-    from nemo_pipeline.batch.labels import find_labels
-
-    found = discover([path])
-    beside = find_labels(found.folders)
-    return {
-        "path": path,
-        "kind": "folder",
-        "videos": len(found.videos),
-        "left_out": len(found.skipped),
-        "labels_beside": str(beside) if beside else "none",
-    }

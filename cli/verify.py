@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 import rich_click as click
@@ -44,5 +45,7 @@ def command(data: Path, as_json: bool) -> None:
         if findings:
             rows = [(shown(f.level, _STYLES[f.level]), f.where, f.text) for f in findings]
             out.print(new_table("", ["", "where", "what"], rows))
-        say(f"{data}: {counted(errors, 'error')}." if errors else f"{data}: nothing is wrong.")
+        counts = Counter(finding.level for finding in findings)
+        found = [counted(counts[level], level) for level in ("error", "warning", "note") if counts[level]]
+        say(f"{data}: {', '.join(found)}." if found else f"{data}: no issues found.")
     sys.exit(1 if errors else 0)

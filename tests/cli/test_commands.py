@@ -231,7 +231,7 @@ def test_label_verify_pack_info(prepared, tmp_path):
     assert b"without a label: clip2.mp4" in noted and b"ghost.mp4" in noted
     said, _ = nemo("label", output, table, "--json")
     assert json.loads(said)["labels_without_video"] == ["ghost.mp4"]
-    assert nemo("verify", output)[1].endswith(b"nothing is wrong.\n")
+    assert nemo("verify", output)[1].endswith(b"1 warning, 1 note.\n")
     nemo("pack", output, tmp_path / "one.h5", "--compression", "1")
     (shard,) = (tmp_path / "out.shards").glob("*.h5")
     for path, kind in (

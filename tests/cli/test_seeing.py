@@ -63,7 +63,7 @@ def test_one_video_and_what_is_none(prepared, clips, tmp_path):  # noqa: F811
         (["--contact-sheet", tmp_path / "x.gif"], 2, b".png or .jpg"),
     ):
         assert said in nemo("info", output, *words, code=code)[1]
-    assert b"is a folder" in nemo("info", clips, "--csv", tmp_path / "x.csv", code=1)[1]
+    assert b"but: folder" in nemo("info", clips, "--csv", tmp_path / "x.csv", code=1)[1]
     assert b"--video goes with --csv" in nemo("info", output, "--video", "clip1", code=2)[1]
 
 

@@ -1,0 +1,132 @@
+"""What `nemo info` knows about runs, studies and models."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import Any
+
+
+def typed(*words: object) -> str:
+    """A command as one would type it."""
+    return shlex.join(str(word) for word in words)
+
+
+def model_facts(path: Path) -> dict[str, Any]:
+    """The folder of a model, or one of a run's folds."""
+    from siam_model.checkpoint import load_card, model_folder
+
+    card, folder = load_card(path), model_folder(path)
+    run = folder.parent if folder.name == "model" else None
+    if run is not None and path != run and (run / "settings.json").is_file():
+        kind = f"model of the run {run}"
+    elif path != folder:
+        kind = "fold of a run" if path.parent.name == "folds" else "model and its predictions"
+    else:
+        kind = "model"
+    facts = {"path": path, "kind": kind}
+    if path != folder:
+        facts |= _errors(path)
+    return facts | {"next": typed("nemo", "predict", "clip.mp4", "--model", path)} | _card(card, folder)
+
+
+def _card(card: Any, folder: Path) -> dict[str, Any]:
+    weights = folder / "model.safetensors"
+    return {
+        "synthetic": card.synthetic,
+        "trained_on": card.dataset,
+        "ages_trained_on": card.ages,
+        "subjects": {name: len(codes) for name, codes in card.subjects.items()},
+        "bytes_of_weights": weights.stat().st_size if weights.is_file() else "missing",
+        "preset": card.preset,
+        "seed": card.seed,
+        "network": card.model.to_dict(),
+        "training": card.train.to_dict(),
+        "prepared_with": card.prep,
+        "made_with": card.versions,
+    }
+
+
+def _errors(folder: Path) -> dict[str, Any]:
+    """Mean absolute errors on people that the model never saw, SIAM's first; nothing where there are none."""
+    from siam_model.predictions import read_predictions
+
+    from .train import run_errors
+
+    if not (folder / "predictions.csv").is_file():
+        return {}
+    return {
+        "mean_absolute_error_years": run_errors(folder),
+        "predicted_videos": len(read_predictions(folder / "predictions.csv").video),
+    }
+
+
+def run_facts(path: Path) -> dict[str, Any]:
+    """A run of `nemo train`, finished or not."""
+    from siam_model.checkpoint import load_card
+    from siam_model.protocol.history import read_history
+    from siam_model.protocol.settings import read_settings
+    from siam_model.runs import is_finished, missing_folds
+
+    if is_finished(path):
+        facts = {
+            "path": path,
+            "kind": "run folder, finished",
+            **_errors(path),
+            "next": typed("nemo", "evaluate", path),
+        }
+        return facts | _card(load_card(path), path / "model")
+    settings = read_settings(path)[0]
+    done: dict[str, Any] = {}
+    if settings.folds is None:
+        done = {"epochs_done": len(read_history(path / "history.csv"))}
+    else:
+        done = {
+            "folds_done": f"{settings.folds - len(missing_folds(path, settings.folds))} of {settings.folds}"
+        }
+    return {
+        "path": path,
+        "kind": "run folder, unfinished",
+        **done,
+        **_errors(path),
+        "next": typed("nemo", "train", "--resume", "--out", path),
+        "settings": dataclasses.asdict(settings),
+    }
+
+
+def study_facts(path: Path) -> dict[str, Any]:
+    """Several runs that differ in one thing."""
+    from siam_model.protocol.settings import read_settings
+    from siam_model.runs import is_finished
+    from siam_model.study import variants_in
+
+    variants = variants_in(path)
+    done = [variant for variant in variants if is_finished(path / variant.name)]
+    finished = len(done) == len(variants)
+    settings = read_settings(path)[0]
+    return {
+        "path": path,
+        "kind": f"study of {settings.study}, {'finished' if finished else 'unfinished'}",
+        "mean_absolute_error_years": {
+            v.label: _errors(path / v.name).get("mean_absolute_error_years") for v in done
+        },
+        "runs_done": f"{len(done)} of {len(variants)}",
+        "next": typed("nemo", "evaluate", path)
+        if finished
+        else typed("nemo", "train", "--resume", "--out", path),
+        "settings": dataclasses.asdict(settings),
+    }
+
+
+def runs_facts(path: Path, runs: list[Path]) -> dict[str, Any]:
+    from siam_model.runs import is_finished
+
+    finished = [run for run in runs if is_finished(run)]
+    return {
+        "path": path,
+        "kind": "folder of runs",
+        "finished": ", ".join(run.name for run in finished) or "none",
+        "unfinished": ", ".join(run.name for run in runs if run not in finished) or "none",
+        "next": typed("nemo", "info", (finished or runs)[-1]),
+    }
