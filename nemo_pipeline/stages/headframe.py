@@ -44,8 +44,8 @@ def smooth_in_head_frame(landmarks: ArrayLike) -> _Array:
     """Smooth a face's points over time without moving them off the face.
 
     No point ends further than about 2 % of the outer-eye distance from where it was tracked (`LIMIT` for the shape and
-    as much for the head), but for points that left and returned within one frame. It commutes with shifting, turning
-    and scaling the picture, and with reversal of time.
+    as much for the head), but for points that left and returned within one frame. It commutes with shifting and
+    scaling the picture and with reversal of time, and has no lag.
 
     Args:
         landmarks: (T, 68, 2) finite, pixels, one segment without a gap; any T.

@@ -160,7 +160,7 @@ def reasons(track: Track, eyes_in_crop: float, usual_sharpness: float = float("n
             f"moved {off.max():.0%}",
             f"Smoothing moved the points off the face: in {np.mean(off > MOST_OFF):.1%} of the frames they are more "
             f"than {MOST_OFF:.0%} of the eyes' distance from where the face was tracked, at most {off.max():.0%}, "
-            "since the head moves faster than 4253H on raw coordinates follows; prepare it again with --smooth head.",
+            "since the head moves faster than 4253H on raw coordinates follows; nemo prep --smooth head does not.",
         )
     score = track.score[track.observed & np.isfinite(track.score)]
     if len(score) and np.mean(score < LEAST_SCORE) > SOME:
