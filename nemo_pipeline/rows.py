@@ -116,4 +116,5 @@ def _why_none(
         max_yaw=config.max_yaw_degrees,
         n_decoded=report.n_frames,
     )
-    return status, message + (f" Also, {report.damage}." if report.damage else "")
+    also = "; ".join(filter(None, (report.damage, *report.picture_notes)))
+    return status, message + (f" Also, {also}." if also else "")

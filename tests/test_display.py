@@ -163,7 +163,7 @@ def test_a_size_that_changes_midway(tmp_path: Path) -> None:
         check(frame, (160, 120))
     assert (reader.info.width, reader.info.stored_width) == (160, 160)
     (note,) = report.picture_notes
-    assert "4 frames are 120x90, 4 frames are 320x240" in note and "(160x120)" in note
+    assert "160x120 in 8 frames, then 120x90 in 4 frames, 320x240 in 4 frames" in note
 
 
 def test_another_shape_is_shown_whole_in_the_middle(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_ratio_that_changes_midway(tmp_path: Path) -> None:
         assert (frame.width, frame.height) == (192, 144)
         across, down = spread(frame.gray())
         assert across == pytest.approx(down, rel=0.04), k
-    assert "6 frames are 180x144 with pixels of 64:45" in report.picture_notes[0]
+    assert "180x144 with pixels of 64:45 in 6 frames" in report.picture_notes[0]
 
 
 def test_a_fit_and_its_inverse() -> None:

@@ -113,7 +113,7 @@ def test_a_clip_in_hdr(transfer: int, tmp_path: Path) -> None:
     luma = np.stack([ycc(p, "709")[..., 0] for p in pictures])
     assert np.abs(np.stack([f.gray() for f in frames]) - luma).mean() < 1
     named = {HLG: "arib-std-b67", PQ: "smpte2084"}[transfer]
-    assert reader.info.transfer == f"{named} to bt709, white at 203 nits"
+    assert reader.info.transfer == f"{named} to bt709 (203 nits)"
     assert not report.picture_notes
 
 
@@ -187,3 +187,9 @@ def test_the_mapping_is_ffmpegs(transfer: int, tmp_path: Path) -> None:
     ours = np.stack([frame.gray() for frame in read(path)[0]])
     assert np.abs(ours - theirs).mean() < 0.7
     assert np.quantile(np.abs(ours - theirs), 0.99) <= 2
+
+
+def test_what_is_not_known_is_told_where_no_face_is_found_too(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mkv", muted(3), codec="ffv1", transfer=9)
+    video = prep_video(path)
+    assert video.status == "no_face" and "log100" in video.message

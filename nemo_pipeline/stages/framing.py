@@ -39,7 +39,8 @@ class Framer:
         self._turn = tag_turn(stream.metadata)
         self._display: tuple[int, int] | None = None
         self._used_bits = 16
-        self._stored_as: Counter[str] = Counter()  # the first picture's way first
+        # Pictures by (width, height) and pixel aspect, the first one's first.
+        self._stored_as: Counter[tuple[tuple[int, int], Fraction]] = Counter()
         self._doubt = ""
         context, aspect = stream.codec_context, self._aspect.now
         stored = (context.width, context.height)
@@ -66,8 +67,7 @@ class Framer:
             self._display = (frame.width, frame.height)
             self.facts = _facts(stored, self._display, aspect, transfer) | {"rotation": degrees(turn)}
         self._doubt = self._doubt or doubt(transfer, primaries, int(picture.colorspace))
-        square = "" if aspect == 1 else f" with pixels of {_ratio(aspect)}"
-        self._stored_as[f"{stored[0]}x{stored[1]}{square}"] += 1
+        self._stored_as[stored, aspect] += 1
         return frame
 
     @property
@@ -75,10 +75,15 @@ class Framer:
         """What people should know of how the pictures are shown, a clause each."""
         found = []
         if len(self._stored_as) > 1:
-            (own, _), *others = self._stored_as.items()
+            shapes = len({aspect for _, aspect in self._stored_as}) > 1
+            own, *others = (
+                f"{size[0]}x{size[1]}"
+                + (f" with pixels of {_ratio(aspect)}" if shapes else "")
+                + f" in {n} frames"
+                for (size, aspect), n in self._stored_as.items()
+            )
             found.append(
-                f"the picture's size changes: {', '.join(f'{n} frames are {size}' for size, n in others)}, all were "
-                f"brought to the first one's ({own})"
+                f"the picture's size changes: {own}, then {', '.join(others)}; all were brought to the first one's"
             )
         if self._aspect.absurd:
             found.append(f"a pixel aspect ratio of {self._aspect.absurd} is stated and was not believed")

@@ -88,7 +88,7 @@ def described(transfer: int) -> str:
     """What /videos/transfer says: the stream's curve, and what it was mapped to; "" where none is stated."""
     curve = HDR.get(transfer)
     if curve is not None:
-        return f"{NAMES[transfer]} to bt709, white at {WHITE:g} nits"
+        return f"{NAMES[transfer]} to bt709 ({WHITE:g} nits)"
     return "" if transfer == _UNSPECIFIED else NAMES.get(transfer, str(transfer))
 
 

@@ -313,13 +313,13 @@ class FaceVideo:
 
     @property
     def picture(self) -> str:
-        """The displayed size, and how it is stored where that differs: "1024 × 576 (720 × 576, pixels 64:45)"."""
+        """The displayed size, and how it is stored where that differs: "1024 × 576 (720 × 576 at 64:45)"."""
         if self.width <= 0:
             return ""
         shown = f"{self.width} × {self.height}"
         stored = f"{self.stored_width} × {self.stored_height}"
         if self.pixel_aspect not in ("", "1:1"):
-            return f"{shown} ({stored}, pixels {self.pixel_aspect})"
+            return f"{shown} ({stored} at {self.pixel_aspect})"
         return shown
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:

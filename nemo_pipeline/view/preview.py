@@ -141,7 +141,7 @@ def _labels(draw: ImageDraw.ImageDraw, video: FaceVideo, top: int, height: int) 
 
 
 def _technical(video: FaceVideo) -> str:
-    parts = [video.picture] if video.width else []
+    parts = [f"{video.width} × {video.height}"] if video.width else []
     if video.fps > 0:
         parts.append(f"{video.fps:.4g} frames/s")
     if video.n_interpolated:

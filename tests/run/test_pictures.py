@@ -39,10 +39,10 @@ def test_the_columns(prepared: Path) -> None:
     narrow, phone = data["narrow"], data["phone"]
     assert (narrow.status, narrow.length, narrow.width, narrow.height) == ("ok", 16, 240, 200)
     assert (narrow.stored_width, narrow.stored_height, narrow.pixel_aspect) == (120, 200, "2:1")
-    assert "8 frames are 60x100 with pixels of 2:1" in narrow.message
-    assert narrow.picture == "240 × 200 (120 × 200, pixels 2:1)"
+    assert "120x200 in 8 frames, then 60x100 in 8 frames" in narrow.message
+    assert narrow.picture == "240 × 200 (120 × 200 at 2:1)"
     assert (phone.pixel_aspect, phone.picture) == ("1:1", "240 × 200")
-    assert phone.transfer == "arib-std-b67 to bt709, white at 203 nits"
+    assert phone.transfer == "arib-std-b67 to bt709 (203 nits)"
     assert narrow.transfer == ""
     assert [finding.where for finding in verify(prepared)] == ["labels"]  # there are none
 
