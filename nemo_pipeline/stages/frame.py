@@ -60,13 +60,13 @@ class Frame:
     Attributes:
         index: number of the frame among those decoded, from 0.
         time: presentation time, seconds, as the file says it (repaired where it says nothing usable).
-        planes: (Y,) or (Y, U, V), each (h, w) uint8 (uint16 where there is a `tone_map`), upright; chroma
+        planes: (Y,) or (Y, U, V), each (h, w) uint8 (uint16 where `bits` is more than 8), upright; chroma
             planes may be smaller.
         full_range: luma spans 0..255 (else 16..235).
         matrix: "601", "709" or "2020"; "rgb" where the planes are R, G and B (with a `tone_map` alone).
         fit: where the planes lie in the display; None where they are the display's own pixels.
         tone_map: of an HDR picture; None where the levels are BT.709's or near them.
-        bits: of the planes' values.
+        bits: of the planes' values; more than 8 with a `tone_map` alone.
     """
 
     index: int

@@ -82,8 +82,10 @@ class Framer:
                 + f" in {n} frames"
                 for (size, aspect), n in self._stored_as.items()
             )
+            more = f" and {len(others) - 3} more" if len(others) > 3 else ""
             found.append(
-                f"the picture's size changes: {own}, then {', '.join(others)}; all were brought to the first one's"
+                f"the picture's size changes: {own}, then {', '.join(others[:3])}{more}; all were brought to the first "
+                "one's"
             )
         if self._aspect.absurd:
             found.append(f"a pixel aspect ratio of {self._aspect.absurd} is stated and was not believed")
