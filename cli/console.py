@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderResult
 from rich.panel import Panel
 from rich.progress import (
     BarColumn,
@@ -40,10 +41,23 @@ __all__ = [
     "warn",
 ]
 
+#: Columns where there is no screen to fit: nothing is wrapped in a file or a pipe.
+_NO_SCREEN = 1_000_000
+
+
+class _Console(Console):
+    """As wide as its longest line where it is no terminal."""
+
+    @property  # type: ignore[misc]  # nobody sets it
+    def size(self) -> ConsoleDimensions:
+        found = super().size
+        return found if self.is_terminal else ConsoleDimensions(_NO_SCREEN, found.height)
+
+
 #: Progress, notes, errors.
-err = Console(stderr=True, highlight=False, emoji=False)
+err = _Console(stderr=True, highlight=False, emoji=False)
 #: Reports that are the result of a command (info, doctor, verify).
-out = Console(highlight=False, emoji=False)
+out = _Console(highlight=False, emoji=False)
 
 
 def shown(text: object, style: str = "") -> Text:
@@ -82,10 +96,32 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+class _Table(Table):
+    """A table on a terminal; elsewhere its cells in lines, aligned and as long as they are."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if console.is_terminal:
+            yield from super().__rich_console__(console, options)
+            return
+        if isinstance(self.title, Text):
+            yield self.title
+        headed = any(map(str, (column.header for column in self.columns)))
+        columns = [
+            [str(cell) for cell in (*[column.header] * headed, *column.cells)] for column in self.columns
+        ]
+        widths = [max(map(cell_len, cells)) for cells in columns]
+        for line in zip(*columns, strict=True):
+            cells = []
+            for text, column, width in zip(line, self.columns, widths, strict=True):
+                space = " " * (width - cell_len(text))
+                cells.append(space + text if column.justify == "right" else text + space)
+            yield Text("  ".join(cells).rstrip())
+
+
 def new_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], right: str = "") -> Table:
     """A table whose title, headings and cells are data. `columns` that are named in `right` (comma-separated) align
     right."""
-    table = Table(
+    table = _Table(
         title=shown(title) if title else None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False
     )
     to_right = {name.strip() for name in right.split(",")} - {""}
@@ -96,14 +132,25 @@ def new_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object
     return table
 
 
+class _Panel(Panel):
+    """A panel on a terminal; elsewhere its title and what is in it."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if console.is_terminal:
+            yield from super().__rich_console__(console, options)
+        else:
+            yield self.title or ""
+            yield self.renderable
+
+
 def panel(title: str, rows: Iterable[tuple[str, object]]) -> Panel:
     """One panel of names and values, for `nemo info` and its like."""
-    grid = Table.grid(padding=(0, 2))
+    grid = _Table.grid(padding=(0, 2))
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")
     for name, value in rows:
-        grid.add_row(name, value if isinstance(value, Text) else shown(value))
-    return Panel(grid, title=shown(title), title_align="left", expand=False)
+        grid.add_row(shown(name), value if isinstance(value, Text) else shown(value))
+    return _Panel(grid, title=shown(title), title_align="left", expand=False)
 
 
 class _Field(ProgressColumn):

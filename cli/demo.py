@@ -254,6 +254,7 @@ def predict_unseen(
     from siam_model.figures.clip import clip_figure
     from siam_model.figures.plain import save_figure
     from siam_model.loading import load
+    from siam_model.predict import shown_age
     from siam_model.runs import read_json
 
     from .faces import clip_faces
@@ -279,7 +280,7 @@ def predict_unseen(
         prepared.append((row, prediction))
     middle = int(np.argsort([line.age for line in shown])[len(shown) // 2])
     line, (row, prediction) = shown[middle], prepared[middle]
-    title = f"{row.file}: {prediction.age:.0f} years predicted, {line.age:.0f} true"
+    title = f"{row.file}: {shown_age(prediction.age):.0f} years predicted, {line.age:.0f} true"
     figure.parent.mkdir(parents=True, exist_ok=True)
     drawn = clip_figure(row.frames, prediction, model.config, row.timestamps, title, SYNTHETIC)
     save_figure(drawn, figure)
@@ -298,9 +299,11 @@ def _mae(result: Evaluation, method: int) -> float:
 
 def _show_table(shown: list[Shown], result: Evaluation, as_json: bool) -> None:
     """True and predicted ages side by side, beside the training median."""
+    from siam_model.predict import shown_age
+
     rows = [
         (
-            line.subject, f"{line.age:.0f}", f"{line.predicted:.1f}", f"{line.predicted - line.age:+.1f}",
+            line.subject, f"{line.age:.0f}", f"{shown_age(line.predicted):.1f}", f"{line.predicted - line.age:+.1f}",
             f"{line.median:.0f}", f"{line.median - line.age:+.0f}",
         )
         for line in shown

@@ -64,17 +64,19 @@ def command(
         written.append(write_page(_prepared(path, facts), report, no_faces, as_json))
     if as_json:
         print_json(facts | ({"written": written} if written else {}))
-        return
-    if not written:
+    elif not written:
         rows = [
             (name.replace("_", " "), _value(name, value)) for name, value in facts.items() if name != "path"
         ]
         out.print(panel(str(path), rows))
-    named = [name for name in written if name != report]  # that one was announced
-    for name in named[:5]:
-        say(f"Wrote {name}")
-    if len(named) > 5:
-        say(f"and {len(named) - 5} more files.")
+    if not as_json:
+        named = [name for name in written if name != report]  # that one was announced
+        for name in named[:5]:
+            say(f"Wrote {name}")
+        if len(named) > 5:
+            say(f"and {len(named) - 5} more files.")
+    if facts["kind"] == _INDEX and facts["missing_shards"] != "none":
+        _prepared(path, facts)  # says what is missing, and fails
 
 
 def _write(

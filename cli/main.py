@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import importlib
 import io
@@ -76,6 +77,9 @@ class _Commands(click.RichGroup):
         if any(not arg or re.fullmatch(r"--[a-z-]+=", arg) for arg in args):
             # An empty path would mean the folder that one stands in.
             raise click.UsageError("An argument is empty: is a variable of the shell not set?")
+        near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+        if near and args[0] not in COMMANDS:
+            raise click.UsageError(f"There is no command {args[0]!r}. Did you mean {near[0]!r}?", ctx)
         name, command, rest = super().resolve_command(ctx, args)
         if name in COMMANDS:
             command = load(name)

@@ -127,6 +127,8 @@ def sentence(answer: Answer) -> str:
 
 def print_answer(answer: Answer, quiet: bool) -> None:
     """One line for people, on standard output; a warning below it, on standard error."""
+    from siam_model.predict import shown_age
+
     row, age = answer.row, answer.age
     if age is None:
         console.out.print(
@@ -137,7 +139,8 @@ def print_answer(answer: Answer, quiet: bool) -> None:
     filled = f", {row.n_interpolated} of them interpolated" if row.n_interpolated else ""
     used = f"from {answer.frames_used} of {row.n_decoded} frames{filled}"
     console.out.print(
-        console.shown(f"{row.file}: {age:.1f} years{note}{_bounds(answer)}, {used}"), soft_wrap=True
+        console.shown(f"{row.file}: {shown_age(age):.1f} years{note}{_bounds(answer)}, {used}"),
+        soft_wrap=True,
     )
     if answer.doubts and not quiet:
         console.warn(f"{row.file}: {sentence(answer)}")
@@ -229,7 +232,9 @@ class Explainer:
         """Draw one answer; yields a sentence for each picture that failed."""
         if answer.prediction is None or (self._folder is None and self._figure is None):
             return
-        title = f"{answer.row.file}: {answer.prediction.age:.1f} years{_bounds(answer)}"
+        from siam_model.predict import shown_age
+
+        title = f"{answer.row.file}: {shown_age(answer.prediction.age):.1f} years{_bounds(answer)}"
         notes = [note[0].upper() + note[1:] + "." for note in answer.notes]
         warning = " ".join([*notes, *([sentence(answer)] if answer.doubts else [])])
         from nemo_pipeline.errors import NemoError

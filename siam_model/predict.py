@@ -29,6 +29,11 @@ class Prediction:
     spatial_attention: np.ndarray | None
 
 
+def shown_age(age: float) -> float:
+    """An age in years as people read it, not below 0. Tables keep the model's own number."""
+    return max(0.0, age)
+
+
 def estimate(model: SIAM, frames: np.ndarray, normalisation: Normalisation, frame_step: int) -> Prediction:
     """Age and attention of one video.
 

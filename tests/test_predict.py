@@ -195,6 +195,19 @@ def test_quiet(place):
     assert done.stderr == "" and done.stdout.startswith("$a^^b$.mp4: ")
 
 
+def test_an_age_below_zero_is_shown_as_zero_and_kept_in_the_table(place):
+    make_run(place / "low", start=-4.0)
+    words = ("predict", "clips/$a^^b$.mp4", "-m", "low")
+    done = nemo(*words, "--csv", "low.csv", cwd=place)
+    assert done.stdout.startswith(
+        "$a^^b$.mp4: 0.0 years (outside the ages that the model was trained on, 8 to 76"
+    )
+    with (place / "low.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["age"]) < -0.5 and "outside the ages" in row["note"]
+    assert json.loads(nemo(*words, "--json", cwd=place).stdout)["clips"][0]["age"] == float(row["age"])
+
+
 def test_too_few_people_for_an_interval(place):
     make_run(place / "few", subjects=8)
     done = nemo("predict", "clips/$a^^b$.mp4", "-m", "few", cwd=place)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from rich.text import Text
 
 from nemo_cli.faces import clip_faces, prep_for
 from nemo_cli.main import main
@@ -51,7 +52,11 @@ def test_train_then_evaluate(place):
     shown = nemo("evaluate", "new", cwd=place)
     assert shown.exit_code == 0, shown.stderr
     assert "SIAM" in shown.stdout and "median" in shown.stdout and "Videos" in shown.stdout
-    assert max(len(line) for line in shown.stdout.split("Not made:")[0].splitlines()) <= 80
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FORCE_COLOR", "1")  # as on a terminal, which here has 80 columns
+        patch.setenv("COLUMNS", "80")
+        table = Text.from_ansi(nemo("evaluate", "new", cwd=place).stdout.split("SIAM: ")[0])
+    assert "Videos" in table.plain and max(map(len, table.plain.splitlines())) <= 80
     assert (place / "new" / "evaluation" / "report.html").is_file()
     numbers = json.loads(nemo("evaluate", "new", "--json", cwd=place).stdout)
     assert numbers["methods"]["SIAM"]["mae"] == pytest.approx(answer["mae"])

@@ -77,7 +77,6 @@ def join(parts: Sequence[Path], output: Path, *, labels: LabelTable | None = Non
             versions=shards[-1].versions,
             model_sha256=shards[0].model_sha256,
         )
-        out.close()
     return dataclasses.replace(summarize(out.index, assembled), missing=what_is_missing(done))
 
 

@@ -46,18 +46,22 @@ class OutputFolder:
             )
         if not os.access(parent, os.W_OK):
             raise NemoError(f"{parent} is read-only: the output cannot be written there.")
+        free = shutil.disk_usage(self.shards if self.shards.is_dir() else parent).free
+        if free < _NEEDED:
+            raise NemoError(f"The disk of {self.shards} has only {free >> 20} MiB free: make room first.")
         try:
             self.shards.mkdir(mode=0o700, exist_ok=True)
             self.work.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise NemoError(f"{self.shards} cannot be used for the results: {error.strerror}.") from None
-        free = shutil.disk_usage(self.shards).free
-        if free < _NEEDED:
-            raise NemoError(f"The disk of {self.shards} has only {free >> 20} MiB free: make room first.")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the output against every other run. Raises NemoError when another one is at work."""
+        """Hold the output against every other run; at the end, folders in which nothing is go.
+
+        Raises:
+            NemoError: another run is at work.
+        """
         with contextlib.ExitStack() as stack:
             if self.part is None:
                 stack.enter_context(self._hold(self._lock))
@@ -68,7 +72,10 @@ class OutputFolder:
                 stack.enter_context(self._hold(self._lock))
                 with self._hold(self.shards / ".lock", patience=2.0):
                     pass
-            yield
+            try:
+                yield
+            finally:
+                self._remove_empty()
 
     def _hold(self, path: Path, patience: float = 0.0) -> contextlib.AbstractContextManager[None]:
         return hold(
@@ -94,10 +101,13 @@ class OutputFolder:
             if path != self.work and path.is_dir() and any(path.glob("*.json"))
         ]
 
-    def close(self) -> None:
-        """Remove the work folder and the locks when nothing is left to keep."""
+    def _remove_empty(self) -> None:
+        """Remove the work folder where nothing is left to keep, and the shards folder of a run that was refused."""
         with contextlib.suppress(OSError):
             self.work.rmdir()
+            if list(self.shards.iterdir()) == [self._lock]:
+                self._lock.unlink()
+                self.shards.rmdir()
 
     # ---- --force
     # -----------------------------------------------------------------------------------------------

@@ -210,7 +210,6 @@ def prep(
         else:
             mark_done(out.shards, options.part, in_all)
         clear_leftovers(out.work, absent)  # what workers that were killed in this run left
-        out.close()
     seconds = time.monotonic() - started
     return dataclasses.replace(
         summarize(out.index, assembled, options.part),

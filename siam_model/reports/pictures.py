@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from nemo_pipeline.store.text import printable
 from siam_model.explain import face_pixels, heat_map, key_frames
 from siam_model.figures.heat import colour_bar, over_face, scale
+from siam_model.predict import shown_age
 from siam_model.reports.attention import Example
 from siam_model.reports.stats import Components
 from siam_model.reports.style import MARK, OURS, WIDTH, new_figure, plain_text
@@ -53,7 +54,7 @@ def heat_maps(found: Sequence[Example]) -> Figure:
         for k, example in enumerate(found):
             _triple(grid[:, k], example, largest)
             grid[0, k].set_title(
-                f"age {example.age:.0f}\nsaid {example.prediction.age:.0f}\n{_short(example.subject)}"
+                f"age {example.age:.0f}\nsaid {shown_age(example.prediction.age):.0f}\n{_short(example.subject)}"
             )
         for axes, label in zip(grid[:, 0], ("input", "map", "over\nthe face"), strict=True):
             axes.set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6)
@@ -72,8 +73,8 @@ def temporal(found: Sequence[Example], count: int = 8) -> Figure:
             chosen = key_frames(len(weights), count)
             grid = block.add_gridspec(2, len(chosen), height_ratios=[1, 1.05])
             block.suptitle(
-                f"age {example.age:.0f}, said {example.prediction.age:.0f}: {_short(example.video, 60)}", x=0.01,
-                ha="left", fontsize=9.5,
+                f"age {example.age:.0f}, said {shown_age(example.prediction.age):.0f}: "
+                f"{_short(example.video, 60)}", x=0.01, ha="left", fontsize=9.5,
             )  # fmt: skip
             for column, t in enumerate(chosen):
                 axes = block.add_subplot(grid[0, column])

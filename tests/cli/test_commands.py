@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from nemo_cli import console
 from nemo_cli.main import COMMANDS
 from nemo_pipeline.store import FaceDataset
 
@@ -62,6 +63,26 @@ def test_help_lists_every_command_and_loads_nothing_heavy():
 def test_help_of_every_command(name):
     said, _ = nemo(name, "--help")
     assert b"Usage" in said
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("traim", "train"), ("evaluat", "evaluate"), ("informatics", "")]
+)
+def test_a_mistyped_command_gets_a_suggestion(word, meant):
+    _, noted = nemo(word, "x", code=2)
+    assert word.encode() in noted and (f"Did you mean '{meant}'".encode() in noted) == bool(meant)
+
+
+def test_no_line_is_cut_where_there_is_no_terminal(capsys):
+    name, message = "a long name with blanks " * 8 + ".mp4", "what became of it, " * 20
+    console.err.print(
+        console.new_table("Videos", ["video", "kept", "message"], [(name, 12, message)], "kept")
+    )
+    console.err.print(console.panel("out.h5", [("settings", message), ("uuid", name)]))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Videos" and lines[1].split() == ["video", "kept", "message"]
+    assert lines[2] == f"{name}    12  {message.rstrip()}"
+    assert lines[3:] == ["out.h5", f"settings  {message.rstrip()}", f"uuid      {name}"]
 
 
 def test_prep_help_loads_nothing_heavy():
@@ -245,7 +266,10 @@ def test_label_verify_pack_info(prepared, tmp_path):
     shard.unlink()
     said, _ = nemo("verify", output, "--json", code=1)
     assert not json.loads(said)["ok"]
-    assert json.loads(nemo("info", output, "--json")[0])["missing_shards"] == [shard.name]
+    said, noted = nemo("info", output, "--json", code=1)
+    assert json.loads(said)["missing_shards"] == [shard.name] and shard.name.encode() in noted
+    said, noted = nemo("info", output, code=1)
+    assert shard.name.encode() in said and shard.name.encode() in noted
     _, noted = nemo("pack", output, tmp_path / "two.h5", code=1)
     assert shard.name.encode() in noted
 

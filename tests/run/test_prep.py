@@ -19,6 +19,7 @@ from nemo_pipeline.batch.parts import Part, what_is_missing
 from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
+from nemo_pipeline.store.pack import pack
 from nemo_pipeline.store.shard import read_shards
 from nemo_pipeline.store.verify import verify
 
@@ -123,6 +124,18 @@ def test_a_forced_run_that_was_stopped_goes_on(first, clips, tmp_path):
     assert planned(events) == (1, 2)
     assert arrays(output) == expected
     assert len(read_shards(tmp_path / "out.shards")) == 1
+
+
+def test_an_output_that_is_refused_leaves_no_folder(first, clips, tmp_path):
+    (tmp_path / "notes.h5").write_text("my notes")
+    with pytest.raises(NemoError, match="Remove or rename it"):
+        run([clips], tmp_path / "notes.h5")
+    pack(first[1], tmp_path / "one.h5")
+    with pytest.raises(NemoError, match="is one packed file"):
+        run([clips], tmp_path / "one.h5")
+    with pytest.raises(NemoError, match="no finished part"):
+        join([], tmp_path / "joined.h5")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.h5", "one.h5"]
 
 
 def test_a_second_run_at_the_same_time_is_refused(clips, tmp_path):
