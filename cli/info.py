@@ -75,7 +75,7 @@ def command(
             say(f"Wrote {name}")
         if len(named) > 5:
             say(f"and {len(named) - 5} more files.")
-    if facts["kind"] == _INDEX and facts["missing_shards"] != "none":
+    if facts["kind"] == INDEX and facts["missing_shards"] != "none":
         _prepared(path, facts)  # says what is missing, and fails
 
 
