@@ -116,5 +116,9 @@ def _why_none(
         max_yaw=config.max_yaw_degrees,
         n_decoded=report.n_frames,
     )
-    also = "; ".join(filter(None, (report.damage, *report.picture_notes)))
-    return status, message + (f" Also, {also}." if also else "")
+    return status, with_damage(message, report)
+
+
+def with_damage(message: str, report: DecodeReport) -> str:
+    """A sentence, and after it what is damaged."""
+    return message + (f" Also, {report.damage}." if report.damage else "")

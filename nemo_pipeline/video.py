@@ -20,7 +20,7 @@ from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoInfo, VideoResult
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.person import PersonRecorder, Tally
-from nemo_pipeline.rows import by_subject, rows_of
+from nemo_pipeline.rows import by_subject, rows_of, with_damage
 from nemo_pipeline.stages.decode import DecodeError
 from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame
@@ -33,6 +33,7 @@ from nemo_pipeline.stages.quality import FaceQuality
 from nemo_pipeline.stages.search import full_search
 from nemo_pipeline.stages.streams import open_video
 from nemo_pipeline.stages.track import Observation, Tracker, observe
+from nemo_pipeline.stages.unseen import why_no_face
 from nemo_pipeline.stages.warp import FaceWarp
 from nemo_pipeline.store.schema import record_dtype
 from nemo_pipeline.view.trace import Trace
@@ -118,8 +119,12 @@ def process_video(
         progress(report.n_frames)
     trusted = {number: person for number, person in people.items() if source.trusted(number)}
     rows = rows_of(trusted, config, report)
-    if isinstance(source, GivenLandmarks) and rows[0].status == "no_face":
-        rows = [dataclasses.replace(rows[0], message=source.why_none(report.n_frames))]
+    if rows[0].status == "no_face":
+        if isinstance(source, GivenLandmarks):
+            why = source.why_none(report.n_frames)
+        else:
+            why = why_no_face(path, info.stream, _engine(config.engine), report.n_frames)
+        rows = [dataclasses.replace(rows[0], message=with_damage(why, report))]
     if trace is not None:
         trace.finish(people, trusted.keys(), rows, info, report.n_frames)
     else:

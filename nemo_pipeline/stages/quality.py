@@ -57,8 +57,7 @@ def why_none(
     if n_seen == 0:
         return (
             "no_face",
-            f"No face was found in {counted(n_decoded, 'frame')}; check that the clip shows a face of at least "
-            f"{SMALLEST_FACE_PX:.0f} pixels between the outer eye corners.",
+            f"No face was found in {counted(n_decoded, 'frame')}; check that the clip shows one.",
         )
     if face_px < SMALLEST_FACE_PX:
         return (

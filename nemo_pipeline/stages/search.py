@@ -55,6 +55,16 @@ def full_search(
     return found
 
 
+def candidates(engine: Engine, frame: Frame) -> list[tuple[float, float]]:
+    """(score, side of the face's box in pixels) of everything in a frame that the detector takes for a face, at every
+    scale and orientation, whether it is believed or not."""
+    return [
+        (score, region.size / REGION_SCALE)
+        for views in _levels(frame)
+        for score, region in _detect(engine, frame, views, _TURNS)
+    ]
+
+
 def near_search(engine: Engine, frame: Frame, last: Region) -> list[FaceMesh]:
     """Faces around the place where one was just lost."""
     around = Region(last.cx, last.cy, last.size * 2.0, last.angle)
