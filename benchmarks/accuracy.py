@@ -156,7 +156,7 @@ def run_tool(
     seconds = time.monotonic() - begun
     data = FaceDataset(output)
     paths = {str(video.path): video.file for video in found.videos}
-    rows = {video.file: video for video in data}
+    rows = {video.file: video for video in data.values()}
     measures = []
     for level in LEVELS:
         direct = (

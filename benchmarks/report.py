@@ -110,7 +110,7 @@ def main() -> None:
             write_report(data, path, faces=faces)
             seconds = time.perf_counter() - start
             what = "with faces" if faces else "without faces"
-            print(f"{len(data)} videos {what}: {path.stat().st_size / 1e6:.1f} MB in {seconds:.1f} s")
+            print(f"{len(data.rows)} videos {what}: {path.stat().st_size / 1e6:.1f} MB in {seconds:.1f} s")
             for line in in_chromium(path):
                 print("   ", line)
 

@@ -102,7 +102,7 @@ def _dataset(path: Path) -> dict[str, Any]:
     return {
         "path": data.path,
         "kind": PACKED if data.packed else INDEX,
-        "videos": len(data),
+        "videos": len(data.rows),
         "usable": len(usable),
         "status": dict(Counter(data.videos["status"]).most_common()),
         "frames": int(data.videos["length"].sum()),

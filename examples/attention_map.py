@@ -10,5 +10,5 @@ model, video = load(argv[1]), FaceDataset(argv[2])[argv[3]]
 seen = model.predict(video.frames)
 t = seen.temporal_weights.argmax()  # the frame that counts most
 plt.imshow(video.frames[t], cmap="gray")
-plt.imshow(explain.heat_map(explain.above_least(seen.spatial_attention[t]), model.config), alpha=0.4)
+plt.imshow(explain.heat_map(seen.spatial_attention[t], model.config), alpha=0.4)
 plt.savefig(argv[4])

@@ -64,7 +64,7 @@ def test_names_are_text(made):
     data, path = made
     page = Page(path.read_text(encoding="utf-8"))
     assert "img" not in {tag for tag, _ in page.tags}, "pictures are put in when a video is opened"
-    assert sorted(page.scripts) == sorted(["", "rows", "limits", *(f"d{i}" for i in range(len(data)))])
+    assert sorted(page.scripts) == sorted(["", "rows", "limits", *(f"d{i}" for i in data.rows)])
     for name in HOSTILE:
         assert printable(name) in page.text
     rows = json.loads(page.scripts["rows"])
@@ -90,7 +90,7 @@ def test_nothing_may_load_or_run_but_what_is_in_the_page(made):
 def test_the_details_are_the_data(made):
     data, path = made
     page = Page(path.read_text(encoding="utf-8"))
-    details = {data.videos["id"][i]: json.loads(page.scripts[f"d{i}"]) for i in range(len(data))}
+    details = {data.videos["id"][i]: json.loads(page.scripts[f"d{i}"]) for i in data.rows}
     good = details["$a^^b$"]
     assert good["n"] == 60 and good["frames"] == [[1, 60]] and good["gaps"] == [] and good["why"] == []
     np.testing.assert_allclose(good["t"], np.arange(60) / 25, atol=1e-3)

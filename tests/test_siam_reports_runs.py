@@ -247,7 +247,7 @@ def test_examples_are_spread_over_the_ages(run, data):
         assert example.video == source.predictions.video[row]
         assert example.prediction.age == source.predictions.predicted[row]
         assert 0.3 < example.frame / len(example.frames) < 0.7  # the smile is at its height in the middle
-    still = FaceDataset(data)[len(FaceDataset(data)) - 1]
+    still = FaceDataset(data)[-1]
     assert expressive_frame(still) == (len(still) - 1) // 2
 
 

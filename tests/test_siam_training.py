@@ -70,7 +70,7 @@ def test_a_run_folder_is_complete(run, data):
     assert sum(map(len, parts)) == len(set.union(*parts)) == 14
     predictions = read_predictions(run / "predictions.csv")
     assert set(predictions.subject) == parts[2]
-    assert sorted(predictions.video) == sorted(v.id for v in dataset if v.subject in parts[2])
+    assert sorted(predictions.video) == sorted(v.id for v in dataset.values() if v.subject in parts[2])
     assert all(dataset[v].age == a for v, a in zip(predictions.video, predictions.age, strict=True))
     history = rows(run / "history.csv")
     assert [line["epoch"] for line in history] == ["1", "2"]
@@ -83,7 +83,7 @@ def test_a_run_folder_is_complete(run, data):
     assert model.prep_config == dataset.config.to_dict()
     assert not model.synthetic
     assert model.network.config.face_size == 70
-    ages = [v.age for v in dataset if v.subject in parts[0] | parts[1]]
+    ages = [v.age for v in dataset.values() if v.subject in parts[0] | parts[1]]
     assert model.age_range == (min(ages), max(ages))
     for file in run.rglob("*"):
         assert file.stat().st_mode & 0o077 == 0, f"{file} can be read by others"
@@ -141,7 +141,9 @@ def test_it_learns(tmp_path):
 
 def test_standardisation_sees_the_training_part_alone(data, run):
     dataset, model = FaceDataset(data), load(run)
-    pixels = np.concatenate([v.frames.ravel() for v in dataset if v.subject in model.subjects["training"]])
+    pixels = np.concatenate(
+        [v.frames.ravel() for v in dataset.values() if v.subject in model.subjects["training"]]
+    )
     assert model.card.normalisation.mean == pytest.approx(pixels.mean(), rel=1e-12)
     assert model.card.normalisation.deviation == pytest.approx(pixels.std(), rel=1e-12)
 

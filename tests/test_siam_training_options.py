@@ -325,7 +325,7 @@ def test_long_videos_are_read_in_blocks(tmp_path, monkeypatch, step):
             frames, _, _ = clips[Clip(row, phase, mirror=True)]
             whole = dataset[int(clips.table.index[row])].frames
             np.testing.assert_array_equal(frames.numpy(), whole[phase::step][..., ::-1])
-    pixels = np.concatenate([video.frames.ravel() for video in dataset])
+    pixels = np.concatenate([video.frames.ravel() for video in dataset.values()])
     found = measure_normalisation(dataset, clips.table.index)
     assert (found.mean, found.deviation) == (pytest.approx(pixels.mean()), pytest.approx(pixels.std()))
 

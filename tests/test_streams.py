@@ -157,8 +157,8 @@ def test_what_was_used_is_stored_and_used_again(files: dict[str, Path], tmp_path
     config = dataclasses.replace(CONFIG, mean_shape="from-data")
     prep(found.videos, output, config, RunOptions(workers=1, overlay=copies))
     data = FaceDataset(output)
-    assert [(video.status, video.stream, video.width) for video in data] == [("ok", 1, 200)]
-    assert all("video stream 1 was used" in video.message for video in data)
+    assert [(video.status, video.stream, video.width) for video in data.values()] == [("ok", 1, 200)]
+    assert all("video stream 1 was used" in video.message for video in data.values())
     with h5py.File(output) as file:
         assert file["videos/stream"][()].tolist() == [1]
     assert track_video(

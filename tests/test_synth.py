@@ -289,7 +289,7 @@ def test_faces_without_video_are_the_renderers_own_warped_by_the_truth(tmp_path)
     path = render_faces(tmp_path / "faces.h5", 1, 2, 7, workers=1, **SMALL)
     data, truth = FaceDataset(path), read_truth(tmp_path / "faces.truth.h5")
     assert data.synthetic and len(data) == 2
-    for video in data:
+    for video in data.values():
         clip = truth[video.id]
         assert video.status == "ok" and video.age == clip.values["age"]
         assert video.frames.shape == (len(clip.landmarks), 114, 114)

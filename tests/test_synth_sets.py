@@ -174,7 +174,7 @@ def test_faces_written_straight_are_the_same_on_any_number_of_processes(tmp_path
     settings = {"subjects": 3, "clips": 1, "seed": 5, "width": 96, "height": 96, "seconds": (0.8, 0.8)}
     one = FaceDataset(render_faces(tmp_path / "one.h5", workers=1, **settings))
     three = FaceDataset(render_faces(tmp_path / "three.h5", workers=3, **settings))
-    for first, second in zip(one, three, strict=True):
+    for first, second in zip(one.values(), three.values(), strict=True):
         assert first.id == second.id and first.age == second.age
         np.testing.assert_array_equal(first.frames, second.frames)
         np.testing.assert_array_equal(first.landmarks, second.landmarks)
@@ -202,7 +202,7 @@ def test_a_set_in_the_databases_layout_is_labelled_by_its_details_and_stays_synt
     data = FaceDataset(tmp_path / "out.h5")
     assert data.synthetic
     known = {f"{clip.name}.mp4": clip for clip in plan}
-    for row in range(len(data)):
+    for row in data.rows:
         clip = known[data.videos["file"][row]]
         assert data.videos["subject"][row] == clip.person.code
         assert data.videos["age"][row] == clip.person.age

@@ -55,7 +55,7 @@ def check_contents(path: Path, **changed: object) -> FaceDataset:
     for name, values in (EXPECTED["videos"] | changed).items():
         assert np.asarray(data.videos[name]).tolist() == values, name
     for name in data.fields:
-        arrays = [video.read(name) for video in data]
+        arrays = [video.read(name) for video in data.values()]
         total = sum(float(np.nansum(array, dtype=np.float64)) for array in arrays)
         assert total == pytest.approx(EXPECTED["sums"][name], rel=1e-9), name
     assert data.config.algorithm == 1 and data.synthetic

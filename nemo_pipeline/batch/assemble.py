@@ -235,11 +235,11 @@ def relabel(path: Path, table: LabelTable, *, replace: bool = False, force: bool
             f"changed.{hint}"
         )
     labels = []
-    for row in range(len(data)):
+    for row in data.rows:
         old = {} if replace else row_labels(data, row)
         new = matched.for_row(data.videos["file"][row], data.videos["id"][row], data.layout["suffix"][row])
         labels.append(old | new)
-    aged = sum("age" in row_labels(data, row) for row in range(len(data)))
+    aged = sum("age" in row_labels(data, row) for row in data.rows)
     if replace and not force and aged and not any("age" in new for new in labels):
         raise NemoError(
             f"{table.source} has no ages, and --replace would remove all {aged} of {data.path}; nothing was changed. "

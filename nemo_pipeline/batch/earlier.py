@@ -32,7 +32,7 @@ def earlier_videos(data: FaceDataset | None) -> dict[str, Earlier]:
     found: dict[str, Earlier] = {}
     if data is None:
         return found
-    for row in range(len(data)):
+    for row in data.rows:
         file, length = data.videos["file"][row], int(data.videos["length"][row])
         before = found.get(file)
         found[file] = Earlier(

@@ -196,7 +196,7 @@ def _by_file(data: FaceDataset, only: str | None) -> Mapping[str, tuple[list[int
     """Rows with frames and their faces, by video file, in the order of the file."""
     suffixes = data.layout["suffix"]
     groups: dict[str, list[int]] = defaultdict(list)
-    for row in range(len(data)):
+    for row in data.rows:
         groups[data.videos["file"][row]].append(row)
     # Rows without frames count only where a video has no others: all of its frames are then without a face.
     for file, rows in groups.items():

@@ -56,7 +56,7 @@ def pack(
             file.attrs[name] = value
         write_shape(file, data.mean_shape, data.triangles)
         datasets = create_frame_datasets(file, total, data.fields, compression)
-        for row in range(len(data)):
+        for row in data.rows:
             start, length = int(data.videos["start"][row]), int(data.videos["length"][row])
             hashes = write_frames(datasets, start, length, _blocks(data, row, length))
             held = data.fields_of(row) if length else data.fields
@@ -67,10 +67,10 @@ def pack(
                 )
             digests.append(data_hash(hashes, data.fields))
             if on_video is not None:
-                on_video(row + 1, len(data))
+                on_video(row + 1, len(data.rows))
         write_columns(file.create_group("videos"), VIDEO_COLUMNS, data.videos)
         layout = data.layout | {
-            "shard": [-1] * len(data),
+            "shard": [-1] * len(data.rows),
             "shard_start": data.videos["start"],
             "data_sha256": digests,
         }

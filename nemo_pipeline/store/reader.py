@@ -1,4 +1,4 @@
-"""`FaceDataset`: out.h5 as a sequence of videos, with labels, read straight from the shards.
+"""`FaceDataset`: out.h5 as a mapping from ids to videos, with labels, read straight from the shards.
 
 HDF5's own virtual datasets read as zeros when a shard is missing and look for it in the current folder too.
 This reader finds the shards itself, beside the real out.h5, and compares the uuid stored on both sides.
@@ -10,9 +10,9 @@ import dataclasses
 import operator
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import h5py
 import numpy as np
@@ -38,13 +38,15 @@ from nemo_pipeline.store.text import to_bytes
 _OPEN_SHARDS = 32
 
 
-class FaceDataset:
-    """The videos of an out.h5 (or of a file made by `nemo pack`).
+class FaceDataset(Mapping[str, "FaceVideo"]):
+    """The videos of an out.h5 (or of a file made by `nemo pack`): a mapping from ids to `FaceVideo`.
 
-    `len(data)` counts the rows of /videos, failed ones too (they have no frames); `data.usable` lists those
-    with frames. `data[i]` and `data["id"]` give a `FaceVideo`. No file stays open after construction;
-    shards are opened on first read, per process, so that the object may be pickled, forked and used by
-    DataLoader workers.
+    Iteration, `len`, `keys()`, `values()` and `items()` are about the videos that have frames, in the file's order.
+    A video can be looked up by its id, by the name of its file, or by its row in /videos (`usable` lists those with
+    frames, `rows` all); ones that failed are found too, with their status and message, and `failed` lists their ids.
+
+    No file stays open after construction; shards are opened on first read, per process, so that the object may be
+    pickled, forked and used by DataLoader workers. `close()`, or the end of a `with` block, closes them.
 
     Args:
         path: the file that `nemo prep` or `nemo pack` wrote, or a symbolic link to it.
@@ -85,10 +87,11 @@ class FaceDataset:
             self.config: PrepConfig = config_of(self.attributes, self.path)
             self.fields: dict[str, FieldType] = stored_fields(file, self.attributes, self.config)
         self.packed: bool = kind == "packed"
-        self._rows = {name: i for i, name in enumerate(self.videos["id"])}
+        self.rows: range = range(len(self.videos["id"]))
+        self._by_name = self._names()
         self._handles: OrderedDict[str, tuple[h5py.File, dict[str, FieldType]]] = OrderedDict()
         self._pid = os.getpid()
-        if len(self.layout["shard"]) != len(self):
+        if len(self.layout["shard"]) != len(self.rows):
             raise NemoError(f"{self.path} is damaged: /layout and /videos differ in length.")
         if not self.packed:
             self._check_names()
@@ -122,8 +125,18 @@ class FaceDataset:
 
     @property
     def usable(self) -> list[int]:
-        """Indices of the rows that have frames."""
+        """Rows of /videos that have frames."""
         return [int(i) for i in np.flatnonzero(self.videos["length"] > 0)]
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the videos that have frames, in the file's order: the keys."""
+        return [self.videos["id"][row] for row in self.usable]
+
+    @property
+    def failed(self) -> list[str]:
+        """Ids of the videos that have no frames; their `message` says why."""
+        return [self.videos["id"][row] for row in np.flatnonzero(self.videos["length"] <= 0)]
 
     @property
     def shards_folder(self) -> Path:
@@ -135,14 +148,44 @@ class FaceDataset:
                 return named
         return shards_folder(self.path)
 
+    def _names(self) -> dict[str, list[int]]:
+        """Every name of a video -> its rows: the id, or else the file with or without its folders."""
+        names: dict[str, list[int]] = {}
+        for column in (self.videos["file"], [file.rsplit("/", 1)[-1] for file in self.videos["file"]]):
+            found: dict[str, list[int]] = {}
+            for row, name in enumerate(column):
+                found.setdefault(name, []).append(row)
+            names = found | names
+        return names | {name: [row] for row, name in enumerate(self.videos["id"])}
+
     def __len__(self) -> int:
-        return len(self.videos["id"])
+        return len(self.usable)
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and len(self._by_name.get(key, ())) == 1
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = object.__hash__
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __getitem__(self, key: int | str) -> FaceVideo:
         if isinstance(key, str):
-            if key not in self._rows:
-                raise KeyError(f"no video has the id {key!r} in {self.path}.")
-            key = self._rows[key]
+            found = self._by_name.get(key, [])
+            if not found:
+                raise KeyError(f"no video has the id or the file name {key!r} in {self.path}.")
+            if len(found) > 1:
+                names = ", ".join(repr(self.videos["id"][row]) for row in found[:5])
+                raise KeyError(
+                    f"{key!r} means {len(found)} videos in {self.path}: name one by its id ({names})."
+                )
+            key = found[0]
         try:
             # As a list does it: a single integer of NumPy or torch (one of `randperm`) is a number too.
             number = None if isinstance(key, bool) else operator.index(key)
@@ -150,21 +193,21 @@ class FaceDataset:
             number = None
         if number is None:
             raise TypeError(
-                f"a video is named by its id or its number, not by {key!r}; `usable` lists numbers."
+                f"a video is named by its id, its file or its row, not by {key!r}; `ids` lists ids, `usable` rows."
             )
-        if not -len(self) <= number < len(self):
-            raise IndexError(f"{self.path} has {len(self)} videos; there is no number {number}.")
-        key = number % len(self)
+        if not -len(self.rows) <= number < len(self.rows):
+            raise IndexError(f"{self.path} has {len(self.rows)} videos; there is no row {number}.")
+        key = number % len(self.rows)
         columns = ((f.name, self.videos[f.name]) for f in dataclasses.fields(FaceVideo)[2:])
         values = {n: c[key].item() if isinstance(c, np.ndarray) else c[key] for n, c in columns}
         return FaceVideo(self, key, **values)
 
-    def __iter__(self) -> Iterator[FaceVideo]:
-        return (self[i] for i in range(len(self)))
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ids)
 
     def __repr__(self) -> str:
         return (
-            f"FaceDataset({str(self.path)!r}: {len(self.usable)} of {len(self)} videos usable, "
+            f"FaceDataset({str(self.path)!r}: {len(self)} of {len(self.rows)} videos usable, "
             f"{int(self.videos['length'].sum())} frames of {self.size}x{self.size})"
         )
 
@@ -275,7 +318,8 @@ class FaceDataset:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class FaceVideo:
-    """One row of /videos. Metadata at once; arrays are read from disk each time they are asked for.
+    """One row of /videos. Metadata at once; arrays are read from disk each time they are asked for, so keep one that
+    is used more than once in a variable.
 
     `age` is NaN, `fold` -1 and text empty where no label is known. Times in seconds, points in source
     pixels (x, y).

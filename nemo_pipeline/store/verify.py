@@ -44,11 +44,11 @@ def verify(path: str | os.PathLike[str], on_video: Callable[[int, int], None] | 
         findings.append(finding)
         if finding.level == "error":
             broken.add(number)
-    for row in range(len(data)):
+    for row in data.rows:
         if data.packed or int(data.layout["shard"][row]) not in broken:
             findings += _row(data, row)
         if on_video is not None:
-            on_video(row + 1, len(data))
+            on_video(row + 1, len(data.rows))
     data.close()
     return [*findings, *label_findings(data)]
 

@@ -61,13 +61,13 @@ def contact_sheet(
     kind = _FORMATS.get(path.suffix.lower())
     if kind is None:
         raise NemoError(f"{path}: a contact sheet is a picture, .png or .jpg.")
-    pages = max(1, math.ceil(len(data) / rows_per_page))
+    pages = max(1, math.ceil(len(data.rows) / rows_per_page))
     digits = max(2, len(str(pages)))
     written = []
     for page in range(pages):
         image = _page(
             data,
-            range(page * rows_per_page, min(len(data), (page + 1) * rows_per_page)),
+            range(page * rows_per_page, min(len(data.rows), (page + 1) * rows_per_page)),
             columns,
             page,
             pages,
@@ -111,7 +111,7 @@ def _header(draw: ImageDraw.ImageDraw, data: FaceDataset, width: int, page: int,
     counts = Counter(data.videos["status"])
     usable = sum(n for status, n in counts.items() if status in USABLE)
     others = ", ".join(f"{n} {status}" for status, n in counts.most_common() if status not in USABLE)
-    text = f"{usable} of {counted(len(data), 'video')} usable" + (f" ({others})" if others else "")
+    text = f"{usable} of {counted(len(data.rows), 'video')} usable" + (f" ({others})" if others else "")
     shape = {"shipped": "shipped mean shape", "from-data": "mean shape from the data"}.get(
         data.config.mean_shape, "own mean shape"
     )

@@ -69,7 +69,7 @@ def read_report(data: FaceDataset, *, faces: bool = True) -> Iterator[Reported]:
     """
     eyes = float(np.hypot(*(data.landmarks_in_crop[45] - data.landmarks_in_crop[36])))
     usual = middle(np.array([middle(data.read(row, "sharpness")) for row in data.usable]))
-    for video in data:
+    for video in map(data.__getitem__, data.rows):
         yield _usable(video, eyes, usual, faces) if video.length else _failed(video)
 
 
@@ -222,6 +222,6 @@ def headline(data: FaceDataset) -> str:
         long = f"{seconds:.0f} seconds"
     frames = int(data.videos["length"].sum())
     return (
-        f"{len(usable)} of {counted(len(data), 'video')} usable, {frames:,} faces of {data.size} × {data.size} "
+        f"{len(usable)} of {counted(len(data.rows), 'video')} usable, {frames:,} faces of {data.size} × {data.size} "
         f"pixels, {long}"
     )

@@ -215,7 +215,7 @@ def test_hostile_names_and_labels(clips, tmp_path):  # noqa: F811
     said, noted = nemo("prep", folder, output, "--size", "48", FORCE_COLOR="1")
     assert b"\\x1b[31mred" in noted and b"\x1b[31mred" not in noted
     data = FaceDataset(output)
-    (video,) = [video for video in data if video.length]
+    (video,) = data.values()
     assert os.fsencode(video.file) == b"caf\xe9.mp4" and video.subject.startswith("=cmd")
     for words in (
         ["info", output],

@@ -56,7 +56,7 @@ def arrays(path: Path) -> dict[str, dict[str, bytes]]:
     data = FaceDataset(path)
     return {
         f"{video.file} {video.id}": {name: video.read(name).tobytes() for name in data.fields}
-        for video in data
+        for video in data.values()
     }
 
 

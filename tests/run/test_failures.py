@@ -110,7 +110,7 @@ def test_children_killed_while_starting_are_replaced(folder, tmp_path):
         time.sleep(0.005)
     _, said = process.communicate(timeout=120)
     assert killed == 3 and process.returncode == 0, said
-    assert {video.status for video in FaceDataset(tmp_path / "out.h5")} == {"ok"}
+    assert {video.status for video in FaceDataset(tmp_path / "out.h5").values()} == {"ok"}
 
 
 def test_no_child_that_starts_ends_the_run(folder, tmp_path, monkeypatch):

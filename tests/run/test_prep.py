@@ -34,9 +34,9 @@ def planned(events):
 def test_arrays_are_those_of_the_pipeline(first, clips):
     summary, output = first
     data = FaceDataset(output)
-    assert [video.id for video in data] == ["clip0", "clip1", "clip2"]
+    assert list(data) == ["clip0", "clip1", "clip2"]
     assert summary.counts == {"ok": 3}
-    for video in data:
+    for video in data.values():
         alone = prep_video(clips / video.file, CONFIG)
         assert video.length == len(alone) == video.n_decoded
         for name in data.fields:
@@ -84,7 +84,7 @@ def test_added_changed_and_renamed_clips(first, clips, tmp_path):
     assert data["clip2"].length == 9
     # Programs that know nothing of us read the same, though parts of the older shard are not used any more.
     with h5py.File(output) as file:
-        for video in data:
+        for video in data.values():
             for name in data.fields:
                 np.testing.assert_array_equal(
                     file[name][video.start : video.start + video.length], video.read(name)
@@ -177,13 +177,13 @@ def test_bad_videos_are_rows_with_a_reason(clips, tmp_path):
     (folder / "lost.mp4").symlink_to(tmp_path / "nowhere.mp4")
     summary = run([folder], tmp_path / "out.h5")
     data = FaceDataset(tmp_path / "out.h5")
-    assert {v.id: v.status for v in data} == {
+    assert dict(zip(data.videos["id"], data.videos["status"], strict=True)) == {
         "empty": "unreadable",
         "good": "ok",
         "lost": "unreadable",
         "text": "decode_error",
     }
-    assert all(video.message for video in data if video.status != "ok")
+    assert all(data[name].message for name in data.failed)
     assert summary.n_failed == 3 and summary.n_usable == 1
     events = []
     shutil.copy(clips / "clip1.mp4", tmp_path / "nowhere.mp4")
@@ -211,7 +211,7 @@ def test_nothing_usable_is_still_a_file(tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     summary = run([tmp_path / "text.mp4"], tmp_path / "out.h5")
     data = FaceDataset(tmp_path / "out.h5")
-    assert summary.n_usable == 0 and data.usable == [] and len(data) == 1
+    assert summary.n_usable == 0 and data.usable == [] and len(data.rows) == 1
 
 
 def test_labels_survive_a_rerun_and_do_not_cause_one(first, clips, tmp_path):

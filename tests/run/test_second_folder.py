@@ -30,7 +30,7 @@ def held(first, clips, tmp_path):
 
 
 def ages(output):
-    return {video.id: video.age for video in FaceDataset(output)}
+    return {video.id: video.age for video in FaceDataset(output).values()}
 
 
 def test_a_second_folder_is_added(held, clips, tmp_path):

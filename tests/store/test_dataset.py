@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 import h5py
@@ -50,7 +51,7 @@ def make_videos(lengths, seed=0, mesh=False):
 
 
 def assert_equal(data, videos):
-    assert len(data) == len(videos)
+    assert data.videos["id"] == [video["id"] for video in videos]
     for video in videos:
         found = data[video["id"]]
         for name, values in video.items():
@@ -74,14 +75,52 @@ def test_every_array_comes_back(dataset):
     assert data["clip2"].read("frames", 3, 5).tolist() == videos[2]["frames"][3:5].tolist()
     assert data[-1].id == "clip4"
     assert data["clip0"].mesh is None
-    with pytest.raises(KeyError, match="no video has the id"):
+    with pytest.raises(KeyError, match="no video has the id or the file name"):
         data["other"]
     with pytest.raises(IndexError):
         data[5]
     for key in (1.5, True, None):
-        with pytest.raises(TypeError, match="by its id or its number"):
+        with pytest.raises(TypeError, match="by its id, its file or its row"):
             data[key]
-    assert data[np.array(1)].id == data[np.int64(1)].id == data[1].id == data[1 - len(data)].id
+    assert data[np.array(1)].id == data[np.int64(1)].id == data[1].id == data[1 - len(data.rows)].id
+
+
+def test_it_is_a_mapping_of_the_videos_with_frames(dataset):
+    path, _ = dataset
+    with FaceDataset(path) as data:
+        assert isinstance(data, Mapping) and len(data) == 4
+        assert list(data) == list(data.keys()) == data.ids == ["clip0", "clip2", "clip3", "clip4"]
+        assert [video.id for video in data.values()] == data.ids and all(
+            video.length for video in data.values()
+        )
+        assert {name: video.length for name, video in data.items()} == {
+            "clip0": 7,
+            "clip2": 12,
+            "clip3": 1,
+            "clip4": 9,
+        }
+        assert "clip2" in data and "other" not in data and 2 not in data and data.get("other") is None
+        # One that failed is no item, and is found all the same.
+        assert data.failed == ["clip1"] and "clip1" in data and data["clip1"].status == "no_face"
+        assert data["clip2"].frames.any() and data._handles
+        assert data == data and data != FaceDataset(path) and len({data, data}) == 1
+    assert not data._handles
+    assert data["clip2"].frames.any()  # reading opens it again
+    assert pickle.loads(pickle.dumps(data)).ids == data.ids
+
+
+def test_files_are_keys_where_they_are_one_video(tmp_path):
+    videos = make_videos([3, 4, 5, 6])
+    for video, file in zip(videos, ["day1/a.mp4", "day2/a.mp4", "day2/b.mp4", "day2/b.mp4"], strict=True):
+        video["file"] = file
+    videos[0]["id"] = "b.mp4"  # an id goes before a file of that name
+    data = FaceDataset(write_dataset(tmp_path / "out.h5", videos))
+    assert data["day1/a.mp4"].length == data["b.mp4"].length == 3 and data["day2/a.mp4"].length == 4
+    with pytest.raises(KeyError, match=r"'a\.mp4' means 2 videos .* by its id \('b\.mp4', 'clip1'\)"):
+        data["a.mp4"]
+    with pytest.raises(KeyError, match="means 2 videos"):  # two segments
+        data["day2/b.mp4"]
+    assert "a.mp4" not in data and "day2/b.mp4" not in data and "day2/a.mp4" in data
 
 
 def test_stock_h5py_reads_the_same(dataset):
@@ -289,7 +328,7 @@ def test_file_system_without_locks(dataset, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["100%b.h5", "a%%0.h5", "%s.h5", "two words.h5", "caf\udce9.h5", "ünï.h5", "noext"]
+    "name", ["100%b.h5", "a%%0.h5", "%s.h5", "two words.h5", "caf\udce9.h5", "ünï.h5", "out.hdf5"]
 )
 def test_names_of_the_output(tmp_path, name):
     videos = make_videos([3, 2])
