@@ -94,6 +94,14 @@ def test_frames_that_all_came_are_not_missing(tmp_path: Path) -> None:
     frames, report, _ = read(path)
     assert len(frames) < 30
     assert 0 < report.missing_bytes < len(data)  # as the index says, not the box
+    path = write_clip(tmp_path / "index_last.mp4", PICTURES)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"mdat") - 4
+    data[at : at + 4] = struct.pack(">I", 0x7FFFFFFF)
+    path.write_bytes(data[: data.rindex(b"moov") - 4])
+    with pytest.raises(DecodeError, match="cannot be opened") as caught:
+        VideoReader(path)
+    assert "bytes missing" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mkv", "libx264"), ("a.webm", "libvpx"), ("a.wmv", "wmv2")])

@@ -14,6 +14,8 @@ from typing import BinaryIO
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
+#: What recorders leave where they mean to fill in a size.
+_PLACEHOLDERS = (0x7FFFFFFF, 0xFFFFFFFF)
 #: No recording is larger, bytes: a size beyond this is a placeholder.
 _LARGEST = 1 << 40
 #: Where an AVI's main header counts its frames.
@@ -146,7 +148,7 @@ def _boxes_end(file: BinaryIO, size: int) -> int:
         length = _number(head[:4])
         if length == 1:
             length = _number(head[8:16])
-        if length < 8 or not all(32 <= byte < 127 or byte == 0xA9 for byte in head[4:8]):
-            return 0  # to the end of the file, or no box at all
+        if length < 8 or length in _PLACEHOLDERS or not all(32 <= byte < 127 or byte == 0xA9 for byte in head[4:8]):
+            return 0  # to the end of the file, never filled in, or no box at all
         at += length
     return at
