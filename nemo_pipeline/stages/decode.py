@@ -1,5 +1,4 @@
-"""Decode: a file to its frames, upright, with the file's own times. With container.py
-the only importer of PyAV here.
+"""Decode: a file to its frames, upright, with the file's own times.
 
 Only decoded frames count: headers claim frames that are not there, and a cut file can end without an error.
 Pictures that a decoder had to guess, and those that lean on them, are counted but never given out.
@@ -290,16 +289,15 @@ class VideoReader:
         own_times = self._container.format.name != "avi"
         marking = self._container.format.name in _MARKING
         stamps: collections.deque[int | None] = collections.deque(maxlen=_MOST_HELD + 1)
-        lost_at: int | None = None  # number of the packet
+        lost: list[int] = []  # numbers of packets: what comes after one of them may lean on it
         for number, packet in enumerate(self._packets()):
             try:
                 whole = packet is None or not packet.is_corrupt
                 if not whole and not marking:
                     raise av.error.InvalidDataError(0, "damaged packet")
                 if packet is not None:
-                    packet.opaque = [
-                        number
-                    ]  # PyAV finds it by its address: a number could be somebody else's too
+                    # In an object of its own, since PyAV finds it by its address.
+                    packet.opaque = [number]
                 pictures = context.decode(packet)
             except av.error.EOFError:
                 return
@@ -307,7 +305,7 @@ class VideoReader:
                 # The decoder goes on with the next packet.
                 if packet is not None:
                     self.report.n_errors += 1
-                    lost_at = number
+                    lost.append(number)
                 continue
             if packet is not None:
                 stamps.append(packet.dts)
@@ -317,16 +315,16 @@ class VideoReader:
                     stamps.rotate(-1 if _holds_type_b(packet) else 0)
                     stamps.pop()
             if not whole:  # the parser puts the mark on the packet before the one that misses a piece
-                lost_at = number + (context.name in _NOTICING)
+                lost.append(number + (context.name in _NOTICING))
             for picture in pictures:
                 stamp = picture.pts
                 if not own_times:
                     stamp = stamps.popleft() if stamps else None
-                lost = lost_at is not None and (picture.opaque is None or picture.opaque[0] > lost_at)
-                if lost:
-                    lost_at = None
+                at = picture.opaque[0] if picture.opaque else math.inf
+                before = [one for one in lost if one < at]
+                lost = [one for one in lost if one >= at]
                 self._framer.look(picture)
-                yield picture, stamp, lost
+                yield picture, stamp, bool(before)
 
     def _most_held(self) -> int:
         """Pictures that the decoder may hold back after it was given a packet."""

@@ -148,7 +148,11 @@ def _boxes_end(file: BinaryIO, size: int) -> int:
         length = _number(head[:4])
         if length == 1:
             length = _number(head[8:16])
-        if length < 8 or length in _PLACEHOLDERS or not all(32 <= byte < 127 or byte == 0xA9 for byte in head[4:8]):
+        if (
+            length < 8
+            or length in _PLACEHOLDERS
+            or not all(32 <= byte < 127 or byte == 0xA9 for byte in head[4:8])
+        ):
             return 0  # to the end of the file, never filled in, or no box at all
         at += length
     return at
