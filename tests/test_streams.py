@@ -168,7 +168,7 @@ def test_what_was_used_is_stored_and_used_again(files: dict[str, Path], tmp_path
     facts = json.loads(runner.invoke(main, ["info", str(output), "--json"]).stdout)
     assert facts["video_streams"] == {"1": 1}
     facts = json.loads(runner.invoke(main, ["info", str(files["screen.mkv"]), "--json"]).stdout)
-    assert facts["video_streams"] == ["0: 320x180 h264, default", "1: 200x180 h264"]
+    assert facts["video_streams"] == ["0: 320x180 h264 (default)", "1: 200x180 h264"]
 
 
 def test_results_of_before_say_nothing_of_a_stream() -> None:

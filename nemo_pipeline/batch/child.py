@@ -173,7 +173,7 @@ def probe(job: dict[str, Any]) -> dict[str, Any]:
     try:
         with VideoReader(path) as reader:
             streams = [
-                f"{s.index}: {s}{', default' if s.default else ''}{', a single picture' if s.still else ''}"
+                f"{s.index}: {s}{' (default)' if s.default else ''}{' (a single picture)' if s.still else ''}"
                 for s in reader.streams
             ]
             return {
