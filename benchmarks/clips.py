@@ -19,22 +19,31 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import machine_facts, print_table
 
 from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.stages.decode import DecodeError
+from nemo_pipeline.stages.engines import load_engine
+from nemo_pipeline.stages.streams import open_video
+from nemo_pipeline.stages.track import Tracker
 from nemo_pipeline.video import process_video
-from nemo_pipeline.view.trace import Trace
+
+
+def frames_with_face(path: Path, config: PrepConfig) -> int:
+    """In how many frames somebody is seen who is believed to be a person."""
+    engine = load_engine(config.engine)
+    seen: list[set[int]] = []
+    try:
+        with open_video(path, config.stream, engine) as reader:
+            tracker = Tracker(engine, config.subject)
+            seen = [{one.person for one in tracker.step(frame)} for frame in reader]
+    except DecodeError:
+        return 0
+    return sum(any(tracker.trusted(person) for person in people) for people in seen)
 
 
 def examine(path: Path, config: PrepConfig) -> dict[str, object]:
     """Process one clip in this process."""
     with tempfile.TemporaryDirectory(prefix="nemo-") as folder:
-        trace = Trace(Path(folder) / "clip")
-        try:
-            result = process_video(path, config, Path(folder) / "clip", trace=trace)
-            believed = [person.number for person in trace.people if person.believed]
-            faces = 0
-            if result.n_decoded:
-                faces = sum(bool(set(notes["person"]) & set(believed)) for _, notes in trace.frames())
-        finally:
-            trace.close()
+        result = process_video(path, config, Path(folder) / "clip")
+    faces = frames_with_face(path, config) if result.n_decoded else 0
     return {
         "decoded": result.n_decoded,
         "with_face": faces,

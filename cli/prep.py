@@ -143,7 +143,7 @@ _DEFAULTS = PrepConfig()
     "--overlay",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Also write an annotated copy of each video to DIR: points, region, time, status.",
+    help="Also write an annotated copy of each video to DIR: points, region, time, faces. Drawn when all are prepared.",
 )
 @click.option(
     "--contact-sheet",
@@ -228,6 +228,11 @@ def _check_usage(inputs: list[str], output: str, options: dict[str, Any]) -> Non
     if options["prune"] and (options["part"] or options["join"]):
         raise click.UsageError("--prune goes with neither --part nor --join.")
     check_target("--contact-sheet", options["contact_sheet"], (".png", ".jpg", ".jpeg"), "a picture")
+    if options["overlay"] and (options["part"] or options["join"]):
+        raise click.UsageError(
+            "--overlay draws from the finished file: give it in a run without --part and --join, once the parts are "
+            "joined."
+        )
     for name in ("contact_sheet", "report"):
         if options["part"] and options[name]:
             raise click.UsageError(f"--{name.replace('_', '-')} needs all videos: give it with --join.")
@@ -294,8 +299,10 @@ def _dry_run(found: Any, output: Path, config: PrepConfig, shape: Any, options: 
 
 
 def _prepare(found: Any, output: Path, config: PrepConfig, shape: Any, options: dict[str, Any]) -> int:
+    from nemo_pipeline.batch.overlay import draw_overlays, make_overlay_folder
     from nemo_pipeline.batch.parts import Part
     from nemo_pipeline.batch.run import RunOptions, prep
+    from nemo_pipeline.store import FaceDataset
 
     try:
         part = Part.parse(options["part"]) if options["part"] else None
@@ -310,8 +317,9 @@ def _prepare(found: Any, output: Path, config: PrepConfig, shape: Any, options: 
         force=options["force"],
         prune=options["prune"],
         part=part,
-        overlay=options["overlay"],
     )
+    if options["overlay"]:
+        make_overlay_folder(options["overlay"], found.videos)
     show = RunProgress(quiet=options["quiet"])
     with stop_on_signals(show.farewell), show:
         summary = prep(
@@ -325,6 +333,15 @@ def _prepare(found: Any, output: Path, config: PrepConfig, shape: Any, options: 
             labels_beside=beside,
             on_event=show.on_event,
         )
+        if options["overlay"]:
+            draw_overlays(
+                FaceDataset(summary.output),
+                found.videos,
+                options["overlay"],
+                workers=options["workers"],
+                timeout=options["video_timeout"] or None,
+                on_event=show.on_event,
+            )
     draw_sheet(summary, options)
     page_report(summary, options)
     report(summary, options, warn_unlabelled=given is not None or beside is not None)

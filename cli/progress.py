@@ -81,6 +81,8 @@ class RunProgress:
             self._show()
         elif event.kind == "video":
             self._video(event)
+        elif event.kind == "drawn":
+            self._drawn(event)
 
     def _checking(self, event: Any) -> None:
         """Files that may be done already are hashed: seconds for many, and nothing to see for few."""
@@ -88,6 +90,17 @@ class RunProgress:
             if self._task is None:
                 self._task = self._bar.add_task("checking", total=event.total, note="")
             self._bar.update(self._task, completed=event.n)
+
+    def _drawn(self, event: Any) -> None:
+        """Annotated copies, after the run."""
+        if event.text:
+            warn(f"{event.file}: no annotated copy: {event.text}")
+        if self._bar is not None:
+            if event.n == 1:
+                self._task = self._bar.add_task("drawing", total=event.total, note="")
+            self._bar.update(self._task, completed=event.n)
+        elif not self._quiet and not event.text:
+            say(f"[{event.n}/{event.total}] {event.file}: annotated")
 
     def _video(self, event: Any) -> None:
         self._n = event.n
@@ -99,8 +112,6 @@ class RunProgress:
         failed = not kept
         self._failed += failed
         self._show()
-        if event.piece.note:
-            warn(f"{event.file}: {event.piece.note}")
         if self._quiet:
             return
         if self._bar is None:

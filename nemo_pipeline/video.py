@@ -36,7 +36,6 @@ from nemo_pipeline.stages.track import Observation, Tracker, observe
 from nemo_pipeline.stages.unseen import why_no_face
 from nemo_pipeline.stages.warp import FaceWarp
 from nemo_pipeline.store.schema import record_dtype
-from nemo_pipeline.view.trace import Trace
 
 
 def process_video(
@@ -47,7 +46,6 @@ def process_video(
     mean_shape: ArrayLike | None = None,
     triangles: ArrayLike | None = None,
     landmarks: str | Path | None = None,
-    trace: Trace | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> VideoResult:
     """Prepare one video in this process, in memory that does not depend on its length.
@@ -60,7 +58,6 @@ def process_video(
         mean_shape: (68, 2), where `config.mean_shape` is not "shipped".
         triangles: (K, 3) of that shape; by default its Delaunay triangles.
         landmarks: OpenFace's CSV, where `config.landmarks_source` is "openface".
-        trace: takes notes for an annotated copy; it then removes the record files that no row needs.
         progress: called now and then with the number of frames decoded so far.
 
     Returns:
@@ -91,10 +88,7 @@ def process_video(
                 source = GivenLandmarks(Path(str(landmarks)), config.min_confidence, reader.info.fps)
             for frame in reader:
                 info, n_decoded = reader.info, reader.report.n_frames
-                seen = source.step(frame)
-                if trace is not None:
-                    trace.note(frame, seen)
-                by_number = {one.person: one for one in seen}
+                by_number = {one.person: one for one in source.step(frame)}
                 for number in by_number.keys() - people.keys():
                     spool = spool_stem.with_name(f"{spool_stem.name}.p{number}.records")
                     people[number] = PersonRecorder(spool, config, warp, quality)
@@ -125,11 +119,8 @@ def process_video(
         else:
             why = why_no_face(path, info.stream, _engine(config.engine), report.n_frames)
         rows = [dataclasses.replace(rows[0], message=with_damage(why, report))]
-    if trace is not None:
-        trace.finish(people, trusted.keys(), rows, info, report.n_frames)
-    else:
-        used = {row.spool for row in rows}
-        _discard(person for person in people.values() if person.spool.name not in used)
+    used = {row.spool for row in rows}
+    _discard(person for person in people.values() if person.spool.name not in used)
     seconds = {"total": time.perf_counter() - started}
     return VideoResult(info, report.n_frames, tuple(rows), seconds, report.notes, digest)
 

@@ -14,19 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_pipeline import NemoError, PrepConfig
+from nemo_pipeline.batch.cluster import Event
 from nemo_pipeline.batch.discover import discover
-from nemo_pipeline.batch.run import RunOptions, prep
+from nemo_pipeline.batch.overlay import draw_overlays, make_overlay_folder
 from nemo_pipeline.stages.decode import VideoReader
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.store import FaceDataset
-from nemo_pipeline.store.schema import record_dtype
+from nemo_pipeline.store.reader import FaceVideo
 from nemo_pipeline.store.text import safe_name
-from nemo_pipeline.video import process_video
-from nemo_pipeline.view.overlay import draw_overlay, timeline
+from nemo_pipeline.view.encode import annotation
+from nemo_pipeline.view.overlay import draw_overlay, mark_of, timeline
 from nemo_pipeline.view.overlay_draw import Page
 from nemo_pipeline.view.overlay_strip import Shown, State
-from nemo_pipeline.view.trace import Trace
 from tests.clips import acted, other_person, person, sway, timestamps_of, write_clip
+from tests.support.prepared import prepared_here
 
 CONFIG = PrepConfig(size=48, mesh=False)
 SIZE = (200, 160)
@@ -56,24 +57,21 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
+def rows_in(data: FaceDataset) -> list[FaceVideo]:
+    return [data[row] for row in data.rows]
+
+
 def annotated(
     path: Path, folder: Path, config: PrepConfig = CONFIG
-) -> tuple[list[tuple[float, np.ndarray]], np.ndarray, list[bytes]]:
-    """(time, picture) of the annotated copy, the states of its frames, and the rows' records."""
+) -> tuple[list[tuple[float, np.ndarray]], FaceDataset]:
+    """(time, picture) of the annotated copy, and the file that it was drawn from."""
     folder.mkdir(exist_ok=True)
-    trace = Trace(folder / "v")
-    result = process_video(path, config, folder / "v", trace=trace)
-    states = timeline(trace, config)
-    draw_overlay(path, folder / "seen" / "copy.mp4", trace, config, title=path.name)
-    trace.close()
-    assert (folder / "seen" / "copy.mp4").stat().st_mode & 0o777 == 0o600
-    size = record_dtype(config.size, config.mesh).itemsize
-    rows = [(folder / r.spool).read_bytes()[r.start * size : r.stop * size] for r in result.rows if r.spool]
-    used = {row.spool for row in result.rows if row.spool}
-    assert {p.name for p in folder.iterdir()} == used | {"seen"}
-    with av.open(str(folder / "seen" / "copy.mp4")) as container:
-        frames = [(float(f.time), f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
-    return frames, states, rows
+    data = prepared_here(path, folder / "out.h5", config)
+    copy = folder / "copy.mp4"
+    draw_overlay(path, copy, rows_in(data))
+    assert copy.stat().st_mode & 0o777 == 0o600 and annotation(copy) == mark_of(rows_in(data))
+    with av.open(str(copy)) as container:
+        return [(float(f.time), f.to_ndarray(format="rgb24")) for f in container.decode(video=0)], data
 
 
 @pytest.fixture(scope="module")
@@ -82,47 +80,30 @@ def seen(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory):
     return annotated(clips["gap"], tmp_path_factory.mktemp("seen"))
 
 
-def states_of(path: Path, folder: Path, **settings) -> tuple[list[State], int]:
-    """The state of every frame, and the number of rows; nothing is drawn."""
-    config = dataclasses.replace(CONFIG, **settings)
-    folder.mkdir()
-    trace = Trace(folder / "v")
-    result = process_video(path, config, folder / "v", trace=trace)
-    states = timeline(trace, config)
-    trace.close()
-    return [State(int(state)) for state in states], sum(bool(row.spool) for row in result.rows)
+def names(data: FaceDataset) -> str:
+    """One letter for the state of each frame."""
+    return "".join(State(int(state)).name[0].lower() for state in timeline(rows_in(data)))
 
 
-def names(states: np.ndarray) -> str:
-    """One letter for each frame."""
-    return "".join(State(int(state)).name[0].lower() for state in states)
-
-
-def test_every_frame_and_its_state(clips: dict[str, Path], seen, tmp_path: Path) -> None:
-    frames, states, rows = seen
+def test_every_frame_and_its_state(seen) -> None:
+    frames, data = seen
     assert len(frames) == 20
-    assert names(states) == "o" * 8 + "i" * 2 + "o" * 7 + "n" * 3
-    # The same result as without looking at it.
-    plain = tmp_path / "plain"
-    plain.mkdir()
-    result = process_video(clips["gap"], CONFIG, plain / "v")
-    assert [(plain / result.rows[0].spool).read_bytes()] == rows
+    assert names(data) == "o" * 8 + "i" * 2 + "o" * 7 + "n" * 3
     # Enlarged by a whole factor, with a strip below; the states' colours stand in the line at its end.
     width, height = frames[0][1].shape[1], frames[0][1].shape[0]
     assert width == 1000 and height == 800 + 164
     bar = frames[0][1][-5, :, :].astype(int)
     at = [int((k + 0.5) * width / 20) for k in (4, 9, 18)]
-    green, amber, red = bar[at]
-    assert green[1] > green[0] and amber[0] > amber[2] + 80 and red[0] > red[1] + 80
+    green, amber, gray = bar[at]
+    assert green[1] > green[0] + 80 and amber[0] > amber[2] + 80 and np.ptp(gray) < 60
 
 
 def test_what_is_drawn_lies_on_the_face(clips: dict[str, Path], seen) -> None:
-    frames, _, rows = seen
-    records = np.frombuffer(rows[0], record_dtype(48, False))
+    frames, data = seen
     with VideoReader(clips["gap"]) as reader:
         plain = [frame.rgb() for frame in reader]
     changed = np.abs(frames[5][1][:800].astype(int) - np.kron(plain[5], np.ones((5, 5, 1)))).sum(axis=2) > 120
-    points = np.round((records["landmarks"][5] + 0.5) * 5 - 0.5).astype(int)
+    points = np.round((data[0].landmarks[5] + 0.5) * 5 - 0.5).astype(int)
     assert changed[points[:, 1], points[:, 0]].mean() > 0.95
     far = np.ones_like(changed)
     low, high = points.min(axis=0) - 190, points.max(axis=0) + 190
@@ -133,38 +114,44 @@ def test_what_is_drawn_lies_on_the_face(clips: dict[str, Path], seen) -> None:
 
 
 def test_times_are_the_sources(clips: dict[str, Path], tmp_path: Path) -> None:
-    frames, states, _ = annotated(clips["uneven"], tmp_path / "a")
+    frames, data = annotated(clips["uneven"], tmp_path / "a")
     times = np.array(timestamps_of(clips["uneven"]))
     np.testing.assert_allclose([time for time, _ in frames], times - times[0], atol=1e-3)
-    assert names(states) == "o" * 10
+    assert names(data) == "o" * 10
 
 
-def test_others_and_shorter_stretches_are_shown_as_not_kept(clips: dict[str, Path], tmp_path: Path) -> None:
-    frames, states, rows = annotated(clips["apart"], tmp_path / "apart")
-    assert [int(s) for s in states] == [State.OTHER] * 8 + [State.NOBODY] * 9 + [State.OBSERVED] * 9
-    assert len(rows) == 1 and len(frames) == 26
-    both = {State.OBSERVED}
-    for settings, expected, n_rows in (
-        ({}, both, 1),
-        ({"subject": "all"}, both, 2),
-        ({"max_yaw_degrees": 1e-6}, {State.TURNED}, 0),
-        ({"min_frames": 50}, {State.OTHER}, 0),
-    ):
-        found, n = states_of(
-            clips["two"], tmp_path / "-".join(settings) if settings else tmp_path / "x", **settings
-        )
-        assert (set(found), n) == (expected, n_rows), settings
+@pytest.mark.parametrize(
+    ("clip", "settings", "states", "n_rows"),
+    [
+        ("apart", {}, "n" * 17 + "o" * 9, 1),
+        ("apart", {"keep": "all"}, "o" * 8 + "n" * 9 + "o" * 9, 2),
+        ("two", {"subject": "all", "mesh": True}, "o" * 9, 2),
+        ("two", {"max_yaw_degrees": 1e-6}, "n" * 9, 0),
+    ],
+)
+def test_several_rows_and_none(
+    clips: dict[str, Path], tmp_path: Path, clip: str, settings: dict, states: str, n_rows: int
+) -> None:
+    """What the file does not hold is not drawn; a video without a row says why."""
+    frames, data = annotated(clips[clip], tmp_path, dataclasses.replace(CONFIG, **settings))
+    assert (names(data), len(data.usable), len(frames)) == (states, n_rows, len(states))
+
+
+def test_another_video_than_the_one_that_was_prepared(clips: dict[str, Path], seen, tmp_path: Path) -> None:
+    with pytest.raises(NemoError, match="not the video that was prepared"):
+        draw_overlay(clips["uneven"], tmp_path / "copy.mp4", rows_in(seen[1]))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("width", "height"), [(31, 17), (480, 640), (1921, 1081), (4000, 300)])
 def test_any_size_of_picture(width: int, height: int) -> None:
-    line = np.array([State.DAMAGED, State.OBSERVED], np.uint8)
-    page = Page(width, height, "x" * 300 + " \x1b[31m 微笑", line, 2)
+    line = np.array([State.NOT_KEPT, State.OBSERVED], np.uint8)
+    page = Page(width, height, "x" * 300 + " \x1b[31m 微笑", line, "no_face: " + "y" * 300)
     assert page.width % 2 == page.height % 2 == 0 and 560 <= page.width <= 1920
     points = np.random.default_rng(0).uniform(-1e6, 1e6, (68, 2))
     frame = Frame.from_rgb(np.full((height, width, 3), 200, np.uint8), 1, 3723.5)
     people = [
-        Shown(n, State.OBSERVED, "kept", raw=points, smoothed=points, face=np.zeros((9, 9), np.uint8))
+        Shown(n, State.OBSERVED, f"#{n}/s1", raw=points, smoothed=points, face=np.zeros((9, 9), np.uint8))
         for n in range(12)
     ]
     assert page.draw(frame, people).shape == (page.height, page.width, 3)
@@ -194,64 +181,49 @@ def test_names_that_people_use_stay() -> None:
 # --- runs ----------------------------------------------------------------------------------------------------------
 
 
-def run(
-    folder: Path,
-    output: Path,
-    overlay: Path | None,
-    notes: list[str] | None = None,
-    config: PrepConfig = CONFIG,
-):
-    def on_event(event) -> None:
-        if event.kind == "video" and event.piece.note and notes is not None:
-            notes.append(f"{event.file}: {event.piece.note}")
-
-    return prep(
-        discover([folder]).videos, output, config, RunOptions(workers=1, overlay=overlay), on_event=on_event
-    )
-
-
-def test_a_run_draws_all_and_changes_nothing(clips: dict[str, Path], tmp_path: Path) -> None:
+def test_all_videos_of_a_file_are_drawn_once(clips: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "in"
     (folder / "sub").mkdir(parents=True)
     shutil.copy(clips["two"], folder / "sub" / "same.mp4")
     shutil.copy(clips["uneven"], folder / "same.mkv")
     (folder / "broken.mp4").write_bytes(b"no video")
-    run(folder, tmp_path / "plain.h5", None)
-    copies = tmp_path / "copies"
-    copies.mkdir()
-    notes: list[str] = []
-    # One name is taken by a folder: that copy fails, its video does not.
-    ids = {video.file: video.id for video in discover([folder]).videos}
-    blocked = f"{safe_name(ids['same.mkv'])}.mp4"
-    (copies / blocked / "x").mkdir(parents=True)
-    run(folder, tmp_path / "seen.h5", copies, notes)
-    a, b = FaceDataset(tmp_path / "plain.h5"), FaceDataset(tmp_path / "seen.h5")
-    assert a.videos["id"] == b.videos["id"] and a.videos["message"] == b.videos["message"]
-    for row in range(len(a)):
-        for name in a.fields:
-            np.testing.assert_array_equal(a.read(row, name), b.read(row, name))
-    assert len(notes) == 1 and "no annotated copy" in notes[0]
-    drawn = sorted(p.name for p in copies.iterdir() if p.is_file())
-    assert len(drawn) == 1 and copies.stat().st_mode & 0o077 in (0, 0o055)
-    # Finished videos are drawn as well, where a copy is missing.
-    shutil.rmtree(copies / blocked)
-    before = (copies / drawn[0]).stat().st_mtime_ns
-    summary = run(folder, tmp_path / "seen.h5", copies)
-    assert summary.done_now == 0 and (copies / blocked).is_file()
-    assert (copies / drawn[0]).stat().st_mtime_ns == before
-    shards = (tmp_path / "seen.shards").iterdir()
-    assert not [p.name for p in shards if p.name.startswith((".work", ".annotating"))]
+    videos, copies = discover([folder]).videos, tmp_path / "copies"
+
+    def draw(data: FaceDataset) -> dict[str, str]:
+        """Why there is no copy ("" where there is one), of those that were tried."""
+        events: list[Event] = []
+        draw_overlays(data, videos, copies, on_event=events.append)
+        return {event.file: event.text for event in events if event.kind != "stage"}
+
+    data = prepared_here(folder, tmp_path / "out.h5", CONFIG)
+    # One name is taken by a folder.
+    taken, other = (copies / f"{safe_name(video.id)}.mp4" for video in videos if "same" in video.file)
+    (taken / "x").mkdir(parents=True)
+    make_overlay_folder(copies, videos)
+    notes = draw(data)
+    assert notes["sub/same.mp4"] == "" and "could not be drawn" in notes["same.mkv"] and len(notes) == 2
+    assert [p for p in copies.iterdir() if p.is_file()] == [other]
+    # The next time what is missing is drawn, and nothing else.
+    shutil.rmtree(taken)
+    before = other.stat().st_mtime_ns
+    assert draw(data) == {"same.mkv": ""}
+    assert other.stat().st_mtime_ns == before and draw(data) == {}
+    # Other faces, other copies; somebody else's file stays.
+    other.write_bytes(b"mine")
+    notes = draw(prepared_here(folder, tmp_path / "other.h5", dataclasses.replace(CONFIG, size=32)))
+    assert notes["same.mkv"] == "" and "is no annotated copy" in notes[""] and other.read_bytes() == b"mine"
+    with pytest.raises(NemoError, match="no annotated copy; give --overlay another folder"):
+        make_overlay_folder(copies, videos)
 
 
 def test_no_folder_to_draw_into(clips: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(NemoError, match="cannot hold annotated videos"):
-        run(clips["two"].parent, tmp_path / "out.h5", tmp_path / "file" / "sub")
-    assert not (tmp_path / "out.h5").exists()
+        make_overlay_folder(tmp_path / "file" / "sub", discover([clips["two"]]).videos)
 
 
 def test_frame_rates(tmp_path: Path, clips: dict[str, Path]) -> None:
     """Odd rates keep their times to within a tick."""
     path = write_clip(tmp_path / "ntsc.mp4", acted(9, SIZE, face), fps=Fraction(30000, 1001))
-    frames, _, _ = annotated(path, tmp_path / "a")
+    frames, _ = annotated(path, tmp_path / "a")
     np.testing.assert_allclose([time for time, _ in frames], np.arange(9) * 1001 / 30000, atol=2e-5)

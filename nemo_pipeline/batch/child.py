@@ -7,6 +7,7 @@ that a video can do is end this process. The driver is nemo_pipeline.batch.worke
          {"do": "merge", "files", "folder", "shards", "config", "model_sha256"}
          {"do": "probe", "path"}
          {"do": "heat", and the fields of heat.heat_job}
+         {"do": "overlay", and the fields of overlay.overlay_job}
     out  {"event": "ready"}, {"event": "frames", "n"}, and one last: "done", "error" (a fault in our code)
          or "abort" (nothing can work: disk full, broken installation)
 
@@ -30,7 +31,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import RETRIED, VideoResult
@@ -39,9 +40,6 @@ from nemo_pipeline.store.files import disk_full_message, file_hash, is_disk_full
 from nemo_pipeline.store.schema import record_dtype
 from nemo_pipeline.store.spool import Piece, piece_key, read_piece, write_piece
 from nemo_pipeline.supervise import Parent
-
-if TYPE_CHECKING:
-    from nemo_pipeline.view.trace import Trace
 
 #: Installs the system libraries that the wheels of OpenCV and MediaPipe link to.
 APT_LINE = "sudo apt-get install -y libgl1 libegl1 libgles2 libglib2.0-0"
@@ -63,22 +61,17 @@ class Frames:
 
 
 def prepare(job: dict[str, Any], on_frames: Callable[[int], None]) -> dict[str, Any]:
-    """Do one video and make its piece durable. Answers what the driver tells people about it."""
+    """Do one video and make its piece durable."""
     path, folder = Path(job["path"]), Path(job["folder"])
     config = PrepConfig.from_dict(job["config"])
     size, digest = 0, ""
-    trace = None
     try:
         before = path.stat()
         size, digest = file_hash(path)
     except OSError as error:
         result = VideoResult.failed("unreadable", unreadable_message(error))
     else:
-        if job["overlay"]:
-            from nemo_pipeline.view.trace import Trace
-
-            trace = Trace(folder / job["stem"])
-        result = _process(path, digest, config, job, on_frames, trace)
+        result = _process(path, digest, config, job, on_frames)
         try:
             after = path.stat()
         except OSError as error:
@@ -89,34 +82,11 @@ def prepare(job: dict[str, Any], on_frames: Callable[[int], None]) -> dict[str, 
                 result = VideoResult.failed("unreadable", text)
     record_bytes = record_dtype(config.size, config.mesh).itemsize
     write_piece(folder, Piece(job["file"], size, digest, config.fingerprint(), result, record_bytes))
-    note = "" if trace is None else _annotate(path, config, job, trace)
-    return {"rows": len(result.rows), "n_decoded": result.n_decoded, "note": note}
-
-
-def _annotate(path: Path, config: PrepConfig, job: dict[str, Any], trace: Trace) -> str:
-    """Draw the annotated copy, when the result is safe. Answers why there is none, "" where all is well."""
-    from nemo_pipeline.view.overlay import draw_overlay
-
-    try:
-        if trace.n_frames:
-            draw_overlay(path, Path(job["overlay"]), trace, config, title=job["file"])
-    except NemoError as error:
-        return f"no annotated copy: {error}"
-    except Exception as error:
-        traceback.print_exc()
-        return f"no annotated copy, a fault of nemo: {type(error).__name__}: {error}"
-    finally:
-        trace.close()
-    return ""
+    return {}
 
 
 def _process(
-    path: Path,
-    digest: str,
-    config: PrepConfig,
-    job: dict[str, Any],
-    on_frames: Callable[[int], None],
-    trace: Trace | None,
+    path: Path, digest: str, config: PrepConfig, job: dict[str, Any], on_frames: Callable[[int], None]
 ) -> VideoResult:
     """The stages, in one pass or as the second of two."""
     import numpy as np
@@ -151,7 +121,6 @@ def _process(
         mean_shape=shape,
         triangles=triangles,
         landmarks=job["landmarks"] or None,
-        trace=trace,
         progress=on_frames,
     )
 
@@ -193,12 +162,12 @@ def merge(job: dict[str, Any]) -> dict[str, Any]:
     return {"names": names}
 
 
-def heat(job: dict[str, Any], on_frames: Callable[[int], None]) -> dict[str, Any]:
-    """A clip with a model's attention over the face. Answers why there is none, "" where all is well."""
-    from nemo_pipeline.batch.heat import draw_job
+def draw(job: dict[str, Any], on_frames: Callable[[int], None]) -> dict[str, Any]:
+    """A copy of a clip with something drawn on it. Answers why there is none, "" where all is well."""
+    from nemo_pipeline.batch import heat, overlay
 
     try:
-        draw_job(job, on_frames)
+        (heat if job["do"] == "heat" else overlay).draw_job(job, on_frames)
     except NemoError as error:  # of this clip: the process is well
         return {"note": str(error)}
     return {"note": ""}
@@ -217,8 +186,8 @@ def serve(parent: Parent) -> None:
         try:
             if job["do"] == "prep":
                 answer = prepare(job, on_frames)
-            elif job["do"] == "heat":
-                answer = heat(job, on_frames)
+            elif job["do"] in ("heat", "overlay"):
+                answer = draw(job, on_frames)
             else:
                 answer = merge(job) if job["do"] == "merge" else probe(job)
         except NemoError as error:

@@ -52,7 +52,7 @@ class Event:
 
     `kind`: "stage" (`text`: what begins), "checking" (`n` of `total` files hashed), "planned" (`n` videos
     done before, `total` to do), "frames" (`n` frames of `file` decoded), "video" (`file` is finished; `n` of
-    `total`), "note" (`text`).
+    `total`), "drawn" (so is its annotated copy; `text`: why there is none), "note" (`text`).
     """
 
     kind: str
@@ -74,7 +74,6 @@ class RunOptions:
         force: do everything anew.
         prune: drop videos of the output that are not among the inputs.
         part: do this share alone and write no index.
-        overlay: folder for an annotated copy of each video, None for none.
     """
 
     workers: int | None = None
@@ -83,7 +82,6 @@ class RunOptions:
     force: bool = False
     prune: bool = False
     part: Part | None = None
-    overlay: Path | None = None
 
 
 class ClusterRun:

@@ -35,7 +35,6 @@ from nemo_pipeline.batch.label_table import LabelTable
 from nemo_pipeline.batch.labels import Matched
 from nemo_pipeline.batch.landmark_files import LandmarkFile
 from nemo_pipeline.batch.output import OutputFolder
-from nemo_pipeline.batch.overlay_run import annotate_finished, make_overlay_folder
 from nemo_pipeline.batch.parts import Part, mark_done, unmark
 from nemo_pipeline.batch.plan import Finished, check_method, check_settings, make_plan, settings_there
 from nemo_pipeline.batch.tasks import TaskMaker
@@ -134,8 +133,6 @@ def prep(
     landmarks = landmarks or {}
     digests = {file: item.sha256 for file, item in landmarks.items()}
     read_bundle()
-    if options.overlay is not None:
-        make_overlay_folder(options.overlay, videos)
     out = OutputFolder(output, options.part)
     out.create()
     with out.locked():
@@ -183,14 +180,10 @@ def prep(
             shape=shape,
             landmarks=landmarks,
             tracked=tracked if tracked.is_dir() else None,
-            overlay=options.overlay,
         )
         on_event(Event("planned", plan.n_done, len(plan.todo)))
         work = ClusterRun(videos, plan, out, config, options, on_event, make_task)
         work.execute()
-        if options.overlay is not None:
-            before = [video for video in videos if video.file in plan.finished or video.file in plan.pieces]
-            annotate_finished(before, out, config, options, make_task, on_event)
         videos = with_kept(videos, kept)
         assembled = assemble(videos, work.finished | kept, known=known, table=labels, found=labels_beside)
         if options.part is None:

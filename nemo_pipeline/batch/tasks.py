@@ -11,12 +11,6 @@ from nemo_pipeline.batch.worker import VideoTask
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.meanshape import MeanShape
-from nemo_pipeline.store.text import safe_name
-
-
-def overlay_path(folder: Path, video: VideoFile) -> Path:
-    """Where a video's annotated copy goes."""
-    return folder / f"{safe_name(video.id)}.mp4"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,7 +24,6 @@ class TaskMaker:
         shape: the mean shape; None for the shipped one.
         landmarks: landmark files by `VideoFile.file`, where faces are not tracked.
         tracked: pieces of a first pass, None where there was none.
-        overlay: folder of the annotated copies, None for none.
     """
 
     config: PrepConfig
@@ -39,7 +32,6 @@ class TaskMaker:
     shape: MeanShape | None = None
     landmarks: Mapping[str, LandmarkFile] = dataclasses.field(default_factory=dict)
     tracked: Path | None = None
-    overlay: Path | None = None
 
     def __call__(self, video: VideoFile) -> VideoTask:
         """The task of one video."""
@@ -55,7 +47,5 @@ class TaskMaker:
             triangles=None if shipped or self.shape is None else self.shape.triangles.tolist(),
             landmarks="" if given is None else given.path,
             problem="" if given is None else given.problem,
-            overlay="" if self.overlay is None else str(overlay_path(self.overlay, video)),
-            # An annotated copy needs to see the tracking.
-            tracked="" if self.tracked is None or self.overlay is not None else str(self.tracked),
+            tracked="" if self.tracked is None else str(self.tracked),
         )

@@ -46,7 +46,6 @@ class VideoTask:
         mean_shape, triangles: 68 pairs and the triples of their map, or None for the shipped ones.
         landmarks: the video's landmark file, where faces are not tracked; "" when there is none, for the reason
             in `problem`.
-        overlay: where to write an annotated copy; "" for none.
         tracked: folder with the video's piece of an earlier pass, whose landmarks are warped anew; "" for none.
     """
 
@@ -59,7 +58,6 @@ class VideoTask:
     triangles: list[list[int]] | None = None
     landmarks: str = ""
     problem: str = ""
-    overlay: str = ""
     tracked: str = ""
 
     @property
@@ -201,7 +199,6 @@ def prepare_video(
     if existing is not None and existing.fingerprint == config.fingerprint():
         return existing
     deaths: list[ChildDied] = []
-    note = ""
     while True:
         # A stem of its own for every attempt: another machine may be at the same video, believing us dead.
         stem = f"{piece_key(task.file)}-{secrets.token_hex(4)}"
@@ -209,7 +206,7 @@ def prepare_video(
         slot, child = pool.acquire(first_core)
         keep = False
         try:
-            note = str(child.ask(job, task.timeout, on_frames).get("note", ""))
+            child.ask(job, task.timeout, on_frames)
             keep = True
             break
         except StartFailed:
@@ -224,16 +221,10 @@ def prepare_video(
         except ChildDied as death:
             if pool.stopping:
                 raise Stopped from None
-            if task.overlay and read_piece(where, config) is not None:
-                note = f"no annotated copy: the process that drew it {death.reason}"
-                break
             deaths.append(death)
             if len(deaths) == 2:
                 return record_failure(task, "crashed", _crash_message(deaths))
         except ChildTimeout:
-            if task.overlay and read_piece(where, config) is not None:
-                note = "no annotated copy: the time for this video was over; raise --video-timeout"
-                break
             text = (
                 f"It took longer than {task.timeout:g} s and was given up: "
                 "if it is only long, raise --video-timeout."
@@ -250,7 +241,7 @@ def prepare_video(
         raise NemoError(
             f"{where} is not there although it was just written: is {folder} being cleaned by someone?"
         )
-    return dataclasses.replace(piece, note=note)
+    return piece
 
 
 def merge_videos(

@@ -32,9 +32,8 @@ _BLOCK = 256
 class Piece:
     """A finished video: `result.rows` name its record files, in the folder that the piece lies in.
 
-    `file` identifies the video in its run, `bytes` and `sha256` its content, `fingerprint` the settings. `note` is
-    something to tell people in this run; it is not kept. `record_bytes` is the size of one record: files of records of
-    another size hold other frame datasets, and are of no use.
+    `file` identifies the video in its run, `bytes` and `sha256` its content, `fingerprint` the settings. `record_bytes`
+    is the size of one record: files of records of another size hold other frame datasets, and are of no use.
     """
 
     file: str
@@ -43,7 +42,6 @@ class Piece:
     fingerprint: str
     result: VideoResult
     record_bytes: int = 0
-    note: str = ""
 
     @property
     def statuses(self) -> set[str]:
@@ -65,7 +63,7 @@ def write_piece(folder: Path, piece: Piece) -> Path:
     """Make `piece` durable: written under a temporary name, synced, renamed."""
     final = folder / f"{piece_key(piece.file)}.json"
     temporary = final.with_name(f"{final.name}.{os.getpid()}.tmp")
-    values = plain(dataclasses.replace(piece, note=""))
+    values = plain(piece)
     try:
         with temporary.open("w", encoding="ascii") as handle:
             json.dump(values, handle)

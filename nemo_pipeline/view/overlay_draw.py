@@ -36,18 +36,18 @@ class Page:
     Args:
         width, height: of the video, pixels. Small ones are enlarged by a whole factor, large ones reduced.
         title: what to call it.
-        timeline: (n,) `State` of every frame.
-        n_frames: of the video.
+        timeline: (n,) `State` of every frame of the video.
+        nobody: what is said of frames that no row holds.
     """
 
     def __init__(
-        self, width: int, height: int, title: str, timeline: NDArray[np.uint8], n_frames: int
+        self, width: int, height: int, title: str, timeline: NDArray[np.uint8], nobody: str = ""
     ) -> None:
         longest = max(width, height)
         self._scale = math.ceil(_SMALLEST / longest) if longest < _SMALLEST else min(1.0, _LARGEST / longest)
         self._picture = (round(width * self._scale), round(height * self._scale))
         self.width = _even(max(self._picture[0], _LEAST_WIDTH))
-        self._strip = Strip(self.width, title, timeline, n_frames)
+        self._strip = Strip(self.width, title, timeline, nobody)
         self.height = _even(self._picture[1] + self._strip.height)
         self._left = (self.width - self._picture[0]) // 2
         self._empty = np.full((self.height, self.width, 3), NIGHT, np.uint8)
@@ -92,11 +92,11 @@ class Page:
             _dots(picture, points, dot, colour)
 
     def _tag(self, page: NDArray[np.uint8], one: Shown) -> None:
-        """The person's number above the face."""
+        """The row's suffix above the face."""
         points = one.smoothed if one.smoothed is not None else one.raw
-        if points is None:
+        text = one.suffix
+        if points is None or not text:
             return
-        text = str(one.number)
         low = (
             self._to_page(points.min(axis=0))
             if one.region is None

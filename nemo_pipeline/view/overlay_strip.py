@@ -18,29 +18,16 @@ from nemo_pipeline.view.drawing import RGB, canvas, chip, draw_text, fit_text
 
 
 class State(enum.IntEnum):
-    """What a frame, or a person in it, came to; the best of several people counts."""
+    """What the file holds of a frame; the best of several rows counts."""
 
-    DAMAGED = 0
-    NOBODY = 1
-    OTHER = 2
-    TURNED = 3
-    INTERPOLATED = 4
-    OBSERVED = 5
+    NOT_KEPT = 0
+    INTERPOLATED = 1
+    OBSERVED = 2
 
 
-NAMES = {
-    State.DAMAGED: "damaged",
-    State.NOBODY: "no face",
-    State.OTHER: "not kept",
-    State.TURNED: "turned",
-    State.INTERPOLATED: "interpolated",
-    State.OBSERVED: "observed",
-}
+NAMES = {State.NOT_KEPT: "not kept", State.INTERPOLATED: "interpolated", State.OBSERVED: "observed"}
 COLOURS: dict[State, RGB] = {
-    State.DAMAGED: (110, 30, 30),
-    State.NOBODY: (239, 68, 68),
-    State.OTHER: (160, 172, 189),
-    State.TURNED: (192, 132, 252),
+    State.NOT_KEPT: (160, 172, 189),
     State.INTERPOLATED: (251, 191, 36),
     State.OBSERVED: (52, 211, 153),
 }
@@ -52,21 +39,22 @@ _DIM: RGB = (150, 160, 175)
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Shown:
-    """One person in one frame.
+    """One row of the file in one frame.
 
     Attributes:
-        number: of the person in its video.
-        state: of this person.
-        text: more about it.
+        number: of the row among those of its video, from 1.
+        state: of this row.
+        suffix: of the row's id, where the video has several.
         raw, smoothed: (68, 2) source pixels.
-        region: the square in which the next frame is looked at.
+        region: the square in which the next frame is looked at; None where the file has no mesh.
         face: (size, size) uint8, the warped face.
         pose: yaw, pitch, roll, degrees. face_px: distance of the outer eye corners. score: presence.
+        n_faces: faces seen.
     """
 
     number: int
     state: State
-    text: str
+    suffix: str = ""
     raw: NDArray[np.float64] | None = None
     smoothed: NDArray[np.float64] | None = None
     region: Region | None = None
@@ -74,6 +62,7 @@ class Shown:
     pose: tuple[float, ...] = ()
     face_px: float = math.nan
     score: float = math.nan
+    n_faces: int = 0
 
 
 class Strip:
@@ -82,12 +71,12 @@ class Strip:
     Args:
         width: of the page, pixels; letters grow with it.
         title: what to call the video.
-        timeline: (n,) `State` of every frame.
-        n_frames: of the video.
+        timeline: (n,) `State` of every frame of the video.
+        nobody: what is said of frames that no row holds.
     """
 
-    def __init__(self, width: int, title: str, timeline: NDArray[np.uint8], n_frames: int) -> None:
-        self._width, self._n_frames = width, n_frames
+    def __init__(self, width: int, title: str, timeline: NDArray[np.uint8], nobody: str = "") -> None:
+        self._width, self._n_frames, self._nobody = width, max(1, len(timeline)), nobody
         self._unit = float(np.clip(width / 900, 1.0, 1.8))
         self._bar = self._px(8)
         self.height = self._px(148)
@@ -100,11 +89,9 @@ class Strip:
         draw = ImageDraw.Draw(image)
         faces = [one for one in people if one.face is not None][-max(1, (self._width - px(440)) // px(124)) :]
         width = self._text_width(max(1, len(faces)))
-        best = people[-1] if people else Shown(0, State.NOBODY, "")
+        best = people[-1] if people else Shown(0, State.NOT_KEPT)
         x = px(26) + chip(draw, (px(16), px(56)), NAMES[best.state], px(13), COLOURS[best.state], ink=NIGHT)
-        text = f"person {best.number}, {best.text}" if people else ""
-        if len(people) > 1:
-            text += f"; {len(people)} in all"
+        text = f"row {best.suffix}" if best.suffix else "" if people else self._nobody
         draw_text(draw, (x, px(56)), fit_text(text, width + px(16) - x, px(13)), px(13), _WHITE)
         x = px(28) + draw_text(draw, (px(16), px(82)), f"{frame.time:.3f} s", px(14), _WHITE, bold=True)
         when = f"frame {frame.index}, counted from 0 to {self._n_frames - 1}"
@@ -118,7 +105,7 @@ class Strip:
             image.paste(tile, (self._width - px(124) * (i + 1), px(14)))
         if not faces:
             self._frame(draw, 0, (52, 60, 74))
-        cursor = (frame.index + 0.5) / max(1, self._n_frames) * self._width
+        cursor = (frame.index + 0.5) / self._n_frames * self._width
         top = self.height - self._bar
         draw.polygon(
             [(cursor - px(5), top - px(7)), (cursor + px(5), top - px(7)), (cursor, top - 1)], fill=_WHITE
@@ -167,6 +154,8 @@ def _measures(one: Shown) -> str:
         parts.append(f"eyes {one.face_px:.0f} px apart")
     if not math.isnan(one.score):
         parts.append(f"score {one.score:.2f}")
+    if one.n_faces > 1:
+        parts.append(f"{one.n_faces} faces seen")
     if one.raw is not None and one.smoothed is not None:
         off = float(points_off(one.smoothed[None], one.raw[None])[0])
         if off > MOST_OFF:
