@@ -100,15 +100,17 @@ def _train(data: Path, run: Path, seed: int, variant: Any, options: argparse.Nam
 
     from siam_model.predictions import read_predictions
     from siam_model.protocol.overrides import split_assignments
+    from siam_model.protocol.request import Runtime, TrainRequest
     from siam_model.train import train
 
     shutil.rmtree(run, ignore_errors=True)  # broken off
     begun, cpu = time.monotonic(), time.process_time()
     run.parent.mkdir(parents=True, exist_ok=True)
-    train(
-        data, run, preset=options.siam_preset, seed=seed, epochs=options.siam_epochs, folds=options.siam_folds,
-        overrides={**split_assignments(options.siam_set), **variant.overrides}, device=options.siam_device,
-    )  # fmt: skip
+    overrides = {**split_assignments(options.siam_set), **variant.overrides}
+    request = TrainRequest(
+        options.siam_preset, seed, options.siam_epochs, options.siam_folds, overrides=overrides
+    )
+    train(data, run, request, Runtime(options.siam_device))
     predicted = read_predictions(run / "predictions.csv")
     row: dict[str, Any] = {"mae": float(predicted.error.mean()), "clips": len(predicted)}
     for name in BASELINES:

@@ -187,6 +187,8 @@ def prepare(made: SynthSet, output: Path, workers: int | None) -> None:
 
 def learn(faces: Path, directory: Path, seed: int, epochs: int | None) -> Path:
     """`nemo train faces.h5 --preset small`; answers the run folder."""
+    from siam_model.protocol.reporter import CallbackReporter
+    from siam_model.protocol.request import Runtime, TrainRequest
     from siam_model.train import train
     from siam_model.training.fit import EpochRecord
 
@@ -206,7 +208,8 @@ def learn(faces: Path, directory: Path, seed: int, epochs: int | None) -> Path:
             elif record.epoch % 5 == 0:
                 console.say(f"     {text}")
 
-        return train(faces, run, preset="small", seed=seed, epochs=epochs, device="cpu", on_epoch=epoch)
+        request = TrainRequest(preset="small", seed=seed, epochs=epochs)
+        return train(faces, run, request, Runtime("cpu"), CallbackReporter(epoch, None))
 
 
 def unseen_subjects(split: dict[str, Any], wanted: Sequence[str] = ()) -> list[str]:

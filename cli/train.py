@@ -94,16 +94,13 @@ def command(
     never saw), baselines/, history.csv, curves.png, split.json, run.json; with --folds also folds/.
     """
     from siam_model.protocol.overrides import split_assignments
+    from siam_model.protocol.request import Runtime, TrainRequest
     from siam_model.runs import newest_unfinished
 
     overrides = split_assignments(assignments)
-    here: dict[str, Any] = {"fold": fold, "device": device, "workers": workers, "jobs": jobs}
-    here["fit_options"] = {"devices": devices, "tensorboard": True if tensorboard else None}
+    runtime = Runtime(device, devices, workers, tensorboard, jobs, fold)
     progress = TrainProgress(quiet)
-    here["reporter"] = progress
     if resumed:
-        from siam_model.protocol.settings import read_settings
-        from siam_model.study import resume_study
         from siam_model.train import resume
 
         target = target or newest_unfinished()
@@ -113,13 +110,11 @@ def command(
             for name, setting in _SETTINGS.items()
             if context.get_parameter_source(name) == ParameterSource.COMMANDLINE
         }
-        is_study = target.is_dir() and read_settings(target)[0].study is not None
         with stop_on_signals(progress.farewell), progress:
-            run = (resume_study if is_study else resume)(target, data, given=given, **here)
+            run = resume(target, data, runtime, progress, given=given)
     elif data is None:
         raise click.UsageError("name a prepared file, DATA.h5, or go on with a run: --resume.")
     else:
-        from siam_model.study import train_study
         from siam_model.train import train
 
         if trials is None:
@@ -128,13 +123,12 @@ def command(
                 say(
                     f"{trials} trials in each of {folds} folds, as in the paper's protocol; --trials changes that."
                 )
-        here |= {"preset": preset, "seed": seed, "epochs": epochs, "folds": folds, "trials": trials}
-        here |= {"precision": precision, "distinct_subjects": distinct_subjects}
+        request = TrainRequest(
+            preset=preset, seed=seed, epochs=epochs, folds=folds, trials=trials, overrides=overrides,
+            precision=precision, study=study, distinct_subjects=distinct_subjects,
+        )  # fmt: skip
         with stop_on_signals(progress.farewell), progress:
-            if study is not None:
-                run = train_study(data, target, study, overrides=overrides, **here)
-            else:
-                run = train(data, target, overrides=overrides, **here)
+            run = train(data, target, request, runtime, progress)
     if fold is not None:
         _one_fold(run, fold, as_json)
     elif (run / "study.json").is_file():

@@ -6,22 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from siam_model.protocol.reporter import Reporter, TrainingScope
+
 from . import console
 
 if TYPE_CHECKING:
-    from siam_model.protocol.work import Where
     from siam_model.training.fit import EpochRecord
 
 
-class TrainProgress:
-    """A `siam_model.protocol.work.Reporter` that shows all on standard error; nothing but failures when quiet."""
+class TrainProgress(Reporter):
+    """A `siam_model.protocol.reporter.Reporter` that shows all on standard error; nothing but failures when quiet."""
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
         self.run: Path | None = None
         self._epochs = 0
         self._bar = console.new_progress("epochs") if console.err.is_terminal and not quiet else None
-        self._tasks: dict[Where, Any] = {}
+        self._tasks: dict[TrainingScope, Any] = {}
 
     def __enter__(self) -> TrainProgress:
         if self._bar is not None:
@@ -39,14 +40,14 @@ class TrainProgress:
         self.run = run
         self._epochs = read_settings(run)[2].epochs
 
-    def say(self, text: str, where: Where | None = None) -> None:
+    def say(self, text: str, where: TrainingScope | None = None) -> None:
         """A sentence, after what it is about."""
         if where is not None:
             self._forget(where)
         if not self.quiet:
             console.say(_with_place(text, where))
 
-    def failed(self, text: str, where: Where) -> None:
+    def failed(self, text: str, where: TrainingScope) -> None:
         """A sentence on what is not finished: said in any case."""
         self._forget(where)
         console.say(_with_place(text, where), "yellow")
@@ -59,7 +60,7 @@ class TrainProgress:
 
             console.say(HOW_BALANCED)
 
-    def batch(self, where: Where, done: int, total: int) -> None:
+    def batch(self, where: TrainingScope, done: int, total: int) -> None:
         """The bar of its model moves within an epoch."""
         if self._bar is not None:
             if where not in self._tasks:
@@ -68,7 +69,7 @@ class TrainProgress:
             epoch = int(self._bar.tasks[self._bar.task_ids.index(task)].completed)
             self._bar.update(task, completed=epoch + 0.99 * done / total)
 
-    def epoch(self, where: Where, record: EpochRecord) -> None:
+    def epoch(self, where: TrainingScope, record: EpochRecord) -> None:
         """A line, and the bar of its model."""
         if self.quiet:
             return
@@ -85,14 +86,14 @@ class TrainProgress:
             note = f"validation {record.validation_mae:.1f}" if validated else ""
             self._bar.update(self._tasks[where], completed=record.epoch, note=note)
 
-    def _begin(self, where: Where) -> None:
+    def _begin(self, where: TrainingScope) -> None:
         """A bar for a model that is new."""
         assert self._bar is not None
         self._forget(where)
         name = console.printable(str(where) or "training")
         self._tasks[where] = self._bar.add_task(name, total=self._epochs, note="")
 
-    def _forget(self, where: Where) -> None:
+    def _forget(self, where: TrainingScope) -> None:
         """Take away the bars of a fold whose next trial begins, or which has ended."""
         if self._bar is None:
             return
@@ -113,7 +114,7 @@ class TrainProgress:
         console.err.file.flush()
 
 
-def _with_place(text: str, where: Where | None) -> str:
+def _with_place(text: str, where: TrainingScope | None) -> str:
     about = str(where) if where is not None else ""
     return f"{about}: {text}" if about else text
 

@@ -65,7 +65,7 @@ def new_run_folder(out: Path | None, shared: bool = False) -> Path:
 
 def _is_begun(entry: Path) -> bool:
     """Whether a folder with this in it may be one that another process, or a killed one, was about to begin."""
-    return entry.name.startswith(".settings.json.") and entry.name.endswith(".tmp")
+    return entry.name.lstrip(".").startswith("settings.json.") and entry.name.endswith(".tmp")
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

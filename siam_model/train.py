@@ -1,224 +1,251 @@
-"""`train`: from out.h5 to a run folder. `resume`: goes on with one that was cut off."""
+"""`train`: from out.h5 to a run folder. `resume`: continues one that was interrupted.
+
+A run is a study of one variant: both begin a folder, open one `OpenRun` per variant, and do what each still lacks.
+"""
 
 from __future__ import annotations
 
 import datetime
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.files import sweep
 from nemo_pipeline.store.text import printable
 from siam_model.checkpoint import library_versions, load_card
 from siam_model.figures.curves import draw_curves
 from siam_model.protocol.baselines import Features
 from siam_model.protocol.crossval import (
-    Task,
+    FoldJob,
     best_epochs,
-    check_fold,
     choices,
     final_settings,
     join_folds,
     train_folds,
 )
+from siam_model.protocol.fit_folder import Subjects, Trained, train_in
+from siam_model.protocol.fold import train_split
 from siam_model.protocol.history import read_history, write_history
 from siam_model.protocol.jobs import run_tasks
-from siam_model.protocol.onefold import train_split
-from siam_model.protocol.onemodel import Subjects, Trained, train_in
-from siam_model.protocol.settings import check_same, read_settings
-from siam_model.protocol.work import (
-    CallbackReporter,
-    Reporter,
-    Runtime,
-    Where,
-    Work,
-    begin,
-    check_runtime,
-    open_data,
-    open_work,
-    settings_for,
-)
+from siam_model.protocol.open_run import OpenRun, begin, open_data, open_run, plan, settings_for
+from siam_model.protocol.reporter import Reporter, TrainingScope
+from siam_model.protocol.request import Runtime, TrainRequest
+from siam_model.protocol.settings import RunSettings, check_same, read_settings
 from siam_model.runs import held, is_finished, missing_folds, read_json, write_json
+from siam_model.study import open_variants, variants_of, write_variants
 from siam_model.training.records import EpochRecord
 
 
 def train(
     data: str | os.PathLike[str],
-    out_dir: str | os.PathLike[str] | None = None,
-    *,
-    preset: str = "paper",
-    seed: int = 0,
-    epochs: int | None = None,
-    folds: int | None = None,
-    trials: int = 0,
-    fold: int | None = None,
-    subset: Mapping[str, str] | None = None,
-    device: str = "auto",
-    overrides: Mapping[str, str] | None = None,
-    workers: int = 0,
-    jobs: int = 1,
-    precision: str = "32",
-    distinct_subjects: bool = False,
-    fit_options: Mapping[str, Any] | None = None,
-    on_epoch: Callable[[EpochRecord], None] | None = None,
-    say: Callable[[str], None] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    request: TrainRequest | None = None,
+    runtime: Runtime | None = None,
     reporter: Reporter | None = None,
 ) -> Path:
     """Train a SIAM on a file of `nemo prep`; answers the run folder (its layout: `siam_model.runs`).
 
-    Without `folds`, a part of the subjects is held out, predicted at the end, and never seen by the model
-    that is kept. With `folds` K, K models predict the fold that they never saw, and the model that is kept
-    is trained on all subjects, for the median of the folds' best epochs.
+    Without `request.folds`, a part of the subjects is held out, predicted at the end, and never seen by the model
+    that is kept. With K folds, K models predict the fold that they never saw, and the model that is kept
+    is trained on all subjects, for the median of the folds' best epochs. With `request.study` the folder holds one
+    such run per variant, on shared folds (`siam_model.study`).
 
     Args:
         data: out.h5.
-        out_dir: the run folder, new or empty; `runs/<date-time>` by default.
-        preset: `paper` or `small`.
-        seed: of the split, the start and the order; equal seeds give equal results on the same CPU.
-        epochs: most epochs, instead of the preset's.
-        folds: number of folds, at least 2.
-        trials: combinations of h, dropouts and lambda that each fold tries (`siam_model.protocol.search`); 0: none.
-        fold: train this fold alone, from 0; `out_dir` may be shared with processes that train the others.
-        subset: `{"expression": "smile", "condition": "posed"}`, or one of them: the videos that take part.
-        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        overrides: `{"model.hidden": "256", "train.learning_rate": "3e-4"}`.
-        workers: processes that read data beside this one.
-        jobs: processes that train folds side by side, each on a GPU of its own where there are several.
-        precision: `32`, `bf16-mixed` or `16-mixed`.
-        distinct_subjects: codes such as `1` and `001` are different people; without it they are refused.
-        fit_options: further keyword arguments of `siam_model.training.fit.fit`: `devices`, `tensorboard`.
-        on_epoch: called after every epoch.
-        say: called with a sentence now and then.
-        reporter: in place of the two: is told where each epoch belongs, too.
+        out: the run folder, new or empty; `runs/<date-time>` by default.
+        request: what to train.
+        runtime: how this process trains.
+        reporter: is told how it goes.
 
     Raises:
         NemoError: what is missing (ages, subjects, enough of them), or wrong in the settings; or a fold failed.
     """
-    reporter = reporter or CallbackReporter(on_epoch, say)
-    settings, model, config, dataset = settings_for(
-        Path(data), preset=preset, seed=seed, epochs=epochs, folds=folds, trials=trials,
-        overrides=overrides, subset=subset, precision=precision, distinct_subjects=distinct_subjects,
-    )  # fmt: skip
-    runtime = Runtime(device, workers, dict(fit_options or {}))
-    check_runtime(runtime, precision, jobs, folds)
-    out = Path(out_dir) if out_dir is not None else None
-    if fold is not None:
-        check_fold(fold, folds)
-        if out is None:
-            raise NemoError("--fold needs --out RUN, the folder that the folds share.")
-    work = begin(out, settings, model, config, dataset, reporter, shared=fold is not None)
-    return go_on(work, runtime, reporter, fold=fold, jobs=jobs)
+    request, runtime, reporter = request or TrainRequest(), runtime or Runtime(), reporter or Reporter()
+    settings, dataset = settings_for(Path(data), request)
+    runtime.check(request)
+    if runtime.fold is not None and out is None:
+        raise NemoError("--fold needs --out RUN, the folder that the folds share.")
+    folder = _begin(
+        Path(out) if out is not None else None, settings, dataset, reporter, shared=runtime.fold is not None
+    )
+    return _continue(folder, settings, dataset, runtime, reporter)
 
 
 def resume(
-    run: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
     data: str | os.PathLike[str] | None = None,
+    runtime: Runtime | None = None,
+    reporter: Reporter | None = None,
     *,
     given: Mapping[str, Any] | None = None,
-    fold: int | None = None,
-    device: str = "auto",
-    workers: int = 0,
-    jobs: int = 1,
-    fit_options: Mapping[str, Any] | None = None,
-    reporter: Reporter | None = None,
 ) -> Path:
-    """Go on with a run that was cut off, with the settings that it was begun with.
+    """Continue a run or a study that was interrupted, with the settings that it was begun with.
 
     Args:
-        run: its folder.
+        folder: of the run.
         data: where its data are now, when they were moved.
-        given: field of `RunSettings` -> what the caller believes it is.
-        fold: train this fold alone.
+        runtime: how this process trains.
+        reporter: is told how it goes.
+        given: field of `TrainRequest` -> what the caller believes it is.
 
     Raises:
         NemoError: nothing is left to do, `given` contradicts the recorded settings, the data are others or gone; or
             as `train`.
     """
-    run = Path(run)
-    if not run.is_dir():
-        raise NemoError(f"{printable(str(run))} is no folder, so there is nothing to go on with.")
-    settings, model, config = read_settings(run)
-    check_same(run, settings, given or {})
-    if fold is not None:
-        check_fold(fold, settings.folds)
-    elif is_finished(run):
-        shown = printable(str(run))
+    folder, runtime, reporter = Path(folder), runtime or Runtime(), reporter or Reporter()
+    shown = printable(str(folder))
+    if not folder.is_dir():
+        raise NemoError(f"{shown} is no folder, so there is nothing to go on with.")
+    settings, _, _ = read_settings(folder)
+    check_same(folder, settings, given or {})
+    begun = (folder / "split.json").is_file() and (
+        settings.study is None or (folder / "study.json").is_file()
+    )
+    if begun and runtime.fold is None and is_finished(folder):
         raise NemoError(f"{shown} is finished, and nothing is left to do: nemo evaluate {shown}.")
-    runtime = Runtime(device, workers, dict(fit_options or {}))
-    check_runtime(runtime, settings.precision, jobs, settings.folds)
-    reporter = reporter or Reporter()
-    dataset = open_data(run, settings, Path(data) if data is not None else None)
-    if (run / "split.json").is_file():
-        work = open_work(run, dataset=dataset)
-        reporter.begun(run)
+    runtime.check(settings)
+    dataset = open_data(folder, settings, Path(data) if data is not None else None)
+    if begun:
+        reporter.begun(folder)
     else:  # killed as it began
-        work = begin(run, settings, model, config, dataset, reporter, shared=True)
-    return go_on(work, runtime, reporter, fold=fold, jobs=jobs)
+        _begin(folder, settings, dataset, reporter, shared=True)
+    return _continue(folder, settings, dataset, runtime, reporter)
 
 
-def go_on(
-    work: Work, runtime: Runtime, reporter: Reporter, *, fold: int | None = None, jobs: int = 1
+def _begin(
+    out: Path | None, settings: RunSettings, dataset: FaceDataset, reporter: Reporter, *, shared: bool
 ) -> Path:
-    """Do what a run still lacks: of all of it, or of one fold.
+    """The folder of a run or a study, with what it was asked for and its splits."""
+    splits, table = plan(settings, dataset, reporter)
+    variants = variants_of(settings, splits, table, dataset, reporter)
+    folder, balance = begin(out, settings, dataset, splits, table, shared=shared)
+    if settings.study is not None:
+        write_variants(folder, settings, variants)
+    reporter.begun(folder)
+    reporter.balance(balance)
+    return folder
+
+
+def _continue(
+    folder: Path, settings: RunSettings, dataset: FaceDataset, runtime: Runtime, reporter: Reporter
+) -> Path:
+    """Train what is missing in every variant. One that fails is said, and the others go on.
+
+    Raises:
+        NemoError: something failed; what is finished is kept.
+    """
+    if settings.study is None:
+        run = open_run(folder, dataset=dataset, runtime=runtime, reporter=reporter)
+        _complete(run, _in_parallel([run]).get("", {}))
+        return folder
+    runs = open_variants(folder, settings, dataset, runtime, reporter)
+    failed_folds = _in_parallel(runs)
+    failed: dict[str, str] = {}
+    for run in runs:
+        if runtime.fold is None and is_finished(run.folder):
+            continue
+        try:
+            _complete(run, failed_folds.get(run.variant, {}))
+        except NemoError as error:
+            failed[run.variant] = str(error)
+            reporter.failed(f"failed: {error}", TrainingScope(variant=run.variant))
+    if failed:
+        name, reason = next(iter(failed.items()))
+        shown = printable(str(folder))
+        raise NemoError(
+            f"{len(failed)} of {len(runs)} variants of {shown} are not finished, first {name}: {reason.rstrip('.')}. "
+            f"Go on with `nemo train --resume --out {shown}`."
+        )
+    return folder
+
+
+def _todo(run: OpenRun) -> list[int]:
+    """The folds of a cross-validation that this process is to see finished."""
+    missing, fold = missing_folds(run.folder, len(run.splits)), run.runtime.fold
+    return missing if fold is None else [k for k in missing if k == fold]
+
+
+def _in_parallel(runs: Sequence[OpenRun]) -> dict[str, dict[int, str]]:
+    """Train the missing folds of all variants in other processes, where that was asked for; variant -> fold -> why it
+    failed."""
+    jobs = [
+        FoldJob(run.folder, fold, str(run.dataset.path), run.variant)
+        for run in runs
+        if run.folded
+        for fold in _todo(run)
+    ]
+    failed: dict[str, dict[int, str]] = {}
+    if runs[0].runtime.jobs > 1 and len(jobs) > 1:
+        for run in runs:
+            _say_finished(run)
+        for job, text in run_tasks(jobs, runs[0].runtime, runs[0].reporter).items():
+            failed.setdefault(job.variant, {})[job.fold] = text
+    return failed
+
+
+def _say_finished(run: OpenRun) -> None:
+    """How many folds need nothing more."""
+    n, missing = len(run.splits), missing_folds(run.folder, len(run.splits))
+    fold = run.runtime.fold
+    if fold is not None and fold not in missing:
+        run.reporter.say("finished already", TrainingScope(fold=fold, variant=run.variant))
+    elif fold is None and 0 < len(missing) < n:
+        run.reporter.say(f"{n - len(missing)} of {n} folds are finished.", TrainingScope(variant=run.variant))
+
+
+def _complete(run: OpenRun, failed: dict[int, str]) -> None:
+    """Do what a run still lacks: all of it, or one fold.
+
+    Args:
+        failed: folds that failed in other processes, with the reason; they are not tried again.
 
     Raises:
         NemoError: something failed; what is finished stays.
     """
-    if not work.folded:
-        where = Where(variant=work.variant)
-        features = Features(work.dataset, work.table)
-        train_split(work, work.splits[0], work.run, where, runtime, reporter, features)
-        return finish(work, runtime)
-    todo = missing_folds(work.run, len(work.splits))
-    if fold is not None:
-        if fold not in todo:
-            reporter.say("finished already", Where(fold=fold, variant=work.variant))
-        todo = [fold] if fold in todo else []
-    elif len(todo) < len(work.splits):
-        done = len(work.splits) - len(todo)
-        reporter.say(f"{done} of {len(work.splits)} folds are finished.", Where(variant=work.variant))
-    if jobs > 1 and len(todo) > 1:
-        tasks = [Task(work.run, k, str(work.dataset.path), work.variant) for k in todo]
-        outcome = run_tasks(tasks, jobs, runtime, reporter)
-        failed = {task.fold: text for task, text in outcome.items()}
-    else:
-        failed = train_folds(work, todo, runtime, reporter)
-    raise_failed(work.run, failed, len(work.splits))
-    if fold is not None:
-        if not missing_folds(work.run, len(work.splits)):
-            _join(work)
-            reporter.say("All folds are finished and joined.")
-        return work.run
-    train_on_all(work, runtime, reporter)
-    return finish(work, runtime)
+    if not run.folded:
+        where = TrainingScope(variant=run.variant)
+        train_split(run, run.splits[0], run.folder, where, Features(run.dataset, run.table))
+        finish(run)
+        return
+    if not failed:
+        _say_finished(run)
+        failed = train_folds(run, _todo(run))
+    raise_failed(run.folder, failed, len(run.splits))
+    if run.runtime.fold is None:
+        train_on_all(run)
+        finish(run)
+    elif not missing_folds(run.folder, len(run.splits)):
+        _join(run)
+        run.reporter.say("All folds are finished and joined.")
 
 
-def train_on_all(work: Work, runtime: Runtime, reporter: Reporter) -> None:
+def train_on_all(run: OpenRun) -> None:
     """Join the folds and train the model of all subjects, for the median of the folds' best epochs."""
-    where = Where(fold=-1, variant=work.variant)
-    with held(work.run, f"the model of all subjects of {printable(str(work.run))}"):
-        _join(work)
-        sweep(work.run)
-        folder = work.run / "final"
-        if (work.run / "model" / "config.json").is_file():
+    where = TrainingScope(fold=-1, variant=run.variant)
+    with held(run.folder, f"the model of all subjects of {printable(str(run.folder))}"):
+        _join(run)
+        sweep(run.folder)
+        folder = run.folder / "final"
+        if (run.folder / "model" / "config.json").is_file():
             shutil.rmtree(folder, ignore_errors=True)
             return
-        model, config, chosen = final_settings(work)
+        model, config, chosen = final_settings(run)
         with_what = f", with {', '.join(f'{k} {v}' for k, v in chosen.items())}" if chosen else ""
-        reporter.say(
+        run.reporter.say(
             f"Now on all subjects, for {config.epochs} epochs (the median of the folds' best){with_what}."
         )
-        everyone = Subjects(-1, tuple(sorted(set(work.table.subject))), ())
+        everyone = Subjects(-1, tuple(sorted(set(run.table.subject))), ())
         folder.mkdir(mode=0o700, exist_ok=True)
-        last = train_in(work, everyone, folder, where, runtime, reporter, model, config)
-        folded = [line for line in read_history(work.run / "history.csv") if line.fold >= 0]
-        write_history(work.run / "history.csv", [*folded, *last.history])
+        last = train_in(run, everyone, folder, where, model, config)
+        folded = [line for line in read_history(run.folder / "history.csv") if line.fold >= 0]
+        write_history(run.folder / "history.csv", [*folded, *last.history])
         if (folder / "tensorboard").is_dir():
-            (folder / "tensorboard").rename(work.run / "tensorboard")
-        (folder / "model").rename(work.run / "model")
+            (folder / "tensorboard").rename(run.folder / "tensorboard")
+        (folder / "model").rename(run.folder / "model")
         shutil.rmtree(folder)
 
 
@@ -234,34 +261,33 @@ def raise_failed(run: Path, failed: Mapping[int, str], folds: int) -> None:
         )
 
 
-def finish(work: Work, runtime: Runtime) -> Path:
+def finish(run: OpenRun) -> None:
     """Write what comes last: curves.png and run.json."""
-    history = read_history(work.run / "history.csv")
-    draw_curves(history, work.run / "curves.png", synthetic=work.dataset.synthetic)
-    write_json(work.run / "run.json", _run_json(work, history, runtime.device))
-    return work.run
+    history = read_history(run.folder / "history.csv")
+    draw_curves(history, run.folder / "curves.png", synthetic=run.dataset.synthetic)
+    write_json(run.folder / "run.json", _run_json(run, history, run.runtime.device))
 
 
-def _join(work: Work) -> None:
+def _join(run: OpenRun) -> None:
     """join_folds, and a run.json for those who evaluate before the model of all subjects is trained: marked, so that
     nobody takes the run for finished."""
-    join_folds(work.run)
-    if not (work.run / "run.json").is_file():
-        history = read_history(work.run / "history.csv")
-        write_json(work.run / "run.json", {**_run_json(work, history, "auto"), "provisional": True})
+    join_folds(run.folder)
+    if not (run.folder / "run.json").is_file():
+        history = read_history(run.folder / "history.csv")
+        write_json(run.folder / "run.json", {**_run_json(run, history, "auto"), "provisional": True})
 
 
-def _run_json(work: Work, history: list[EpochRecord], device: str) -> dict[str, Any]:
-    settings, folds = work.settings, work.settings.folds
+def _run_json(run: OpenRun, history: list[EpochRecord], device: str) -> dict[str, Any]:
+    settings, folds = run.settings, run.settings.folds
     if folds is not None:
-        best = best_epochs(work.run, folds)
-        found = choices(work.run, folds) if settings.trials else []
+        best = best_epochs(run.folder, folds)
+        found = choices(run.folder, folds) if settings.trials else []
     else:
         best = [Trained(tuple(history)).best_epoch]
-        found = [read_json(work.run / "choice.json")] if settings.trials else []
-    model, config = work.model, work.config
-    if (work.run / "model" / "config.json").is_file():
-        card = load_card(work.run)
+        found = [read_json(run.folder / "choice.json")] if settings.trials else []
+    model, config = run.model, run.config
+    if (run.folder / "model" / "config.json").is_file():
+        card = load_card(run.folder)
         model, config = card.model, card.train
     tried = [trial for line in found for trial in line["trials"] if trial["number"] != line["trial"]]
     return {
@@ -270,9 +296,9 @@ def _run_json(work: Work, history: list[EpochRecord], device: str) -> dict[str, 
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         # Of training alone, by all processes together.
         "seconds": round(sum(line.seconds for line in history) + sum(t["seconds"] for t in tried), 1),
-        "synthetic": work.dataset.synthetic,
+        "synthetic": run.dataset.synthetic,
         "dataset": settings.dataset,
-        "data": str(work.dataset.path),
+        "data": str(run.dataset.path),
         "preset": settings.preset,
         "seed": settings.seed,
         "folds": folds,
@@ -283,7 +309,7 @@ def _run_json(work: Work, history: list[EpochRecord], device: str) -> dict[str, 
         "device": device,
         "best_epochs": best,
         "choices": [{"fold": k, **line["chosen"]} for k, line in enumerate(found)],
-        "balance": read_json(work.run / "split.json").get("balance", []),
+        "balance": read_json(run.folder / "split.json").get("balance", []),
         "model": model.to_dict(),
         "train": config.to_dict(),
         "versions": library_versions(),

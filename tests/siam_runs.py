@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from siam_model import train as training
 from siam_model.protocol.history import read_history
-from siam_model.protocol.work import Reporter, Where
+from siam_model.protocol.reporter import CallbackReporter, Reporter, TrainingScope
+from siam_model.protocol.request import Runtime, TrainRequest
 from siam_model.training.records import EpochRecord
+
+
+def train(data: Any, out: Any = None, **options: Any) -> Path:
+    """`siam_model.train.train` with the fields of its two requests, or `reporter` (or `on_epoch`), as keywords."""
+    request, runtime, reporter = _split(options)
+    return training.train(data, out, TrainRequest(**request), runtime, reporter)
+
+
+def resume(run: Any, data: Any = None, *, given: Mapping[str, Any] | None = None, **options: Any) -> Path:
+    """`siam_model.train.resume`, likewise."""
+    request, runtime, reporter = _split(options)
+    assert not request, request
+    return training.resume(run, data, runtime, reporter, given=given)
+
+
+def _split(options: dict[str, Any]) -> tuple[dict[str, Any], Runtime, Reporter | None]:
+    asked = {field.name for field in dataclasses.fields(TrainRequest)}
+    reporter = options.pop("reporter", None)
+    on_epoch = options.pop("on_epoch", None)
+    if on_epoch is not None:
+        reporter = CallbackReporter(on_epoch, None)
+    request = {name: value for name, value in options.items() if name in asked}
+    return request, Runtime(**{n: v for n, v in options.items() if n not in asked}), reporter
 
 
 class Stop(Exception):
@@ -18,13 +46,13 @@ class Listener(Reporter):
 
     def __init__(self, stop_at: int = 0) -> None:
         self.said: list[str] = []
-        self.epochs: list[tuple[Where, EpochRecord]] = []
+        self.epochs: list[tuple[TrainingScope, EpochRecord]] = []
         self.stop_at = stop_at
 
-    def say(self, text: str, where: Where | None = None) -> None:
+    def say(self, text: str, where: TrainingScope | None = None) -> None:
         self.said.append(f"{where}: {text}" if where is not None else text)
 
-    def epoch(self, where: Where, record: EpochRecord) -> None:
+    def epoch(self, where: TrainingScope, record: EpochRecord) -> None:
         self.epochs.append((where, record))
         if len(self.epochs) == self.stop_at:
             raise Stop

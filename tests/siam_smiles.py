@@ -10,9 +10,8 @@ import numpy as np
 
 from nemo_pipeline.geometry import shipped_mean_shape
 from nemo_pipeline.store import write_dataset
-from siam_model.study import train_study
-from siam_model.train import train
 from tests.siam_faces import drawn_videos
+from tests.siam_runs import train
 from tests.test_siam_training import TINY
 
 #: Ids of the first videos: markup, HTML, mathematics, a formula, a byte that is no UTF-8, a template.
@@ -66,4 +65,4 @@ def trained(data: Path, out: Path, **options: Any) -> Path:
 
 def studied(data: Path, out: Path, study: Any, **options: Any) -> Path:
     """A study of two folds, trained for a moment."""
-    return train_study(data, out, study, **{**OPTIONS, **options})
+    return train(data, out, study=study, **{**OPTIONS, **options})

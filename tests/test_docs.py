@@ -20,8 +20,8 @@ from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.index import LAYOUT_COLUMNS, SHARD_TABLE
 from nemo_pipeline.store.schema import FRAME_FIELDS, LABEL_COLUMNS, VIDEO_COLUMNS
 from nemo_pipeline.store.shard import SHARD_COLUMNS
-from siam_model.train import train
 from tests.siam_faces import drawn_file
+from tests.siam_runs import train
 from tests.test_siam_training import TINY
 
 ROOT = Path(__file__).resolve().parents[1]

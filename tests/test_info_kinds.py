@@ -16,9 +16,8 @@ from nemo_pipeline.batch.assemble import relabel
 from nemo_pipeline.batch.label_table import read_labels
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
-from siam_model.train import train
 from tests.siam_faces import drawn_file
-from tests.siam_runs import Listener, Stop
+from tests.siam_runs import Listener, Stop, train
 from tests.test_siam_training import TINY
 
 QUICK = {"preset": "small", "epochs": 1, "device": "cpu", "overrides": TINY}

@@ -16,8 +16,8 @@ from nemo_cli.main import main
 from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.synth.generate import render_set
 from siam_model import LoadedModel, load
-from siam_model.train import train
 from tests.siam_faces import drawn_file
+from tests.siam_runs import train
 from tests.test_siam_training import TINY
 
 SETTINGS = [part for name, value in TINY.items() for part in ("--set", f"{name}={value}")]

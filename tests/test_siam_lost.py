@@ -15,11 +15,10 @@ from siam_model import load
 from siam_model.data import VideoTable
 from siam_model.evaluate import evaluate
 from siam_model.predictions import read_predictions
-from siam_model.protocol.work import doubtful_subjects
+from siam_model.protocol.open_run import doubtful_subjects
 from siam_model.reports.source import open_run
 from siam_model.runs import is_finished
-from siam_model.train import resume, train
-from tests.siam_runs import results
+from tests.siam_runs import results, resume, train
 from tests.siam_smiles import OPTIONS, smiling_file, trained
 
 
@@ -122,7 +121,7 @@ def test_processes_that_train_side_by_side_read_data_with_processes_of_their_own
 
 
 def test_jobs_need_folds(data, tmp_path):
-    with pytest.raises(NemoError, match="--jobs trains folds side by side"):
+    with pytest.raises(NemoError, match="--jobs trains folds in parallel"):
         train(data, tmp_path / "run", **{**OPTIONS, "folds": None, "jobs": 2})
     assert not (tmp_path / "run").exists()
     with pytest.raises(NemoError, match="leave one of them out"):

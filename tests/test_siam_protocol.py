@@ -23,12 +23,11 @@ from siam_model.predictions import read_predictions
 from siam_model.protocol.crossval import join_folds
 from siam_model.protocol.history import read_history, write_history
 from siam_model.protocol.jobs import slot_environments
-from siam_model.protocol.work import Where
+from siam_model.protocol.reporter import TrainingScope
 from siam_model.runs import Busy, fold_folder, held, is_finished, missing_folds, newest_unfinished
-from siam_model.train import resume
 from siam_model.training.fit import EpochRecord
 from tests.siam_faces import drawn_file
-from tests.siam_runs import Listener, Stop, results
+from tests.siam_runs import Listener, Stop, results, resume
 from tests.test_siam_training import quick
 
 
@@ -88,12 +87,12 @@ def test_killed_without_warning_and_resumed(data, tmp_path):
     whole = quick(data, tmp_path / "whole", folds=2, epochs=3)
     run, env = tmp_path / "run", {**os.environ, "OMP_NUM_THREADS": "1"}
     code = (
-        "import sys; from pathlib import Path; from siam_model.train import train, resume\n"
+        "import sys; from pathlib import Path; from tests.siam_runs import train, resume\n"
         "from tests.test_siam_training import TINY\n"
         "run, data = Path(sys.argv[1]), sys.argv[2]\n"
         "def epoch(line): print(line.epoch, flush=True)\n"
         "if (run / 'settings.json').is_file():\n"
-        "    from siam_model.protocol.work import CallbackReporter\n"
+        "    from siam_model.protocol.reporter import CallbackReporter\n"
         "    resume(run, device='cpu', reporter=CallbackReporter(epoch, None))\n"
         "else:\n"
         "    train(data, run, preset='small', epochs=3, folds=2, device='cpu', overrides=TINY, on_epoch=epoch)\n"
@@ -118,7 +117,7 @@ def test_killed_without_warning_and_resumed(data, tmp_path):
 def test_array_jobs_share_a_folder(whole, data, tmp_path):
     """Every fold in a process of its own, two at once from an empty folder; then joined, then the model of all."""
     run, code = tmp_path / "run", (
-        "import sys; from siam_model.train import train; from tests.test_siam_training import TINY\n"
+        "import sys; from tests.siam_runs import train; from tests.test_siam_training import TINY\n"
         "train(sys.argv[2], sys.argv[1], preset='small', epochs=2, folds=3, fold=int(sys.argv[3]), device='cpu', "
         "overrides=TINY)\n"
     )  # fmt: skip
@@ -176,7 +175,7 @@ def test_a_process_that_dies_costs_its_fold_alone(data, tmp_path, monkeypatch):
     killed: list[int] = []
 
     class Killer(Listener):
-        def epoch(self, where: Where, record: EpochRecord) -> None:
+        def epoch(self, where: TrainingScope, record: EpochRecord) -> None:
             super().epoch(where, record)
             if where.fold == 0 and not killed:
                 tasks = Path(f"/proc/{os.getpid()}/task").iterdir()

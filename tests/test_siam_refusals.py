@@ -17,9 +17,8 @@ from nemo_pipeline.store.schema import LABEL_COLUMNS
 from siam_model.predictions import read_predictions, write_predictions
 from siam_model.protocol.crossval import join_folds
 from siam_model.runs import fold_folder, is_finished, newest_unfinished
-from siam_model.train import resume, train
 from tests.siam_faces import drawn_file, drawn_videos
-from tests.siam_runs import Listener, Stop, results
+from tests.siam_runs import Listener, Stop, results, resume, train
 from tests.test_siam_training import quick
 
 
@@ -164,7 +163,7 @@ def test_precision_is_the_runs_and_devices_are_not(data, tmp_path):
     with pytest.raises(NemoError, match="--precision takes 32, bf16-mixed, 16-mixed; '8' is none of them"):
         quick(data, tmp_path / "other", precision="8")
     with pytest.raises(NemoError, match="--jobs gives every fold a GPU of its own"):
-        resume(run, device="cpu", jobs=2, fit_options={"devices": 2})
+        resume(run, device="cpu", jobs=2, devices=2)
     assert not (tmp_path / "other").exists()
 
 

@@ -20,9 +20,8 @@ from siam_model.predictions import read_predictions
 from siam_model.protocol import search
 from siam_model.protocol.history import read_history
 from siam_model.runs import fold_folder, is_finished
-from siam_model.train import resume
 from tests.siam_faces import drawn_file, drawn_videos
-from tests.siam_runs import Listener, Stop, results
+from tests.siam_runs import Listener, Stop, results, resume
 from tests.test_siam_training import TINY, quick
 
 #: Without h, which TINY sets by hand: the search leaves that alone.
@@ -139,8 +138,8 @@ def test_killed_between_an_epoch_and_its_news(whole, data, tmp_path):
 @pytest.mark.slow
 def test_killed_without_warning_it_chooses_the_same(whole, data, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from siam_model.train import resume\n"
-        "from siam_model.protocol.work import CallbackReporter\n"
+        "import sys; from pathlib import Path; from tests.siam_runs import resume\n"
+        "from siam_model.protocol.reporter import CallbackReporter\n"
         "from tests.test_siam_search import searched\n"
         "run, tell = Path(sys.argv[1]), CallbackReporter(lambda line: print(line.epoch, flush=True), None)\n"
         "if (run / 'settings.json').is_file(): resume(run, device='cpu', reporter=tell)\n"

@@ -14,16 +14,15 @@ from siam_model import load
 from siam_model.predictions import read_predictions
 from siam_model.protocol.overrides import configure
 from siam_model.runs import is_finished, missing_folds, newest_unfinished
-from siam_model.study import STUDIES, resume_study, train_study, variants_in
-from siam_model.train import resume
+from siam_model.study import STUDIES, variants_in
 from tests.siam_faces import drawn_file, drawn_videos
-from tests.siam_runs import Listener, Stop, results
+from tests.siam_runs import Listener, Stop, results, resume, train
 from tests.test_siam_training import TINY
 
 
 def studied(data: Path, out: Path, study: str = "modules", **options) -> Path:
     options = {"preset": "small", "epochs": 1, "folds": 2, "device": "cpu", "overrides": TINY, **options}
-    return train_study(data, out, study, **options)
+    return train(data, out, study=study, **options)
 
 
 @pytest.fixture(scope="module")
@@ -77,15 +76,15 @@ def test_cut_off_and_resumed_it_is_the_same(whole, data, tmp_path):
             if stop_at == 4:
                 studied(data, tmp_path / "s", reporter=Listener(stop_at=stop_at))
             else:
-                resume_study(tmp_path / "s", device="cpu", reporter=Listener(stop_at=stop_at))
+                resume(tmp_path / "s", device="cpu", reporter=Listener(stop_at=stop_at))
         assert newest_unfinished(tmp_path) == tmp_path / "s"
     listener = Listener()
-    resume_study(tmp_path / "s", device="cpu", reporter=listener)
+    resume(tmp_path / "s", device="cpu", reporter=listener)
     assert {where.variant for where, _ in listener.epochs} <= {v.name for v in STUDIES["modules"][1:]}
     for variant in variants_in(whole):
         assert results(tmp_path / "s" / variant.name) == results(whole / variant.name)
     with pytest.raises(NemoError, match="is finished, and nothing is left to do"):
-        resume_study(tmp_path / "s")
+        resume(tmp_path / "s")
 
 
 def test_several_processes_give_the_same(whole, data, tmp_path, monkeypatch):
@@ -101,7 +100,7 @@ def test_array_jobs_of_a_study(whole, data, tmp_path):
     for fold in (1, 0):
         studied(data, tmp_path / "s", fold=fold)
     assert not missing_folds(tmp_path / "s" / "full", 2) and not is_finished(tmp_path / "s")
-    resume_study(tmp_path / "s", device="cpu")
+    resume(tmp_path / "s", device="cpu")
     for variant in variants_in(whole):
         assert results(tmp_path / "s" / variant.name) == results(whole / variant.name)
 
@@ -179,9 +178,7 @@ def test_what_cannot_be_studied_is_answered(data, whole, tmp_path):
             studied(data, tmp_path / "s", **options)
     assert not (tmp_path / "s").exists()
     with pytest.raises(NemoError, match="begun with --study modules, not with --study positions"):
-        resume_study(whole, given={"study": "positions"})
-    with pytest.raises(NemoError, match="is no study; it is a run"):
-        resume_study(whole / "full")
+        resume(whole, given={"study": "positions"})
     values = json.loads((whole / "study.json").read_text())
     values["variants"][0]["folder"] = "../../elsewhere"
     (tmp_path / "study.json").write_text(json.dumps(values))
@@ -207,7 +204,7 @@ def test_a_variant_that_fails_does_not_stop_the_others(data, tmp_path, monkeypat
         studied(data, tmp_path / "s")
     assert [is_finished(tmp_path / "s" / v.name) for v in STUDIES["modules"]] == [True, False, True, True]
     monkeypatch.setattr(crossval, "train_split", good)
-    assert is_finished(resume_study(tmp_path / "s", device="cpu"))
+    assert is_finished(resume(tmp_path / "s", device="cpu"))
 
 
 def test_equal_variants_are_equal(data, whole, tmp_path):

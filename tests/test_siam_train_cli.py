@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from nemo_cli.main import main
 from nemo_pipeline.store import write_dataset
-from siam_model.protocol.work import Where
+from siam_model.protocol.reporter import TrainingScope
 from siam_model.runs import is_finished, missing_folds
 from tests.siam_faces import drawn_file, drawn_videos
 from tests.test_siam_training import TINY
@@ -146,8 +146,8 @@ def test_the_papers_protocol_searches_by_default(place, monkeypatch):
 
     asked = {}
 
-    def instead(*args, **options):
-        asked.update(options)
+    def instead(data, out, request, *_):
+        asked["trials"] = request.trials
         raise SystemExit(7)
 
     monkeypatch.setattr(module, "train", instead)
@@ -231,6 +231,6 @@ def test_what_failed_is_said_even_when_quiet(capsys):
     from nemo_cli.train_progress import TrainProgress
 
     with TrainProgress(quiet=True) as progress:
-        progress.say("failed trials: none", Where(fold=1))
-        progress.failed("The loss is no number.", Where(fold=2))
+        progress.say("failed trials: none", TrainingScope(fold=1))
+        progress.failed("The loss is no number.", TrainingScope(fold=2))
     assert capsys.readouterr().err == "fold 2: The loss is no number.\n"

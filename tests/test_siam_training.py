@@ -23,9 +23,9 @@ from siam_model.data import (
     validation_loader,
 )
 from siam_model.predictions import read_predictions
-from siam_model.train import train
 from siam_model.training.fit import EpochRecord
 from tests.siam_faces import drawn_file, drawn_videos
+from tests.siam_runs import train
 
 #: A network of the paper's shape that trains in a second or two.
 TINY = {

@@ -17,18 +17,19 @@ from siam_model.checkpoint import load_card
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.predictions import Predictions, join, read_predictions, write_predictions
 from siam_model.protocol.baselines import NAMES, Features
+from siam_model.protocol.fit_folder import Trained
+from siam_model.protocol.fold import train_split
 from siam_model.protocol.history import read_history, write_history
-from siam_model.protocol.onefold import train_split
-from siam_model.protocol.onemodel import Trained
+from siam_model.protocol.open_run import OpenRun, read_splits
+from siam_model.protocol.reporter import TrainingScope
 from siam_model.protocol.splits import Split
-from siam_model.protocol.work import Reporter, Runtime, Where, Work, read_splits
 from siam_model.runs import Busy, fold_folder, missing_folds, read_json
 from siam_model.training.records import EpochRecord
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Task:
-    """One fold of one run, as a list of work for several processes holds them."""
+class FoldJob:
+    """One fold of one run, as other processes are told of it."""
 
     run: Path
     fold: int
@@ -36,14 +37,12 @@ class Task:
     variant: str = ""
 
     @property
-    def where(self) -> Where:
+    def where(self) -> TrainingScope:
         """How its news are marked."""
-        return Where(fold=self.fold, variant=self.variant)
+        return TrainingScope(fold=self.fold, variant=self.variant)
 
 
-def train_folds(
-    work: Work, folds: Sequence[int], runtime: Runtime, reporter: Reporter, features: Features | None = None
-) -> dict[int, str]:
+def train_folds(run: OpenRun, folds: Sequence[int], features: Features | None = None) -> dict[int, str]:
     """Train these folds here, one after the other. One that fails is said, and the others go on.
 
     Args:
@@ -52,26 +51,16 @@ def train_folds(
     Returns:
         Fold -> why it failed. A fold that another process is training counts as failed here.
     """
-    features = features or Features(work.dataset, work.table)
+    features = features or Features(run.dataset, run.table)
     failed: dict[int, str] = {}
     for fold in folds:
-        where = Where(fold=fold, variant=work.variant)
+        where = TrainingScope(fold=fold, variant=run.variant)
         try:
-            train_split(
-                work, work.splits[fold], fold_folder(work.run, fold), where, runtime, reporter, features
-            )
+            train_split(run, run.splits[fold], fold_folder(run.folder, fold), where, features)
         except NemoError as error:
             failed[fold] = str(error)
-            reporter.failed(f"{'not trained' if isinstance(error, Busy) else 'failed'}: {error}", where)
+            run.reporter.failed(f"{'not trained' if isinstance(error, Busy) else 'failed'}: {error}", where)
     return failed
-
-
-def check_fold(fold: int, folds: int | None) -> None:
-    """Raises NemoError when there is no such fold."""
-    if folds is None:
-        raise NemoError(f"--fold {fold} is one of several folds; say how many with --folds.")
-    if not 0 <= fold < folds:
-        raise NemoError(f"There is no fold {fold}: --folds {folds} has the folds 0 to {folds - 1}.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -184,7 +173,7 @@ def choices(run: Path, folds: int) -> list[dict[str, Any]]:
     return [read_json(fold_folder(run, k) / "choice.json") for k in range(folds)]
 
 
-def final_settings(work: Work) -> tuple[SIAMConfig, TrainConfig, dict[str, Any]]:
+def final_settings(run: OpenRun) -> tuple[SIAMConfig, TrainConfig, dict[str, Any]]:
     """What the model of all subjects is trained with: nobody is left to choose for it or to stop it.
 
     It trains for the median of the folds' best epochs. Its parameters are those that most folds chose; among equals
@@ -194,13 +183,13 @@ def final_settings(work: Work) -> tuple[SIAMConfig, TrainConfig, dict[str, Any]]
     Returns:
         The two configurations, and the parameters that were searched.
     """
-    folds = len(work.splits)
-    epochs = max(1, round(float(np.median(best_epochs(work.run, folds)))))
+    folds = len(run.splits)
+    epochs = max(1, round(float(np.median(best_epochs(run.folder, folds)))))
     chosen: dict[str, Any] = {}
-    if work.settings.trials:
+    if run.settings.trials:
         from siam_model.protocol.search import apply
 
-        found = choices(work.run, folds)
+        found = choices(run.folder, folds)
         gains: dict[str, list[float]] = defaultdict(list)
         values = {repr(sorted(line["chosen"].items())): line["chosen"] for line in found}
         for line in found:
@@ -209,7 +198,7 @@ def final_settings(work: Work) -> tuple[SIAMConfig, TrainConfig, dict[str, Any]]
             gains[repr(sorted(line["chosen"].items()))].append(gain)
         best = max(sorted(gains), key=lambda key: (len(gains[key]), float(np.mean(gains[key]))))
         chosen = values[best]
-        model, config = apply(work.model, work.config, chosen)
+        model, config = apply(run.model, run.config, chosen)
     else:
-        model, config = work.model, work.config
+        model, config = run.model, run.config
     return model, dataclasses.replace(config, epochs=epochs), chosen

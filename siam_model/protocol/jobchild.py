@@ -14,7 +14,9 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.supervise import Parent
 from siam_model.protocol.baselines import Features
 from siam_model.protocol.crossval import train_folds
-from siam_model.protocol.work import Reporter, Runtime, Where, Work, open_work
+from siam_model.protocol.open_run import OpenRun, open_run
+from siam_model.protocol.reporter import Reporter, TrainingScope
+from siam_model.protocol.request import Runtime
 from siam_model.training.records import EpochRecord
 
 
@@ -24,16 +26,16 @@ class PipeReporter(Reporter):
     def __init__(self, parent: Parent) -> None:
         self._parent = parent
 
-    def say(self, text: str, where: Where | None = None) -> None:
+    def say(self, text: str, where: TrainingScope | None = None) -> None:
         self._parent.send("say", text=text, where=None if where is None else dataclasses.asdict(where))
 
-    def failed(self, text: str, where: Where) -> None:
+    def failed(self, text: str, where: TrainingScope) -> None:
         self._parent.send("unfinished", text=text, where=dataclasses.asdict(where))
 
     def balance(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """The parent has said it."""
 
-    def epoch(self, where: Where, record: EpochRecord) -> None:
+    def epoch(self, where: TrainingScope, record: EpochRecord) -> None:
         self._parent.send("epoch", where=dataclasses.asdict(where), record=dataclasses.asdict(record))
 
 
@@ -41,14 +43,20 @@ def main() -> None:
     """Train what is asked for until there is nothing more."""
     parent = Parent()
     runtime, reporter = Runtime(**json.loads(sys.argv[2])), PipeReporter(parent)
-    opened: dict[str, tuple[Work, Features]] = {}
+    opened: dict[str, tuple[OpenRun, Features]] = {}
     for task in parent.requests():
         try:
             if task["run"] not in opened:
-                work = open_work(Path(task["run"]), task["data"], variant=task["variant"])
-                opened[task["run"]] = work, Features(work.dataset, work.table)
-            work, features = opened[task["run"]]
-            failed = train_folds(work, [task["fold"]], runtime, reporter, features)
+                run = open_run(
+                    Path(task["run"]),
+                    task["data"],
+                    variant=task["variant"],
+                    runtime=runtime,
+                    reporter=reporter,
+                )
+                opened[task["run"]] = run, Features(run.dataset, run.table)
+            run, features = opened[task["run"]]
+            failed = train_folds(run, [task["fold"]], features)
         except NemoError as error:
             parent.send("failed", text=str(error))
         except Exception as error:

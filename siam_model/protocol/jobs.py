@@ -16,22 +16,23 @@ from typing import Any
 
 from nemo_pipeline.platform import allowed_cores
 from nemo_pipeline.supervise import Child, ChildDied
-from siam_model.protocol.crossval import Task
-from siam_model.protocol.work import Reporter, Runtime, Where
+from siam_model.protocol.crossval import FoldJob
+from siam_model.protocol.reporter import Reporter, TrainingScope
+from siam_model.protocol.request import Runtime
 from siam_model.training.records import EpochRecord
 
 
-def run_tasks(tasks: Sequence[Task], jobs: int, runtime: Runtime, reporter: Reporter) -> dict[Task, str]:
-    """Train these folds in at most `jobs` processes.
+def run_tasks(tasks: Sequence[FoldJob], runtime: Runtime, reporter: Reporter) -> dict[FoldJob, str]:
+    """Train these folds in at most `runtime.jobs` processes.
 
     They end with this process, however it ends, and leave what they have so far to be gone on with.
 
     Returns:
-        Task -> why it failed; tasks that were finished are not in it.
+        FoldJob -> why it failed; tasks that were finished are not in it.
     """
     waiting, failed = deque(tasks), {}
     inbox: queue.Queue[tuple[Child, dict[str, Any] | None]] = queue.Queue()
-    at_work: dict[Child, Task] = {}
+    at_work: dict[Child, FoldJob] = {}
     environments: dict[Child, dict[str, str]] = {}
 
     def start(environment: dict[str, str]) -> None:
@@ -55,7 +56,7 @@ def run_tasks(tasks: Sequence[Task], jobs: int, runtime: Runtime, reporter: Repo
             pass  # told, with the reason, where its messages are read
 
     try:
-        for environment in slot_environments(min(jobs, len(tasks)), runtime.device):
+        for environment in slot_environments(min(runtime.jobs, len(tasks)), runtime.device):
             start(environment)
         while at_work:
             child, message = inbox.get()
@@ -67,11 +68,11 @@ def run_tasks(tasks: Sequence[Task], jobs: int, runtime: Runtime, reporter: Repo
                 if waiting:
                     start(environments[child])
             elif message["event"] == "epoch":
-                reporter.epoch(_where(message["where"]) or Where(), EpochRecord(**message["record"]))
+                reporter.epoch(_where(message["where"]) or TrainingScope(), EpochRecord(**message["record"]))
             elif message["event"] == "say":
                 reporter.say(message["text"], _where(message["where"]))
             elif message["event"] == "unfinished":
-                reporter.failed(message["text"], _where(message["where"]) or Where())
+                reporter.failed(message["text"], _where(message["where"]) or TrainingScope())
             else:  # "done" or "failed"
                 task = at_work.pop(child)
                 if message["event"] == "failed":
@@ -100,8 +101,8 @@ def slot_environments(jobs: int, device: str) -> list[dict[str, str]]:
     return [{"OMP_NUM_THREADS": str(max(1, len(allowed_cores()) // jobs))} for _ in range(jobs)]
 
 
-def _where(values: Mapping[str, Any] | None) -> Where | None:
-    return None if values is None else Where(**values)
+def _where(values: Mapping[str, Any] | None) -> TrainingScope | None:
+    return None if values is None else TrainingScope(**values)
 
 
 def _why(death: ChildDied) -> str:

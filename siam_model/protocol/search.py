@@ -29,9 +29,10 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.fields import from_record
 from nemo_pipeline.store.files import sweep
 from siam_model.config import SIAMConfig, TrainConfig
+from siam_model.protocol.fit_folder import Subjects, history_so_far, train_in
 from siam_model.protocol.history import read_history
-from siam_model.protocol.onemodel import Subjects, history_so_far, train_in
-from siam_model.protocol.work import Reporter, Runtime, Where, Work
+from siam_model.protocol.open_run import OpenRun
+from siam_model.protocol.reporter import TrainingScope
 from siam_model.runs import make_private, read_json, write_json
 from siam_model.training.diagnose import NotFinite
 from siam_model.training.records import EpochRecord
@@ -96,9 +97,7 @@ def apply(
     return dataclasses.replace(model, **changes["model"]), dataclasses.replace(config, **changes["train"])
 
 
-def search(
-    work: Work, people: Subjects, folder: Path, where: Where, runtime: Runtime, reporter: Reporter
-) -> None:
+def search(run: OpenRun, people: Subjects, folder: Path, where: TrainingScope) -> None:
     """Choose the parameters of a fold; leaves model/, history.csv and choice.json in its folder.
 
     Hold the folder's lock. Everything is kept as it comes: trials.json, and the weights of the best trial so far and of
@@ -107,20 +106,20 @@ def search(
     Raises:
         NemoError: no trial ended with a finite error.
     """
-    space = space_of(work.model, work.settings.overrides)
-    order = proposals(space, values_of(work.model, work.config, space), (work.settings.seed, people.fold))
-    budget = min(work.settings.trials, len(order))
+    space = space_of(run.model, run.settings.overrides)
+    order = proposals(space, values_of(run.model, run.config, space), (run.settings.seed, people.fold))
+    budget = min(run.settings.trials, len(order))
     done = _read_trials(folder / "trials.json", order)
     while len(done) < budget:
         here = dataclasses.replace(where, trial=len(done), trials=budget)
-        done.append(_run_trial(order[len(done)], done, work, people, folder, here, runtime, reporter))
+        done.append(_run_trial(order[len(done)], done, run, people, folder, here))
         write_json(folder / "trials.json", {"trials": [dataclasses.asdict(trial) for trial in done]})
         _keep_best(folder, done)
     best = _best(done)
     if best is None:
         raise NemoError(
             "no trial of the search ended with a finite error; try a smaller step, for instance --set "
-            f"train.learning_rate={work.config.learning_rate / 10:g}"
+            f"train.learning_rate={run.config.learning_rate / 10:g}"
         )
     kept = _trial_folder(folder, best)
     lines = [_line(number, trial) for number, trial in enumerate(done)]
@@ -141,7 +140,7 @@ def search(
         (kept / "tensorboard").rename(folder / "tensorboard")
     (kept / "model").rename(folder / "model")
     shown = ", ".join(f"{name} {value:g}" for name, value in lines[best]["parameters"].items())
-    reporter.say(f"chose trial {best + 1} of {budget}: {shown}", where)
+    run.reporter.say(f"chose trial {best + 1} of {budget}: {shown}", where)
 
 
 def proposals(
@@ -165,38 +164,36 @@ def is_hopeless(errors: Sequence[float], earlier: Sequence[Trial], epochs: int) 
 def _run_trial(
     parameters: dict[str, Any],
     earlier: Sequence[Trial],
-    work: Work,
+    run: OpenRun,
     people: Subjects,
     folder: Path,
-    where: Where,
-    runtime: Runtime,
-    reporter: Reporter,
+    where: TrainingScope,
 ) -> Trial:
     """Train with these parameters, or go on with a trial that was interrupted."""
     own = _trial_folder(folder, len(earlier))
     make_private(own)
     sweep(own)
-    model, config = apply(work.model, work.config, parameters)
+    model, config = apply(run.model, run.config, parameters)
     errors: dict[int, float] = {}
 
     def judge(line: EpochRecord) -> None:
         errors[line.epoch] = line.validation_mae
-        if is_hopeless(list(errors.values()), earlier, work.config.epochs):
+        if is_hopeless(list(errors.values()), earlier, run.config.epochs):
             raise _EndEarly
 
     ended_early = False
     try:
         for line in history_so_far(own):  # of a process that was killed in this trial
             judge(line)
-        train_in(work, people, own, where, runtime, reporter, model, config, on_record=judge)
+        train_in(run, people, own, where, model, config, on_record=judge)
         # As the file has it, so that a resumed search decides by the same digits.
         errors = {line.epoch: line.validation_mae for line in read_history(own / "history.csv")}
     except _EndEarly:
         ended_early = True
-        reporter.say("ended early: worse than the median of the trials before", where)
+        run.reporter.say("ended early: worse than the median of the trials before", where)
     except NotFinite as error:
         ended_early = True  # a combination that does not train is a bad one, and no reason to stop
-        reporter.say(f"ended: {error}", where)
+        run.reporter.say(f"ended: {error}", where)
     seconds = sum(line.seconds for line in history_so_far(own))
     return Trial(parameters, list(errors.values()), round(seconds, 1), ended_early)
 

@@ -20,6 +20,7 @@ from nemo_pipeline.fields import from_record, plain
 from nemo_pipeline.store.files import temporary_name
 from nemo_pipeline.store.text import printable
 from siam_model.config import SIAMConfig, TrainConfig
+from siam_model.protocol.request import TrainRequest
 from siam_model.runs import read_json, write_json
 
 FORMAT = "nemo-run-settings"
@@ -32,36 +33,21 @@ _OPTIONS = {
 }  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class RunSettings:
-    """Everything that the numbers of a run follow from, and where its data were.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings(TrainRequest):
+    """What a run was asked for, and where its data were.
 
     Attributes:
         data: absolute path of out.h5. It may move: only `uuid` has to agree.
         uuid: of the data, which changes with its labels too.
         file: name of the data, printable.
         synthetic: whether its faces are generated.
-        preset, seed, epochs, folds: as `siam_model.train.train` takes them.
-        trials: combinations of parameters tried in each fold; 0: the preset's own values, no search.
-        overrides: `{"model.hidden": "256"}`.
-        precision: of the arithmetic, as `siam_model.training.fit.fit` takes it.
-        subset: `{"expression": "smile", "condition": "posed"}`, or less: the videos that take part; empty: all.
-        study: name of the study, in the folder of a study alone.
     """
 
     data: str
     uuid: str
     file: str
     synthetic: bool
-    preset: str = "paper"
-    seed: int = 0
-    epochs: int | None = None
-    folds: int | None = None
-    trials: int = 0
-    overrides: dict[str, str] = dataclasses.field(default_factory=dict)
-    subset: dict[str, str] = dataclasses.field(default_factory=dict)
-    precision: str = "32"
-    study: str | None = None
 
     @property
     def dataset(self) -> dict[str, str]:

@@ -17,8 +17,8 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import equal_codes
 from nemo_pipeline.store.verify import label_findings
-from siam_model.train import train
 from tests.siam_faces import drawn_file
+from tests.siam_runs import train
 
 
 def write(tmp_path, text, encoding="utf-8"):

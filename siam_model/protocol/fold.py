@@ -18,19 +18,18 @@ from siam_model.devices import resolve_device
 from siam_model.predict import estimate
 from siam_model.predictions import Predictions, write_predictions
 from siam_model.protocol.baselines import Features, baselines_of, predictions_of
-from siam_model.protocol.onemodel import Subjects, has_model, train_in
+from siam_model.protocol.fit_folder import Subjects, has_model, train_in
+from siam_model.protocol.open_run import OpenRun
+from siam_model.protocol.reporter import TrainingScope
 from siam_model.protocol.splits import Split
-from siam_model.protocol.work import Reporter, Runtime, Where, Work
 from siam_model.runs import held, make_private
 
 
 def train_split(
-    work: Work,
+    run: OpenRun,
     split: Split,
     folder: Path,
-    where: Where,
-    runtime: Runtime,
-    reporter: Reporter,
+    where: TrainingScope,
     features: Features,
 ) -> None:
     """Search (where asked for), train, keep the model, predict the test part; nothing when that is done already.
@@ -45,25 +44,25 @@ def train_split(
     """
     make_private(folder)
     what = "the run" if where.fold is None else f"fold {split.fold}"
-    with held(folder, f"{what} of {printable(str(work.run))}"):
+    with held(folder, f"{what} of {printable(str(run.folder))}"):
         if (folder / "predictions.csv").is_file():
             return
         sweep(folder)
         people = Subjects(split.fold, split.training, split.validation)
         if not has_model(folder):
-            if work.settings.trials:
+            if run.settings.trials:
                 from siam_model.protocol.search import search  # torch, loaded where it is needed
 
-                search(work, people, folder, where, runtime, reporter)
+                search(run, people, folder, where)
             else:
-                train_in(work, people, folder, where, runtime, reporter, work.model, work.config)
+                train_in(run, people, folder, where, run.model, run.config)
         shutil.rmtree(folder / "trials", ignore_errors=True)
         (folder / "checkpoint.pt").unlink(missing_ok=True)
         (folder / "baselines").mkdir(mode=0o700, exist_ok=True)
-        for name, line in baselines_of(split, work.table, features).items():
+        for name, line in baselines_of(split, run.table, features).items():
             write_predictions(folder / "baselines" / f"{name}.csv", line)
-        predictions = predict_split(work, split, folder, runtime)
-        reporter.say(
+        predictions = predict_split(run, split, folder)
+        run.reporter.say(
             f"mean absolute error {predictions.error.mean():.2f} years on {len(predictions)} videos of "
             f"{len(split.test)} people whom it never saw",
             where,
@@ -71,24 +70,24 @@ def train_split(
         write_predictions(folder / "predictions.csv", predictions)
 
 
-def predict_split(work: Work, split: Split, folder: Path, runtime: Runtime) -> Predictions:
+def predict_split(run: OpenRun, split: Split, folder: Path) -> Predictions:
     """The ages of the split's test part by the model in `folder`, with the very function that `nemo predict` uses.
 
     Raises:
         NemoError: the model knows one of these subjects.
     """
-    network, card = load_model(folder, resolve_device(runtime.device))
+    network, card = load_model(folder, resolve_device(run.runtime.device))
     seen = {*card.subjects["training"], *card.subjects["validation"]} & set(split.test)
     if seen:
         raise NemoError(
             f"{printable(str(folder / 'model'))} was trained on subject {printable(min(seen))}, whom it should be "
             "tested on; remove that folder and go on with `nemo train --resume`."
         )
-    rows = work.table.rows_of(split.test)
+    rows = run.table.rows_of(split.test)
     ages = [
         estimate(
-            network, work.dataset[int(i)].frames, card.normalisation, card.train.frame_step
+            network, run.dataset[int(i)].frames, card.normalisation, card.train.frame_step
         ).age
-        for i in work.index(rows)
+        for i in run.index(rows)
     ]  # fmt: skip
-    return predictions_of(work.table, rows, split.fold, np.array(ages))
+    return predictions_of(run.table, rows, split.fold, np.array(ages))

@@ -14,7 +14,8 @@ from siam_model.checkpoint import ModelCard, save_model
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import measure_normalisation
 from siam_model.protocol.history import read_history, write_history
-from siam_model.protocol.work import Reporter, Runtime, Where, Work
+from siam_model.protocol.open_run import OpenRun
+from siam_model.protocol.reporter import TrainingScope
 from siam_model.training.records import EpochRecord
 
 
@@ -55,12 +56,10 @@ class Trained:
 
 
 def train_in(
-    work: Work,
+    run: OpenRun,
     people: Subjects,
     folder: Path,
-    where: Where,
-    runtime: Runtime,
-    reporter: Reporter,
+    where: TrainingScope,
     model: SIAMConfig,
     config: TrainConfig,
     *,
@@ -75,43 +74,44 @@ def train_in(
         return Trained(tuple(read_history(folder / "history.csv")))
     from siam_model.training.fit import fit  # and torch with it, which joining folds can do without
 
-    training, validation = work.table.rows_of(people.training), work.table.rows_of(people.validation)
-    normalisation = measure_normalisation(work.dataset, work.index(training))
+    training, validation = run.table.rows_of(people.training), run.table.rows_of(people.validation)
+    normalisation = measure_normalisation(run.dataset, run.index(training))
     checkpoint = folder / "checkpoint.pt"
     lines = history_so_far(folder)
 
     def record(line: EpochRecord) -> None:
         lines[:] = [old for old in lines if old.epoch < line.epoch] + [line]
         write_history(folder / "history.csv", lines)
-        reporter.epoch(where, line)
+        run.reporter.epoch(where, line)
         if on_record is not None:
             on_record(line)
 
     def batch(done: int, total: int) -> None:
-        reporter.batch(where, done, total)
+        run.reporter.batch(where, done, total)
 
     fitted = fit(
-        work.clips, training, validation, model, config, normalisation,
+        run.clips, training, validation, model, config, normalisation,
         # Every fold has its own start and order; the trials of a fold share them, so that only parameters differ.
-        seed=(work.settings.seed, 0 if where.fold in (None, -1) else 1 + people.fold),
-        fold=people.fold, device=runtime.device, workers=runtime.workers, on_epoch=record,
-        checkpoint=checkpoint, precision=work.settings.precision, on_batch=batch, **runtime.fit,
+        seed=(run.settings.seed, 0 if where.fold in (None, -1) else 1 + people.fold),
+        fold=people.fold, device=run.runtime.device, workers=run.runtime.workers, on_epoch=record,
+        checkpoint=checkpoint, precision=run.settings.precision, on_batch=batch,
+        devices=run.runtime.devices, tensorboard=run.runtime.tensorboard,
     )  # fmt: skip
     write_history(folder / "history.csv", fitted.history)
-    learnt = work.table.age[np.concatenate([training, validation])]
+    learnt = run.table.age[np.concatenate([training, validation])]
     card = ModelCard(
         model=model,
         train=config,
         normalisation=normalisation,
-        prep=work.dataset.config.to_dict(),
-        mean_shape=work.dataset.mean_shape,
-        triangles=work.dataset.triangles,
+        prep=run.dataset.config.to_dict(),
+        mean_shape=run.dataset.mean_shape,
+        triangles=run.dataset.triangles,
         ages={"min": float(learnt.min()), "median": float(np.median(learnt)), "max": float(learnt.max())},
         subjects={"training": list(people.training), "validation": list(people.validation)},
-        dataset=work.settings.dataset,
-        synthetic=work.dataset.synthetic,
-        preset=work.settings.preset,
-        seed=work.settings.seed,
+        dataset=run.settings.dataset,
+        synthetic=run.dataset.synthetic,
+        preset=run.settings.preset,
+        seed=run.settings.seed,
     )
     save_model(folder / "model", fitted.model, card)
     checkpoint.unlink(missing_ok=True)

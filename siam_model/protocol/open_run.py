@@ -1,0 +1,284 @@
+"""A run opened for training: its settings, its data and its splits; and how its folder is begun."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.fields import from_record
+from nemo_pipeline.store import FaceDataset
+from nemo_pipeline.store.text import equal_codes, listed, printable
+from siam_model.config import SIAMConfig, TrainConfig
+from siam_model.data import Clips, VideoTable, labelled_videos
+from siam_model.protocol.overrides import configure
+from siam_model.protocol.reporter import Reporter
+from siam_model.protocol.request import Runtime, TrainRequest
+from siam_model.protocol.settings import RunSettings, check_data, claim, read_settings
+from siam_model.protocol.splits import HOW_BALANCED, Split, balance, check_folds, plan_splits, restrict
+from siam_model.protocol.subsets import subset_of
+from siam_model.runs import new_run_folder, read_json, write_json
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A run opened for training.
+
+    Attributes:
+        folder: of the run.
+        settings: what was asked for.
+        model, config: the base configurations, before any search.
+        dataset, table: the data, and their videos that take part.
+        splits: one per fold, or a single one.
+        clips: for `fit`.
+        variant: its name in a study, "" outside one.
+        runtime: how this process trains.
+        reporter: who is told.
+    """
+
+    folder: Path
+    settings: RunSettings
+    model: SIAMConfig
+    config: TrainConfig
+    dataset: FaceDataset
+    table: VideoTable
+    splits: tuple[Split, ...]
+    clips: Clips
+    variant: str
+    runtime: Runtime
+    reporter: Reporter
+
+    @property
+    def folded(self) -> bool:
+        """Whether it is a cross-validation."""
+        return self.settings.folds is not None
+
+    def index(self, rows: np.ndarray) -> np.ndarray:
+        """Rows of the table -> indices of the dataset."""
+        return self.table.index[rows]
+
+
+def settings_for(data: Path, request: TrainRequest) -> tuple[RunSettings, FaceDataset]:
+    """Check what was asked for, without writing anything.
+
+    Raises:
+        NemoError: data that cannot be read, subject codes that may be one person (unless
+            `request.distinct_subjects`), or a setting that cannot be.
+    """
+    dataset = FaceDataset(data)
+    if not request.distinct_subjects:
+        _check_codes(dataset)
+    request.check()
+    asked = {field.name: getattr(request, field.name) for field in dataclasses.fields(TrainRequest)}
+    settings = RunSettings(
+        **asked,
+        data=str(dataset.path),
+        uuid=dataset.uuid,
+        file=printable(dataset.path.name),
+        synthetic=dataset.synthetic,
+    )
+    configurations(settings, dataset)
+    return settings, dataset
+
+
+def configurations(settings: RunSettings, dataset: FaceDataset) -> tuple[SIAMConfig, TrainConfig]:
+    """Network and training as the settings say, for faces of the size of the data. Raises NemoError."""
+    return configure(
+        settings.preset, settings.overrides, train__epochs=settings.epochs, model__face_size=dataset.size
+    )
+
+
+def _check_codes(dataset: FaceDataset) -> None:
+    """One person under two codes would be trained on and tested. Raises NemoError."""
+    groups = equal_codes(labelled_videos(dataset).subject)
+    if groups:
+        shown = "; ".join(listed([repr(code) for code in group]) for group in groups[:3])
+        more = f" and {len(groups) - 3} more such groups" if len(groups) > 3 else ""
+        file = printable(str(dataset.path))
+        raise NemoError(
+            f"{file} has subject codes that may mean one person: {shown}{more}. That person would be in training and "
+            f"test. Give every person one code (`nemo label {file} FILE`), or say that they are different people: "
+            "--distinct-subjects."
+        )
+
+
+def plan(settings: RunSettings, dataset: FaceDataset, reporter: Reporter) -> tuple[list[Split], VideoTable]:
+    """The splits of all labelled videos, whatever the run's subset: so that runs on subsets share their folds.
+
+    Raises:
+        NemoError: ages or subjects are missing, too few of them, or a fold column that contradicts itself.
+    """
+    _, config = configurations(settings, dataset)
+    table = labelled_videos(dataset)
+    if table.dropped:
+        count = f"{table.dropped} video{'s' if table.dropped > 1 else ''}"
+        reporter.say(f"Left out: {count} without an age or a subject.")
+    doubtful = doubtful_subjects(table)
+    if doubtful:
+        reporter.say(f"Look at the labels: {doubtful}")
+    splits = plan_splits(
+        table,
+        folds=settings.folds,
+        validation_fraction=config.validation_fraction,
+        test_fraction=config.test_fraction,
+        seed=settings.seed,
+    )
+    return splits, table
+
+
+def doubtful_subjects(table: VideoTable) -> str:
+    """A sentence on subjects that are hardly one person each: ages more than 10 years apart, or two genders. "" where
+    there is none. (One code for two people keeps both in one part; two codes for one would let a test know its people.)
+    """
+    ages: dict[str, list[float]] = {}
+    genders: dict[str, set[str]] = {}
+    for subject, age, gender in zip(table.subject, table.age, table.gender, strict=True):
+        ages.setdefault(subject, []).append(float(age))
+        genders.setdefault(subject, set()).update({gender} - {"", "unknown"})
+    found = [
+        f"{code} is {min(own):g} to {max(own):g} years old"
+        if max(own) - min(own) > 10
+        else f"{code} is {' and '.join(sorted(genders[code]))}"
+        for code, own in sorted(ages.items())
+        if max(own) - min(own) > 10 or len(genders[code]) > 1
+    ]
+    more = f", and {len(found) - 3} more such subjects" if len(found) > 3 else ""
+    return printable(f"subject {', subject '.join(found[:3])}{more}.") if found else ""
+
+
+def begin(
+    out: Path | None,
+    settings: RunSettings,
+    dataset: FaceDataset,
+    splits: Sequence[Split],
+    table: VideoTable,
+    *,
+    shared: bool = False,
+) -> tuple[Path, list[dict[str, Any]]]:
+    """Make the folder of a run (or find that of a shared one), with settings.json and split.json.
+
+    Args:
+        out: the folder, new or empty; None: `runs/<date-time>`.
+        splits, table: of all labelled videos, as from `plan`; the run takes the part that its subset says.
+        shared: several processes may begin the same folder; the first one writes it, the others compare.
+
+    Returns:
+        The folder, and the balance of its parts.
+
+    Raises:
+        NemoError: the folder holds something else, or the subset leaves too little.
+    """
+    part = subset_of(table, dataset, settings.subset)
+    mine = [restrict(split, part) for split in splits]
+    if settings.folds is not None:
+        check_folds(mine, part)
+    lines = balance(mine, part)
+    folder = new_run_folder(out, shared=shared)
+    claim(folder, settings, *configurations(settings, dataset))
+    if not (folder / "split.json").is_file():
+        write_json(folder / "split.json", split_json(mine, part, settings.folds is not None, lines))
+    return folder, lines
+
+
+def open_run(
+    folder: Path,
+    data: Path | None = None,
+    *,
+    dataset: FaceDataset | None = None,
+    variant: str = "",
+    runtime: Runtime | None = None,
+    reporter: Reporter | None = None,
+) -> OpenRun:
+    """A run that was begun, ready to go on.
+
+    Args:
+        data: where its data are now; None: where they were.
+
+    Raises:
+        NemoError: the folder is no run, or the data are not those that it was begun with.
+    """
+    settings, model, config = read_settings(folder)
+    if dataset is None:
+        dataset = open_data(folder, settings, data)
+    check_data(folder, settings, dataset.uuid, str(dataset.path))
+    table = subset_of(labelled_videos(dataset), dataset, settings.subset)
+    splits = read_splits(folder)
+    known = set(table.subject)
+    for split in splits:
+        for subject in (*split.training, *split.validation, *split.test):
+            if subject not in known:
+                raise NemoError(
+                    f"{printable(str(folder / 'split.json'))} names the subject {printable(subject)}, who is not in "
+                    "the data; begin a new run."
+                )
+    if settings.folds is not None:
+        check_folds(splits, table)
+    clips = Clips(dataset, table, config.frame_step)
+    return OpenRun(
+        folder,
+        settings,
+        model,
+        config,
+        dataset,
+        table,
+        splits,
+        clips,
+        variant,
+        runtime or Runtime(),
+        reporter or Reporter(),
+    )
+
+
+def open_data(run: Path, settings: RunSettings, data: Path | None) -> FaceDataset:
+    """The data of a run: at `data`, or where they were.
+
+    Raises:
+        NemoError: they are not there, or others.
+    """
+    if data is None and not Path(settings.data).is_file():
+        shown = printable(str(run))
+        raise NemoError(
+            f"{shown} was begun with {printable(settings.data)}, which is not there any more; say where it is now: "
+            f"nemo train DATA.h5 --resume --out {shown}."
+        )
+    dataset = FaceDataset(data if data is not None else settings.data)
+    check_data(run, settings, dataset.uuid, str(dataset.path))
+    return dataset
+
+
+def split_json(
+    splits: Sequence[Split], table: VideoTable, folded: bool, lines: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Subjects by part of the model that is kept, and of every fold's; and the balance.
+
+    The model kept after a cross-validation has seen everybody: its test part is empty.
+    """
+    kept = splits[0].to_dict()
+    if folded:
+        kept = {"training": sorted(set(table.subject)), "validation": [], "test": []}
+    kept.pop("fold", None)
+    return {
+        **kept,
+        "folds": [split.to_dict() for split in splits],
+        "how": HOW_BALANCED,
+        "balance": [dict(line) for line in lines],
+    }
+
+
+def read_splits(run: Path) -> tuple[Split, ...]:
+    """The splits of split.json, in order.
+
+    Raises:
+        NemoError: the file is missing or damaged, or a subject is in two parts.
+    """
+    values = read_json(run / "split.json")
+    try:
+        return tuple(from_record(Split, line) for line in values["folds"])
+    except (KeyError, TypeError, ValueError):
+        raise NemoError(
+            f"{printable(str(run / 'split.json'))} is damaged; begin a new run with another --out."
+        ) from None

@@ -1,0 +1,95 @@
+"""What is to be trained, and how this process does it: the two arguments that everything below passes on."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from nemo_pipeline.errors import NemoError
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """What a training is asked for. Everything that its numbers follow from, but the data.
+
+    Attributes:
+        preset: `paper` or `small`.
+        seed: random seed for split, initialisation and order; equal seeds give equal results on the same CPU.
+        epochs: most epochs, instead of the preset's.
+        folds: number of folds of a cross-validation, at least 2; None: a part of the subjects is held out.
+        trials: combinations of h, dropouts and lambda that each fold tries (`siam_model.protocol.search`); 0: none.
+        overrides: `{"model.hidden": "256", "train.learning_rate": "3e-4"}`.
+        subset: `{"expression": "smile", "condition": "posed"}`, or one of them: the videos that take part; empty: all.
+        precision: `32`, `bf16-mixed` or `16-mixed`.
+        study: `mechanisms`, `positions`, `modules` or `conditions`: train the set of runs of one comparison.
+        distinct_subjects: codes such as `1` and `001` are different people; without it they are refused.
+    """
+
+    preset: str = "paper"
+    seed: int = 0
+    epochs: int | None = None
+    folds: int | None = None
+    trials: int = 0
+    overrides: dict[str, str] = dataclasses.field(default_factory=dict)
+    subset: dict[str, str] = dataclasses.field(default_factory=dict)
+    precision: str = "32"
+    study: str | None = None
+    distinct_subjects: bool = False
+
+    def check(self) -> None:
+        """Raises NemoError for what no data could make right."""
+        if "model.face_size" in self.overrides:
+            raise NemoError(
+                "model.face_size follows from the data; prepare faces of another size with `nemo prep --size`."
+            )
+        if self.epochs is not None and "train.epochs" in self.overrides:
+            raise NemoError("--epochs and --set train.epochs say the same thing: leave one of them out.")
+        if self.folds is not None and self.folds < 2:
+            raise NemoError(f"--folds is {self.folds}; a cross-validation takes at least 2 folds.")
+        if self.trials < 0:
+            raise NemoError(f"--trials is {self.trials}; it is a number of combinations, or 0 for no search.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Runtime:
+    """How this process trains: nothing here is a property of the run.
+
+    Attributes:
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        devices: GPUs (processes, with `cpu`) that share every batch.
+        workers: processes that read data beside this one.
+        tensorboard: write TensorBoard's event files beside every history.csv.
+        jobs: processes that train folds in parallel, each on a GPU of its own where there are several.
+        fold: train this fold alone, from 0; the run's folder may be shared with processes that train the others.
+    """
+
+    device: str = "auto"
+    devices: int = 1
+    workers: int = 0
+    tensorboard: bool = False
+    jobs: int = 1
+    fold: int | None = None
+
+    def check(self, request: TrainRequest) -> None:
+        """Raises NemoError when this machine lacks the device, the device the precision, there is no such fold, or
+        they cannot be combined."""
+        from siam_model.devices import resolve_device
+        from siam_model.training.fit import check_devices, check_precision
+
+        check_devices(self.device, self.devices)
+        check_precision(request.precision, resolve_device(self.device))
+        if self.jobs > 1 and self.devices > 1:
+            raise NemoError("--jobs gives every fold a GPU of its own; it cannot be combined with --devices.")
+        if self.jobs > 1 and request.folds is None:
+            raise NemoError(
+                "--jobs trains folds in parallel, and there are none: add --folds K, or leave it out."
+            )
+        if self.fold is not None:
+            check_fold(self.fold, request.folds)
+
+
+def check_fold(fold: int, folds: int | None) -> None:
+    """Raises NemoError when there is no such fold."""
+    if folds is None:
+        raise NemoError(f"--fold {fold} is one of several folds; say how many with --folds.")
+    if not 0 <= fold < folds:
+        raise NemoError(f"There is no fold {fold}: --folds {folds} has the folds 0 to {folds - 1}.")
