@@ -57,6 +57,22 @@ def forbid_core_dumps() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def limit_memory(most: int) -> None:
+    """This process gets no more than `most` bytes of address space: asking for more is an error here, in place of a
+    machine without memory (Linux)."""
+    with contextlib.suppress(ImportError, AttributeError, OSError, ValueError):
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        if hard == resource.RLIM_INFINITY or most < hard:
+            resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, also one of OpenCV's that says so in its text alone, means that memory was refused."""
+    return isinstance(error, MemoryError) or "Insufficient memory" in str(error)
+
+
 def be_killed_first() -> None:
     """Where memory runs out, the system is to end this process before its parent (Linux)."""
     with contextlib.suppress(OSError):

@@ -19,7 +19,14 @@ from __future__ import annotations
 import os
 import sys
 
-from nemo_pipeline.platform import be_killed_first, forbid_core_dumps, peak_memory, pin_to_core
+from nemo_pipeline.platform import (
+    be_killed_first,
+    forbid_core_dumps,
+    is_out_of_memory,
+    limit_memory,
+    peak_memory,
+    pin_to_core,
+)
 
 # Before anything native is imported: one process, one core. argv: [parent pid, core or "-"].
 if __name__ == "__main__" and len(sys.argv) == 3 and sys.argv[2] != "-":
@@ -43,6 +50,13 @@ from nemo_pipeline.supervise import Parent
 
 #: Installs the system libraries that the wheels of OpenCV and MediaPipe link to.
 APT_LINE = "sudo apt-get install -y libgl1 libegl1 libgles2 libglib2.0-0"
+#: Most memory of this process, bytes. With either engine it maps below 2 GB, a stream of 8K with all its reference
+#: pictures some 3 GB more.
+MOST_MEMORY = 6 << 30
+_TOO_LARGE = (
+    f"It needs more than the {MOST_MEMORY >> 30} GB of memory that one video may have: it is damaged, or its pictures "
+    "are very large; make a smaller copy (ffmpeg -i FILE -vf scale=-2:1080 NEW.mp4)."
+)
 #: Seconds between two progress messages.
 _EVERY = 0.5
 
@@ -71,7 +85,12 @@ def prepare(job: dict[str, Any], on_frames: Callable[[int], None]) -> dict[str, 
     except OSError as error:
         result = VideoResult.failed("unreadable", unreadable_message(error))
     else:
-        result = _process(path, digest, config, job, on_frames)
+        try:
+            result = _process(path, digest, config, job, on_frames)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            result = VideoResult.failed("decode_error", _TOO_LARGE)
         try:
             after = path.stat()
         except OSError as error:
@@ -193,6 +212,9 @@ def serve(parent: Parent) -> None:
         except NemoError as error:
             parent.send("abort", message=str(error))
         except Exception as error:
+            if is_out_of_memory(error) and "path" in job:
+                parent.send("abort", message=f"{job['path']}: {_TOO_LARGE}")
+                continue
             if is_disk_full(error):
                 parent.send("abort", message=disk_full_message(job.get("folder", "")))
                 continue
@@ -221,6 +243,7 @@ def main() -> None:
     parent = Parent()
     os.umask(0o077)
     forbid_core_dumps()
+    limit_memory(MOST_MEMORY)
     be_killed_first()
     serve(parent)
     os._exit(0)  # native libraries may hang or crash while they are taken down

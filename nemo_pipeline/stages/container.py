@@ -22,8 +22,12 @@ _PLAYLISTS = {"concat", "hls", "dash", "imf"}
 #: are no video yet; more are, as raw Motion JPEG. (An animated GIF has a demuxer of its own.)
 PICTURE = "_pipe"
 _PICTURES, _FEW_PICTURES = {"image2", "mjpeg"}, 2
+#: Larger pictures are not decoded, pixels: 8K and its squares. A file of kilobytes may hold pictures of gigabytes.
+LARGEST_PICTURE = 8192 * 8192
 #: So many packets of the other streams are read before a stream that gave one packet is a single picture.
 _PATIENCE = 300
+#: So many of the streams that were not used are named.
+_MOST_NAMED = 5
 _AGAIN = "copy it again from its source"
 
 
@@ -74,7 +78,12 @@ def open_container(path: Path) -> Any:
             "unreadable", f"The file cannot be read ({reason}); check that it exists and its permissions."
         ) from None
     try:
-        container = _opened(path)
+        container = opened(path)
+    except MemoryError:  # FFmpeg's word for a file with more streams than it takes, too
+        raise DecodeError(
+            "decode_error",
+            f"The file claims more streams, or larger ones, than a video has: it is damaged; {_AGAIN}.",
+        ) from None
     except Exception as error:
         raise DecodeError("decode_error", not_opened(error, path)) from None
     if container.format.name in _PLAYLISTS:
@@ -93,9 +102,20 @@ def open_container(path: Path) -> Any:
     return container
 
 
-def _opened(path: Path) -> Any:
+def opened(path: Path) -> Any:
+    """The opened file (av.container.InputContainer). Raises what FFmpeg does."""
     # A name may hold a colon, which would make it a protocol; and nothing but this file is opened.
     return av.open(f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"})
+
+
+def check_picture(width: int, height: int) -> None:
+    """Raises DecodeError where pictures are larger than what is decoded."""
+    if width * height > LARGEST_PICTURE:
+        raise DecodeError(
+            "decode_error",
+            f"The pictures are {width}x{height}, and more than {LARGEST_PICTURE / 1e6:.0f} million pixels are not "
+            "decoded: make a smaller copy (ffmpeg -i FILE -vf scale=-2:2160 NEW.mp4).",
+        )
 
 
 def _still(path: Path) -> tuple[str, str]:
@@ -158,7 +178,7 @@ def _stills(streams: Sequence[Any], path: Path) -> set[int]:
     counts = {stream.index: stream.frames for stream in streams}
     unknown = {index for index, count in counts.items() if not count}
     if unknown:
-        with contextlib.suppress(av.error.FFmpegError, OSError, ValueError), _opened(path) as again:
+        with contextlib.suppress(av.error.FFmpegError, OSError, ValueError), opened(path) as again:
             here = [again.streams[index] for index in counts]
             for n, packet in enumerate(again.demux(here)):
                 if packet.size and packet.stream_index in unknown:
@@ -200,8 +220,10 @@ def streams_note(streams: Sequence[VideoStream], used: int, seen: dict[int, str]
         return ", ".join(filter(None, (str(stream), what)))
 
     (chosen,) = (stream for stream in streams if stream.index == used)
-    others = " or ".join(f"{s.index} ({described(s)})" for s in streams if s.index != used)
-    return f"video stream {used} was used ({described(chosen)}), not {others}"
+    others = [f"{s.index} ({described(s)})" for s in streams if s.index != used]
+    if len(others) > _MOST_NAMED:
+        others[_MOST_NAMED:] = [f"{len(others) - _MOST_NAMED} more"]
+    return f"video stream {used} was used ({described(chosen)}), not {' or '.join(others)}"
 
 
 def _disposition(stream: Any) -> str:

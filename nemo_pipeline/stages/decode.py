@@ -18,8 +18,10 @@ import av
 
 from nemo_pipeline.datatypes import VideoInfo
 from nemo_pipeline.stages.container import (
+    LARGEST_PICTURE,
     PICTURE,
     DecodeError,
+    check_picture,
     default_stream,
     not_opened,
     numbered_stream,
@@ -157,8 +159,8 @@ class VideoReader:
                 )
             context.thread_count = 1
             context.copy_opaque = True
-            if context.name in _STRICT:
-                context.options = {"err_detect": _STRICT[context.name]}
+            strict = {"err_detect": _STRICT[context.name]} if context.name in _STRICT else {}
+            context.options = {"max_pixels": str(LARGEST_PICTURE), **strict}
             # The average rate of a raw stream is the demuxer's own assumption; the guess is what the pictures say.
             carrier = self._container.format
             untimed = bool(carrier.flags & _NO_TIMES) or carrier.name.endswith(PICTURE)
@@ -177,7 +179,7 @@ class VideoReader:
             self.report.missing_bytes = missing_bytes(
                 self.path, max((entry.pos + entry.size for entry in index), default=0)
             )
-        except DecodeError:
+        except (DecodeError, MemoryError):
             self._container.close()
             raise
         except Exception as error:
@@ -210,6 +212,8 @@ class VideoReader:
                 report.n_damaged += 1
                 continue
             yield frame
+        if not report.n_frames:
+            check_picture(self.info.stored_width, self.info.stored_height)
         if self._all_came():
             report.missing_bytes = 0
         report.picture_notes = self._framer.notes
@@ -254,6 +258,8 @@ class VideoReader:
         """The frame of a picture; None where the picture cannot be read."""
         try:
             frame = self._framer.frame(picture, index, time)
+        except MemoryError:
+            raise
         except (av.error.FFmpegError, ValueError, OverflowError):
             return None
         if self.report.n_frames - self.report.n_damaged == 1:
@@ -301,6 +307,8 @@ class VideoReader:
                 pictures = context.decode(packet)
             except av.error.EOFError:
                 return
+            except MemoryError:
+                raise
             except (av.error.FFmpegError, ValueError):
                 # The decoder goes on with the next packet.
                 if packet is not None:
@@ -340,6 +348,8 @@ class VideoReader:
                 packet = next(packets)
             except StopIteration:
                 break
+            except MemoryError:
+                raise
             except (av.error.FFmpegError, OSError, ValueError):
                 self.report.ended_early = True
                 break

@@ -11,6 +11,7 @@ from typing import Any
 import av
 import numpy as np
 
+from nemo_pipeline.stages.container import opened
 from nemo_pipeline.stages.display import PixelAspect, fit
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.planes import SIXTEEN, deep_levels, degrees, display_turn, frame_of, tag_turn
@@ -44,7 +45,7 @@ class Framer:
         self._doubt = ""
         context, aspect = stream.codec_context, self._aspect.now
         stored = (context.width, context.height)
-        shown = fit(stored, aspect)
+        shown = fit(stored, aspect) if all(stored) else None  # no size is known before a picture was decoded
         self.facts = _facts(stored, shown.size if shown else stored, aspect, int(context.color_trc))
 
     def look(self, picture: Any) -> None:
@@ -127,11 +128,7 @@ def used_bits(path: Path, stream: int, first: Any) -> int:
     counts = np.bincount(deep_levels(first).ravel(), minlength=1 << 16)
     if _bits(counts) > _MOST_STRETCHED:
         return 16
-    options = {"protocol_whitelist": "file"}
-    with (
-        contextlib.suppress(av.error.FFmpegError, ValueError),
-        av.open(f"file:{path}", metadata_errors="replace", options=options) as container,
-    ):
+    with contextlib.suppress(av.error.FFmpegError, ValueError), opened(path) as container:
         for picture in container.decode(container.streams[stream]):
             counts += np.bincount(deep_levels(picture).ravel(), minlength=1 << 16)
     bits = _bits(counts)

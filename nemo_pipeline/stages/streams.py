@@ -16,6 +16,8 @@ from nemo_pipeline.store.text import counted
 
 #: Pictures of each stream that are looked at, spread over its length; fewer where every scale is searched.
 LOOKS, THOROUGH_LOOKS = 8, 3
+#: Of more streams the file's own choice is taken without a look: each look opens the file once more.
+MOST_STREAMS = 16
 #: The file's own choice stays unless another stream shows faces this much larger.
 MUCH_LARGER = 1.25
 
@@ -27,7 +29,7 @@ def open_video(path: str | Path, wish: str, engine: Engine | None) -> VideoReade
         path: the video.
         wish: a stream's number (`VideoStream.index`); "default", the one that the file says is to be played;
             "largest", the one with the most pixels; "face", the one in which faces are largest over time (the
-            default one where they are about as large in it, or where there are none).
+            default one where they are about as large in it, where there are none, and of more than `MOST_STREAMS`).
         engine: finds faces; without one, "face" means the default stream.
 
     Raises:
@@ -39,7 +41,9 @@ def open_video(path: str | Path, wish: str, engine: Engine | None) -> VideoReade
         return reader
     default = default_stream(choices)
     seen: dict[int, str] = {}
-    if wish == "face" and engine is not None:
+    if wish == "face" and engine is not None and len(choices) > MOST_STREAMS:
+        best = default
+    elif wish == "face" and engine is not None:
         weights, seen = _faces(path, choices, engine)
         best = max(choices, key=lambda stream: weights[stream.index])
         if weights[best.index] <= MUCH_LARGER * weights[default.index]:
