@@ -15,7 +15,7 @@ from siam_model.training.records import EpochRecord
 
 
 def train(data: Any, out: Any = None, **options: Any) -> Path:
-    """`siam_model.train.train` with the fields of its two requests, or `reporter` (or `on_epoch`), as keywords."""
+    """`siam_model.train.train` with the fields of its two requests, or `reporter` (or `on_epoch`, `say`), as keywords."""
     request, runtime, reporter = _split(options)
     return training.train(data, out, TrainRequest(**request), runtime, reporter)
 
@@ -30,9 +30,9 @@ def resume(run: Any, data: Any = None, *, given: Mapping[str, Any] | None = None
 def _split(options: dict[str, Any]) -> tuple[dict[str, Any], Runtime, Reporter | None]:
     asked = {field.name for field in dataclasses.fields(TrainRequest)}
     reporter = options.pop("reporter", None)
-    on_epoch = options.pop("on_epoch", None)
-    if on_epoch is not None:
-        reporter = CallbackReporter(on_epoch, None)
+    on_epoch, say = options.pop("on_epoch", None), options.pop("say", None)
+    if on_epoch is not None or say is not None:
+        reporter = CallbackReporter(on_epoch, say)
     request = {name: value for name, value in options.items() if name in asked}
     return request, Runtime(**{n: v for n, v in options.items() if n not in asked}), reporter
 
