@@ -319,7 +319,4 @@ def _show_table(shown: list[Shown], result: Evaluation, as_json: bool) -> None:
     target = console.err if as_json else console.out
     target.print(console.shown(f"{count} people whom the model never saw, one clip each. {SYNTHETIC}"))
     target.print(console.new_table("", columns, rows, right=",".join(columns[1:])))
-    console.say(
-        f"On all {len(_methods(result)[0])} clips of the people held out: mean absolute error "
-        f"{_mae(result, 0):.1f} years; always the training median: {_mae(result, 1):.1f}."
-    )
+    console.say(result.verdict)

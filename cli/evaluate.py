@@ -104,6 +104,8 @@ def _named(others: tuple[str, ...]) -> dict[str, Path]:
 
 def _print(result: Evaluation) -> None:
     """Table III and what is missing."""
+    if result.verdict is not None:
+        console.out.print(console.shown(result.verdict))
     # Table III lies on its side in a terminal: a decade a row, so that it fits 80 columns.
     siam, _, *others = result.rows  # without the interval: it is too wide for a decade's cell
     header, *lines = zip(result.header, siam, *others, strict=True)
@@ -114,7 +116,7 @@ def _print(result: Evaluation) -> None:
         column.justify = "right"
     console.out.print(table)
     console.out.print(
-        console.shown(f"SIAM: {', '.join(f'{name} {value}' for name, value in result.headline[:3])}")
+        console.shown(f"SIAM: {', '.join(f'{name} {value}' for name, value in result.headline)}")
     )
     if result.report.missing:
         console.out.print()

@@ -40,6 +40,7 @@ class ClipFaces:
         n_decoded: frames in the clip. n_interpolated: of the T, how many had no face of their own.
         stream: number of the video stream in the clip, -1 where it was not decoded.
         status, message: as in `nemo prep`.
+        sha256: of the file; "" where it could not be read.
         fields: the other frame datasets (T, ...) by name: landmarks, pose, score and so on.
     """
 
@@ -54,6 +55,7 @@ class ClipFaces:
     stream: int
     status: str
     message: str
+    sha256: str
     fields: Mapping[str, np.ndarray]
 
 
@@ -120,7 +122,8 @@ def clip_faces(
                     triangles=None if shipped else np.asarray(model.triangles).tolist(),
                 )
                 watch = None if on_frames is None else lambda n, clip=clip: on_frames(clip, n)
-                result = prepare_video(task, pool=pool, on_frames=watch).result
+                piece = prepare_video(task, pool=pool, on_frames=watch)
+                result = piece.result
                 for row in result.rows:
                     blocks = list(read_records(Path(folder) / row.spool, row.start, row.stop, config))
                     usable = bool(blocks) and row.status in USABLE
@@ -137,6 +140,7 @@ def clip_faces(
                         stream=result.info.stream,
                         status=row.status,
                         message=result.message(row),
+                        sha256=piece.sha256,
                         fields={name: _column(blocks, name, (), True) for name in others} if usable else {},
                     )
 

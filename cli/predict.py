@@ -114,6 +114,7 @@ def command(
     from nemo_pipeline.errors import NemoError
     from siam_model.interval import interval_of
     from siam_model.runs import newest_run
+    from siam_model.verdict import verdict_of
 
     from .outputs import check_timeout
     from .predict_output import Explainer, check_outputs, json_line, print_answer, write_csv
@@ -151,8 +152,12 @@ def command(
             "what that does to an age was not measured. Prepare its videos anew and train again where it matters."
         )
     interval = interval_of(model_path, level)
-    if interval.reason and not quiet:
-        console.say(f"{interval.reason[0].upper()}{interval.reason[1:]}.")
+    verdict = verdict_of(model_path)
+    if not quiet:
+        if interval.reason:
+            console.say(f"{interval.reason[0].upper()}{interval.reason[1:]}.")
+        if verdict is not None:
+            (console.say if verdict.outcome == "better" else console.warn)(verdict)
     answers: list[Answer] = []
     total = len(found.videos)
 
@@ -182,9 +187,10 @@ def command(
     if as_json:
         lines = [json_line(answer) for answer in answers]
         facts = {"level": level, "subjects": interval.subjects, "note": interval.reason}
-        console.print_json(
-            {"model": str(model_path), "synthetic": model.synthetic, "interval": facts, "clips": lines}
-        )
+        console.print_json({
+            "model": str(model_path), "synthetic": model.synthetic, "interval": facts,
+            "verdict": verdict.as_json() if verdict is not None else None, "clips": lines,
+        })  # fmt: skip
     if table is not None:  # last: a disk that is full by now takes no answer from standard output
         write_csv(table, answers)
     if not quiet:

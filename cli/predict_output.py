@@ -91,7 +91,12 @@ def answer_for(row: ClipFaces, model: LoadedModel, interval: Interval) -> Answer
     bounds = None
     if prediction is not None:
         low, high = model.age_range
-        bounds = interval.around(prediction.age)
+        seen = row.sha256 in model.videos
+        bounds = None if seen else interval.around(prediction.age)
+        if seen:
+            notes.append(
+                "the model was trained on this very clip, so nothing follows for other clips: no interval"
+            )
         if model.synthetic:
             notes.append(MEANINGLESS)
         if not low <= prediction.age <= high:

@@ -141,18 +141,22 @@ def _run(run: Path, as_json: bool) -> None:
     """What a run is worth, on standard error; as JSON on standard output."""
     from siam_model.evaluate import SYNTHETIC_NOTE
     from siam_model.runs import read_json
+    from siam_model.verdict import verdict_of
 
-    errors, meta = run_errors(run), read_json(run / "run.json")
+    errors, meta, verdict = run_errors(run), read_json(run / "run.json"), verdict_of(run)
     if as_json:
         print_json({
             "run": str(run), "mae": errors["SIAM"], "median_baseline_mae": errors["training median"],
+            "verdict": verdict.as_json() if verdict is not None else None,
             "baselines": {name: mae for name, mae in errors.items() if name != "SIAM"}, **meta,
         })  # fmt: skip
-    others = "; ".join(f"{name}: {mae:.2f}" for name, mae in errors.items() if name != "SIAM")
-    say(f"Mean absolute error on people that the model never saw: {errors['SIAM']:.2f} years ({others}).")
+    shown = "; ".join(f"{name}: {mae:.2f}" for name, mae in errors.items())
+    say(f"Mean absolute error in years on people that the model never saw: {shown}.")
+    if verdict is not None:
+        (say if verdict.outcome == "better" else warn)(verdict)
     if meta["synthetic"]:
         warn(SYNTHETIC_NOTE)
-    say(f"{run} is ready: nemo evaluate {run}")
+    say(f"{run} is finished: nemo evaluate {run}")
 
 
 def _one_fold(run: Path, fold: int, as_json: bool) -> None:
@@ -183,9 +187,11 @@ def _study(folder: Path, as_json: bool) -> None:
     from siam_model.evaluate import SYNTHETIC_NOTE
     from siam_model.runs import read_json
     from siam_model.study import variants_in
+    from siam_model.verdict import verdict_of
 
     meta = read_json(folder / "study.json")
     lines = [(variant, run_errors(folder / variant.name)) for variant in variants_in(folder)]
+    verdicts = {variant.label: verdict_of(folder / variant.name) for variant, _ in lines}
     if as_json:
         variants = [{"name": v.name, "label": v.label, "mae": errors} for v, errors in lines]
         print_json(
@@ -198,7 +204,10 @@ def _study(folder: Path, as_json: bool) -> None:
         out.print(new_table(title, ["variant", *methods], rows, right=",".join(methods)))
     if meta["synthetic"]:
         warn(SYNTHETIC_NOTE)
-    say(f"{folder} is ready: nemo evaluate {folder}")
+    for label, verdict in verdicts.items():
+        if verdict is not None and verdict.outcome != "better":
+            warn(f"{label}: {verdict}")
+    say(f"{folder} is finished: nemo evaluate {folder}")
 
 
 def run_errors(folder: Path) -> dict[str, float]:

@@ -50,6 +50,7 @@ class ModelCard:
         subjects: codes of those seen in `training` and `validation`.
         dataset: uuid and name of the file it was trained on.
         synthetic: whether its faces were generated; its ages then mean nothing for people.
+        videos: SHA-256 of the files of all videos seen in training and validation; empty where that is not recorded.
         preset, seed: of the training.
         versions: of the libraries that made it.
     """
@@ -66,6 +67,7 @@ class ModelCard:
     synthetic: bool
     preset: str
     seed: int
+    videos: list[str] = dataclasses.field(default_factory=list)
     versions: dict[str, str] = dataclasses.field(default_factory=lambda: library_versions())
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,6 +84,7 @@ class ModelCard:
             "ages": self.ages,
             "dataset": self.dataset,
             "subjects": self.subjects,
+            "videos": self.videos,
             "versions": self.versions,
             "prep": self.prep,
             "mean_shape": np.asarray(self.mean_shape, dtype=np.float64).tolist(),

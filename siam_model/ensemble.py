@@ -39,6 +39,7 @@ class Ensemble(LoadedModel):
                 part: sorted({code for member in members for code in member.subjects.get(part, [])})
                 for part in ("training", "validation")
             },
+            videos=sorted({video for member in members for video in member.card.videos}),
             synthetic=any(member.synthetic for member in members),
         )
         super().__init__(first.network, card)

@@ -23,6 +23,7 @@ from siam_model.reports.page import Head, render
 from siam_model.reports.studies import add_studies, add_videos
 from siam_model.reports.style import to_png, to_svg
 from siam_model.runs import make_private, read_json, write_json
+from siam_model.verdict import Verdict
 
 #: Said wherever a number of a run on generated faces is shown.
 SYNTHETIC_NOTE = "Trained and tested on synthetic faces: these numbers say nothing about people."
@@ -44,6 +45,7 @@ class Evaluation:
         header, rows: the table by decade (Table III's layout) as text, without the paper's rows: a row for each
             method, the interval of the first one below it; the last two rows count videos and people.
         numbers: everything as JSON types.
+        verdict: whether the model beats always guessing the training median; None where that was not predicted.
         headline: name and value, as text, of the first numbers.
         report: all parts, and what is missing.
         folder: where everything was written.
@@ -57,6 +59,7 @@ class Evaluation:
     header: list[str]
     rows: list[list[str]]
     numbers: dict[str, Any]
+    verdict: Verdict | None
     headline: list[tuple[str, str]]
     report: Report
     folder: Path
@@ -125,8 +128,8 @@ def evaluate(
     table = next(t for t in report.tables if t.key == "table-3")
     header, rows = _as_text(table)
     return Evaluation(
-        given.main.folder, given.methods, given.synthetic, header, rows, numbers, headline(given), report,
-        folder, files, parts,
+        given.main.folder, given.methods, given.synthetic, header, rows, numbers, given.verdict,
+        headline(given), report, folder, files, parts,
     )  # fmt: skip
 
 
@@ -149,6 +152,7 @@ def _numbers(given: Given, report: Report) -> dict[str, Any]:
         "preset": main.meta.get("preset"),
         "seed": main.meta.get("seed"),
         "folds": main.meta.get("folds"),
+        "verdict": given.verdict.as_json() if given.verdict is not None else None,
         "methods": {name: summary_json(p) for name, p in given.methods.items()},
         "tables": [as_json(table) for table in report.tables],
         "figures": [
@@ -249,6 +253,8 @@ def _head(given: Given, report: Report) -> Head:
         about=given.main.described(),
         synthetic=SYNTHETIC_NOTE if given.synthetic else "",
         faces=FACES_NOTE if shown_faces and not given.synthetic else "",
+        verdict=str(given.verdict) if given.verdict is not None else "",
+        poor=given.verdict is not None and given.verdict.outcome != "better",
         numbers=headline(given),
         settings=[(name, str(value)) for name, value in settings if value not in (None, "")],
         command=given.again(),

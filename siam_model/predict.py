@@ -122,6 +122,11 @@ class LoadedModel:
         """Codes of the subjects seen in `training` and in `validation`."""
         return self.card.subjects
 
+    @property
+    def videos(self) -> frozenset[str]:
+        """SHA-256 of the files of the videos seen in training and validation; empty where that is not recorded."""
+        return frozenset(self.card.videos)
+
     def __repr__(self) -> str:
         kind = ", trained on synthetic faces" if self.synthetic else ""
         low, high = self.age_range

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import json
 import os
 import signal
@@ -206,6 +207,39 @@ def test_an_age_below_zero_is_shown_as_zero_and_kept_in_the_table(place):
         (row,) = csv.DictReader(file)
     assert float(row["age"]) < -0.5 and "outside the ages" in row["note"]
     assert json.loads(nemo(*words, "--json", cwd=place).stdout)["clips"][0]["age"] == float(row["age"])
+
+
+def test_clips_of_the_training_get_no_interval(place):
+    clip = place / "clips" / "$a^^b$.mp4"
+    run = make_run(place / "knows")
+    card = json.loads((run / "model" / "config.json").read_text())
+    card["videos"] = ["0" * 64, hashlib.sha256(clip.read_bytes()).hexdigest()]
+    (run / "model" / "config.json").write_text(json.dumps(card))
+    other = place / "other.mp4"
+    other.write_bytes(clip.read_bytes() + b"\0" * 8)  # another file, the same pictures
+    done = nemo("predict", clip, other, "-m", "knows", "--csv", "knows.csv", cwd=place)
+    first, second = done.stdout.splitlines()
+    assert "trained on this very clip" in first and "90 % interval" not in first
+    assert "trained on" not in second and "90 % interval" in second
+    with (place / "knows.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["low"] != "" for row in rows] == [False, True] and "trained on" in rows[0]["note"]
+
+
+def test_a_useless_model_is_said_to_be_one(place):
+    words = ("predict", "clips/$a^^b$.mp4", "-m", "useless")
+    run = make_run(place / "useless")
+    (run / "baselines").mkdir()
+    codes = tuple(str(k) for k in range(20))
+    for error, sentence in (
+        (20.0, "Better than always guessing"),
+        (2.0, "Warning: No better than always guessing"),
+    ):
+        median = Predictions(codes, codes, np.zeros(20, int), np.full(20, 40.0), np.full(20, 40 + error))
+        write_predictions(run / "baselines" / "median.csv", median)
+        done = nemo(*words, cwd=place)
+        assert done.stderr.startswith(sentence) and "of 20 unseen people" in done.stderr
+        assert json.loads(nemo(*words, "--json", cwd=place).stdout)["verdict"]["median_mae"] == error
 
 
 def test_too_few_people_for_an_interval(place):

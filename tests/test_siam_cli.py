@@ -49,6 +49,8 @@ def test_train_then_evaluate(place):
     assert answer["mae"] > 0 and answer["median_baseline_mae"] > 0
     assert done.stderr.count("epoch ") == 2
     assert "say nothing about people" in " ".join(done.stderr.split())
+    assert "always guessing the training median" in done.stderr and "new is finished" in done.stderr
+    assert answer["verdict"]["mae"] == answer["mae"]
     shown = nemo("evaluate", "new", cwd=place)
     assert shown.exit_code == 0, shown.stderr
     assert "SIAM" in shown.stdout and "median" in shown.stdout and "Videos" in shown.stdout

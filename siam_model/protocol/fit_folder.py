@@ -98,7 +98,8 @@ def train_in(
         devices=run.runtime.devices, tensorboard=run.runtime.tensorboard,
     )  # fmt: skip
     write_history(folder / "history.csv", fitted.history)
-    learnt = run.table.age[np.concatenate([training, validation])]
+    seen = np.concatenate([training, validation])
+    learnt = run.table.age[seen]
     card = ModelCard(
         model=model,
         train=config,
@@ -110,6 +111,7 @@ def train_in(
         subjects={"training": list(people.training), "validation": list(people.validation)},
         dataset=run.settings.dataset,
         synthetic=run.dataset.synthetic,
+        videos=sorted({str(run.dataset.videos["sha256"][i]) for i in run.index(seen)} - {""}),
         preset=run.settings.preset,
         seed=run.settings.seed,
     )

@@ -20,7 +20,7 @@ from siam_model.reports.phases import (
     phase_predictions,
     predict_phases,
 )
-from siam_model.reports.stats import errors_of, paired_test
+from siam_model.reports.stats import LEAST_PEOPLE, errors_of, paired_test
 from siam_model.reports.tables import Line, breakdown, table_of_errors, table_of_thresholds, table_three
 
 
@@ -33,7 +33,7 @@ def add_accuracy(given: Given, report: Report) -> None:
     report.add(
         Picture(
             "figure-7-cumulative-error", "accuracy", "Figure 7", "Cumulative distribution of the absolute error",
-            f"{caption}. Shaded: pointwise 95 % interval, by bootstrap over people.",
+            f"{caption}. Shaded: pointwise 95 % interval, by bootstrap over people, from 10 people on.",
             f"Curves rise from 0 to 100 % of the videos; half of SIAM's errors are below {half:.1f} years, and "
             f"{nine:.0f} % are at most 9 years.",
             charts.cumulative(methods), caption,
@@ -196,9 +196,11 @@ def headline(given: Given) -> list[tuple[str, str]]:
     """The first numbers of the page: (name, value)."""
     p = given.main.predictions
     found = errors_of(p.error, p.subject)
+    verdict, few = given.verdict, f"fewer than {LEAST_PEOPLE} people"
     lines = [
         ("mean absolute error", f"{found.mae:.2f} years"),
-        ("95 % interval", f"{found.low:.2f} to {found.high:.2f}" if np.isfinite(found.low) else "one person"),
+        *([("always the training median", f"{verdict.median_mae:.2f} years")] if verdict else []),
+        ("95 % interval", f"{found.low:.2f} to {found.high:.2f}" if np.isfinite(found.low) else few),
         (
             "standard deviation",
             f"{found.deviation:.2f} years" if np.isfinite(found.deviation) else "one video",

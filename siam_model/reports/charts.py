@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 
 from nemo_pipeline.store.text import printable
 from siam_model.predictions import Predictions
-from siam_model.reports.stats import age_counts, errors_of, interval, paired_test, thresholds
+from siam_model.reports.stats import LEAST_PEOPLE, age_counts, errors_of, interval, paired_test, thresholds
 from siam_model.reports.style import INK, MARK, OTHERS, OURS, PAPER, WIDTH, line_style, new_figure, plain_text
 
 #: Gender -> colour and hatching; any other label is "unknown".
@@ -105,7 +105,7 @@ def cumulative(methods: Mapping[str, Predictions]) -> Figure:
         band = None
         for i, (name, p) in enumerate(methods.items()):
             within = p.error[:, None] <= limits
-            if not i and len(set(p.subject)) > 1:
+            if not i and len(set(p.subject)) >= LEAST_PEOPLE:
                 low, high = interval(within.astype(np.float64), p.subject)
                 band = axes.fill_between(limits, 100 * low, 100 * high, color=OURS, alpha=0.16, lw=0,
                                          label=f"{printable(name)}: 95 % interval")  # fmt: skip
@@ -135,8 +135,9 @@ def minimum_samples(methods: Mapping[str, Predictions]) -> Figure:
         panels = figure.subplots(2 if others else 1, 1, sharex=True, squeeze=False,
                                  height_ratios=[2, 1] if others else [1])[:, 0]  # fmt: skip
         top = panels[0]
-        top.fill_between(steps, [e.low for e in found], [e.high for e in found], color=OURS, alpha=0.16, lw=0,
-                         label=f"{printable(name)}: 95 % interval")  # fmt: skip
+        if np.isfinite(found[0].low):
+            top.fill_between(steps, [e.low for e in found], [e.high for e in found], color=OURS, alpha=0.16, lw=0,
+                             label=f"{printable(name)}: 95 % interval")  # fmt: skip
         top.plot(steps, [e.mae for e in found], label=printable(name), **line_style(0), **single)
         top.plot(
             steps, [e.deviation for e in found], color=OURS, lw=1, ls=":", label=f"{printable(name)}: SD"

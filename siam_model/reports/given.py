@@ -10,8 +10,10 @@ from pathlib import Path
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import printable
 from siam_model.predictions import Predictions
+from siam_model.protocol.baselines import NAMES
 from siam_model.reports.source import Data, Run, Study, open_data, open_source, parse_with, same_videos
 from siam_model.runs import read_json
+from siam_model.verdict import Verdict, verdict_from
 
 #: Study -> the variant that is the model of the paper.
 _PRINCIPAL = {"mechanisms": "indexed", "positions": "conv2", "modules": "full", "conditions": "all"}
@@ -54,6 +56,12 @@ class Given:
     def synthetic(self) -> bool:
         """Whether the main run's faces are generated."""
         return self.main.synthetic
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The main run against always guessing the training median; None where that was not predicted."""
+        median = self.main.baselines.get(NAMES["median"])
+        return None if median is None else verdict_from(self.main.predictions, median)
 
     def again(self, *more: str) -> str:
         """This command once more, with something added."""

@@ -30,7 +30,9 @@ class Head:
         about: on which data.
         synthetic: a sentence where faces were generated; "" otherwise.
         faces: a sentence where people are shown; "" otherwise.
-        numbers: (name, value), the first things to see.
+        verdict: a sentence, the first thing to see: whether the model is better than guessing; "" where unknown.
+        poor: whether that is not so, or not clear.
+        numbers: (name, value), the next things to see.
         settings: (name, value) of how it was made.
         command: that made the page.
         notes: further sentences.
@@ -40,6 +42,8 @@ class Head:
     about: str
     synthetic: str
     faces: str
+    verdict: str
+    poor: bool
     numbers: Sequence[tuple[str, str]]
     settings: Sequence[tuple[str, str]]
     command: str

@@ -17,6 +17,8 @@ from siam_model.predictions import Predictions
 #: Samples of the bootstrap, and the part of them that an interval covers.
 RESAMPLES = 2000
 COVERAGE = 0.95
+#: People from whom an interval is given: of fewer, the bootstrap's is far too narrow.
+LEAST_PEOPLE = 10
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Errors:
         videos, subjects: how many.
         mae: their mean, years; NaN without videos.
         deviation: their sample standard deviation (n - 1), years; NaN with fewer than two videos.
-        low, high: 95 % interval of the mean by bootstrap over subjects, years; NaN with fewer than two subjects.
+        low, high: 95 % interval of the mean by bootstrap over subjects, years; NaN with fewer than 10 subjects.
     """
 
     videos: int
@@ -44,7 +46,7 @@ def errors_of(error: np.ndarray, subject: Sequence[str], seed: int = 0) -> Error
     nan = float("nan")
     mae = float(error.mean()) if n else nan
     deviation = float(error.std(ddof=1)) if n > 1 else nan
-    low, high = interval(error, subject, seed) if people > 1 else (nan, nan)
+    low, high = interval(error, subject, seed) if people >= LEAST_PEOPLE else (nan, nan)
     return Errors(n, people, mae, deviation, float(low), float(high))
 
 

@@ -290,8 +290,9 @@ def _modules(given: Given, report: Report, study: Study) -> None:
     report.add(
         Picture(
             "figure-6-modules", "modules", "Figure 6", "Mean absolute error (years) by module",
-            f"{_described(study)}. Lines: 95 % interval by bootstrap over people. Hatched: the paper's, section V-B, "
-            f"{paper.SMILES}{'; not to be compared with errors on synthetic faces' if synthetic else ''}.",
+            f"{_described(study)}. Lines: 95 % interval by bootstrap over people, from 10 people on. Hatched: the "
+            f"paper's, section V-B, {paper.SMILES}"
+            f"{'; not to be compared with errors on synthetic faces' if synthetic else ''}.",
             f"Bars of the mean absolute error measured here: {errors} years.",
             charts.bars([(line.label, line.predictions) for line in lines if line.predictions], theirs, synthetic),
             _described(study),

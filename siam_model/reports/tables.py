@@ -24,7 +24,7 @@ ERRORS = (
 )
 HOW = (
     "MAE and SD: mean and standard deviation of the absolute error over videos, years. The 95 % interval of the MAE "
-    "is by bootstrap over people, since videos of one person are not independent."
+    "is by bootstrap over people, since videos of one person are not independent; it is given from 10 people on."
 )
 NOT_COMPARABLE = "people, not synthetic faces: no number above may be compared with these"
 
@@ -143,7 +143,7 @@ def table_three(methods: Mapping[str, Predictions], caption: str, *, synthetic: 
     short = Table(
         "table-3", "accuracy", "Table III", title,
         f"{caption}. SD: standard deviation of all absolute errors of the row, years; interval: 95 %, by bootstrap "
-        f"over people. The paper's rows: {paper.SMILES}; references are the paper's.",
+        f"over people, from 10 people on. The paper's rows: {paper.SMILES}; references are the paper's.",
         columns, groups, synthetic,
     )  # fmt: skip
     rows = tuple(

@@ -1,0 +1,96 @@
+"""Is a model any good? Its errors on people that it never saw, against always guessing the training median."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.text import counted
+from siam_model.checkpoint import model_folder
+from siam_model.predictions import Predictions, read_predictions
+from siam_model.reports.stats import LEAST_PEOPLE, interval
+
+_GUESSING = "always guessing the training median"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Verdict:
+    """Mean absolute errors on the same held-out videos, years.
+
+    Attributes:
+        mae, median_mae: of the model, and of always guessing the median age of the people it was trained on.
+        low, high: 95 % interval of median_mae - mae, by bootstrap over people; NaN with fewer than 10 people.
+        videos, people: how many.
+    """
+
+    mae: float
+    median_mae: float
+    low: float
+    high: float
+    videos: int
+    people: int
+
+    @property
+    def gain(self) -> float:
+        """Years by which the model is better; negative where guessing is."""
+        return self.median_mae - self.mae
+
+    @property
+    def outcome(self) -> Literal["better", "unclear", "not better"]:
+        """Unclear: better on these people, but they are too few, or differ too much, to expect it of others."""
+        if self.gain <= 0:
+            return "not better"
+        return "better" if self.low > 0 else "unclear"
+
+    def __str__(self) -> str:
+        """One line."""
+        numbers = f"{self.mae:.2f} against {self.median_mae:.2f} years of error"
+        unseen = f"on {counted(self.videos, 'video')} of {self.people} unseen people"
+        if self.outcome == "not better":
+            return f"No better than {_GUESSING}: {numbers} {unseen}. Its ages are of no use."
+        if math.isnan(self.low):
+            few = f"too few to be sure, {LEAST_PEOPLE} are needed"
+            return f"Better than {_GUESSING} by {self.gain:.2f} years: {numbers} {unseen} ({few})."
+        spread = f"95 % interval {self.low:.2f} to {self.high:.2f}"
+        if self.outcome == "unclear":
+            return (
+                f"Not clearly better than {_GUESSING}: {numbers} {unseen}; the difference is {self.gain:.2f} years "
+                f"({spread})."
+            )
+        return f"Better than {_GUESSING} by {self.gain:.2f} years ({spread}): {numbers} {unseen}."
+
+    def as_json(self) -> dict[str, Any]:
+        """All numbers, None for NaN, with the sentence."""
+        values = {
+            name: None if isinstance(value, float) and math.isnan(value) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+        return {"outcome": self.outcome, "sentence": str(self), "gain": self.gain, **values}
+
+
+def verdict_from(predictions: Predictions, median: Predictions) -> Verdict:
+    """Compare a model with the training median. `median` predicts the same videos, in the same order."""
+    gain, people = median.error - predictions.error, len(set(predictions.subject))
+    low = high = math.nan
+    if people >= LEAST_PEOPLE:
+        low, high = map(float, interval(gain, predictions.subject))
+    return Verdict(
+        float(predictions.error.mean()), float(median.error.mean()), low, high, len(predictions), people
+    )
+
+
+def verdict_of(path: Path) -> Verdict | None:
+    """The verdict on the model at `path`, a run folder or its `model/`; None where predictions of its run, or of the
+    training median, are not beside it."""
+    from siam_model.reports.source import same_videos
+
+    folder = path if (path / "predictions.csv").is_file() else model_folder(path).resolve().parent
+    file = folder / "baselines" / "median.csv"
+    try:
+        predictions = read_predictions(folder / "predictions.csv")
+        return verdict_from(predictions, same_videos(read_predictions(file), predictions, file))
+    except NemoError:
+        return None
