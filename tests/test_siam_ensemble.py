@@ -75,7 +75,7 @@ def test_numpy_reads_a_trained_model_and_gets_its_age(tmp_path):
     values = json.loads((run / "model" / "config.json").read_text())
     tensors = read_safetensors(run / "model" / "model.safetensors")
     norm, step = values["normalisation"], values["train"]["frame_step"]
-    for video in list(FaceDataset(data))[:3]:
+    for video in list(FaceDataset(data).values())[:3]:
         frames = (video.frames.astype(np.float64) - norm["mean"]) / norm["deviation"]
         ages = [numpy_siam.siam(tensors, values["model"], frames[k::step])[0] for k in range(step)]
         assert load(run).predict(video.frames).age == pytest.approx(np.mean(ages), abs=1e-3)
