@@ -15,7 +15,7 @@ from siam_model.training.records import EpochRecord
 
 
 def train(data: Any, out: Any = None, **options: Any) -> Path:
-    """`siam_model.train.train` with the fields of its two requests, or `reporter` (or `on_epoch`, `say`), as keywords."""
+    """`siam_model.train.train`, with the fields of its requests, `reporter`, or `on_epoch` and `say`, as keywords."""
     request, runtime, reporter = _split(options)
     return training.train(data, out, TrainRequest(**request), runtime, reporter)
 
