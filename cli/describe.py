@@ -35,10 +35,12 @@ def describe(path: Path) -> dict[str, Any]:
         return _folder(path)
     if path.name in ("config.json", "model.safetensors"):
         return model_facts(path.parent)
+    if not path.is_file():
+        raise NemoError(f"{path} is no ordinary file.")
+    if is_hdf5(path):
+        return _hdf5(path)
     with path.open("rb") as handle:
         head = handle.read(4096)
-    if head.startswith(_HDF5) or path.suffix.lower() in H5_ENDINGS:
-        return _hdf5(path)
     for magic, name in _PICTURES.items():
         if head.startswith(magic):
             return {
@@ -48,6 +50,14 @@ def describe(path: Path) -> dict[str, Any]:
                 "next": "look at it with a viewer; `nemo prep` takes videos",
             }
     return _text(path, head) or _clip(path)
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether a path is, or is called, an HDF5 file."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as handle:
+        return handle.read(8) == _HDF5 or path.suffix.lower() in H5_ENDINGS
 
 
 def _folder(path: Path) -> dict[str, Any]:
@@ -69,9 +79,10 @@ def _folder(path: Path) -> dict[str, Any]:
 
 def _hdf5(path: Path) -> dict[str, Any]:
     from nemo_pipeline.store.files import open_h5
+    from nemo_pipeline.store.strict import reading
     from nemo_pipeline.store.tables import read_identity
 
-    with open_h5(path) as file:
+    with open_h5(path) as file, reading(path):
         kind = read_identity(file).get("kind")
     return _shard(path) if kind == "shard" else _dataset(path)
 

@@ -11,7 +11,7 @@ from rich.filesize import decimal
 from nemo_pipeline.errors import NemoError
 
 from .console import out, panel, print_json, say
-from .describe import INDEX, PACKED, describe
+from .describe import INDEX, PACKED, describe, is_hdf5
 from .outputs import TABLES, check_target
 from .prep_inputs import check_report, write_page
 
@@ -58,6 +58,11 @@ def command(
     check_target("--contact-sheet", sheet, (".png", ".jpg", ".jpeg"), "a picture")
     if table is not None and table.suffix and not table.is_dir():
         check_target("--csv", table, TABLES, "a table (or several, into a folder)")
+    if is_hdf5(path):
+        from nemo_pipeline.store.isolated import Isolated
+
+        with Isolated() as process:
+            process.open_first(path)
     facts = describe(path)
     written = _write(path, facts, sheet, table, video)
     if report is not None:

@@ -23,15 +23,15 @@ def command(data: Path, as_json: bool) -> None:
 
     Exit code: 0 when there is no error, 1 otherwise.
     """
-    from nemo_pipeline.store.verify import verify
+    from nemo_pipeline.store.isolated import Isolated
 
-    bar = new_progress("videos") if err.is_terminal else None
-    if bar is not None:
-        with bar:
-            task = bar.add_task("checking", total=1, note="")
-            findings = verify(data, lambda n, total: bar.update(task, completed=n, total=total))
-    else:
-        findings = verify(data)
+    with Isolated() as process:
+        if err.is_terminal:
+            with new_progress("videos") as bar:
+                task = bar.add_task("checking", total=1, note="")
+                findings = process.verify(data, lambda n, total: bar.update(task, completed=n, total=total))
+        else:
+            findings = process.verify(data)
     errors = sum(finding.level == "error" for finding in findings)
     if as_json:
         print_json(

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 #: Public name -> the module that defines it.
 _PUBLIC = {
+    "DamagedFile": "nemo_pipeline.errors",
     "FaceDataset": "nemo_pipeline.store",
     "FaceVideo": "nemo_pipeline.store",
     "FaceWarp": "nemo_pipeline.stages.warp",
@@ -28,6 +29,7 @@ __all__ = ["__version__", *sorted(_PUBLIC)]
 
 if TYPE_CHECKING:
     from nemo_pipeline.config import PrepConfig as PrepConfig
+    from nemo_pipeline.errors import DamagedFile as DamagedFile
     from nemo_pipeline.errors import NemoError as NemoError
     from nemo_pipeline.stages.headframe import smooth_in_head_frame as smooth_in_head_frame
     from nemo_pipeline.stages.smooth import smooth_4253h_twice as smooth_4253h_twice

@@ -1,5 +1,23 @@
-"""The one exception that people see."""
+"""The exceptions that people see."""
+
+from __future__ import annotations
+
+from pathlib import Path
 
 
 class NemoError(Exception):
     """Something the user can act on. Its text is one clear sentence: what is wrong, in which file, what to do."""
+
+
+class DamagedFile(NemoError):
+    """A file of ours that is not as it was written.
+
+    Attributes:
+        path: the file.
+        dataset: which part of it, as /videos/age; "" for its structure as a whole.
+        wrong: what is the matter with that part, to follow its name.
+    """
+
+    def __init__(self, path: Path | str, dataset: str, wrong: str) -> None:
+        self.path, self.dataset, self.wrong = Path(path), dataset, wrong
+        super().__init__(f"{path} is damaged: {dataset or 'it'} {wrong}. Take another copy of it.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from nemo_pipeline.batch.labels import LabelledVideo, Matched, match_labels, sim
 from nemo_pipeline.batch.plan import Finished
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoFile
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DamagedFile, NemoError
 from nemo_pipeline.store.files import disk_full_message, is_disk_full, replacing
 from nemo_pipeline.store.index import IndexRow, video_columns, write_index
 from nemo_pipeline.store.reader import FaceDataset
@@ -69,12 +70,29 @@ def known_labels(data: FaceDataset) -> KnownLabels:
 
 
 def recall_labels(folder: Path) -> KnownLabels:
-    """What `remember_labels` left in the folder of shards; nothing where it left nothing, or that cannot be read."""
+    """What `remember_labels` left in the folder of shards; nothing where it left nothing.
+
+    Raises:
+        DamagedFile: the file is not as it was written.
+    """
+    file = folder / _ABSENT
     try:
-        lines = json.loads((folder / _ABSENT).read_text(encoding="utf-8"))
-        return KnownLabels({(file, row): dict(labels) for file, row, labels in lines})
-    except (OSError, ValueError, TypeError):
+        values = json.loads(file.read_text(encoding="utf-8"))
+        lines = (
+            values["labels"] if isinstance(values, dict) else values
+        )  # the first version had the list alone
+        if isinstance(values, dict) and values["digest"] != _digest(lines):
+            raise ValueError("its digest is another")
+        return KnownLabels({(str(name), int(row)): dict(labels) for name, row, labels in lines})
+    except FileNotFoundError:
         return KnownLabels()
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        wrong = f"cannot be read ({error}); remove it to lose the labels of videos that are not in the index"
+        raise DamagedFile(file, "", wrong) from None
+
+
+def _digest(lines: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(lines, sort_keys=True).encode()).hexdigest()
 
 
 def remember_labels(folder: Path, known: KnownLabels, files: Collection[str]) -> None:
@@ -88,7 +106,7 @@ def remember_labels(folder: Path, known: KnownLabels, files: Collection[str]) ->
         (folder / _ABSENT).unlink(missing_ok=True)
         return
     with _full_disk_told(folder / _ABSENT), replacing(folder / _ABSENT) as temporary:
-        temporary.write_text(json.dumps(lines), encoding="utf-8")
+        temporary.write_text(json.dumps({"digest": _digest(lines), "labels": lines}), encoding="utf-8")
 
 
 def row_labels(data: FaceDataset, row: int, names: Sequence[str] = LABEL_COLUMNS) -> Labels:

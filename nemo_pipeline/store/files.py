@@ -14,7 +14,7 @@ from pathlib import Path
 
 import h5py
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DamagedFile, NemoError
 
 #: Oldest and newest HDF5 file format used: fixed, so that files do not depend on the library that wrote them.
 LIBVER = ("v110", "v110")
@@ -154,6 +154,8 @@ def small_h5(path: Path, source: Path | None = None) -> Iterator[h5py.File]:
 def open_h5(path: Path) -> h5py.File:
     """Open for reading. Raises NemoError with one sentence; says once when it had to do without locks."""
     global _said_no_locks
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise NemoError(f"{path} is no ordinary file.")
     try:
         return h5py.File(path, "r")
     except FileNotFoundError:
@@ -182,6 +184,4 @@ def open_h5(path: Path) -> h5py.File:
             return handle
     if path.is_dir():
         raise NemoError(f"{path} is a folder, not an HDF5 file.")
-    raise NemoError(
-        f"{path} cannot be opened as HDF5: it is damaged, cut short or another kind of file ({first})."
-    ) from None
+    raise DamagedFile(path, "", f"cannot be opened as HDF5: cut short, or another kind of file ({first})")

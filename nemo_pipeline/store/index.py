@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.store.files import replacing, small_h5
 from nemo_pipeline.store.schema import FRAME_FIELDS, LABEL_COLUMNS, MISSING_LABEL, VIDEO_COLUMNS, FieldType
+from nemo_pipeline.store.sealed import seal
 from nemo_pipeline.store.shard import Shard, ShardRow, shards_folder
 from nemo_pipeline.store.tables import frame_fields, typed_fields, write_columns, write_identity
 
@@ -119,6 +120,7 @@ def write_index(
         table = {"name": [name for name, _ in names], "uuid": [text for _, text in names]}
         write_columns(file.create_group("shards"), SHARD_TABLE, table)
         _write_virtual(file, rows, fields, folder.name)
+        seal(file)
     return identity
 
 
@@ -136,22 +138,27 @@ def _fields(rows: Sequence[IndexRow], config: PrepConfig) -> dict[str, FieldType
     return {name: found[name] for name in (*FRAME_FIELDS, *found) if name in found}
 
 
+def windows(rows: Iterable[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
+    """Shard, first frame there and number of frames of the windows that show `rows` (given alike), in their order:
+    neighbours in one shard share a window."""
+    found: list[tuple[str, int, int]] = []
+    for shard, start, count in rows:
+        if found and found[-1][0] == shard and found[-1][1] + found[-1][2] == start:
+            found[-1] = (shard, found[-1][1], found[-1][2] + count)
+        elif count:
+            found.append((shard, start, count))
+    return found
+
+
 def _write_virtual(
     file: h5py.File, rows: Sequence[IndexRow], fields: Mapping[str, FieldType], folder: str
 ) -> None:
-    """The frame datasets as windows into the shards; neighbours in the same shard share one window."""
-    runs: list[tuple[Shard, int, int]] = []  # shard, first row there, count
-    for entry in rows:
-        if not entry.row.length:
-            continue
-        last = runs[-1] if runs else None
-        if last and last[0].name == entry.shard.name and last[1] + last[2] == entry.row.start:
-            runs[-1] = (last[0], last[1], last[2] + entry.row.length)
-        else:
-            runs.append((entry.shard, entry.row.start, entry.row.length))
+    """The frame datasets as windows into the shards."""
+    shards = {entry.shard.name: entry.shard for entry in rows}
+    runs = windows((entry.shard.name, entry.row.start, entry.row.length) for entry in rows)
     sizes: dict[str, int] = {}
     for shard, start, count in runs:
-        sizes[shard.name] = max(sizes.get(shard.name, 0), start + count)
+        sizes[shard] = max(sizes.get(shard, 0), start + count)
     total = sum(count for _, _, count in runs)
     for name, field in fields.items():
         tail, dtype = field.tail, field.dtype
@@ -162,9 +169,9 @@ def _write_virtual(
             at = 0
             for shard, start, count in runs:
                 # HDF5 reads source names like printf: a percent sign stands doubled.
-                source = os.fsencode(f"{folder}/{shard.name}".replace("%", "%%"))
-                if name in shard.fields:
-                    window = h5py.VirtualSource(source, name, (sizes[shard.name], *tail), dtype)
+                source = os.fsencode(f"{folder}/{shard}".replace("%", "%%"))
+                if name in shards[shard].fields:
+                    window = h5py.VirtualSource(source, name, (sizes[shard], *tail), dtype)
                     layout[at : at + count] = window[start : start + count]
                 at += count
             dataset = file.create_virtual_dataset(name, layout, fillvalue=field.missing)

@@ -14,6 +14,7 @@ from nemo_pipeline.store.files import check_h5_name, check_space, create_h5, rep
 from nemo_pipeline.store.index import LAYOUT_COLUMNS, SHARD_TABLE, write_shape
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.schema import VIDEO_COLUMNS, record_dtype
+from nemo_pipeline.store.sealed import seal
 from nemo_pipeline.store.shard import SPARE_BYTES
 from nemo_pipeline.store.tables import create_frame_datasets, data_hash, write_columns, write_frames
 
@@ -76,6 +77,7 @@ def pack(
         }
         write_columns(file.create_group("layout"), LAYOUT_COLUMNS, layout)
         write_columns(file.create_group("shards"), SHARD_TABLE, {"name": [], "uuid": []})
+        seal(file)
     return path
 
 

@@ -18,20 +18,15 @@ import h5py
 import numpy as np
 
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DamagedFile, NemoError
 from nemo_pipeline.geometry import Template, points_off
 from nemo_pipeline.store.files import open_h5
 from nemo_pipeline.store.index import LAYOUT_COLUMNS, SHARD_TABLE
 from nemo_pipeline.store.schema import FRAME_FIELDS, VIDEO_COLUMNS, FieldType
+from nemo_pipeline.store.sealed import CHANGED, read_tables
 from nemo_pipeline.store.shard import is_shard_name, shards_folder
-from nemo_pipeline.store.tables import (
-    config_of,
-    read_columns,
-    read_identity,
-    stored_fields,
-    typed_fields,
-    versions_of,
-)
+from nemo_pipeline.store.strict import dataset_in, reading
+from nemo_pipeline.store.tables import config_of, read_identity, stored_fields, typed_fields, versions_of
 from nemo_pipeline.store.text import to_bytes
 
 #: Shards kept open at the same time, per process.
@@ -51,6 +46,7 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
     Args:
         path: the file that `nemo prep` or `nemo pack` wrote, or a symbolic link to it.
         check: look at once whether all shards are there (their uuids are compared when they are opened).
+        changed: open a file whose tables are not those that were written, too, to say what is wrong with it.
 
     Attributes:
         path: the real path.
@@ -61,16 +57,18 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
         triangles: (K,3) int32, indices into the 68 points.
         config: the settings it was made with.
         attributes: root attributes.
+        unchanged: whether its tables are those that were written.
 
     Raises:
         NemoError: the file is missing, damaged, no file of ours or of a newer version; a shard is missing
             or foreign.
     """
 
-    def __init__(self, path: str | os.PathLike[str], check: bool = True) -> None:
+    def __init__(self, path: str | os.PathLike[str], check: bool = True, *, changed: bool = False) -> None:
         self.path = Path(os.path.realpath(path))
-        with open_h5(self.path) as file:
-            self.attributes: dict[str, Any] = read_identity(file)
+        with open_h5(self.path) as file, reading(self.path):
+            tables = read_tables(file)
+            self.attributes: dict[str, Any] = tables.attributes
             kind = self.attributes.get("kind")
             if kind == "shard":
                 raise NemoError(
@@ -79,24 +77,28 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
                 )
             if kind not in ("index", "packed"):
                 raise NemoError(f"{self.path} is of the unknown kind {kind!r}; update nemo.")
-            self.videos: dict[str, Any] = read_columns(_group(file, "videos"), VIDEO_COLUMNS)
-            self.layout: dict[str, Any] = read_columns(_group(file, "layout"), LAYOUT_COLUMNS)
-            self.shards: dict[str, Any] = read_columns(_group(file, "shards"), SHARD_TABLE)
-            self.mean_shape: np.ndarray = _array(file, "mean_shape", "<f8")
-            self.triangles: np.ndarray = _array(file, "triangles", "<i4")
+            self.packed: bool = kind == "packed"
+            self.videos: dict[str, Any] = tables.columns("videos", VIDEO_COLUMNS)
+            self.layout: dict[str, Any] = tables.columns("layout", LAYOUT_COLUMNS)
+            self.shards: dict[str, Any] = tables.columns("shards", SHARD_TABLE)
+            self.mean_shape: np.ndarray = tables.array("mean_shape", "<f8")
+            self.triangles: np.ndarray = tables.array("triangles", "<i4")
+            if not self.packed:
+                self._check_names()
+            self.unchanged = tables.unchanged()
+            if not (changed or self.unchanged):
+                raise DamagedFile(self.path, "", CHANGED)
             self.config: PrepConfig = config_of(self.attributes, self.path)
-            self.fields: dict[str, FieldType] = stored_fields(file, self.attributes, self.config)
-        self.packed: bool = kind == "packed"
+            sources = None if self.packed else self.sources
+            self.fields: dict[str, FieldType] = stored_fields(file, self.attributes, self.config, sources)
         self.rows: range = range(len(self.videos["id"]))
         self._by_name = self._names()
-        self._handles: OrderedDict[str, tuple[h5py.File, dict[str, FieldType]]] = OrderedDict()
+        self._handles: OrderedDict[str, _Held] = OrderedDict()
         self._pid = os.getpid()
         if len(self.layout["shard"]) != len(self.rows):
-            raise NemoError(f"{self.path} is damaged: /layout and /videos differ in length.")
-        if not self.packed:
-            self._check_names()
-            if check:
-                self.check_shards_exist()
+            raise DamagedFile(self.path, "/layout", "has another number of rows than /videos")
+        if not self.packed and check:
+            self.check_shards_exist()
 
     @property
     def uuid(self) -> str:
@@ -111,7 +113,8 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
     @property
     def landmarks_in_crop(self) -> np.ndarray:
         """(68,2) float64: where the landmarks lie in every face of `frames`, pixels of the face, x then y."""
-        return Template(self.mean_shape, self.triangles, self.size, self.config.margin).landmarks
+        with reading(self.path, "/mean_shape"):
+            return Template(self.mean_shape, self.triangles, self.size, self.config.margin).landmarks
 
     @property
     def synthetic(self) -> bool:
@@ -217,8 +220,8 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
     def close(self) -> None:
         """Close the shards that this process has open. Reading opens them again."""
         if self._pid == os.getpid():
-            for file, _ in self._handles.values():
-                file.close()
+            for held in self._handles.values():
+                held.file.close()
         self._handles = OrderedDict()
 
     def read(self, row: int, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -231,33 +234,30 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
             field = typed_fields([name], self.size)[name]
         if field is None:
             raise KeyError(f"{name!r} is no frame dataset of {self.path}; it has {', '.join(self.fields)}.")
-        length = int(self.videos["length"][row])
+        length = max(0, int(self.videos["length"][row]))
         start, stop, _ = slice(start, stop).indices(length)
         dtype, tail = field.dtype, field.tail
         if stop <= start:
             return np.zeros((0, *tail), dtype)
         if name not in self.fields:
             return np.full((stop - start, *tail), field.missing, dtype)
-        file, first, held = self._open(row)
-        if name not in held and field.missing is not None:
+        held, first = self._open(row)
+        if name not in held.fields and field.missing is not None:
             return np.full((stop - start, *tail), field.missing, dtype)
-        dataset = file.get(name)
-        if not isinstance(dataset, h5py.Dataset) or dataset.shape[1:] != tail or dataset.dtype != dtype:
-            raise NemoError(
-                f"{file.filename} has no dataset /{name} of the right kind; run `nemo verify {self.path}`."
-            )
-        if dataset.external or (dataset.is_virtual and not self.packed) or first + length > dataset.shape[0]:
-            raise NemoError(
-                f"{file.filename} does not hold what its index says; run `nemo verify {self.path}`."
-            )
-        try:
+        with reading(held.file.filename, f"/{name}"):
+            dataset = held.dataset(name)
+            if dataset is None or dataset.shape[1:] != tail or dataset.dtype != dtype:
+                wrong = "is missing, or of another type or size than its index says"
+                raise DamagedFile(held.file.filename, f"/{name}", wrong)
+            if not 0 <= first <= first + length <= dataset.shape[0]:
+                raise DamagedFile(
+                    held.file.filename, f"/{name}", "does not hold the frames that its index says"
+                )
             return dataset[first + start : first + stop]
-        except OSError as error:
-            raise NemoError(f"{file.filename} is damaged: /{name} cannot be read ({error}).") from None
 
     def fields_of(self, row: int) -> list[str]:
         """The frame datasets that were written for the video `row`: what its hash is over."""
-        return list(self._open(row)[2])
+        return list(self._open(row)[0].fields)
 
     def shard_path(self, number: int) -> Path:
         """Path of shard `number` (a row of /shards)."""
@@ -273,6 +273,12 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
                 f"move the folder {self.shards_folder.name} together with the .h5, or run `nemo prep` again."
             )
 
+    @property
+    def sources(self) -> set[str]:
+        """The paths of the shards that HDF5 is told, for those who read the frame datasets of an index themselves."""
+        # HDF5 reads source names like printf: a percent sign is doubled.
+        return {f"{self.shards_folder.name}/{name}".replace("%", "%%") for name in self.shards["name"]}
+
     def _check_names(self) -> None:
         for name in self.shards["name"]:
             if not is_shard_name(name):
@@ -281,10 +287,10 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
                 )
         numbers = self.layout["shard"]
         if len(numbers) and not (numbers.min() >= 0 and numbers.max() < len(self.shards["name"])):
-            raise NemoError(f"{self.path} is damaged: a video lies in a shard that is not listed.")
+            raise DamagedFile(self.path, "/layout/shard", "names a shard that is not listed")
 
-    def _open(self, row: int) -> tuple[h5py.File, int, dict[str, FieldType]]:
-        """The open file that holds `row`, its first row there, and the frame datasets that the file has."""
+    def _open(self, row: int) -> tuple[_Held, int]:
+        """The open file that holds `row`, and its first row there."""
         if self._pid != os.getpid():
             # Forked: the parent's handles are not ours to close, only to forget.
             self._handles, self._pid = OrderedDict(), os.getpid()
@@ -297,23 +303,43 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
         key = str(path)
         if key in self._handles:
             self._handles.move_to_end(key)
-            return self._handles[key][0], first, self._handles[key][1]
+            return self._handles[key], first
         if not path.is_file():
             self.check_shards_exist()
         file = open_h5(path)
-        attributes = read_identity(file)
-        if attributes.get("uuid") != expected:
+        try:
+            with reading(path):
+                attributes = read_identity(file)
+                if attributes.get("uuid") != expected:
+                    raise NemoError(
+                        f"{path} is not the shard that {self.path} was made with (another file took its name): "
+                        "restore it, or run `nemo prep` again."
+                        if not self.packed
+                        else f"{path} was replaced while it was open; open it again."
+                    )
+                held = _Held(file, stored_fields(file, attributes, self.config))
+        except BaseException:
             file.close()
-            raise NemoError(
-                f"{path} is not the shard that {self.path} was made with (another file took its name): "
-                "restore it, or run `nemo prep` again."
-                if not self.packed
-                else f"{path} was replaced while it was open; open it again."
-            )
-        self._handles[key] = file, stored_fields(file, attributes, self.config)
+            raise
+        self._handles[key] = held
         while len(self._handles) > _OPEN_SHARDS:
-            self._handles.popitem(last=False)[1][0].close()
-        return file, first, self._handles[key][1]
+            self._handles.popitem(last=False)[1].file.close()
+        return held, first
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Held:
+    """A file that is kept open: its frame datasets, those that were looked at already by name."""
+
+    file: h5py.File
+    fields: dict[str, FieldType]
+    seen: dict[str, h5py.Dataset | None] = dataclasses.field(default_factory=dict)
+
+    def dataset(self, name: str) -> h5py.Dataset | None:
+        """A dataset that may be read; None where there is none. Raises DamagedFile."""
+        if name not in self.seen:
+            self.seen[name] = dataset_in(self.file, name)
+        return self.seen[name]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -435,17 +461,3 @@ class FaceVideo:
     def n_faces(self) -> np.ndarray:
         """(T,) uint8, faces seen."""
         return self.read("n_faces")
-
-
-def _group(file: h5py.File, name: str) -> h5py.Group:
-    group = file.get(name)
-    if not isinstance(group, h5py.Group):
-        raise NemoError(f"{file.filename} has no /{name}; it is damaged or was not written by `nemo prep`.")
-    return group
-
-
-def _array(file: h5py.File, name: str, dtype: str) -> np.ndarray:
-    dataset = file.get(name)
-    if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 2:
-        raise NemoError(f"{file.filename} has no /{name}; it is damaged or was not written by `nemo prep`.")
-    return np.asarray(dataset[()], dtype=dtype)

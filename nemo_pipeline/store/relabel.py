@@ -12,7 +12,9 @@ import h5py
 
 from nemo_pipeline.store.files import check_space, replacing, small_h5
 from nemo_pipeline.store.schema import LABEL_COLUMNS, MISSING_LABEL, VIDEO_COLUMNS
+from nemo_pipeline.store.sealed import seal
 from nemo_pipeline.store.shard import SPARE_BYTES
+from nemo_pipeline.store.strict import reading
 from nemo_pipeline.store.tables import write_columns
 
 #: An index is smaller than this, and is changed in memory.
@@ -28,7 +30,7 @@ def write_labels(path: Path, labels: Sequence[Mapping[str, Any]], synthetic: boo
         synthetic: the root attribute of that name.
     """
     size = path.stat().st_size
-    with replacing(path) as temporary:
+    with reading(path), replacing(path) as temporary:
         if size < _IN_MEMORY:
             with small_h5(temporary, path) as file:
                 _rewrite(file, labels, synthetic)
@@ -47,3 +49,4 @@ def _rewrite(file: h5py.File, labels: Sequence[Mapping[str, Any]], synthetic: bo
     write_columns(group, {name: VIDEO_COLUMNS[name] for name in LABEL_COLUMNS}, columns)
     file.attrs["uuid"] = str(uuid.uuid4())
     file.attrs["synthetic"] = synthetic
+    seal(file)

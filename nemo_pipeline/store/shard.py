@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DamagedFile, NemoError
 from nemo_pipeline.store.files import check_space, create_h5, open_h5, replacing
 from nemo_pipeline.store.schema import FieldType, record_dtype
+from nemo_pipeline.store.sealed import CHANGED, read_tables, seal
+from nemo_pipeline.store.strict import reading
 from nemo_pipeline.store.tables import (
     Blocks,
     config_of,
     create_frame_datasets,
     data_hash,
     frame_fields,
-    read_columns,
-    read_identity,
     stored_fields,
     typed_fields,
     versions_of,
@@ -162,6 +162,7 @@ def write_shard(
             rows.append(dataclasses.replace(row, start=start, data_sha256=digest))
             start += row.length
         write_columns(file.create_group("videos"), SHARD_COLUMNS, columns_of(rows, SHARD_COLUMNS))
+        seal(file)
     return identity
 
 
@@ -173,11 +174,14 @@ def columns_of(rows: Iterable[Any], kinds: Mapping[str, str]) -> dict[str, list[
 
 def read_shard(path: Path) -> Shard:
     """Read what a shard says of itself and of its videos. Raises NemoError when it cannot be read."""
-    with open_h5(path) as file:
-        attributes = read_identity(file)
+    with open_h5(path) as file, reading(path):
+        tables = read_tables(file)
+        attributes = tables.attributes
         if attributes.get("kind") != "shard":
             raise NemoError(f"{path} lies among the shards, but is not one; move it elsewhere.")
-        columns = read_columns(file["videos"], SHARD_COLUMNS)
+        columns = tables.columns("videos", SHARD_COLUMNS)
+        if not tables.unchanged():
+            raise DamagedFile(path, "", CHANGED)
         config = config_of(attributes, path)
         fields = stored_fields(file, attributes, config)
     count = len(columns["file"])

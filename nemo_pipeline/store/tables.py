@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.schema import ADDED_COLUMNS, FORMAT, FORMAT_VERSION, FRAME_FIELDS, FieldType
+from nemo_pipeline.errors import DamagedFile, NemoError
+from nemo_pipeline.store.schema import FORMAT, FORMAT_VERSION, FRAME_FIELDS, FieldType
+from nemo_pipeline.store.strict import check_texts, dataset_in
 from nemo_pipeline.store.text import to_bytes, to_text
 
 #: Rows smaller than this many bytes are chunked by the thousand: a chunk of 8 bytes costs more than it holds.
@@ -34,11 +36,19 @@ def typed_fields(names: Iterable[str], size: int) -> dict[str, FieldType]:
     return {n: FieldType(row_shape(n, size), np.dtype(f.dtype), f.meaning, f.missing) for n, f in fields}
 
 
-def stored_fields(file: h5py.File, attributes: Mapping[str, Any], config: PrepConfig) -> dict[str, FieldType]:
+def stored_fields(
+    file: h5py.File,
+    attributes: Mapping[str, Any],
+    config: PrepConfig,
+    shards: Collection[str] | None = None,
+) -> dict[str, FieldType]:
     """The frame datasets that a file says it has, in its order; those that this version does not know, too.
 
+    Args:
+        shards: of an index: paths of its shards as HDF5 is told them. None: the file holds its frames itself.
+
     Raises:
-        NemoError: one that it does not know is not there, or no plain array.
+        DamagedFile: one that it does not know is not there, or no plain array.
     """
     if "fields" not in attributes:  # files of the first version
         names = [n for n in frame_fields(config.mesh) if FRAME_FIELDS[n].missing is None]
@@ -48,9 +58,9 @@ def stored_fields(file: h5py.File, attributes: Mapping[str, Any], config: PrepCo
         if name in FRAME_FIELDS:
             fields |= typed_fields([name], config.size)
             continue
-        dataset = file.get(name)
-        if not isinstance(dataset, h5py.Dataset) or not dataset.ndim or dataset.dtype.kind not in "biuf":
-            raise NemoError(f"{file.filename} is damaged: it names a dataset /{name}, which is not there.")
+        dataset = dataset_in(file, name, shards)
+        if dataset is None or not dataset.ndim or dataset.dtype.kind not in "biuf":
+            raise DamagedFile(file.filename, f"/{name}", "is missing or no table of numbers")
         meaning = str(dataset.attrs.get("meaning", ""))
         fields[name] = FieldType(dataset.shape[1:], dataset.dtype, meaning)
     return fields
@@ -144,59 +154,8 @@ def write_columns(group: h5py.Group, kinds: Mapping[str, str], columns: Mapping[
 
 
 def kind_of(column: Any) -> str:
-    """ "str" or the NumPy dtype of a column as `read_columns` answers it."""
+    """ "str" or the NumPy dtype of a column as it was read."""
     return column.dtype.str if isinstance(column, np.ndarray) else "str"
-
-
-def read_columns(group: h5py.Group, kinds: Mapping[str, str]) -> dict[str, Any]:
-    """The inverse of `write_columns`: lists of str for "str", arrays otherwise.
-
-    Columns that earlier versions did not have (`schema.ADDED_COLUMNS`) are filled in, those of later versions follow
-    the known ones.
-
-    Raises:
-        NemoError: a column is ill-formed.
-    """
-    columns: dict[str, Any] = {}
-    length = None
-    absent = []
-    for name in (*kinds, *(name for name in group if name not in kinds)):
-        dataset = group.get(name)
-        if dataset is None and name in ADDED_COLUMNS:
-            absent.append(name)
-            continue
-        kind = kinds.get(name) or _kind_in(dataset)
-        if not kind:
-            continue
-        if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 1:
-            raise NemoError(
-                f"{group.file.filename} has no column {group.name}/{name}; it is damaged or of another kind."
-            )
-        if dataset.external:
-            raise NemoError(
-                f"{group.file.filename} keeps {group.name}/{name} in another file, which is not allowed."
-            )
-        if length is not None and dataset.shape[0] != length:
-            raise NemoError(f"{group.file.filename} has columns of different lengths in {group.name}.")
-        length = dataset.shape[0]
-        if kind == "str":
-            values = dataset[()]
-            columns[name] = [to_text(v) if isinstance(v, bytes) else str(v) for v in values]
-        else:
-            columns[name] = np.asarray(dataset[()], dtype=kind)
-    for name in absent:
-        values = [ADDED_COLUMNS[name]] * (length or 0)
-        columns[name] = values if kinds[name] == "str" else np.array(values, dtype=kinds[name])
-    return {name: columns[name] for name in (*kinds, *(name for name in columns if name not in kinds))}
-
-
-def _kind_in(dataset: Any) -> str:
-    """The kind of a column that this version does not know; "" for what is no plain column."""
-    if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 1:
-        return ""
-    if h5py.check_string_dtype(dataset.dtype) is not None:
-        return "str"
-    return dataset.dtype.str if dataset.dtype.kind in "biuf" else ""
 
 
 def write_identity(
@@ -227,13 +186,24 @@ def write_identity(
 
 
 def read_identity(file: h5py.File) -> dict[str, Any]:
-    """Root attributes as plain Python values. Raises NemoError when it is not ours, or newer."""
+    """Root attributes as plain Python values; others than numbers and texts are passed over.
+
+    Raises:
+        NemoError: it is not ours, or newer.
+    """
     path = file.filename
+    if file.mode == "r":
+        check_texts(Path(path))
     attributes: dict[str, Any] = {}
-    for name, value in file.attrs.items():
+    for name in file.attrs:
+        if file.attrs.get_id(name).shape != ():
+            continue
+        value = file.attrs[name]
         if isinstance(value, bytes):
             value = to_text(value)
-        attributes[name] = value.item() if isinstance(value, np.generic) else value
+        value = value.item() if isinstance(value, np.generic) else value
+        if isinstance(value, (str, int, float)):
+            attributes[name] = value
     if attributes.get("format") != FORMAT:
         raise NemoError(
             f"{path} is HDF5, but no file of `nemo prep`: its attribute `format` is not {FORMAT!r}."
@@ -252,7 +222,7 @@ def config_of(attributes: Mapping[str, Any], path: object) -> PrepConfig:
     """The settings kept in a file's attributes. Raises NemoError when they are unreadable."""
     try:
         return PrepConfig.from_dict(json.loads(attributes["config"]), strict=False)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise NemoError(f"{path} holds settings that this nemo does not understand ({error}).") from None
 
 
@@ -260,5 +230,5 @@ def versions_of(attributes: Mapping[str, Any]) -> dict[str, str]:
     """Library versions kept in a file's attributes; empty when unreadable."""
     try:
         return {str(k): str(v) for k, v in json.loads(attributes.get("versions", "{}")).items()}
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError, RecursionError):
         return {}

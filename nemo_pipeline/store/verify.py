@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -14,12 +15,17 @@ import numpy as np
 from nemo_pipeline.datatypes import STATUSES, USABLE
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import open_h5
+from nemo_pipeline.store.index import windows
 from nemo_pipeline.store.reader import FaceDataset
+from nemo_pipeline.store.schema import FRAME_FIELDS
+from nemo_pipeline.store.sealed import CHANGED
 from nemo_pipeline.store.shard import read_shard
+from nemo_pipeline.store.strict import member, reading
 from nemo_pipeline.store.tables import array_hash, data_hash
 from nemo_pipeline.store.text import counted, equal_codes, listed
 
-_BLOCK = 1024
+#: Bytes that are read at a time.
+_BLOCK = 16 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,8 +43,9 @@ def verify(path: str | os.PathLike[str], on_video: Callable[[int, int], None] | 
     Raises:
         NemoError: it cannot even be opened.
     """
-    data = FaceDataset(path, check=False)
-    findings = [*_tables(data), *_geometry(data), *_virtual(data)]
+    data = FaceDataset(path, check=False, changed=True)
+    findings = [] if data.unchanged else [Finding("error", data.path.name, f"it {CHANGED}.")]
+    findings += [*_tables(data), *_geometry(data), *_frames(data)]
     broken = set()
     for number, finding in _shards(data):
         findings.append(finding)
@@ -82,25 +89,47 @@ def _geometry(data: FaceDataset) -> Iterator[Finding]:
         yield Finding("error", "/triangles", "they do not join the 68 points.")
 
 
-def _virtual(data: FaceDataset) -> Iterator[Finding]:
+def _frames(data: FaceDataset) -> Iterator[Finding]:
     """What other programs see: the frame datasets have the right shape and lead into the shards folder."""
     total = int(data.videos["length"].sum())
-    with open_h5(data.path) as file:
-        for name, field in data.fields.items():
-            dataset = file.get(name)
-            if not isinstance(dataset, h5py.Dataset):
-                yield Finding("error", f"/{name}", "it is missing.")
-                continue
-            expected = (total, *field.tail)
-            if dataset.shape != expected or dataset.dtype != field.dtype:
-                yield Finding("error", f"/{name}", f"it is {dataset.dtype} {dataset.shape}, not {expected}.")
-            if dataset.is_virtual:
-                folder = data.shards_folder.name
-                allowed = {f"{folder}/{shard}".replace("%", "%%") for shard in data.shards["name"]}
-                strange = {source.file_name for source in dataset.virtual_sources()} - allowed
-                if strange:
-                    text = f"other programs would look for its frames in {sorted(strange)[0]!r}"
-                    yield Finding("warning", f"/{name}", f"{text}; is the folder renamed?")
+    try:
+        with open_h5(data.path) as file:
+            for name, field in data.fields.items():
+                with reading(data.path, f"/{name}"):
+                    yield from _frame_dataset(
+                        data, member(file, name), name, (total, *field.tail), field.dtype
+                    )
+    except NemoError as error:
+        yield Finding("error", "frames", str(error))
+
+
+def _frame_dataset(
+    data: FaceDataset, dataset: Any, name: str, shape: tuple[int, ...], dtype: np.dtype
+) -> Iterator[Finding]:
+    if not isinstance(dataset, h5py.Dataset):
+        yield Finding("error", f"/{name}", "it is missing.")
+        return
+    made = dataset.id.get_create_plist()
+    shown: list[tuple[str, int, int]] = []
+    if made.get_layout() == h5py.h5d.VIRTUAL and not data.packed:
+        for i in range(made.get_virtual_count()):
+            (first, *_), (last, *_) = made.get_virtual_srcspace(i).get_select_bounds()
+            shown.append((made.get_virtual_filename(i), int(first), int(last - first + 1)))
+        strange = {source for source, _, _ in shown} - data.sources
+        if strange:
+            text = f"other programs would look for its frames in {min(strange)!r}"
+            yield Finding("warning", f"/{name}", f"{text}; is the folder renamed?")
+    if dataset.shape != shape or dataset.dtype != dtype:
+        yield Finding("error", f"/{name}", f"it is {dataset.dtype} {dataset.shape}, not {shape}.")
+    elif not data.packed:
+        names = [n.replace("%", "%%") for n in data.shards["name"]]
+        columns = (data.layout["shard"], data.layout["shard_start"], data.videos["length"])
+        rows = ((names[k], int(start), int(n)) for k, start, n in zip(*columns, strict=True))
+        missing = set(windows(rows)) - {(source.rsplit("/", 1)[-1], start, n) for source, start, n in shown}
+        if missing and name in FRAME_FIELDS and FRAME_FIELDS[name].missing is None:
+            yield Finding(
+                "error", f"/{name}", "it shows other programs other frames than those of its videos."
+            )
 
 
 def _shards(data: FaceDataset) -> Iterator[tuple[int, Finding]]:
@@ -140,12 +169,14 @@ def _shards(data: FaceDataset) -> Iterator[tuple[int, Finding]]:
 def _row(data: FaceDataset, row: int) -> Iterator[Finding]:
     """The arrays of one video: hash, and ranges."""
     name, length = data.videos["id"][row], int(data.videos["length"][row])
-    if not length:
+    if length <= 0:
         return
 
     def blocks(field: str) -> Iterator[np.ndarray]:
-        for start in range(0, length, _BLOCK):
-            yield data.read(row, field, start, start + _BLOCK)
+        row_bytes = data.fields[field].dtype.itemsize * math.prod(data.fields[field].tail)
+        step = max(1, _BLOCK // max(1, row_bytes))
+        for start in range(0, length, step):
+            yield data.read(row, field, start, start + step)
 
     try:
         names = data.fields_of(row)

@@ -18,6 +18,7 @@ from nemo_pipeline.store import FaceDataset, write_dataset
 from nemo_pipeline.store.pack import pack
 from nemo_pipeline.store.reader import FaceVideo
 from nemo_pipeline.store.schema import ADDED_COLUMNS, FRAME_FIELDS, VIDEO_COLUMNS, FrameField
+from nemo_pipeline.store.sealed import seal
 from nemo_pipeline.store.shard import read_shards, shards_folder
 from nemo_pipeline.store.verify import verify
 
@@ -123,8 +124,8 @@ def later(monkeypatch):
 
 
 def test_a_file_of_an_earlier_version(path, later, tmp_path):
-    with h5py.File(path, "r+") as file:  # the first version did not list them
-        del file.attrs["fields"]
+    with h5py.File(path, "r+") as file:  # the first version had neither
+        del file.attrs["fields"], file.attrs["digest"]
     data = FaceDataset(path)
     assert_equal(data, sound_videos())
     assert data.videos["mood"] == ["unknown"] * 4 and "blur" not in data.fields
@@ -148,6 +149,7 @@ def with_more(monkeypatch, path):
         file["videos"].create_dataset("mood", data=["fine", "sad", "Ünsure", ""], dtype=h5py.string_dtype())
         file["videos/weight"] = np.arange(4.0)
         file.attrs["weather"] = "rain"
+        seal(file)
     return videos
 
 
