@@ -303,7 +303,8 @@ def _clip(path: Path) -> dict[str, Any]:
 
 
 def _videos(path: Path) -> dict[str, Any]:
-    from nemo_pipeline.batch.discover import DRAWN_MARK, discover
+    from nemo_pipeline.batch.discover import discover
+    from nemo_pipeline.batch.drawings import DRAWN_MARK
     from nemo_pipeline.batch.labels import find_labels
 
     found = discover([path])

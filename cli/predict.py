@@ -110,17 +110,18 @@ def command(
 
     Exit code: 0 when at least one clip has an age, 1 when none has, 2 for wrong usage.
     """
-    from nemo_pipeline.batch.discover import discover, holds_recordings
+    from nemo_pipeline.batch.discover import discover
+    from nemo_pipeline.batch.drawings import open_for_drawings
     from nemo_pipeline.errors import NemoError
     from siam_model.interval import interval_of
     from siam_model.runs import newest_run
     from siam_model.verdict import verdict_of
 
     from .outputs import check_timeout
-    from .predict_output import Explainer, check_outputs, json_line, print_answer, write_csv
+    from .predict_output import Explainer, check_outputs, heat_path, json_line, print_answer, write_csv
     from .progress import ClipProgress, stop_on_signals
 
-    check_outputs(table, explain, figure)
+    check_outputs(table, figure)
     check_timeout(timeout)
     if model_path is None:
         model_path = newest_run()
@@ -131,10 +132,9 @@ def command(
         raise NemoError(
             f"--figure draws one clip, and {len(found.videos)} were given: --explain DIR draws all."
         )
-    if explain is not None and holds_recordings(explain, found.videos):
-        raise NemoError(
-            f"{explain} holds the clips themselves; give --explain another folder for its drawings."
-        )
+    if explain is not None:
+        targets = (heat_path(explain, video.id) for video in found.videos)
+        open_for_drawings(explain, "--explain", found.videos, targets)
     for skipped in found.skipped:
         if skipped.loud:
             console.warn(f"{skipped.path}: {skipped.reason}")

@@ -196,7 +196,7 @@ def write_csv(path: Path, answers: Sequence[Answer]) -> None:
     write_table(path, _COLUMNS, rows)
 
 
-def check_outputs(table: Path | None, explain: Path | None, figure: Path | None) -> None:
+def check_outputs(table: Path | None, figure: Path | None) -> None:
     """Refuse before anything is done what could not be written at the end."""
     check_target("--csv", table, TABLES, "a table")
     if table is not None and table.is_file() and table.stat().st_size:
@@ -206,13 +206,11 @@ def check_outputs(table: Path | None, explain: Path | None, figure: Path | None)
                     f"--csv: {printable(table.name)} is there already, and is no table of `nemo predict`."
                 )
     check_target("--figure", figure, (".png",), "a picture")
-    if explain is not None:
-        from nemo_pipeline.batch.discover import make_folder_for_drawings
 
-        try:
-            make_folder_for_drawings(explain)
-        except OSError as error:
-            raise click.UsageError(f"--explain: {printable(str(explain))}: {error.strerror}.") from None
+
+def heat_path(folder: Path, row_id: str) -> Path:
+    """The clip with the heat map on the face, of one row of a clip."""
+    return folder / f"{safe_name(row_id)}.attention.mp4"
 
 
 class Explainer:
@@ -282,7 +280,7 @@ class Explainer:
         save_figure(
             weights_figure(row.frames, answer.prediction, *what), self._folder / f"{name}.weights.png"
         )
-        note = self._draw_clip(answer, self._folder / f"{name}.attention.mp4", title, warning, show)
+        note = self._draw_clip(answer, heat_path(self._folder, answer.row.id), title, warning, show)
         if note:
             yield note
 

@@ -22,7 +22,7 @@ from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.reader import FaceVideo
 from nemo_pipeline.store.text import safe_name
-from nemo_pipeline.view.encode import annotation
+from nemo_pipeline.view.annotated import annotation
 from nemo_pipeline.view.overlay import draw_overlay, mark_of, timeline
 from nemo_pipeline.view.overlay_draw import Page
 from nemo_pipeline.view.overlay_strip import Shown, State
@@ -202,7 +202,7 @@ def test_all_videos_of_a_file_are_drawn_once(clips: dict[str, Path], tmp_path: P
     make_overlay_folder(copies, videos)
     notes = draw(data)
     assert notes["sub/same.mp4"] == "" and "could not be drawn" in notes["same.mkv"] and len(notes) == 2
-    assert [p for p in copies.iterdir() if p.is_file()] == [other]
+    assert [p for p in copies.glob("[!.]*") if p.is_file()] == [other]
     # The next time what is missing is drawn, and nothing else.
     shutil.rmtree(taken)
     before = other.stat().st_mtime_ns
@@ -212,13 +212,13 @@ def test_all_videos_of_a_file_are_drawn_once(clips: dict[str, Path], tmp_path: P
     other.write_bytes(b"mine")
     notes = draw(prepared_here(folder, tmp_path / "other.h5", dataclasses.replace(CONFIG, size=32)))
     assert notes["same.mkv"] == "" and "is no annotated copy" in notes[""] and other.read_bytes() == b"mine"
-    with pytest.raises(NemoError, match="no annotated copy; give --overlay another folder"):
+    with pytest.raises(NemoError, match="was not drawn by nemo: give --overlay another"):
         make_overlay_folder(copies, videos)
 
 
 def test_no_folder_to_draw_into(clips: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(NemoError, match="cannot hold annotated videos"):
+    with pytest.raises(NemoError, match="cannot be used for --overlay"):
         make_overlay_folder(tmp_path / "file" / "sub", discover([clips["two"]]).videos)
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 from nemo_cli.main import main
 from nemo_cli.predict_output import answer_for
 from nemo_cli.progress import shortened
-from nemo_pipeline.batch.discover import DRAWN_MARK
+from nemo_pipeline.batch.drawings import DRAWN_MARK
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.geometry import shipped_mean_shape, shipped_triangles
 from nemo_pipeline.synth.generate import render_set
@@ -163,9 +163,10 @@ def test_exit_codes(place):
     for words, said in (
         (["clips", "--interval", "90"], "--interval"),
         (["clips", "--csv", "nowhere/out.csv"], "nowhere does not exist"),
-        (["clips", "--explain", "out.csv/below"], "--explain"),
     ):
         assert said in nemo("predict", *words, cwd=place, code=2).stderr
+    (place / "taken").write_text("")
+    assert "for --explain" in nemo("predict", "clips", "--explain", "taken/x", cwd=place, code=1).stderr
     assert "There is no video" in nemo("predict", "runs", cwd=place, code=1).stderr
 
 
@@ -186,7 +187,7 @@ def test_nothing_of_ones_own_is_written_over_or_taken_for_a_clip(place, tmp_path
     done = nemo(*words, "--csv", "labels.csv", cwd=tmp_path, code=2)
     assert "is no table of `nemo predict`" in done.stderr
     assert (tmp_path / "labels.csv").read_text() == "video,age\na.mp4,30\n"
-    assert "holds the clips themselves" in nemo(*words, "--explain", "clips", cwd=tmp_path, code=1).stderr
+    assert "holds recordings" in nemo(*words, "--explain", "clips", cwd=tmp_path, code=1).stderr
     for _ in range(2):  # its own table is written anew
         nemo(*words, "--csv", "ages.csv", cwd=tmp_path)
 

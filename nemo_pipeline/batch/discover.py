@@ -18,26 +18,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from nemo_pipeline.batch.content import CAMERA_COPIES, VIDEO_EXTENSIONS, not_taken
+from nemo_pipeline.batch.drawings import DRAWN_MARK, is_drawing
 from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import natural_key, natural_sorted, to_text
-
-#: In a folder that was made for what nemo draws: such videos are no recordings when the folder above is searched.
-DRAWN_MARK = ".drawn-by-nemo"
-
-
-def make_folder_for_drawings(folder: Path) -> None:
-    """Create it, for its owner alone; marked, unless there is something in it already. Raises OSError."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not any(folder.iterdir()):
-        (folder / DRAWN_MARK).touch(mode=0o600)
-
-
-def holds_recordings(folder: Path, videos: Sequence[VideoFile]) -> bool:
-    """Whether one of the recordings lies in `folder`: drawings among them would be taken for recordings by the next
-    run."""
-    here = os.path.realpath(folder)
-    return any(os.path.realpath(video.path.parent) == here for video in videos)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -187,6 +171,7 @@ def _search(root: str, found: _Found) -> None:
         if folder != root and any(entry.name == DRAWN_MARK for entry in children):
             found.skipped.append(Skipped(folder, "a folder of what nemo drew, no recordings", loud=True))
             continue
+        drawn = folder == root and any(entry.name == DRAWN_MARK for entry in children)
         below: list[str] = []
         for entry in children:
             extension = os.path.splitext(entry.name)[1].lower()
@@ -202,6 +187,8 @@ def _search(root: str, found: _Found) -> None:
                 (links if entry.is_symlink() else below).append(entry.path)
             elif reason := not_taken(entry.path, extension):
                 found.skipped.append(Skipped(entry.path, reason, loud=extension in CAMERA_COPIES))
+            elif drawn and is_drawing(Path(entry.path)):
+                found.skipped.append(Skipped(entry.path, "drawn by nemo, no recording", loud=True))
             else:
                 _take_file(entry.path, os.path.relpath(entry.path, root), found)
         plain.extend(reversed(below))

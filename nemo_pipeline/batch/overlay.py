@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from nemo_pipeline.batch.cluster import Event
-from nemo_pipeline.batch.discover import holds_recordings, make_folder_for_drawings
+from nemo_pipeline.batch.drawings import open_for_drawings
 from nemo_pipeline.batch.heat import draw_in_child
 from nemo_pipeline.batch.worker import Pool
 from nemo_pipeline.datatypes import VideoFile
-from nemo_pipeline.errors import NemoError
 from nemo_pipeline.platform import default_workers
 from nemo_pipeline.store.reader import FaceDataset, FaceVideo
 from nemo_pipeline.store.text import counted, safe_name
@@ -24,28 +23,9 @@ def _target(folder: Path, video_id: str) -> Path:
 
 
 def make_overlay_folder(folder: Path, videos: Sequence[VideoFile]) -> None:
-    """Create it, for its owner alone, and make sure that no recording is drawn over.
-
-    Raises:
-        NemoError: it cannot be made; recordings lie in it, among which copies would be taken for recordings by the next
-            run; or a file has a copy's name and is none.
-    """
-    from nemo_pipeline.view.encode import is_annotated
-
-    try:
-        make_folder_for_drawings(folder)
-    except OSError as error:
-        raise NemoError(f"{folder} cannot hold annotated videos: {error.strerror}.") from None
-    if holds_recordings(folder, videos):
-        raise NemoError(
-            f"{folder} holds the recordings themselves; give --overlay another folder for their annotated copies."
-        )
-    for video in videos:
-        path = _target(folder, video.id)
-        if path.is_file() and not is_annotated(path):
-            raise NemoError(
-                f"{path} is there already and is no annotated copy; give --overlay another folder, or remove it."
-            )
+    """Create it and make sure that no recording is in it, nor has a copy's name. Raises NemoError, as
+    `open_for_drawings`."""
+    open_for_drawings(folder, "--overlay", videos, (_target(folder, video.id) for video in videos))
 
 
 def draw_overlays(
@@ -70,7 +50,7 @@ def draw_overlays(
     Raises:
         NemoError: nothing can work (installation, disk full).
     """
-    from nemo_pipeline.view.encode import annotation
+    from nemo_pipeline.view.annotated import annotation
     from nemo_pipeline.view.overlay import mark_of
 
     rows: dict[str, list[FaceVideo]] = {}

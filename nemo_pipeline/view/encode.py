@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import av
@@ -12,24 +11,6 @@ from numpy.typing import NDArray
 
 #: Clock ticks per second: exact for the usual rates, and allowed by every codec.
 _TICKS = 60000
-#: What an annotated copy of a video says of itself in its container begins so: it is told from a recording.
-ANNOTATED = "annotated by nemo"
-
-
-def annotation(path: Path) -> str:
-    """What an annotated copy says of itself; "" for any other file, and where it cannot be read."""
-    try:
-        # As in `stages.decode`: a name may hold a colon, and what others wrote into a file need not be UTF-8.
-        with av.open(f"file:{path}", metadata_errors="replace") as container:
-            comment = str(container.metadata.get("comment", ""))
-    except (OSError, av.error.FFmpegError):
-        return ""
-    return comment if comment.startswith(ANNOTATED) else ""
-
-
-def is_annotated(path: Path) -> bool:
-    """Whether a file is an annotated copy: something that may be drawn anew."""
-    return bool(annotation(path))
 
 
 class PictureWriter:

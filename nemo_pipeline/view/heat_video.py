@@ -20,6 +20,7 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.geometry import Template
 from nemo_pipeline.stages.decode import DecodeError, VideoReader
 from nemo_pipeline.store.files import replacing
+from nemo_pipeline.view.annotated import ANNOTATED
 from nemo_pipeline.view.attention import COLOURS, OPAQUE, Attention
 from nemo_pipeline.view.drawing import RGB, canvas, draw_text, fit_text, text_width, wrap_text
 from nemo_pipeline.view.encode import PictureWriter
@@ -82,6 +83,7 @@ def _draw(
     place = {int(frame): t for t, frame in enumerate(attention.frame_index)}
     page: _Page | None = None
     with VideoReader(path, stream) as reader, av.open(str(target), "w", format="mp4") as container:
+        container.metadata["comment"] = ANNOTATED
         writer = None
         first = 0.0
         for frame in reader:

@@ -20,7 +20,8 @@ from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.landmarks import region_of
 from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.reader import FaceVideo
-from nemo_pipeline.view.encode import ANNOTATED, PictureWriter
+from nemo_pipeline.view.annotated import ANNOTATED
+from nemo_pipeline.view.encode import PictureWriter
 from nemo_pipeline.view.overlay_draw import Page
 from nemo_pipeline.view.overlay_strip import Shown, State
 

@@ -10,7 +10,7 @@ import h5py
 import pytest
 
 from nemo_pipeline.store import FaceDataset
-from nemo_pipeline.view.encode import is_annotated
+from nemo_pipeline.view.annotated import is_annotated
 from tests.cli.test_commands import nemo, prepared  # noqa: F401
 from tests.run.conftest import clips  # noqa: F401
 
@@ -27,16 +27,33 @@ def recordings(clips, tmp_path):  # noqa: F811
 def test_overlays_never_lie_among_recordings_or_take_the_place_of_one(recordings, tmp_path):
     before = (recordings / "clip0.mp4").read_bytes()
     prep = ("prep", recordings, tmp_path / "o.h5", "--size", "48", "--overlay")
-    _, said = nemo(*prep, recordings, code=1)
-    assert b"another folder" in said and not (tmp_path / "o.h5").exists()
     backup = tmp_path / "backup"
     shutil.copytree(recordings, backup)
-    _, said = nemo(*prep, backup, code=1)
-    assert b"no annotated copy" in said
+    others = tmp_path / "others"
+    others.mkdir()
+    shutil.copy(recordings / "clip0.mp4", others / "other.MOV")
+    for folder in (recordings, backup, others):
+        _, said = nemo(*prep, folder, code=1)
+        assert (
+            b"holds recordings (" in said and b"give --overlay" in said and not (tmp_path / "o.h5").exists()
+        )
+        _, said = nemo("predict", recordings, "--model", tmp_path, "--explain", folder, code=1)
+        assert (
+            b"holds recordings (" in said and b"give --explain" in said and len(list(folder.iterdir())) == 1
+        )
     assert before == (recordings / "clip0.mp4").read_bytes() == (backup / "clip0.mp4").read_bytes()
     nemo(*prep, tmp_path / "drawn")
     assert is_annotated(tmp_path / "drawn" / "clip0.mp4") and not is_annotated(backup / "clip0.mp4")
     nemo(*prep, tmp_path / "drawn", "--force")  # what nemo drew, it may draw again
+    # Drawings are no recordings, whichever folder is searched; what somebody puts among them is one.
+    found = json.loads(nemo("prep", tmp_path / "drawn", tmp_path / "n.h5", "--dry-run", "--json")[0])
+    assert found["videos"] == [] and "drawn by nemo" in [item["reason"] for item in found["left_out"]][-1]
+    shutil.copy(recordings / "clip0.mp4", tmp_path / "drawn" / "new.mp4")
+    found = json.loads(nemo("prep", tmp_path / "drawn", tmp_path / "n.h5", "--dry-run", "--json")[0])
+    assert [video["id"] for video in found["videos"]] == ["new"]
+    (tmp_path / "drawn" / "clip0.mp4").write_bytes(before)
+    _, said = nemo(*prep, tmp_path / "drawn", code=1)
+    assert b"was not drawn by nemo" in said
     assert sorted(path.name for path in recordings.iterdir()) == ["clip0.mp4"]
 
 
