@@ -82,24 +82,27 @@ def read_truth(path: Path | str) -> dict[str, ClipTruth]:
     """Every clip of a truth.h5, by the video's name without its ending.
 
     Raises:
-        NemoError: the file is not a truth file.
+        NemoError: the file is damaged, or no truth file.
     """
     import h5py
 
-    from nemo_pipeline.errors import NemoError
+    from nemo_pipeline.errors import DamagedFile, NemoError
+    from nemo_pipeline.store.strict import dataset_in, member, reading
 
     try:
         file = h5py.File(path, "r")
     except OSError as error:
         raise NemoError(f"{path}: not a readable truth file of nemo synth ({error}).") from error
-    with file:
+    clips = {}
+    with file, reading(path):
         if file.attrs.get("format") != FORMAT:
             raise NemoError(f"{path}: not a truth file of nemo synth.")
-        return {
-            name: ClipTruth(
-                group.attrs["video"],
-                values=json.loads(group.attrs["values"]),
-                **{array: group[array][()] for array in ARRAYS},
-            )
-            for name, group in file.items()
-        }
+        for name in file.keys():  # noqa: SIM118
+            group = member(file, name)
+            found = {array: dataset_in(group, array) for array in ARRAYS}
+            arrays = {array: dataset[()] for array, dataset in found.items() if dataset is not None}
+            if len(arrays) < len(ARRAYS):
+                raise DamagedFile(path, f"/{name}", "lacks an array")
+            values = json.loads(group.attrs["values"])
+            clips[name] = ClipTruth(group.attrs["video"], values=values, **arrays)
+    return clips

@@ -278,7 +278,6 @@ def read_splits(run: Path) -> tuple[Split, ...]:
     values = read_json(run / "split.json")
     try:
         return tuple(from_record(Split, line) for line in values["folds"])
-    except (KeyError, TypeError, ValueError):
-        raise NemoError(
-            f"{printable(str(run / 'split.json'))} is damaged; begin a new run with another --out."
-        ) from None
+    except (KeyError, TypeError, ValueError) as error:
+        shown, why = printable(str(run / "split.json")), printable(str(error))
+        raise NemoError(f"{shown} is damaged ({why}); begin a new run with another --out.") from None
