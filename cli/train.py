@@ -8,6 +8,8 @@ from typing import Any
 import rich_click as click
 from click.core import ParameterSource
 
+from nemo_pipeline.store.text import counted
+
 from .console import new_table, out, print_json, say, warn
 from .progress import stop_on_signals
 from .train_progress import TrainProgress
@@ -99,7 +101,9 @@ def command(
 
     overrides = split_assignments(assignments)
     runtime = Runtime(device, devices, workers, tensorboard, jobs, fold)
-    progress = TrainProgress(quiet)
+    progress = TrainProgress(quiet, runtime)
+    if not quiet:
+        _say_device(device)
     if resumed:
         from siam_model.train import resume
 
@@ -121,7 +125,8 @@ def command(
             trials = DEFAULT_TRIALS if folds is not None and preset == "paper" else 0
             if trials and not quiet:
                 say(
-                    f"{trials} trials in each of {folds} folds, as in the paper's protocol; --trials changes that."
+                    f"Each of the {folds} folds tries {trials} of the paper's 336 combinations of parameters (the "
+                    "paper does not say how it searched them); --trials changes that."
                 )
         request = TrainRequest(
             preset=preset, seed=seed, epochs=epochs, folds=folds, trials=trials, overrides=overrides,
@@ -135,6 +140,18 @@ def command(
         _study(run, as_json)
     else:
         _run(run, as_json)
+
+
+def _say_device(device: str) -> None:
+    """That there is no GPU, before anything takes long because of it."""
+    from nemo_pipeline.platform import allowed_cores
+    from siam_model.devices import resolve_device
+
+    if device == "auto" and resolve_device(device).type == "cpu":
+        cores = counted(len(allowed_cores()), "core")
+        say(
+            f"No GPU found: training on the CPU ({cores}). After the first step, the time it will take is said."
+        )
 
 
 def _run(run: Path, as_json: bool) -> None:

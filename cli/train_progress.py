@@ -6,22 +6,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nemo_pipeline.store.text import counted
 from siam_model.protocol.reporter import Reporter, TrainingScope
 
 from . import console
 
 if TYPE_CHECKING:
+    from siam_model.protocol.request import Runtime
     from siam_model.training.fit import EpochRecord
+
+
+#: Seconds from which on it is said how a training gets shorter.
+_LONG = 86400
 
 
 class TrainProgress(Reporter):
     """A `siam_model.protocol.reporter.Reporter` that shows all on standard error; nothing but failures when quiet."""
 
-    def __init__(self, quiet: bool) -> None:
-        self.quiet = quiet
+    def __init__(self, quiet: bool, runtime: Runtime) -> None:
+        self.quiet, self.runtime = quiet, runtime
         self.run: Path | None = None
-        self._epochs = 0
-        self._bar = console.new_progress("epochs") if console.err.is_terminal and not quiet else None
+        self._epochs, self._timed = 0, False
+        self._bar = console.new_progress("steps") if console.err.is_terminal and not quiet else None
         self._tasks: dict[TrainingScope, Any] = {}
 
     def __enter__(self) -> TrainProgress:
@@ -60,14 +66,33 @@ class TrainProgress(Reporter):
 
             console.say(HOW_BALANCED)
 
-    def batch(self, where: TrainingScope, done: int, total: int) -> None:
-        """The bar of its model moves within an epoch."""
-        if self._bar is not None:
-            if where not in self._tasks:
-                self._begin(where)
-            task = self._tasks[where]
-            epoch = int(self._bar.tasks[self._bar.task_ids.index(task)].completed)
-            self._bar.update(task, completed=epoch + 0.99 * done / total)
+    def batch(self, where: TrainingScope, epoch: int, done: int, total: int) -> None:
+        """The bar of its model, over the steps of an epoch."""
+        if self._bar is None:
+            return
+        if where not in self._tasks:
+            self._forget(where)
+            self._tasks[where] = self._bar.add_task("", total=total, note="")
+        about = f"{where}, " if str(where) else ""
+        name = console.printable(f"{about}epoch {epoch} of {self._epochs}")
+        self._bar.update(self._tasks[where], description=name, completed=done, total=total)
+
+    def timed(self, where: TrainingScope, step: float, steps: int, epoch: float) -> None:
+        """From the first step of all: how long it will take."""
+        if self._timed or self.quiet or self.run is None:
+            return
+        from siam_model.protocol.forecast import forecast
+
+        self._timed = True
+        left = forecast(self.run, epoch, self.runtime)
+        least, most = duration(left.least), duration(left.most)
+        console.say(
+            f"A step takes {duration(step)}, an epoch of {counted(steps, 'step')} about {duration(epoch)}. To do: "
+            f"{counted(left.trainings, 'training')} of at most {counted(left.epochs, 'epoch')}, "
+            f"{f'about {most}' if least == most else f'{least} to {most}'} in all."
+        )
+        if left.most > _LONG:
+            console.say("Shorter: a GPU, fewer --trials (0: no search), fewer --epochs, or --preset small.")
 
     def epoch(self, where: TrainingScope, record: EpochRecord) -> None:
         """A line, and the bar of its model."""
@@ -80,18 +105,8 @@ class TrainProgress(Reporter):
             f"{about + ', ' if about else ''}epoch {record.epoch}: training error {record.training_mae:.2f} years"
             f"{validation}{better}  ({record.seconds:.1f} s)"
         )
-        if self._bar is not None:
-            if where not in self._tasks:
-                self._begin(where)
-            note = f"validation {record.validation_mae:.1f}" if validated else ""
-            self._bar.update(self._tasks[where], completed=record.epoch, note=note)
-
-    def _begin(self, where: TrainingScope) -> None:
-        """A bar for a model that is new."""
-        assert self._bar is not None
-        self._forget(where)
-        name = console.printable(str(where) or "training")
-        self._tasks[where] = self._bar.add_task(name, total=self._epochs, note="")
+        if self._bar is not None and where in self._tasks and validated:
+            self._bar.update(self._tasks[where], note=f"validation {record.validation_mae:.1f}")
 
     def _forget(self, where: TrainingScope) -> None:
         """Take away the bars of a fold whose next trial begins, or which has ended."""
@@ -112,6 +127,20 @@ class TrainProgress(Reporter):
                 f"nemo train --resume --out {self.run}"
             )
         console.err.file.flush()
+
+
+def duration(seconds: float) -> str:
+    """For people: "0.4 s", "12 min", "5.5 hours", "3 days"."""
+    for unit, size, up_to in (
+        ("s", 1, 90),
+        ("min", 60, 5400),
+        ("hours", 3600, 172800),
+        ("days", 86400, None),
+    ):
+        if up_to is None or seconds < up_to:
+            value = seconds / size
+            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
+    raise AssertionError
 
 
 def _with_place(text: str, where: TrainingScope | None) -> str:

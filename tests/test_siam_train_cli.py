@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from nemo_cli.main import main
 from nemo_pipeline.store import write_dataset
 from siam_model.protocol.reporter import TrainingScope
+from siam_model.protocol.request import Runtime
 from siam_model.runs import is_finished, missing_folds
 from tests.siam_faces import drawn_file, drawn_videos
 from tests.test_siam_training import TINY
@@ -75,6 +76,7 @@ def test_folds_balance_and_results(place):
     assert [row[0] for row in rows] == ["0", "1", "2"]
     assert sum(int(row[1]) for row in rows) == 10 == sum(int(row[2]) + int(row[3]) for row in rows)
     assert "fold 2, trial 2/2, epoch 1: training error" in told
+    assert told.count("A step takes") == 1 and "7 trainings of at most 1 epoch, " in told
     assert "fold 0: chose trial" in told and "Now on all subjects, for 1 epochs" in told
     answer = json.loads(done.stdout)
     assert set(answer["baselines"]) == {"training median", "ridge, mean face", "ridge, smile phases"}
@@ -230,7 +232,7 @@ def test_what_failed_is_said_even_when_quiet(capsys):
     """By what the training tells, not by how a sentence begins."""
     from nemo_cli.train_progress import TrainProgress
 
-    with TrainProgress(quiet=True) as progress:
+    with TrainProgress(quiet=True, runtime=Runtime()) as progress:
         progress.say("failed trials: none", TrainingScope(fold=1))
         progress.failed("The loss is no number.", TrainingScope(fold=2))
     assert capsys.readouterr().err == "fold 2: The loss is no number.\n"

@@ -4,6 +4,7 @@ it trains, then `model/` with its `history.csv`."""
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +16,13 @@ from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import measure_normalisation
 from siam_model.protocol.history import read_history, write_history
 from siam_model.protocol.open_run import OpenRun
-from siam_model.protocol.reporter import TrainingScope
+from siam_model.protocol.reporter import Reporter, TrainingScope
 from siam_model.training.records import EpochRecord
+
+#: A first step that took longer, seconds, is told at once; of a shorter one, what comes once counts for too much.
+_LONG_STEP = 5.0
+#: A step forward alone, as in validation, takes this part of one forward and back.
+_FORWARD = 1 / 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,8 +92,12 @@ def train_in(
         if on_record is not None:
             on_record(line)
 
+    frames = run.table.length
+    pace = _Pace(run.reporter, where, int(frames[training].sum()), int(frames[validation].sum()))
+
     def batch(done: int, total: int) -> None:
-        run.reporter.batch(where, done, total)
+        pace.step(done, total)
+        run.reporter.batch(where, len(lines) + 1, done, total)
 
     fitted = fit(
         run.clips, training, validation, model, config, normalisation,
@@ -118,6 +128,26 @@ def train_in(
     save_model(folder / "model", fitted.model, card)
     checkpoint.unlink(missing_ok=True)
     return Trained(fitted.history)
+
+
+class _Pace:
+    """Times the first step of a training, and tells the reporter."""
+
+    def __init__(self, reporter: Reporter, where: TrainingScope, training: int, validation: int) -> None:
+        """`training`, `validation`: frames of each part."""
+        self._reporter, self._where = reporter, where
+        self._epoch = 1 + _FORWARD * validation / training  # of the time that its steps take
+        self._last, self._told = time.monotonic(), False
+
+    def step(self, done: int, total: int) -> None:
+        """So many steps of an epoch are done."""
+        if self._told:
+            return
+        now = time.monotonic()
+        seconds, self._last = now - self._last, now
+        if seconds > _LONG_STEP or done > 1 or total == 1:
+            self._told = True
+            self._reporter.timed(self._where, seconds, total, seconds * total * self._epoch)
 
 
 def has_model(folder: Path) -> bool:

@@ -35,6 +35,12 @@ class PipeReporter(Reporter):
     def balance(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """The parent has said it."""
 
+    def batch(self, where: TrainingScope, epoch: int, done: int, total: int) -> None:
+        self._parent.send("batch", where=dataclasses.asdict(where), epoch=epoch, done=done, total=total)
+
+    def timed(self, where: TrainingScope, step: float, steps: int, epoch: float) -> None:
+        self._parent.send("timed", where=dataclasses.asdict(where), step=step, steps=steps, epoch=epoch)
+
     def epoch(self, where: TrainingScope, record: EpochRecord) -> None:
         self._parent.send("epoch", where=dataclasses.asdict(where), record=dataclasses.asdict(record))
 

@@ -67,17 +67,13 @@ def run_tasks(tasks: Sequence[FoldJob], runtime: Runtime, reporter: Reporter) ->
                     reporter.failed(f"failed: {failed[task]}", task.where)
                 if waiting:
                     start(environments[child])
-            elif message["event"] == "epoch":
-                reporter.epoch(_where(message["where"]) or TrainingScope(), EpochRecord(**message["record"]))
-            elif message["event"] == "say":
-                reporter.say(message["text"], _where(message["where"]))
-            elif message["event"] == "unfinished":
-                reporter.failed(message["text"], _where(message["where"]) or TrainingScope())
-            else:  # "done" or "failed"
+            elif message["event"] in ("done", "failed"):
                 task = at_work.pop(child)
                 if message["event"] == "failed":
                     failed[task] = message["text"]
                 give_next(child)
+            else:
+                _report(message, reporter)
     finally:
         for child in environments:
             child.close()
@@ -101,8 +97,20 @@ def slot_environments(jobs: int, device: str) -> list[dict[str, str]]:
     return [{"OMP_NUM_THREADS": str(max(1, len(allowed_cores()) // jobs))} for _ in range(jobs)]
 
 
-def _where(values: Mapping[str, Any] | None) -> TrainingScope | None:
-    return None if values is None else TrainingScope(**values)
+def _report(message: Mapping[str, Any], reporter: Reporter) -> None:
+    """Pass on what a process told its reporter (`siam_model.protocol.jobchild.PipeReporter`)."""
+    event, values = message["event"], message["where"]
+    where = TrainingScope() if values is None else TrainingScope(**values)
+    if event == "epoch":
+        reporter.epoch(where, EpochRecord(**message["record"]))
+    elif event == "batch":
+        reporter.batch(where, message["epoch"], message["done"], message["total"])
+    elif event == "timed":
+        reporter.timed(where, message["step"], message["steps"], message["epoch"])
+    elif event == "unfinished":
+        reporter.failed(message["text"], where)
+    else:
+        reporter.say(message["text"], None if values is None else where)
 
 
 def _why(death: ChildDied) -> str:

@@ -49,8 +49,12 @@ class Reporter:
     def balance(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """The parts, one line each, as `siam_model.protocol.splits.balance` has them."""
 
-    def batch(self, where: TrainingScope, done: int, total: int) -> None:
-        """Some batches of an epoch are done. Not told by other processes."""
+    def batch(self, where: TrainingScope, epoch: int, done: int, total: int) -> None:
+        """Some batches of an epoch, from 1, are done."""
+
+    def timed(self, where: TrainingScope, step: float, steps: int, epoch: float) -> None:
+        """How long the first step of a training took, how many an epoch has, and how long it will therefore take;
+        seconds."""
 
     def epoch(self, where: TrainingScope, record: EpochRecord) -> None:
         """An epoch is finished."""

@@ -152,10 +152,15 @@ def proposals(
     return [dict(first), *(combinations[i] for i in drawn if combinations[i] != first)]
 
 
+def epochs_for_all(epochs: int) -> int:
+    """How many epochs every trial gets before it may be ended: a tenth of `epochs`, at least 3."""
+    return max(3, epochs // 10)
+
+
 def is_hopeless(errors: Sequence[float], earlier: Sequence[Trial], epochs: int) -> bool:
-    """Whether a trial may be ended: enough others are finished, it had its first epochs (a tenth of `epochs`, at least
-    3), and its least error is above the median of what the others had reached by then."""
-    if len(earlier) < FIRST_TRIALS or len(errors) < max(3, epochs // 10):
+    """Whether a trial may be ended: enough others are finished, it had its first epochs, and its least error is above
+    the median of what the others had reached by then."""
+    if len(earlier) < FIRST_TRIALS or len(errors) < epochs_for_all(epochs):
         return False
     reached = [min(trial.errors[: len(errors)]) for trial in earlier if trial.errors]
     return bool(reached) and min(errors) > statistics.median(reached)

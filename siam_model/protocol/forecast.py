@@ -1,0 +1,81 @@
+"""How long a training will take: the time of one step, times all that is left to do, as a range."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from siam_model.config import TrainConfig
+from siam_model.protocol.open_run import read_splits
+from siam_model.protocol.request import Runtime
+from siam_model.protocol.search import FIRST_TRIALS, epochs_for_all, space_of
+from siam_model.protocol.settings import read_settings
+from siam_model.runs import missing_folds
+from siam_model.study import studied_table
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Forecast:
+    """What is left to train.
+
+    Attributes:
+        trainings: how many networks, at most.
+        epochs: most epochs of each.
+        least, most: seconds of all of them together: where every training ends as early as it may, and where none does.
+    """
+
+    trainings: int
+    epochs: int
+    least: float
+    most: float
+
+
+def forecast(folder: Path, epoch: float, runtime: Runtime) -> Forecast:
+    """What is left of a run or a study whose epochs take `epoch` seconds each.
+
+    Raises:
+        NemoError: the folder is damaged.
+    """
+    folders = [folder]
+    if (folder / "study.json").is_file():
+        folders = [path for _, path in studied_table(folder) if (path / "split.json").is_file()]
+    found = [_of_run(path, epoch, runtime) for path in folders]
+    return Forecast(
+        sum(one.trainings for one in found),
+        max((one.epochs for one in found), default=0),
+        sum(one.least for one in found),
+        sum(one.most for one in found),
+    )
+
+
+def _of_run(folder: Path, epoch: float, runtime: Runtime) -> Forecast:
+    settings, model, config = read_settings(folder)
+    combinations = np.prod(
+        [len(values) for values in space_of(model, settings.overrides).values()], dtype=int
+    )
+    trials = min(settings.trials, int(combinations))
+    least, most = _of_model(trials, config)
+    count, final = 1, 0
+    if settings.folds is not None:
+        todo = missing_folds(folder, len(read_splits(folder)))
+        count = len(todo) if runtime.fold is None else int(runtime.fold in todo)
+        final = int(runtime.fold is None)
+    in_parallel = max(1, min(runtime.jobs, count))
+    return Forecast(
+        count * max(trials, 1) + final,
+        config.epochs,
+        epoch * (least * count / in_parallel + final),
+        epoch * (most * count / in_parallel + final * config.epochs),
+    )
+
+
+def _of_model(trials: int, config: TrainConfig) -> tuple[int, int]:
+    """Fewest and most epochs of one fold: of its trials, or of its only training."""
+    stopped = min(config.epochs, config.patience + 1)
+    if not trials:
+        return stopped, config.epochs
+    first = min(trials, FIRST_TRIALS)
+    ended = min(stopped, epochs_for_all(config.epochs))
+    return first * stopped + (trials - first) * ended, trials * config.epochs
