@@ -3,8 +3,31 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+import pytest
 
 # A training is the same to the bit only with the same number of threads; tests compare trainings in this process with
 # those of processes that share the cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory) -> Path:
+    """A folder with three good clips, read-only by convention."""
+    from tests.support.runs import write_clip
+
+    folder = tmp_path_factory.mktemp("clips")
+    for i in range(3):
+        write_clip(folder / f"clip{i}.mp4", seed=i, frames=10 + 2 * i)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def first(clips, tmp_path_factory):
+    """One finished run over the three clips, not to be changed: its summary, its output."""
+    from tests.support.runs import run
+
+    output = tmp_path_factory.mktemp("first") / "out.h5"
+    return run([clips], output), output

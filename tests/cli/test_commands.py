@@ -15,33 +15,10 @@ import pytest
 from nemo_cli import console
 from nemo_cli.main import COMMANDS
 from nemo_pipeline.store import FaceDataset
-
-from ..run.conftest import clips, write_clip  # noqa: F401
+from tests.support.commands import nemo, nemo_process
+from tests.support.runs import write_clip
 
 OURS = ("prep", "info", "label", "verify", "pack", "doctor")
-
-
-def nemo(*words, code=0, cwd=None, stdin=None, **environment):
-    """Run `nemo` in a process of its own; answers (standard output, standard error) as bytes."""
-    done = subprocess.run(
-        [sys.executable, "-m", "nemo_cli.main", *(os.fspath(word) for word in words)],
-        capture_output=True,
-        cwd=cwd,
-        input=stdin,
-        env=os.environ | {"COLUMNS": "200"} | environment,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == code, done.stderr.decode("utf-8", "replace")
-    assert b"Traceback" not in done.stderr
-    return done.stdout, done.stderr
-
-
-@pytest.fixture(scope="module")
-def prepared(clips, tmp_path_factory):  # noqa: F811
-    output = tmp_path_factory.mktemp("cli") / "out.h5"
-    said = nemo("prep", clips, output, "--json", "--size", "48", "--workers", "2")
-    return output, said
 
 
 def test_help_lists_every_command_and_loads_nothing_heavy():
@@ -105,7 +82,7 @@ def test_an_empty_argument_is_an_unset_variable(prepared, tmp_path):
 
 def test_a_terminal_that_cannot_show_a_name_shows_it_escaped(prepared, tmp_path):
     shutil.copytree(prepared[0].parent, tmp_path / "имя")
-    said, _ = nemo("info", tmp_path / "имя" / "out.h5", PYTHONIOENCODING="latin-1")
+    said, _ = nemo_process("info", tmp_path / "имя" / "out.h5", PYTHONIOENCODING="latin-1")
     assert rb"\u0438\u043c\u044f" in said
 
 
@@ -131,7 +108,7 @@ def test_prep_writes_for_the_owner_alone(prepared):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_prep_shows_a_table(clips, tmp_path):  # noqa: F811
+def test_prep_shows_a_table(clips, tmp_path):
     shutil.copy(clips / "clip0.mp4", tmp_path / "good.mp4")
     (tmp_path / "bad.mp4").write_text("x")
     said, noted = nemo("prep", tmp_path, tmp_path / "out.h5", "--size", "48")
@@ -163,7 +140,7 @@ def test_exit_codes(tmp_path):
     assert b"no video" in noted
 
 
-def test_dry_run_writes_nothing_and_gives_reasons(prepared, clips, tmp_path):  # noqa: F811
+def test_dry_run_writes_nothing_and_gives_reasons(prepared, clips, tmp_path):
     output, _ = prepared
     shutil.copytree(clips, tmp_path / "in")
     (tmp_path / "in/notes.txt").write_text("x")
@@ -177,7 +154,7 @@ def test_dry_run_writes_nothing_and_gives_reasons(prepared, clips, tmp_path):  #
     assert not (tmp_path / "x.h5").exists() and not (tmp_path / "x.shards").exists()
 
 
-def test_list_from_standard_input(clips, tmp_path):  # noqa: F811
+def test_list_from_standard_input(clips, tmp_path):
     names = b"\0".join(os.fsencode(path) for path in sorted(clips.glob("*.mp4"))) + b"\0"
     said, _ = nemo("prep", "--list", "-", tmp_path / "out.h5", "--dry-run", "--json", stdin=names)
     assert len(json.loads(said)["videos"]) == 3
@@ -199,7 +176,7 @@ HOSTILE = [
 ]
 
 
-def test_hostile_names_and_labels(clips, tmp_path):  # noqa: F811
+def test_hostile_names_and_labels(clips, tmp_path):
     folder = tmp_path / "in"
     for name in HOSTILE:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -212,7 +189,7 @@ def test_hostile_names_and_labels(clips, tmp_path):  # noqa: F811
     assert b"\x1b" not in noted + said
     names = {video["file"] for video in json.loads(said)["videos"]}
     assert names == set(HOSTILE)
-    said, noted = nemo("prep", folder, output, "--size", "48", FORCE_COLOR="1")
+    said, noted = nemo_process("prep", folder, output, "--size", "48", FORCE_COLOR="1")
     assert b"\\x1b[31mred" in noted and b"\x1b[31mred" not in noted
     data = FaceDataset(output)
     (video,) = data.values()
@@ -230,15 +207,15 @@ def test_hostile_names_and_labels(clips, tmp_path):  # noqa: F811
     assert {path.name for path in tmp_path.iterdir()} == {"in", "l.csv", "out.h5", "out.shards"}
 
 
-def test_a_locale_without_unicode(clips, tmp_path):  # noqa: F811
+def test_a_locale_without_unicode(clips, tmp_path):
     shutil.copy(clips / "clip0.mp4", tmp_path / "ü微.mp4")
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
     output = tmp_path / "ö.h5"
-    said, _ = nemo("prep", tmp_path, output, "--size", "48", "--json", **plain)
+    said, _ = nemo_process("prep", tmp_path, output, "--size", "48", "--json", **plain)
     assert json.loads(said)["videos"][0]["id"] == "ü微"
-    _, noted = nemo("prep", tmp_path, output, "--size", "48", **plain)
+    _, noted = nemo_process("prep", tmp_path, output, "--size", "48", **plain)
     assert b"1 done, 0 to do" in noted
-    nemo("prep", "--join", output, **plain)
+    nemo_process("prep", "--join", output, **plain)
     assert FaceDataset(output)[0].file == "ü微.mp4" and FaceDataset(output)[0].frames.any()
 
 
@@ -274,7 +251,7 @@ def test_label_verify_pack_info(prepared, tmp_path):
     assert shard.name.encode() in noted
 
 
-def test_info_of_a_clip_and_of_nothing(clips, tmp_path):  # noqa: F811
+def test_info_of_a_clip_and_of_nothing(clips, tmp_path):
     said, _ = nemo("info", clips / "clip0.mp4", "--json")
     facts = json.loads(said)
     assert (facts["width"], facts["height"], facts["codec"]) == (160, 160, "mpeg4")

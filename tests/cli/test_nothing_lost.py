@@ -11,12 +11,11 @@ import pytest
 
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.view.annotated import is_annotated
-from tests.cli.test_commands import nemo, prepared  # noqa: F401
-from tests.run.conftest import clips  # noqa: F401
+from tests.support.commands import nemo
 
 
 @pytest.fixture
-def recordings(clips, tmp_path):  # noqa: F811
+def recordings(clips, tmp_path):
     """A folder with one clip, whose bytes have to stay."""
     folder = tmp_path / "recordings"
     folder.mkdir()
@@ -58,7 +57,7 @@ def test_overlays_never_lie_among_recordings_or_take_the_place_of_one(recordings
 
 
 @pytest.mark.parametrize("slip", ["clip0.mp4", "o.h5"])
-def test_no_table_or_picture_is_written_over_a_clip_or_a_prepared_file(recordings, prepared, tmp_path, slip):  # noqa: F811
+def test_no_table_or_picture_is_written_over_a_clip_or_a_prepared_file(recordings, prepared, tmp_path, slip):
     target = recordings / slip
     if slip.endswith("h5"):
         target.write_bytes(prepared[0].read_bytes())
@@ -82,7 +81,7 @@ def test_a_contact_sheet_that_cannot_be_written_is_refused_before_the_work(recor
     assert b"does not exist" in said and not (tmp_path / "n.h5").exists()
 
 
-def test_labels_that_fit_nothing_change_nothing(prepared, tmp_path):  # noqa: F811
+def test_labels_that_fit_nothing_change_nothing(prepared, tmp_path):
     shutil.copytree(prepared[0].with_suffix(".shards"), tmp_path / "o.shards")
     output = tmp_path / "o.h5"
     shutil.copy(prepared[0], output)
@@ -118,14 +117,14 @@ def test_what_nemo_drew_is_no_recording(recordings, tmp_path):
     assert (recordings / "seen" / "clip0.mp4").is_file()
 
 
-def test_a_list_that_is_none_and_a_pack_into_nowhere(prepared, tmp_path):  # noqa: F811
+def test_a_list_that_is_none_and_a_pack_into_nowhere(prepared, tmp_path):
     _, said = nemo("prep", "--list", prepared[0], tmp_path / "o.h5", code=1)
     assert b"no text" in said
     _, said = nemo("pack", prepared[0], tmp_path / "no" / "p.h5", code=1)
     assert b"does not exist" in said
 
 
-def test_labels_come_back_with_their_videos(clips, tmp_path):  # noqa: F811
+def test_labels_come_back_with_their_videos(clips, tmp_path):
     (tmp_path / "l.csv").write_text("video,subject,age\nclip0,a,20\nclip1,b,31\n")
     output = tmp_path / "o.h5"
     nemo("prep", clips, output, "--size", "48", "--labels", tmp_path / "l.csv")
@@ -136,7 +135,7 @@ def test_labels_come_back_with_their_videos(clips, tmp_path):  # noqa: F811
     assert (data["clip0"].age, data["clip1"].age, data["clip1"].subject) == (20, 31, "b")
 
 
-def test_landmarks_go_into_a_folder_that_is_made_for_them(prepared, tmp_path):  # noqa: F811
+def test_landmarks_go_into_a_folder_that_is_made_for_them(prepared, tmp_path):
     nemo("info", tmp_path / "none.h5", "--csv", tmp_path / "marks", code=1)
     assert not (tmp_path / "marks").exists(), "not before there is something to write"
     nemo("info", prepared[0], "--csv", tmp_path / "marks")
@@ -150,7 +149,7 @@ def test_landmarks_go_into_a_folder_that_is_made_for_them(prepared, tmp_path):  
     assert b"cannot be made" in said
 
 
-def test_a_copys_name_may_hold_a_colon_and_a_file_any_metadata(tmp_path, monkeypatch, clips):  # noqa: F811
+def test_a_copys_name_may_hold_a_colon_and_a_file_any_metadata(tmp_path, monkeypatch, clips):
     monkeypatch.chdir(tmp_path)
     shutil.copy(clips / "clip0.mp4", "a:b.mp4")
     assert not is_annotated(Path("a:b.mp4"))

@@ -10,12 +10,11 @@ import pytest
 
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import printable
+from tests.smiling import HOSTILE, smiling_file
+from tests.support.commands import nemo, nemo_process
 
-from ..smiling import HOSTILE, smiling_file
-from .test_commands import clips, nemo, prepared  # noqa: F401
 
-
-def test_prep_writes_the_report(clips, tmp_path):  # noqa: F811
+def test_prep_writes_the_report(clips, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     names = ["<img src=x onerror=alert(1)>.mp4", "$a^^b$.mp4", "caf\udce9.mp4"]
@@ -64,7 +63,7 @@ def test_info_writes_the_report_without_docstrings(tmp_path):
     """`python -OO` takes docstrings away: what the page says is none of them."""
     data = smiling_file(tmp_path)
     nemo("info", data, "--report", tmp_path / "r.html")
-    nemo("info", data, "--report", tmp_path / "bare.html", PYTHONOPTIMIZE="2")
+    nemo_process("info", data, "--report", tmp_path / "bare.html", PYTHONOPTIMIZE="2")
     limit = "jumps: in 1 % of the frames the tracker"
     assert limit in (tmp_path / "bare.html").read_text(encoding="utf-8")
     assert limit in (tmp_path / "r.html").read_text(encoding="utf-8")
@@ -80,11 +79,11 @@ def test_info_writes_the_report_without_docstrings(tmp_path):
         (["--no-faces"], b"--no-faces goes with --report"),
     ],
 )
-def test_usage(prepared, tmp_path, words, said):  # noqa: F811
+def test_usage(prepared, tmp_path, words, said):
     assert said in nemo("info", prepared[0], *words, code=2, cwd=tmp_path)[1]
     assert said in nemo("prep", prepared[0].parent, "x.h5", *words, code=2, cwd=tmp_path)[1]
 
 
-def test_parts_have_no_report(clips, tmp_path):  # noqa: F811
+def test_parts_have_no_report(clips, tmp_path):
     words = ["prep", clips, tmp_path / "x.h5", "--part", "1/2", "--report", tmp_path / "r.html"]
     assert b"--report needs all videos: give it with --join" in nemo(*words, code=2)[1]

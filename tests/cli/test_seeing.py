@@ -10,11 +10,10 @@ import pytest
 
 from nemo_pipeline.geometry import shipped_mean_shape
 from nemo_pipeline.store import FaceDataset
+from tests.support.commands import nemo
 
-from .test_commands import clips, nemo, prepared  # noqa: F401
 
-
-def test_info_writes_landmarks_and_prep_reads_them(clips, prepared, tmp_path):  # noqa: F811
+def test_info_writes_landmarks_and_prep_reads_them(clips, prepared, tmp_path):
     output, _ = prepared
     folder = tmp_path / "landmarks"
     folder.mkdir()
@@ -54,7 +53,7 @@ def test_info_writes_landmarks_and_prep_reads_them(clips, prepared, tmp_path):  
     assert b"2 done, 1 to do" in err
 
 
-def test_one_video_and_what_is_none(prepared, clips, tmp_path):  # noqa: F811
+def test_one_video_and_what_is_none(prepared, clips, tmp_path):
     output, _ = prepared
     nemo("info", output, "--csv", tmp_path / "one.csv", "--video", "clip1")
     assert len((tmp_path / "one.csv").read_text().splitlines()) == 1 + 12
@@ -67,7 +66,7 @@ def test_one_video_and_what_is_none(prepared, clips, tmp_path):  # noqa: F811
     assert b"--video goes with --csv" in nemo("info", output, "--video", "clip1", code=2)[1]
 
 
-def test_usage(clips, tmp_path):  # noqa: F811
+def test_usage(clips, tmp_path):
     output = tmp_path / "out.h5"
     (tmp_path / "bad.csv").write_text("1,2\n")
     for words, code, said in (

@@ -20,7 +20,7 @@ from nemo_pipeline.datatypes import USABLE
 from nemo_pipeline.stages.container import LARGEST_PICTURE
 from nemo_pipeline.stages.streams import MOST_STREAMS
 from nemo_pipeline.video import process_video
-from tests.run.conftest import run, write_clip
+from tests.support.runs import run, write_clip
 
 
 def png(width: int, height: int, bits: int = 8) -> bytes:

@@ -12,8 +12,8 @@ from nemo_pipeline.batch.run import RunOptions, prep
 from nemo_pipeline.batch.worker import running_children
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import NemoError
+from tests.support.runs import arrays, write_clip
 
-from .conftest import arrays, write_clip
 from .processes import DaskCluster
 
 CONFIG = PrepConfig(size=48)

@@ -19,8 +19,7 @@ from nemo_pipeline.batch.run import RunOptions, prep
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.verify import verify
-
-from .conftest import arrays, write_clip
+from tests.support.runs import arrays, write_clip
 
 N_CLIPS = 300
 

@@ -23,8 +23,8 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.spool import read_pieces
 from nemo_pipeline.supervise import ChildDied
+from tests.support.runs import write_clip
 
-from .conftest import write_clip
 from .processes import children_of, start, wait_for_children, wait_for_none
 
 CONFIG = PrepConfig(size=48)

@@ -17,8 +17,8 @@ import pytest
 from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.batch.run import RunOptions, prep
 from nemo_pipeline.config import PrepConfig
+from tests.support.runs import arrays, write_clip
 
-from .conftest import arrays, write_clip
 from .processes import DaskCluster, children_of, start
 
 KINDS = ("command", "child", "worker")

@@ -22,8 +22,7 @@ from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.pack import pack
 from nemo_pipeline.store.shard import read_shards
 from nemo_pipeline.store.verify import verify
-
-from .conftest import CONFIG, arrays, copy_of, run, write_clip
+from tests.support.runs import CONFIG, arrays, copy_of, run, write_clip
 
 
 def planned(events):

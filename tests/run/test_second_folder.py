@@ -13,8 +13,7 @@ from nemo_pipeline.batch.run import preview
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.verify import verify
-
-from .conftest import CONFIG, arrays, copy_of, run, write_clip
+from tests.support.runs import CONFIG, arrays, copy_of, run, write_clip
 
 LABELS = "video,subject,age\nclip0.mp4,s0,20\nclip1.mp4,s1,41\nclip2.mp4,s2,62\n"
 
