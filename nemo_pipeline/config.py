@@ -53,6 +53,15 @@ class PrepConfig:
             version of nemo makes numbers of `ALGORITHM_VERSION` alone.
 
     A field that is new declares what files without it were made with: `nemo_pipeline.fields.added`.
+
+    Examples:
+        >>> from nemo_pipeline import PrepConfig
+        >>> PrepConfig(size=64).size
+        64
+        >>> PrepConfig(size=3)
+        Traceback (most recent call last):
+            ...
+        ValueError: ...
     """
 
     size: int = 114

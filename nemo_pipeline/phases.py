@@ -143,6 +143,18 @@ def find_phases(landmarks: ArrayLike, timestamps: ArrayLike, measure: Measure = 
     Returns:
         `Phases`; all empty where nothing rises, or the clip is too short (fewer than 3 frames).
 
+    Examples:
+        >>> import numpy as np
+        >>> from nemo_pipeline.geometry import shipped_mean_shape
+        >>> from nemo_pipeline.phases import find_phases
+        >>> times = np.arange(60) / 25
+        >>> smile = np.interp(times, [0.4, 0.8, 1.4, 2.0], [0, 1, 1, 0])
+        >>> points = np.repeat(100 * shipped_mean_shape()[None], 60, axis=0)
+        >>> points[:, [48, 54], 0] += np.outer(smile, [-12, 12])  # the lip corners
+        >>> phases = find_phases(points, times)
+        >>> [start < stop for start, stop in (phases.onset, phases.apex, phases.offset)]
+        [True, True, True]
+
     Raises:
         ValueError: as `amplitude`, or the timestamps do not fit.
     """

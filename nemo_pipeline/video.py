@@ -179,6 +179,12 @@ def prep_video(
 
     Never raises for a bad video: look at `.status` and `.message`. `mean_shape` and `landmarks` as in
     `process_video`.
+
+    Examples:
+        >>> from nemo_pipeline import PrepConfig, prep_video
+        >>> video = prep_video("clip.mp4", PrepConfig(size=64))
+        >>> video.status, video.frames.shape
+        ('ok', (10, 64, 64))
     """
     return prep_video_rows(path, config, mean_shape=mean_shape, landmarks=landmarks)[0]
 
@@ -248,6 +254,12 @@ def track_video(path: str | Path, config: PrepConfig | None = None) -> VideoTrac
 
     The subject is the one that `nemo prep` chooses. All segments of at least `config.min_frames` are in the arrays,
     whatever `config.keep` says.
+
+    Examples:
+        >>> from nemo_pipeline import track_video
+        >>> track = track_video("clip.mp4")
+        >>> track.landmarks.shape, bool(track.observed.all())
+        ((10, 68, 2), True)
 
     Raises:
         NemoError: the file cannot be read as a video (the sentence says why).
@@ -332,6 +344,12 @@ def landmarks_in_image(rgb: ArrayLike, *, engine: str = "litert") -> NDArray[np.
 
     Returns:
         (F, 68, 2) float64, pixels (centres at integers), x then y; F is 0 where there is no face.
+
+    Examples:
+        >>> from nemo_pipeline import landmarks_in_image
+        >>> from skimage.data import astronaut
+        >>> landmarks_in_image(astronaut()).shape
+        (1, 68, 2)
 
     Raises:
         ValueError: not an (H, W, 3) uint8 picture.

@@ -62,6 +62,11 @@ class SIAMConfig:
         dropout_conv: dropout of the convolutional part: on the input of both fully connected layers.
         dropout_recurrent: dropout of the recurrent part: on the input of every recurrent layer, not on the
             state.
+
+    Examples:
+        >>> from siam_model import SIAMConfig
+        >>> SIAMConfig(hidden=128).attention
+        'indexed'
     """
 
     face_size: int = 114
@@ -207,6 +212,11 @@ class TrainConfig:
         augment_mirror: show every other training clip, by chance, mirrored (not the paper's).
         augment_brightness: multiply a training clip's gray levels by a factor between 1/(1+b) and 1+b,
             by chance; 0 is the paper's.
+
+    Examples:
+        >>> from siam_model import TrainConfig
+        >>> TrainConfig(epochs=50).learning_rate
+        0.0001
     """
 
     epochs: int = 200

@@ -17,6 +17,12 @@ def load(path: str | os.PathLike[str], device: str = "cpu", *, ensemble: bool = 
     Args:
         ensemble: the mean of the models of a run's folds (`siam_model.ensemble`) in place of the run's own.
 
+    Examples:
+        >>> import siam_model
+        >>> model = siam_model.load("RUN")
+        >>> model.card.synthetic
+        True
+
     Raises:
         NemoError: there is none, or it is damaged, or this machine lacks the device; for an ensemble: no folds.
     """

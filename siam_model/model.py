@@ -108,6 +108,15 @@ class SIAM(nn.Module):
         frame_chunk: most frames that pass through the convolutions at once. A training step with more passes them in
             pieces of a quarter of that, recomputed in the backward pass, so that a long video costs time and not
             memory. (On a CPU quarters are as fast, and the allocator's heap has far smaller holes.)
+    Examples:
+        >>> import torch
+        >>> from siam_model import SIAM, SIAMConfig
+        >>> model = SIAM(SIAMConfig(face_size=70, channels=(4, 6, 6), fully_connected=9, hidden=8)).eval()
+        >>> frames = torch.randn(2, 5, 70, 70)  # standardised faces of two videos, of 5 and 3 frames
+        >>> out = model(frames, torch.tensor([5, 3]))
+        >>> out.age.shape, out.temporal_weights.shape
+        (torch.Size([2]), torch.Size([2, 5]))
+
     """
 
     def __init__(self, config: SIAMConfig | None = None) -> None:

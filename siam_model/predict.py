@@ -78,6 +78,14 @@ class LoadedModel:
     Attributes:
         network: the SIAM, in evaluation mode.
         card: all that was stored beside its weights.
+
+    Examples:
+        >>> import siam_model
+        >>> from nemo_pipeline import FaceDataset
+        >>> video = FaceDataset("smiles.h5")["000_0"]
+        >>> prediction = siam_model.load("RUN").predict(video.frames)
+        >>> bool(prediction.age > 0), prediction.temporal_weights.shape == (len(video),)
+        (True, True)
     """
 
     def __init__(self, network: SIAM, card: ModelCard) -> None:

@@ -53,6 +53,14 @@ def smooth_in_head_frame(landmarks: ArrayLike) -> _Array:
     Returns:
         (T, 68, 2) float64. Fewer than 3 frames come back unchanged (as a copy).
 
+    Examples:
+        >>> import numpy as np
+        >>> from nemo_pipeline import smooth_in_head_frame
+        >>> from nemo_pipeline.geometry import shipped_mean_shape
+        >>> still = np.repeat(100 * shipped_mean_shape()[None], 20, axis=0)
+        >>> bool(np.allclose(smooth_in_head_frame(still), still))
+        True
+
     Raises:
         ValueError: another shape, complex, or a value that is NaN or infinite.
     """

@@ -25,6 +25,14 @@ def smooth_4253h_twice(x: ArrayLike) -> NDArray[np.float64]:
     Returns:
         float64 array of the same shape. Series of fewer than 3 samples come back unchanged (as a copy).
 
+    Examples:
+        >>> import numpy as np
+        >>> from nemo_pipeline import smooth_4253h_twice
+        >>> y = np.arange(12.0)
+        >>> y[5] = 100  # a single wrong sample
+        >>> bool(np.abs(smooth_4253h_twice(y) - np.arange(12)).max() < 1)
+        True
+
     Raises:
         ValueError: a value is NaN or infinite (interpolate or split before smoothing), `x` is complex, or has no first
             axis.

@@ -41,6 +41,13 @@ class FaceWarp:
         triangles: (K, 3); by default the shipped ones for the shipped shape, else the Delaunay triangles of
             `mean_shape`.
 
+    Examples:
+        >>> from nemo_pipeline import FaceWarp, landmarks_in_image
+        >>> from skimage.data import astronaut
+        >>> (landmarks,) = landmarks_in_image(astronaut())
+        >>> FaceWarp(size=64)(astronaut()[..., 1], landmarks).shape
+        (64, 64)
+
     Raises:
         ValueError: the shape is not 68 finite points with an area, or size, margin or triangles are none.
     """

@@ -59,6 +59,15 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
         attributes: root attributes.
         unchanged: whether its tables are those that were written.
 
+    Examples:
+        >>> from nemo_pipeline import FaceDataset
+        >>> faces = FaceDataset("smiles.h5")
+        >>> len(faces), faces.videos["age"].shape
+        (16, (16,))
+        >>> video = faces["000_0"]
+        >>> video.subject, video.frames.shape[1:]
+        ('s000', (70, 70))
+
     Raises:
         NemoError: the file is missing, damaged, no file of ours or of a newer version; a shard is missing
             or foreign.
