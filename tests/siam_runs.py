@@ -1,4 +1,4 @@
-"""What the tests of the protocol share: a listener that can end a training, and what of a run must be reproducible."""
+"""What the tests of training share: quick trainings, a listener that ends one, and what of a run is reproducible."""
 
 from __future__ import annotations
 
@@ -12,6 +12,23 @@ from siam_model.protocol.history import read_history
 from siam_model.protocol.reporter import CallbackReporter, Reporter, TrainingScope
 from siam_model.protocol.request import Runtime, TrainRequest
 from siam_model.training.records import EpochRecord
+
+#: A network of the paper's shape that trains in a second or two.
+TINY = {
+    "model.channels": "6,8,8",
+    "model.fully_connected": "24",
+    "model.hidden": "12",
+    "model.attention_dim": "6",
+    "model.temporal_dim": "6",
+    "train.learning_rate": "3e-3",
+    "train.frame_step": "3",
+}
+
+
+def quick(data: Path, out: Path, **options: Any) -> Path:
+    """`train` with two epochs of `TINY` on the CPU, unless `options` say otherwise."""
+    options = {"preset": "small", "epochs": 2, "device": "cpu", **options}
+    return train(data, out, **{**options, "overrides": {**TINY, **options.get("overrides", {})}})
 
 
 def train(data: Any, out: Any = None, **options: Any) -> Path:

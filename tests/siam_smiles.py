@@ -11,8 +11,7 @@ import numpy as np
 from nemo_pipeline.geometry import shipped_mean_shape
 from nemo_pipeline.store import write_dataset
 from tests.siam_faces import drawn_videos
-from tests.siam_runs import train
-from tests.test_siam_training import TINY
+from tests.siam_runs import TINY, train
 
 #: Ids of the first videos: markup, HTML, mathematics, a formula, a byte that is no UTF-8, a template.
 HOSTILE = (

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from nemo_cli.demo import unseen_subjects
 from nemo_pipeline.errors import NemoError
+from tests.support.commands import invoke
 
 SPLIT = {"training": ["001", "002"], "validation": ["003"], "test": ["004", "005"]}
 
 
 def nemo(*words, code=0):
-    """Run `nemo` in a process of its own; answers (standard output, standard error)."""
-    done = subprocess.run(
-        [sys.executable, "-m", "nemo_cli.main", *map(str, words)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"COLUMNS": "160"},
-        check=False,
-        timeout=600,
-    )
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
+    """(standard output, standard error) of `nemo`."""
+    done = invoke(*words, code=code)
     return done.stdout, done.stderr
 
 

@@ -21,8 +21,7 @@ from nemo_pipeline.store.index import LAYOUT_COLUMNS, SHARD_TABLE
 from nemo_pipeline.store.schema import FRAME_FIELDS, LABEL_COLUMNS, VIDEO_COLUMNS
 from nemo_pipeline.store.shard import SHARD_COLUMNS
 from tests.siam_faces import drawn_file
-from tests.siam_runs import train
-from tests.test_siam_training import TINY
+from tests.siam_runs import TINY, train
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

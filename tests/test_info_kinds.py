@@ -17,8 +17,7 @@ from nemo_pipeline.batch.label_table import read_labels
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
 from tests.siam_faces import drawn_file
-from tests.siam_runs import Listener, Stop, train
-from tests.test_siam_training import TINY
+from tests.siam_runs import TINY, Listener, Stop, train
 
 QUICK = {"preset": "small", "epochs": 1, "device": "cpu", "overrides": TINY}
 

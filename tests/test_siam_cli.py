@@ -17,8 +17,7 @@ from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.synth.generate import render_set
 from siam_model import LoadedModel, load
 from tests.siam_faces import drawn_file
-from tests.siam_runs import train
-from tests.test_siam_training import TINY
+from tests.siam_runs import TINY, train
 
 SETTINGS = [part for name, value in TINY.items() for part in ("--set", f"{name}={value}")]
 

@@ -68,7 +68,7 @@ def test_numpy_reads_a_trained_model_and_gets_its_age(tmp_path):
     """A real training's config.json and model.safetensors: standardise, run the equations in float64, average."""
     from nemo_pipeline.store import FaceDataset
     from tests.siam_faces import drawn_file
-    from tests.test_siam_training import quick
+    from tests.siam_runs import quick
 
     data = drawn_file(tmp_path / "out.h5", size=70, subjects=8, frames=7, clips=1)
     run = quick(data, tmp_path / "run", epochs=3)

@@ -27,8 +27,7 @@ from siam_model.protocol.reporter import TrainingScope
 from siam_model.runs import Busy, fold_folder, held, is_finished, missing_folds, newest_unfinished
 from siam_model.training.fit import EpochRecord
 from tests.siam_faces import drawn_file
-from tests.siam_runs import Listener, Stop, results, resume
-from tests.test_siam_training import quick
+from tests.siam_runs import Listener, Stop, quick, results, resume
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +86,7 @@ def test_killed_without_warning_and_resumed(data, tmp_path):
     whole = quick(data, tmp_path / "whole", folds=2, epochs=3)
     run, env = tmp_path / "run", {**os.environ, "OMP_NUM_THREADS": "1"}
     code = (
-        "import sys; from pathlib import Path; from tests.siam_runs import train, resume\n"
-        "from tests.test_siam_training import TINY\n"
+        "import sys; from pathlib import Path; from tests.siam_runs import TINY, resume, train\n"
         "run, data = Path(sys.argv[1]), sys.argv[2]\n"
         "def epoch(line): print(line.epoch, flush=True)\n"
         "if (run / 'settings.json').is_file():\n"
@@ -117,7 +115,7 @@ def test_killed_without_warning_and_resumed(data, tmp_path):
 def test_array_jobs_share_a_folder(whole, data, tmp_path):
     """Every fold in a process of its own, two at once from an empty folder; then joined, then the model of all."""
     run, code = tmp_path / "run", (
-        "import sys; from tests.siam_runs import train; from tests.test_siam_training import TINY\n"
+        "import sys; from tests.siam_runs import TINY, train\n"
         "train(sys.argv[2], sys.argv[1], preset='small', epochs=2, folds=3, fold=int(sys.argv[3]), device='cpu', "
         "overrides=TINY)\n"
     )  # fmt: skip

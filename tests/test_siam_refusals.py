@@ -18,8 +18,7 @@ from siam_model.predictions import read_predictions, write_predictions
 from siam_model.protocol.crossval import join_folds
 from siam_model.runs import fold_folder, is_finished, newest_unfinished
 from tests.siam_faces import drawn_file, drawn_videos
-from tests.siam_runs import Listener, Stop, results, resume, train
-from tests.test_siam_training import quick
+from tests.siam_runs import Listener, Stop, quick, results, resume, train
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.stats
+import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from sklearn.decomposition import PCA
 
 from siam_model.predictions import Predictions
 from siam_model.reports import paper
@@ -165,6 +164,8 @@ def test_principal_components_are_those_of_scikit_learn():
     rng = np.random.default_rng(3)
     cells = rng.normal(size=(6, 7, 12)) * np.linspace(4, 0.1, 12)
     found = principal_components(cells, 3)
+    from sklearn.decomposition import PCA
+
     pca = PCA(3, svd_solver="full").fit(cells.reshape(-1, 12))
     np.testing.assert_allclose(found.share, pca.explained_variance_ratio_)
     scores = pca.transform(cells.reshape(-1, 12)).T.reshape(3, 6, 7)

@@ -21,8 +21,7 @@ from siam_model.protocol import search
 from siam_model.protocol.history import read_history
 from siam_model.runs import fold_folder, is_finished
 from tests.siam_faces import drawn_file, drawn_videos
-from tests.siam_runs import Listener, Stop, results, resume
-from tests.test_siam_training import TINY, quick
+from tests.siam_runs import TINY, Listener, Stop, quick, results, resume
 
 #: Without h, which TINY sets by hand: the search leaves that alone.
 FREE = {name: value for name, value in TINY.items() if name != "model.hidden"}

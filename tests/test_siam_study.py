@@ -16,8 +16,7 @@ from siam_model.protocol.overrides import configure
 from siam_model.runs import is_finished, missing_folds, newest_unfinished
 from siam_model.study import STUDIES, variants_in
 from tests.siam_faces import drawn_file, drawn_videos
-from tests.siam_runs import Listener, Stop, results, resume, train
-from tests.test_siam_training import TINY
+from tests.siam_runs import TINY, Listener, Stop, results, resume, train
 
 
 def studied(data: Path, out: Path, study: str = "modules", **options) -> Path:

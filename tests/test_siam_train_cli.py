@@ -20,7 +20,7 @@ from siam_model.protocol.reporter import TrainingScope
 from siam_model.protocol.request import Runtime
 from siam_model.runs import is_finished, missing_folds
 from tests.siam_faces import drawn_file, drawn_videos
-from tests.test_siam_training import TINY
+from tests.siam_runs import TINY
 
 SETTINGS = [part for name, value in TINY.items() for part in ("--set", f"{name}={value}")]
 SMALL = ["--preset", "small", "--device", "cpu", *SETTINGS]

@@ -25,23 +25,7 @@ from siam_model.data import (
 from siam_model.predictions import read_predictions
 from siam_model.training.fit import EpochRecord
 from tests.siam_faces import drawn_file, drawn_videos
-from tests.siam_runs import train
-
-#: A network of the paper's shape that trains in a second or two.
-TINY = {
-    "model.channels": "6,8,8",
-    "model.fully_connected": "24",
-    "model.hidden": "12",
-    "model.attention_dim": "6",
-    "model.temporal_dim": "6",
-    "train.learning_rate": "3e-3",
-    "train.frame_step": "3",
-}
-
-
-def quick(data: Path, out: Path, **options) -> Path:
-    options = {"preset": "small", "epochs": 2, "device": "cpu", **options}
-    return train(data, out, **{**options, "overrides": {**TINY, **options.get("overrides", {})}})
+from tests.siam_runs import TINY, quick  # noqa: F401
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.stats import norm
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset, write_dataset
@@ -250,6 +249,8 @@ def test_weights_by_density():
     weight = density_weights(age)
     assert weight.mean() == pytest.approx(1)
     assert (weight > 0).all()
+    from scipy.stats import norm
+
     density = norm.pdf(age[:, None], age[None], AGE_DEVIATION).sum(axis=1)
     free = (1 / density) / (1 / density).mean() < LARGEST_WEIGHT
     ratio = weight[free] * density[free]

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.linear_model import RidgeCV
-from sklearn.model_selection import cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from nemo_pipeline.synth.identity import draw_identity
 from nemo_pipeline.synth.plan import SynthConfig, draw_camera, draw_frames, draw_people, generator, list_clips
@@ -19,6 +15,11 @@ from nemo_pipeline.synth.texture import draw_complexion
 def better_than_median(features, ages) -> float:
     """How much lower a ridge regression's mean absolute error is than the median's, as a fraction of it; both
     cross-validated over ten parts. (n, k) features, (n,) ages."""
+    from sklearn.linear_model import RidgeCV
+    from sklearn.model_selection import cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 5, 13)))
     error = np.abs(cross_val_predict(model, features, ages, cv=10) - ages).mean()
     base = np.abs(np.median(ages) - ages).mean()

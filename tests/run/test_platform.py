@@ -12,6 +12,7 @@ import pytest
 
 from nemo_pipeline.synth.generate import render_set
 from tests.siam_faces import drawn_file
+from tests.siam_runs import TINY
 
 HIDDEN = Path(__file__).parent.parent / "support" / "without_linux"
 
@@ -37,13 +38,13 @@ def elsewhere(tmp_path):
 
 
 def test_prep_train_and_predict_without_linux(elsewhere, tmp_path):
-    render_set(tmp_path / "clips", subjects=1, clips=1, width=160, height=160, workers=1)
+    render_set(tmp_path / "clips", subjects=1, clips=1, width=160, height=160, seconds=(0.8, 0.8), workers=1)
     (clip,) = (tmp_path / "clips").glob("*.mp4")
     elsewhere("prep", str(clip), "out.h5", "--workers", "1")
     drawn_file(tmp_path / "drawn.h5", synthetic=True, subjects=8, frames=6)
     elsewhere(
         "train", "drawn.h5", "-o", "run", "--preset", "small", "--epochs", "1", "--folds", "2", "--trials", "0",
-        "--jobs", "2", "--set", "train.batch_size=4",
+        "--jobs", "2", *(word for name, value in TINY.items() for word in ("--set", f"{name}={value}")),
     )  # fmt: skip
     said = elsewhere("predict", str(clip), "--model", "run", "--json").stdout
     assert json.loads(said)
