@@ -93,6 +93,15 @@ class Frame:
         """(256,) table that makes the luma plane full-range, or None where it is already."""
         return None if self.full_range else _EXPAND
 
+    @functools.cached_property
+    def coarse(self) -> Plane:
+        """(48, 64) uint8: luma of the whole stored picture in the range of the file, from a part of its pixels; to
+        compare frames with one another."""
+        plane = self.planes[0]
+        rows, columns = max(1, plane.shape[0] // 96), max(1, plane.shape[1] // 128)
+        small: Any = cv2.resize(plane[::rows, ::columns], (64, 48), interpolation=cv2.INTER_AREA)
+        return small if small.dtype == np.uint8 else (small >> (self.bits - 8)).astype(np.uint8)
+
     @property
     def _as_displayed(self) -> bool:
         """Whether the planes are the display's own pixels and levels."""

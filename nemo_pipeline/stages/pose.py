@@ -20,16 +20,21 @@ def _reference() -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.flo
     return vertices[indices], indices, weights
 
 
-def head_pose(mesh: NDArray[np.floating]) -> tuple[float, float, float]:
-    """Yaw, pitch, roll of one mesh (478, 3), degrees.
+def head_position(mesh: NDArray[np.floating]) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    """Scale, rotation (3, 3) and shift (3,) that bring the canonical face to one mesh (478, 3).
 
-    The similarity from the canonical face to the mesh (weak perspective; Umeyama 1991 on the vertices and weights that
-    the bundle aligns with). Yaw is positive towards the picture's right (the subject's left), pitch upwards, roll
-    clockwise as seen.
+    Weak perspective; Umeyama 1991 on the vertices and weights that the bundle aligns with.
     """
     reference, indices, weights = _reference()
-    _, rotation, _ = align_similarity(reference, mesh[indices], weights)
-    return euler_degrees(rotation)
+    return align_similarity(reference, mesh[indices], weights)
+
+
+def head_pose(mesh: NDArray[np.floating]) -> tuple[float, float, float]:
+    """Yaw, pitch, roll of one mesh (478, 3), degrees: the rotation of `head_position`.
+
+    Yaw is positive towards the picture's right (the subject's left), pitch upwards, roll clockwise as seen.
+    """
+    return euler_degrees(head_position(mesh)[1])
 
 
 @functools.cache

@@ -1,8 +1,8 @@
 """Track: who is where in every frame. The tracking policy of nemo, on top of the engines and the search.
 
 A face is found by the search, then followed: the next frame's region is the last frame's points. Whether the face is
-still the same person's is judged at every step from position, size and appearance, so that a hard cut or a jump to a
-neighbour starts a new person instead of continuing the old one.
+still the same person's is judged at every step from position and size, and from the picture (`cuts`), so that a cut, a
+dissolve or a jump to a neighbour starts a new person instead of continuing the old one.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_pipeline import ibug68
+from nemo_pipeline.stages.cuts import CUT, Glimpse, Shot, change
 from nemo_pipeline.stages.frame import Frame, Region
-from nemo_pipeline.stages.landmarks import REGION_SCALE, Engine, FaceMesh, find_mesh, region_of
+from nemo_pipeline.stages.landmarks import Engine, FaceMesh, find_mesh, region_of
 from nemo_pipeline.stages.pose import head_pose
 from nemo_pipeline.stages.search import confirmed, full_search, near_search, quick_search
 
@@ -25,8 +26,6 @@ FULL_SEARCH_SECONDS = 0.25
 CENSUS_SECONDS = 0.5
 #: How long after a loss a face at the same place that looks the same is still the same person, seconds.
 MEMORY_SECONDS = 1.0
-#: Appearance correlation below which two consecutive looks show different scenes or people (measured: see docs).
-SAME_SCENE = 0.35
 #: At most this many people are followed at once: for `all`, and where one subject is wanted.
 MOST_PEOPLE, MOST_RIVALS = 16, 4
 #: Where one subject is wanted, faces smaller than this part of the largest are no rivals.
@@ -58,13 +57,15 @@ class Observation:
 
 @dataclasses.dataclass(slots=True)
 class _Follower:
-    """One person being followed: the last place, look and time."""
+    """One person being followed: the last place and time, and the shot so far. `cut` is the time of the frame in which
+    another shot took its place."""
 
     person: int
     region: Region
-    look: NDArray[np.float32]
+    shot: Shot
     seen: float
     lost: bool = False
+    cut: float = -math.inf
 
 
 class Tracker:
@@ -120,15 +121,19 @@ class Tracker:
         if mesh is None:
             return None
         region = region_of(mesh.points)
-        look = _look(frame, region)
-        if not _continues(follower, region, 0.35) or _similarity(follower.look, look) < SAME_SCENE:
+        if not _continues(follower, region, 0.35):
             return None
         for other in self._followers:  # two followers on one face: the earlier keeps it
             if other is follower:
                 break
             if not other.lost and _distance(other.region, region) < 0.2 * region.size:
                 return None
-        follower.region, follower.look, follower.seen = region, look, frame.time
+        glimpse = Glimpse.of(frame, mesh.points, region)
+        if not follower.shot.goes_on(glimpse):
+            follower.cut = frame.time
+            return None
+        follower.shot.add(glimpse)
+        follower.region, follower.seen = region, frame.time
         return mesh
 
     def _search(self, frame: Frame, seen: list[Observation], census: bool) -> list[FaceMesh]:
@@ -178,21 +183,27 @@ class Tracker:
     def _recognise(self, mesh: FaceMesh, frame: Frame) -> int | None:
         """The person of a newly found face: somebody lost a moment ago who was here and looked like this, or new."""
         region = region_of(mesh.points)
-        look = _look(frame, region)
+        glimpse = Glimpse.of(frame, mesh.points, region)
         for follower in self._followers:
             if (
                 follower.lost
+                and follower.cut < frame.time
                 and _continues(follower, region, 0.6)
-                and _similarity(follower.look, look) > SAME_SCENE
+                and change(follower.shot.last, glimpse) < CUT
             ):
                 break
         else:
             if sum(not f.lost for f in self._followers) >= self._most:
                 return None
-            follower = _Follower(len(self._trust) + 1, region, look, frame.time)
+            follower = _Follower(len(self._trust) + 1, region, Shot(glimpse), frame.time)
             self._followers.append(follower)
             self._trust[follower.person] = [True]
-        follower.region, follower.look, follower.seen, follower.lost = region, look, frame.time, False
+        follower.region, follower.shot, follower.seen, follower.lost = (
+            region,
+            Shot(glimpse),
+            frame.time,
+            False,
+        )
         return follower.person
 
 
@@ -217,16 +228,3 @@ def _continues(follower: _Follower, region: Region, reach: float) -> bool:
     """Whether a face can have moved from the follower's last region to this one."""
     near = _distance(region, follower.region) < reach * max(region.size, follower.region.size)
     return near and 0.6 < region.size / follower.region.size < 1 / 0.6
-
-
-def _look(frame: Frame, region: Region) -> NDArray[np.float32]:
-    """The face's appearance: 24 x 24 gray of the region's inner part, light and contrast taken out."""
-    inner = Region(region.cx, region.cy, region.size / REGION_SCALE, region.angle)
-    gray = frame.gray_view(inner, 24).astype(np.float32)
-    gray -= gray.mean()
-    return gray / max(float(np.sqrt((gray**2).mean())), 1e-3)
-
-
-def _similarity(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """Correlation of two looks, -1..1."""
-    return float((a * b).mean())

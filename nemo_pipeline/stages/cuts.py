@@ -1,0 +1,212 @@
+"""Cuts: whether the face in the next frame belongs to the same shot, so to the same person, as the one before.
+
+Two people who are framed alike have faces at the same place that resemble each other by being faces. What a cut does
+and a moving, lit, laughing or half-hidden face does not: the face's skin as seen through the mesh, the shape of the
+head, and the picture around it all change at once. A dissolve does the same slowly, and every picture on the way is a
+mixture of its two ends, which those of a movement are not. How far apart the two lie: docs/tracking.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from nemo_pipeline import ibug68
+from nemo_pipeline.geometry import canonical_mesh
+from nemo_pipeline.stages.frame import Frame, Region
+from nemo_pipeline.stages.landmarks import REGION_SCALE
+from nemo_pipeline.stages.pose import head_position
+
+#: From this change on, a frame belongs to another shot than the one before it; for frames that are further apart than
+#: those at 30/s, it grows with the square root of the time between them, up to the larger value.
+CUT, LARGEST_CUT = 0.5, 1.0
+#: What of a change counts where the picture around the face stays as it was (same room, same backdrop).
+SAME_PLACE = 0.4
+#: From this on, the ends of a stretch of frames are two shots, one dissolved into the other.
+DISSOLVE = 0.18
+#: Frames kept to look for dissolves: one in so many seconds, over stretches of so many steps.
+SPACING, STRETCHES = 1 / 15, (4, 8)
+#: Frames further apart than this have nothing between them that a dissolve could be seen by, seconds.
+APART = 0.25
+#: A stretch that makes more than this part of its way in one step is no dissolve (it may be a lamp).
+LARGEST_STEP = 0.7
+
+_VIEW = 48  # pixels: side of the face's region as it is compared
+_AROUND = 1.6  # the surroundings, in regions (and a region is 1.5 times the mesh)
+_NEAR = (11, 11)  # pixels of the coarse picture
+_FLOOR = 4.0  # gray levels: a face or a scene with less contrast than this shows little but noise
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Glimpse:
+    """What is kept of one face in one frame to compare it with another.
+
+    Attributes:
+        time: of the frame, seconds.
+        look: (n, n) float32, gray levels of the face; light and contrast taken out, as from `skin`.
+        skin: (468,) float32, gray levels at the mesh's vertices, so that pose and expression move no feature.
+        shape: (m, 3) float64, vertices that expressions move little, in the head's own frame, percent of the distance
+            of the outer eye corners.
+        scene: (48, 64) uint8, the whole picture.
+        structure: (48, 64) float32, what is in it: without brightness and contrast of each place, so without light.
+        around: rows and columns of both that show the face and what is around it.
+    """
+
+    time: float
+    look: NDArray[np.float32]
+    skin: NDArray[np.float32]
+    shape: NDArray[np.float64]
+    scene: NDArray[np.uint8]
+    structure: NDArray[np.float32]
+    around: tuple[slice, slice]
+
+    @classmethod
+    def of(cls, frame: Frame, points: NDArray[np.float32], region: Region) -> Glimpse:
+        """A glimpse of the face with the mesh `points` (478, 3), whose `region_of` is `region`."""
+        view = frame.gray_view(region, _VIEW)
+        edge = round(_VIEW * (1 - 1 / REGION_SCALE) / 2)
+        c, s = math.cos(region.angle), math.sin(region.angle)
+        upright = (points[:468, :2] - (region.cx, region.cy)) @ np.array([[c, -s], [s, c]])
+        at = (upright * (_VIEW / region.size) + (_VIEW - 1) / 2).astype(np.float32)
+        skin = cv2.remap(view, at[:, 0], at[:, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        vertices, unit = _stable()
+        scale, rotation, shift = head_position(points)
+        return cls(
+            time=frame.time,
+            look=_contrast(view[edge:-edge, edge:-edge]),
+            skin=_contrast(skin.ravel()),
+            shape=(points[vertices] - shift) @ rotation * (100 / (scale * unit)),
+            scene=frame.coarse,
+            structure=_structure(frame.coarse),
+            around=_around(frame, region),
+        )
+
+
+class Shot:
+    """One person's face from frame to frame, in memory that does not depend on how long the shot is.
+
+    Args:
+        first: the face where it was found.
+    """
+
+    def __init__(self, first: Glimpse) -> None:
+        self.last = first
+        self._kept = deque([first], maxlen=max(STRETCHES))
+
+    def goes_on(self, new: Glimpse) -> bool:
+        """Whether a glimpse of the next frame is of the same shot."""
+        if change(self.last, new) >= limit(new.time - self.last.time):
+            return False
+        kept = list(self._kept)
+        return not any(len(kept) >= n and dissolve([*kept[-n:], new]) >= DISSOLVE for n in STRETCHES)
+
+    def add(self, new: Glimpse) -> None:
+        """The next frame, of the same shot."""
+        if new.time - self.last.time > APART:
+            self._kept.clear()
+        self.last = new
+        if not self._kept or new.time - self._kept[-1].time >= SPACING - 1e-3:
+            self._kept.append(new)
+
+
+def limit(seconds: float) -> float:
+    """The change that makes a cut of two frames so far apart."""
+    return min(CUT * math.sqrt(max(1.0, 30 * seconds)), LARGEST_CUT)
+
+
+def change(a: Glimpse, b: Glimpse) -> float:
+    """How much a face and its surroundings changed from one frame to another; `CUT` or more between shots."""
+    return _face_change(a, b) * (SAME_PLACE + _scene_change(a, b))
+
+
+def dissolve(glimpses: Sequence[Glimpse]) -> float:
+    """How much the last of some glimpses differs from the first, where each one between is a mixture of the two and
+    the way from one to the other is not made in one step: `DISSOLVE` or more between shots."""
+    first, *between, last = glimpses
+    apart = _scene_change(first, last)
+    if apart < DISSOLVE / 10:  # no face changes by that much
+        return 0.0
+    start = first.scene[first.around].astype(np.float32)
+    way = (last.scene[first.around] - start).ravel()
+    length = max(float(way @ way), 1.0)
+    places, off = [0.0], 0.0
+    for glimpse in between:
+        so_far = (glimpse.scene[first.around] - start).ravel()
+        places.append(float(so_far @ way) / length)
+        off = max(off, math.sqrt(float(((so_far - places[-1] * way) ** 2).sum()) / length))
+    if max(y - x for x, y in itertools.pairwise([*places, 1.0])) > LARGEST_STEP:
+        return 0.0
+    return _face_change(first, last) * apart * max(0.0, 1.0 - off) ** 4
+
+
+def _face_change(a: Glimpse, b: Glimpse) -> float:
+    looks = math.sqrt(_apart(a.look, b.look) * _apart(a.skin, b.skin))
+    return looks * math.sqrt(float(((a.shape - b.shape) ** 2).sum(axis=1).mean()))
+
+
+def _contrast(levels: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Levels with their mean and their contrast taken out."""
+    out = levels.astype(np.float32)
+    out -= out.mean()
+    return out / max(math.sqrt(float((out * out).mean())), _FLOOR)
+
+
+def _apart(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """1 - correlation, 0..2, of two arrays without mean and contrast; less where there is hardly any contrast."""
+    off = (a - b).ravel()
+    return float(off @ off) / (2 * off.size)
+
+
+def _scene_change(a: Glimpse, b: Glimpse) -> float:
+    """1 - correlation of the pictures' structure, half of it around the first face, half of the whole."""
+    parts = [(a.structure[part], b.structure[part]) for part in (a.around, (slice(None), slice(None)))]
+    return (
+        1
+        - sum(float((x * y).sum() / math.sqrt(float((x * x).sum() * (y * y).sum()) + 1e-6)) for x, y in parts)
+        / 2
+    )
+
+
+def _structure(scene: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(h, w) float32 of a small picture: each place in units of the contrast around it."""
+    levels = scene.astype(np.float32)
+    levels -= cv2.blur(levels, _NEAR)
+    contrast: Any = np.sqrt(cv2.blur(levels * levels, _NEAR)) + _FLOOR
+    return levels / contrast
+
+
+def _around(frame: Frame, region: Region) -> tuple[slice, slice]:
+    """The part of the coarse picture around a region, at least 6 pixels high and wide."""
+    parts = []
+    rows, columns = frame.coarse.shape
+    for middle, extent, n in ((region.cy, frame.height, rows), (region.cx, frame.width, columns)):
+        reach = max(_AROUND * region.size / 2 * n / extent, 3.0)
+        centre = min(max((middle + 0.5) * n / extent, 3.0), n - 3.0)
+        parts.append(slice(max(0, math.floor(centre - reach)), min(n, math.ceil(centre + reach))))
+    return parts[0], parts[1]
+
+
+@functools.cache
+def _stable() -> tuple[NDArray[np.intp], float]:
+    """Vertices away from mouth, chin, eyes and brows, and the distance of the canonical face's outer eye corners."""
+    vertices, _, _ = canonical_mesh()
+    points = ibug68.from_mesh(np.vstack([vertices, np.zeros((10, 3))]))
+
+    def distance(*groups: str) -> NDArray[np.float64]:
+        of = points[[i for group in groups for i in ibug68.GROUPS[group]]]
+        return np.sqrt(((vertices[:, None, :2] - of) ** 2).sum(axis=2)).min(axis=1)
+
+    mouth = points[[i for group in ("outer_mouth", "inner_mouth") for i in ibug68.GROUPS[group]]]
+    keep = vertices[:, 1] < mouth[:, 1].mean() - 0.3  # centimetres, here and below
+    keep &= distance("outer_mouth", "inner_mouth") > 2.2
+    keep &= (distance("right_eye", "left_eye") > 0.8) & (distance("right_brow", "left_brow") > 0.6)
+    return np.flatnonzero(keep), float(np.hypot(*(vertices[33] - vertices[263])[:2]))
