@@ -161,7 +161,7 @@ def rows_of_file(path: Path) -> dict[str, dict[int, list[int]]]:
     """The frames of each row, by clip, of what `nemo prep --subject all --keep all` wrote."""
     found: dict[str, dict[int, list[int]]] = defaultdict(dict)
     with FaceDataset(path) as faces:
-        for k, video in enumerate(faces):
+        for k, video in enumerate(faces.values()):
             name = video.id.split("#")[0].split("/s")[0]
             found[name][k] = [int(i) for i in video.frame_index]
     return found
