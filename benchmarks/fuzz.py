@@ -11,13 +11,14 @@ and ends that process only. What may come of it:
     same      all is as it was written (the damage hit nothing that is read)
     refused   a sentence says what is wrong
     found     it opens, and `nemo verify` (or the like) says what is wrong
+    forged    it reads otherwise, and its digest was made to fit: no accident
     SILENT    something is read back changed, and nothing says so
     BARE      an exception that is no sentence
     CRASH, HANG, MEMORY    the process died, took more than --seconds, or more than --memory MB
 
 The kinds of file are the modules `fuzz_<kind>`: each has `make(folder)` (the sound files), `TARGETS` (which of them may
 be damaged), `REWRITES` (name -> function(path, rng), damage that keeps the file well-formed), and `attempt(folder,
-target)`, which answers "same", "refused", "found" or "SILENT: ...".
+target)`, which answers "same", "refused", "found", "forged" or "SILENT: ...".
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import machine_facts, print_table
 
 KINDS = ("prepared",)
-GOOD = ("same", "refused", "found")
+GOOD = ("same", "refused", "found", "forged")
 #: Address space of a process, bytes: no try may take the machine's memory with it.
 ADDRESS_SPACE = 8 << 30
 #: A process is replaced after so many tries: HDF5 remembers what it has seen.

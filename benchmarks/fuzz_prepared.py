@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from nemo_pipeline.store.isolated import Isolated
 from nemo_pipeline.store.pack import pack
+from nemo_pipeline.store.sealed import seal
 
 TARGETS = ("out.h5", "out.shards/*.h5", "one.h5", "small.h5")
 SIZE = 16
@@ -92,7 +94,9 @@ def attempt(folder: Path, target: str) -> str:
     refused(lambda: relabel(path, LabelTable("t", {"clip0": {"age": 1.0}})))
     if not other:
         return "same"
-    return "found" if complaints else f"SILENT: {other[0]} and {len(other) - 1} more"
+    if complaints:
+        return "found"
+    return "forged" if "attribute digest" in other else f"SILENT: {other[0]} and {len(other) - 1} more"
 
 
 def refused(do: Callable[[], Any]) -> Any:
@@ -123,6 +127,10 @@ def _edit(
         with h5py.File(path, "r+", locking=False) as file:
             names = _names(file)
             change(file, names[int(rng.integers(len(names)))], rng)
+            if rng.random() < 0.5 and change not in (_soft, _external, _storage, _virtual):
+                # As somebody would who knows how. To read through those would hang or crash this process.
+                with contextlib.suppress(Exception):
+                    seal(file)
 
     return rewrite
 

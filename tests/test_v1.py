@@ -85,7 +85,8 @@ def test_labelled(place):
 
 def test_prepared_again_without_a_mixture(place):
     words = ("--size", 20, "--no-mesh", "--workers", 1)
-    nemo("prep", "clips", "out.h5", *words)  # every clip is in it: nothing is done anew
+    said = nemo("prep", "clips", "out.h5", *words)  # every clip is in it: nothing is done anew
+    assert "by version 1 of the method and stays so" in said
     check_contents(place / "out.h5")
     assert errors(place / "out.h5") == []
     shutil.copy("clips/001_posed_smile_1.mp4", "clips/008.mp4")

@@ -167,6 +167,9 @@ def prep(
             on_hashed=lambda n, total: on_event(Event("checking", n, total)),
         )
         check_method(plan, config, out.index)
+        if config.algorithm != ALGORITHM_VERSION:
+            text = f"was prepared by version {config.algorithm} of the method and stays so: no video is new."
+            on_event(Event("note", len(videos), text=f"{out.index.name} {text}"))
         kept = _kept(out, earlier, videos, plan.hashes, config, options, on_event)
         # Finished work on videos that are not among the inputs this time is kept, too.
         absent = [piece for file, piece in pieces.items() if file not in {video.file for video in videos}]
