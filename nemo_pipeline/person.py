@@ -9,6 +9,7 @@ landmarks.
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -73,8 +74,8 @@ class Tally:
         return float(np.median(self.sizes)) if self.sizes else 0.0
 
 
-class PersonRecorder:
-    """Turns one person's observations into records in a spool file.
+class FaceWriter:
+    """Completes records and writes them: (delay line) -> smoothed landmarks -> warped face -> spool.
 
     Args:
         spool: the record file to write.
@@ -85,32 +86,50 @@ class PersonRecorder:
 
     def __init__(self, spool: Path, config: PrepConfig, warp: FaceWarp, quality: FaceQuality) -> None:
         self.spool = spool
-        self.segments: list[Segment] = []
-        self.tally = Tally()
         self._config, self._warp, self._quality = config, warp, quality
-        self._builder: SegmentBuilder[Frame] = SegmentBuilder(config.max_gap_seconds)
         self._dtype = record_dtype(config.size, config.mesh)
         self._file: BinaryIO | None = None
         self._n_records = 0
         self._begin()
 
-    def push(self, frame: Frame, seen: Observation | None, n_faces: int) -> None:
-        """The next frame of the video, with this person's observation or None."""
-        if seen is not None:
-            turned = abs(seen.pose[0]) > self._config.max_yaw_degrees
-            self.tally.add(seen, frame, turned)
-            if turned:
-                seen = None
-        for entry in self._builder.push(frame.index, frame.time, seen, n_faces, frame):
-            self._take(entry)
+    def _begin(self) -> None:
+        """A new segment."""
+        self._smoother = StreamSmoother(*METHODS[self._config.smooth])
+        self._fresh: list[NDArray[np.float64]] = []
+        self._waiting: list[tuple[NDArray[np.void], Patch]] = []
+        self._segment = Segment(self._n_records, self._n_records, -1, -1, 0, 0)
+
+    def push(self, frame: Frame, record: NDArray[np.void]) -> None:
+        """The next frame of the segment, and its record without smoothed landmarks, face and sharpness."""
+        # From the points as they are stored, here and below: out.h5's faces are those of out.h5's landmarks.
+        self._waiting.append((record, self._warp.cut_patch(frame, record["landmarks_raw"])))
+        self._fresh.append(record["landmarks_raw"].astype(np.float64))
+        segment = self._segment
+        segment.first_frame = frame.index if segment.first_frame < 0 else segment.first_frame
+        segment.last_frame = frame.index
+        segment.n_interpolated += not record["observed"]
+        if len(self._fresh) >= _BLOCK:
+            self._write(self._smoother.push(np.stack(self._fresh)))
+            self._fresh = []
+
+    def end(self) -> Segment:
+        """The segment is complete: write what waits. One with fewer than `min_frames` frames is taken back."""
+        if self._fresh:
+            self._write(self._smoother.push(np.stack(self._fresh)))
+        if self._waiting:
+            self._write(self._smoother.finish())
+        segment = self._segment
+        segment.stop = self._n_records
+        if segment.length < self._config.min_frames and self._file is not None:
+            self._n_records = segment.start
+            self._file.seek(segment.start * self._dtype.itemsize)
+            self._file.truncate()
+        self._begin()
+        return segment
 
     def finish(self) -> None:
-        """End of the video: the rest is written and forced to disk."""
-        for entry in self._builder.finish():
-            self._take(entry)
+        """No more segments: everything is forced to disk."""
         if self._file is not None:
-            import os
-
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
@@ -122,63 +141,6 @@ class PersonRecorder:
             self._file.close()
             self._file = None
         self.spool.unlink(missing_ok=True)
-
-    def _begin(self) -> None:
-        """A new segment."""
-        self._smoother = StreamSmoother(*METHODS[self._config.smooth])
-        self._fresh: list[NDArray[np.float64]] = []
-        self._waiting: list[tuple[NDArray[np.void], Patch]] = []
-        self._segment = Segment(self._n_records, self._n_records, -1, -1, 0, 0)
-
-    def _take(self, entry: Entry[Frame] | None) -> None:
-        if entry is None:
-            self._end()
-            return
-        frame, record = entry.payload, self._record(entry)
-        # From the points as they are stored, here and below: out.h5's faces are those of out.h5's landmarks.
-        patch = self._warp.cut_patch(frame, record["landmarks_raw"])
-        self._waiting.append((record, patch))
-        self._fresh.append(record["landmarks_raw"].astype(np.float64))
-        segment = self._segment
-        segment.first_frame = entry.index if segment.first_frame < 0 else segment.first_frame
-        segment.last_frame = entry.index
-        segment.n_interpolated += not entry.observed
-        if len(self._fresh) >= _BLOCK:
-            self._write(self._smoother.push(np.stack(self._fresh)))
-            self._fresh = []
-
-    def _end(self) -> None:
-        """The segment is complete: write what waits, keep it if it is long enough."""
-        if self._fresh:
-            self._write(self._smoother.push(np.stack(self._fresh)))
-        if self._waiting:
-            self._write(self._smoother.finish())
-        segment = self._segment
-        segment.stop = self._n_records
-        self.tally.longest = max(self.tally.longest, segment.length)
-        if segment.length >= self._config.min_frames:
-            self.segments.append(segment)
-        elif self._file is not None:
-            self._n_records = segment.start
-            self._file.seek(segment.start * self._dtype.itemsize)
-            self._file.truncate()
-        self._begin()
-
-    def _record(self, entry: Entry[Frame]) -> NDArray[np.void]:
-        """All of a record but the smoothed landmarks, the face and its sharpness."""
-        seen = entry.seen
-        record = np.zeros((), self._dtype)
-        record["landmarks_raw"] = seen.landmarks
-        if self._config.mesh:
-            record["mesh"] = seen.mesh
-        record["timestamps"] = entry.time
-        record["observed"] = entry.observed
-        record["pose"] = seen.pose
-        record["frame_index"] = entry.index
-        record["face_px"] = seen.face_px
-        record["score"] = seen.score
-        record["n_faces"] = min(entry.n_faces, 255)
-        return record
 
     def _write(self, smoothed: NDArray[np.float64]) -> None:
         """Warp and write the oldest waiting frames, whose landmarks are now final."""
@@ -197,3 +159,61 @@ class PersonRecorder:
             self._file = self.spool.open("wb")
         self._file.write(block.tobytes())
         self._n_records += len(block)
+
+
+class PersonRecorder:
+    """Turns one person's observations into records in a spool file. Arguments as of `FaceWriter`."""
+
+    def __init__(self, spool: Path, config: PrepConfig, warp: FaceWarp, quality: FaceQuality) -> None:
+        self.spool = spool
+        self.segments: list[Segment] = []
+        self.tally = Tally()
+        self._config = config
+        self._builder: SegmentBuilder[Frame] = SegmentBuilder(config.max_gap_seconds)
+        self._writer = FaceWriter(spool, config, warp, quality)
+        self._dtype = record_dtype(config.size, config.mesh)
+
+    def push(self, frame: Frame, seen: Observation | None, n_faces: int) -> None:
+        """The next frame of the video, with this person's observation or None."""
+        if seen is not None:
+            turned = abs(seen.pose[0]) > self._config.max_yaw_degrees
+            self.tally.add(seen, frame, turned)
+            if turned:
+                seen = None
+        for entry in self._builder.push(frame.index, frame.time, seen, n_faces, frame):
+            self._take(entry)
+
+    def finish(self) -> None:
+        """End of the video: the rest is written and forced to disk."""
+        for entry in self._builder.finish():
+            self._take(entry)
+        self._writer.finish()
+
+    def discard(self) -> None:
+        """Close and delete the spool."""
+        self._writer.discard()
+
+    def _take(self, entry: Entry[Frame] | None) -> None:
+        if entry is not None:
+            self._writer.push(entry.payload, self._record(entry))
+            return
+        segment = self._writer.end()
+        self.tally.longest = max(self.tally.longest, segment.length)
+        if segment.length >= self._config.min_frames:
+            self.segments.append(segment)
+
+    def _record(self, entry: Entry[Frame]) -> NDArray[np.void]:
+        """All of a record but the smoothed landmarks, the face and its sharpness."""
+        seen = entry.seen
+        record = np.zeros((), self._dtype)
+        record["landmarks_raw"] = seen.landmarks
+        if self._config.mesh:
+            record["mesh"] = seen.mesh
+        record["timestamps"] = entry.time
+        record["observed"] = entry.observed
+        record["pose"] = seen.pose
+        record["frame_index"] = entry.index
+        record["face_px"] = seen.face_px
+        record["score"] = seen.score
+        record["n_faces"] = min(entry.n_faces, 255)
+        return record

@@ -1,122 +1,165 @@
-"""Warp a video anew from landmarks that were tracked before: the second pass of a mean shape made from the data.
+"""Warp a video anew at the points that a prepared file holds: another size, margin, mean shape or smoothing.
 
-What comes out is, to the bit, what one pass with that shape gives: the faces depend on the stored landmarks alone.
+What comes out is, to the bit, what preparing the video with those settings gives: faces depend on the stored points and
+the video's pictures alone.
 """
 
 from __future__ import annotations
 
-import os
+import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.datatypes import VideoResult, VideoRow
+from nemo_pipeline.datatypes import RETRIED, VideoInfo, VideoResult, VideoRow
+from nemo_pipeline.person import FaceWriter
 from nemo_pipeline.rows import blank_row, mostly_blank
 from nemo_pipeline.stages.decode import DecodeError, VideoReader
-from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.quality import FaceQuality
 from nemo_pipeline.stages.warp import FaceWarp
-from nemo_pipeline.store.spool import read_records
+from nemo_pipeline.store.reader import FaceDataset, FaceVideo
+from nemo_pipeline.store.schema import record_dtype
+
+#: The settings that may change without tracking again.
+WARP_SETTINGS = ("size", "margin", "smooth", "mean_shape", "mean_shape_sha256")
+#: Rows without points whose video may have some.
+_UNTRACKED = RETRIED | {"blank"}
+#: What is made anew.
+_MADE = ("frames", "landmarks", "sharpness")
+_BLOCK = 256
+
+
+def same_points(a: PrepConfig, b: PrepConfig) -> bool:
+    """Whether two settings give the same points, as tracked."""
+    return dataclasses.replace(b, **{name: getattr(a, name) for name in WARP_SETTINGS}) == a
+
+
+def tracked_rows(data: FaceDataset, file: str, sha256: str) -> list[FaceVideo]:
+    """The rows of a video, known by its content, in a prepared file; none where one of them lacks points."""
+    alike = [row for row in data.rows if sha256 and data.videos["sha256"][row] == sha256]
+    names = [data.videos["file"][row] for row in alike]
+    name = file if file in names else names[0] if names else ""
+    rows = [data[row] for row in alike if data.videos["file"][row] == name]
+    return [] if any(row.status in _UNTRACKED for row in rows) else rows
 
 
 def rewarp_video(
     path: Path,
     config: PrepConfig,
     spool_stem: Path,
-    tracked: VideoResult,
-    folder: Path,
+    rows: Sequence[FaceVideo],
     *,
-    mean_shape: ArrayLike,
+    mean_shape: ArrayLike | None = None,
     triangles: ArrayLike | None = None,
     progress: Callable[[int], None] | None = None,
-) -> VideoResult:
-    """Decode a video again and warp the faces at the landmarks of an earlier result.
+) -> VideoResult | None:
+    """Decode a video again and warp the faces at the points of its rows in a prepared file.
 
     Args:
-        path: the same video.
-        config: settings; they differ from the earlier ones in the mean shape alone.
+        path: the video.
+        config: settings; they differ from the file's in `WARP_SETTINGS` alone.
         spool_stem: record files are written beside it, as `<stem>.r<K>.records`.
-        tracked: the earlier result, whose record files lie in `folder`.
-        mean_shape, triangles: (68, 2) and (K, 3) of the new shape.
+        rows: all rows of the video, from `tracked_rows`.
+        mean_shape, triangles: as of `process_video`.
         progress: called now and then with the number of frames decoded so far.
 
     Returns:
-        As `process_video`.
+        As `process_video`; None where the decoder gives other frames than those that the file is of.
     """
     started = time.perf_counter()
     warp = FaceWarp(mean_shape, config.size, config.margin, triangles)
     quality = FaceQuality(warp.template)
-    todo = [
-        _Row(spool_stem.with_name(f"{spool_stem.name}.r{k}.records"), row, folder, config, warp, quality)
-        for k, row in enumerate(tracked.rows)
-        if row.spool
+    writers = [
+        FaceWriter(spool_stem.with_name(f"{spool_stem.name}.r{k}.records"), config, warp, quality)
+        for k in range(len(rows))
     ]
+    done, failed = None, None
     try:
-        with VideoReader(path, tracked.info.stream) as reader:
-            for frame in reader:
-                for one in todo:
-                    one.push(frame)
-                if progress is not None and frame.index % 16 == 0:
-                    progress(frame.index + 1)
+        done = _warp(path, config, rows, writers, progress)
     except DecodeError as error:
-        return VideoResult.failed(error.status, str(error))
-    done = {id(one.row): one.finish() for one in todo}
-    rows = tuple(done.get(id(row), row) for row in tracked.rows)
-    seconds = {"total": time.perf_counter() - started}
+        failed = VideoResult.failed(error.status, str(error))
+    if done is None:
+        for writer in writers:
+            writer.discard()
+        return failed
+    first = rows[0]
+    facts = {f.name: getattr(first, f.name) for f in dataclasses.fields(VideoInfo) if hasattr(first, f.name)}
     return VideoResult(
-        tracked.info, tracked.n_decoded, rows, seconds, tracked.warnings, tracked.landmarks_sha256
+        VideoInfo(**facts),
+        first.n_decoded,
+        tuple(done),
+        {"total": time.perf_counter() - started},
+        tuple(filter(None, [_message(first)[1]])),
+        first.dataset.layout["landmarks_sha256"][first.row],
     )
 
 
-class _Row:
-    """One row's records, with their faces made anew."""
+def _warp(
+    path: Path,
+    config: PrepConfig,
+    rows: Sequence[FaceVideo],
+    writers: Sequence[FaceWriter],
+    progress: Callable[[int], None] | None,
+) -> list[VideoRow] | None:
+    """The rows, made anew; None where not all of their frames come again. Raises DecodeError."""
+    records = [_records(row, config) for row in rows]
+    following = [next(each, None) for each in records]
+    if any(record is not None for record in following):
+        with VideoReader(path, rows[0].stream) as reader:
+            for frame in reader:
+                for k, record in enumerate(following):
+                    if record is not None and record["frame_index"] == frame.index:
+                        if record["timestamps"] != frame.time:
+                            return None
+                        writers[k].push(frame, record)
+                        following[k] = next(records[k], None)
+                if progress is not None and frame.index % 16 == 0:
+                    progress(frame.index + 1)
+    if any(record is not None for record in following):
+        return None
+    return [
+        _finish(row, writer) if row.length else _as_it_was(row)
+        for row, writer in zip(rows, writers, strict=True)
+    ]
 
-    def __init__(
-        self,
-        spool: Path,
-        row: VideoRow,
-        folder: Path,
-        config: PrepConfig,
-        warp: FaceWarp,
-        quality: FaceQuality,
-    ) -> None:
-        self.row = row
-        self._spool, self._warp, self._quality = spool, warp, quality
-        blocks = read_records(folder / row.spool, row.start, row.stop, config)
-        self._records: Iterator[NDArray[np.void]] = (block[i] for block in blocks for i in range(len(block)))
-        self._next = next(self._records, None)
-        self._n = self._n_blank = 0
-        self._file = spool.open("wb")
 
-    def push(self, frame: Frame) -> None:
-        """The next frame of the video."""
-        record = self._next
-        if record is None or record["frame_index"] != frame.index:
-            return
-        patch = self._warp.cut_patch(frame, record["landmarks_raw"])
-        face = self._warp.warp_patch(patch, record["landmarks"])
-        record["frames"] = face
-        record["sharpness"] = self._quality.sharpness(face)
-        self._n += 1
-        self._n_blank += self._quality.blank(face)
-        self._file.write(record.tobytes())
-        self._next = next(self._records, None)
+def _records(row: FaceVideo, config: PrepConfig) -> Iterator[NDArray[np.void]]:
+    """A row's records, without what is made anew."""
+    dtype = record_dtype(config.size, config.mesh)
+    for start in range(0, row.length, _BLOCK):
+        block = np.zeros(min(_BLOCK, row.length - start), dtype)
+        for name in block.dtype.names or ():
+            if name not in _MADE:
+                block[name] = row.read(name, start, start + _BLOCK)
+        yield from (block[i] for i in range(len(block)))
 
-    def finish(self) -> VideoRow:
-        """The video has ended."""
-        with self._file:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        row = self.row
-        if self._next is not None:
-            raise RuntimeError(f"{row.n_kept - self._n} frames of a second pass were not decoded again")
-        if mostly_blank(self._n_blank, self._n):
-            self._spool.unlink()
-            return blank_row(row.suffix, self._n_blank, self._n)
-        return VideoRow(
-            row.suffix, self._spool.name, 0, self._n, row.n_kept, row.n_interpolated, row.status, row.message
-        )
+
+def _finish(row: FaceVideo, writer: FaceWriter) -> VideoRow:
+    segment = writer.end()
+    writer.finish()
+    if mostly_blank(segment.n_blank, segment.length):
+        writer.discard()
+        return blank_row(_suffix(row), segment.n_blank, segment.length)
+    return dataclasses.replace(
+        _as_it_was(row), spool=writer.spool.name, start=segment.start, stop=segment.stop
+    )
+
+
+def _as_it_was(row: FaceVideo) -> VideoRow:
+    return VideoRow(_suffix(row), "", 0, 0, row.n_kept, row.n_interpolated, row.status, _message(row)[0])
+
+
+def _suffix(row: FaceVideo) -> str:
+    return str(row.dataset.layout["suffix"][row.row])
+
+
+def _message(row: FaceVideo) -> tuple[str, str]:
+    """A row's own message, and the warnings about its video: the inverse of `VideoResult.message`."""
+    if row.status == "ok":
+        return "", row.message
+    own, _, warnings = row.message.partition(" Also: ")
+    return own, warnings.removesuffix(".")

@@ -41,11 +41,11 @@ from pathlib import Path
 from typing import Any
 
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.datatypes import RETRIED, VideoResult
+from nemo_pipeline.datatypes import VideoResult
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import disk_full_message, file_hash, is_disk_full
 from nemo_pipeline.store.schema import record_dtype
-from nemo_pipeline.store.spool import Piece, piece_key, read_piece, write_piece
+from nemo_pipeline.store.spool import Piece, write_piece
 from nemo_pipeline.supervise import Parent
 
 #: Installs the system libraries that the wheels of OpenCV and MediaPipe link to.
@@ -107,10 +107,12 @@ def prepare(job: dict[str, Any], on_frames: Callable[[int], None]) -> dict[str, 
 def _process(
     path: Path, digest: str, config: PrepConfig, job: dict[str, Any], on_frames: Callable[[int], None]
 ) -> VideoResult:
-    """The stages, in one pass or as the second of two."""
+    """The stages: all of them, or from the points of a prepared file on."""
     import numpy as np
 
-    from nemo_pipeline.rewarp import rewarp_video
+    from nemo_pipeline.rewarp import rewarp_video, same_points, tracked_rows
+    from nemo_pipeline.stages.openface import content_hash
+    from nemo_pipeline.store.reader import FaceDataset
     from nemo_pipeline.video import process_video
 
     stem = Path(job["folder"]) / job["stem"]
@@ -118,21 +120,24 @@ def _process(
     triangles = None if job["triangles"] is None else np.asarray(job["triangles"], np.int32)
     if job["problem"]:
         return VideoResult.failed("landmarks_error", job["problem"])
-    if job["tracked"] and shape is not None:
-        folder = Path(job["tracked"])
-        before = dataclasses.replace(config, mean_shape="shipped", mean_shape_sha256="")
-        piece = read_piece(folder / f"{piece_key(job['file'])}.json", before)
-        if piece is not None and piece.sha256 == digest and not piece.statuses & RETRIED:
-            return rewarp_video(
-                path,
-                config,
-                stem,
-                piece.result,
-                folder,
-                mean_shape=shape,
-                triangles=triangles,
-                progress=on_frames,
+    if job["sha256"] not in ("", digest):
+        text = (
+            "It has other content than the video of this name that was prepared: give the original's folder."
+        )
+        return VideoResult.failed("unreadable", text)
+    if job["tracked"]:
+        data = FaceDataset(job["tracked"], check=False)
+        rows = tracked_rows(data, job["file"], digest) if same_points(data.config, config) else []
+        given = content_hash(Path(job["landmarks"])) if job["landmarks"] else ""
+        if rows and given in ("", data.layout["landmarks_sha256"][rows[0].row]):
+            result = rewarp_video(
+                path, config, stem, rows, mean_shape=shape, triangles=triangles, progress=on_frames
             )
+            if result is not None:
+                return result
+        if config.landmarks_source != "track" and not job["landmarks"]:
+            text = f"{data.path.name} holds no points for it: prepare it from its landmark file."
+            return VideoResult.failed("landmarks_error", text)
     return process_video(
         path,
         config,

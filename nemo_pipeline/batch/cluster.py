@@ -89,8 +89,6 @@ class ClusterRun:
 
     Args:
         make_task: what a video's task is to know.
-        folder: where the pieces go, the output's work folder by default.
-        merge: put them into shards; without, the pieces are the result.
     """
 
     def __init__(
@@ -102,17 +100,14 @@ class ClusterRun:
         options: RunOptions,
         on_event: Callable[[Event], None],
         make_task: Callable[[VideoFile], VideoTask],
-        *,
-        folder: Path | None = None,
-        merge: bool = True,
     ) -> None:
-        self._make_task, self._folder, self._merges = make_task, folder or out.work, merge
+        self._make_task = make_task
         self.plan, self.out, self.config, self.options, self.on_event = plan, out, config, options, on_event
         #: Every video of the run, once `execute` returned.
         self.finished: dict[str, Finished] = dict(plan.finished)
         #: Frames decoded by this run.
         self.n_frames = 0
-        self._groups = groups_of(videos, plan) if merge else []
+        self._groups = groups_of(videos, plan)
         self._group_of = {video.file: i for i, group in enumerate(self._groups) for video in group}
         self._missing = [sum(v.file not in plan.pieces for v in group) for group in self._groups]
         self._n_done = 0
@@ -123,11 +118,11 @@ class ClusterRun:
 
     def execute(self) -> None:
         """Do all of it. Raises NemoError when nothing can go on; stops the children whatever ends it."""
-        if not self._groups and (self._merges or not self.plan.todo):
+        if not self._groups:
             return
         with _client(self.options, self._name, min(len(self.plan.todo), 10_000)) as client:
             self._submit_all(client)
-            left = len(self._groups) if self._merges else len(self.plan.todo)
+            left = len(self._groups)
             while left:
                 try:
                     kind, subject, value = self._results.get(timeout=0.25)
@@ -138,7 +133,6 @@ class ClusterRun:
                     self.on_event(Event("frames", value, file=subject))
                 elif kind == "video":
                     self._video_done(client, subject, value)
-                    left -= not self._merges
                 else:
                     self._group_done(subject, value)
                     left -= 1
@@ -191,8 +185,6 @@ class ClusterRun:
         self._n_done += 1
         self.n_frames += piece.result.n_decoded
         self.on_event(Event("video", self._n_done, len(self.plan.todo), task.file, piece=piece))
-        if not self._merges:
-            return
         group = self._group_of[task.file]
         self._missing[group] -= 1
         if not self._missing[group]:
@@ -210,8 +202,8 @@ class ClusterRun:
             )
         except OSError as error:
             if is_disk_full(error):
-                raise NemoError(disk_full_message(self._folder)) from None
-            raise NemoError(f"{task.file} cannot be worked on in {self._folder}: {error}.") from None
+                raise NemoError(disk_full_message(self.out.work)) from None
+            raise NemoError(f"{task.file} cannot be worked on in {self.out.work}: {error}.") from None
         return piece
 
     def _merge(self, client: Client, group: int) -> None:

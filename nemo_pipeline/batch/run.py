@@ -30,7 +30,7 @@ from nemo_pipeline.batch.earlier import (
     find_kept,
     with_kept,
 )
-from nemo_pipeline.batch.fromdata import SHAPE_FILE, TRACKED_FOLDER, known_shape, shape_from_data, with_shape
+from nemo_pipeline.batch.fromdata import SHAPE_FILE, known_shape, shape_of, with_shape
 from nemo_pipeline.batch.label_table import LabelTable
 from nemo_pipeline.batch.labels import Matched
 from nemo_pipeline.batch.landmark_files import LandmarkFile
@@ -49,6 +49,9 @@ from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.shard import Shard, read_shards
 from nemo_pipeline.store.spool import clear_leftovers, read_pieces, remove_piece
 from nemo_pipeline.store.text import counted, listed
+
+#: In the folder of shards: a file with the shipped shape, while the mean shape is made from the data.
+_TRACKED = Path(".tracked", "tracked.h5")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -106,6 +109,7 @@ def prep(
     landmarks: Mapping[str, LandmarkFile] | None = None,
     labels: LabelTable | None = None,
     labels_beside: LabelTable | None = None,
+    source: FaceDataset | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> PrepSummary:
     """Prepare `videos` into `output`; what an earlier run with the same settings finished is not done again.
@@ -117,10 +121,12 @@ def prep(
         output: the index, out.h5; shards go to out.shards beside it.
         config: settings.
         options: how to run.
-        mean_shape: where `config.mean_shape` is "custom".
+        mean_shape: where `config.mean_shape` is "custom", or a shape "from-data" is there already.
         landmarks: each video's landmark file, by `VideoFile.file`, where `config.landmarks_source` is not "track".
         labels: given by the user; they win over those that `output` has already.
         labels_beside: found beside the videos; they fill what is unknown.
+        source: a prepared file of the same videos with settings that give the same points: those are warped anew, and
+            its labels are taken over.
         on_event: called in this thread.
 
     Raises:
@@ -138,16 +144,17 @@ def prep(
     with out.locked():
         out.clear_temporaries()
         data = _index(out)
-        known = _known(out, data)
+        known = _known(out, data, source)
         earlier = {} if options.part is not None else earlier_videos(data)
-        tracked = out.shards / TRACKED_FOLDER
         shape = known_shape(out, config, mean_shape, options.force)
         if options.force and not options.prune:
             _check_forced(out, earlier, videos, config, shape)
         if shape is None:
             if not options.force:
                 check_settings(read_shards(out.shards), [], config, MODEL_SHA256, out.index)
-            shape = shape_from_data(videos, out, config, options, landmarks, on_event)
+            tracked = source or _track(videos, out, config, options, landmarks, on_event)
+            shape, text = shape_of(tracked, config.smooth)
+            on_event(Event("stage", text=f"{text} Second pass: warping."))
         config = with_shape(config, shape)
         in_all = len(videos)
         if options.part is not None:
@@ -176,13 +183,17 @@ def prep(
         clear_leftovers(out.work, [*plan.pieces.values(), *absent])
         if config.mean_shape != "shipped":
             save_shape(shape, out.shards / SHAPE_FILE, config.mean_shape)
+        tracked_file = out.shards / _TRACKED if source is None else source.path
         make_task = TaskMaker(
             config,
             out.work,
             options.video_timeout,
             shape=shape,
             landmarks=landmarks,
-            tracked=tracked if tracked.is_dir() else None,
+            tracked=tracked_file if tracked_file.is_file() else None,
+            contents={}
+            if source is None
+            else dict(zip(source.videos["file"], source.videos["sha256"], strict=True)),
         )
         on_event(Event("planned", plan.n_done, len(plan.todo)))
         work = ClusterRun(videos, plan, out, config, options, on_event, make_task)
@@ -201,7 +212,7 @@ def prep(
                 model_sha256=MODEL_SHA256,
             )
             out.end_forced(obsolete - {item.shard.name for item in kept.values()})
-            shutil.rmtree(tracked, ignore_errors=True)
+            shutil.rmtree((out.shards / _TRACKED).parent, ignore_errors=True)
             unmark(out.shards)
         else:
             mark_done(out.shards, options.part, in_all)
@@ -215,6 +226,29 @@ def prep(
         done_now=len(plan.todo),
         kept=frozenset(kept),
     )
+
+
+def _track(
+    videos: Sequence[VideoFile],
+    out: OutputFolder,
+    config: PrepConfig,
+    options: RunOptions,
+    landmarks: Mapping[str, LandmarkFile],
+    on_event: Callable[[Event], None],
+) -> FaceDataset:
+    """Prepare `videos` with the shipped shape, for the mean of their landmarks. Raises NemoError."""
+    if options.part is not None:
+        raise NemoError(
+            "a mean shape from the data needs all videos in one run: leave out --part, or make the shape once and "
+            "give it to every part (--mean-shape FILE; another out.h5 will do)."
+        )
+    on_event(Event("stage", text="First pass: tracking, for the mean shape."))
+    index = out.shards / _TRACKED
+    index.parent.mkdir(mode=0o700, exist_ok=True)
+    index.unlink(missing_ok=True)  # of an interrupted run over other videos; what is done is in its shards
+    shipped = dataclasses.replace(config, mean_shape="shipped", mean_shape_sha256="")
+    prep(videos, index, shipped, options, landmarks=landmarks, on_event=on_event)
+    return FaceDataset(index)
 
 
 def _index(out: OutputFolder) -> FaceDataset | None:
@@ -238,13 +272,15 @@ def _index(out: OutputFolder) -> FaceDataset | None:
     return data
 
 
-def _known(out: OutputFolder, data: FaceDataset | None) -> KnownLabels:
-    """Labels of the index that is there already, and those of videos that were dropped from it."""
-    absent = recall_labels(out.shards)
-    if data is None:
-        return absent
-    known = known_labels(data)
-    return dataclasses.replace(known, by_file={**absent.by_file, **known.by_file})
+def _known(out: OutputFolder, data: FaceDataset | None, source: FaceDataset | None) -> KnownLabels:
+    """Labels of the index that is there already, those of videos that were dropped from it, and those of `source`."""
+    found = [recall_labels(out.shards), *(known_labels(each) for each in (source, data) if each is not None)]
+    return KnownLabels(
+        {key: labels for each in found for key, labels in each.by_file.items()},
+        {key: labels for each in found for key, labels in each.by_content.items()},
+        any(each.synthetic for each in found),
+        {name: kind for each in found for name, kind in each.unknown.items()},
+    )
 
 
 def _shards(out: OutputFolder, config: PrepConfig, force: bool) -> tuple[list[Shard], set[str] | None]:

@@ -23,7 +23,8 @@ class TaskMaker:
         timeout: seconds, or None.
         shape: the mean shape; None for the shipped one.
         landmarks: landmark files by `VideoFile.file`, where faces are not tracked.
-        tracked: pieces of a first pass, None where there was none.
+        tracked: a prepared file whose points are warped anew, None where there is none.
+        contents: sha256 by `VideoFile.file`, of videos whose content must be that.
     """
 
     config: PrepConfig
@@ -32,6 +33,7 @@ class TaskMaker:
     shape: MeanShape | None = None
     landmarks: Mapping[str, LandmarkFile] = dataclasses.field(default_factory=dict)
     tracked: Path | None = None
+    contents: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __call__(self, video: VideoFile) -> VideoTask:
         """The task of one video."""
@@ -48,4 +50,5 @@ class TaskMaker:
             landmarks="" if given is None else given.path,
             problem="" if given is None else given.problem,
             tracked="" if self.tracked is None else str(self.tracked),
+            sha256=self.contents.get(video.file, ""),
         )

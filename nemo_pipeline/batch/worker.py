@@ -46,7 +46,8 @@ class VideoTask:
         mean_shape, triangles: 68 pairs and the triples of their map, or None for the shipped ones.
         landmarks: the video's landmark file, where faces are not tracked; "" when there is none, for the reason
             in `problem`.
-        tracked: folder with the video's piece of an earlier pass, whose landmarks are warped anew; "" for none.
+        tracked: a prepared file; if it holds the video, its points are warped anew; "" for none.
+        sha256: of the video's content, where no other will do; else "".
     """
 
     path: str
@@ -59,6 +60,7 @@ class VideoTask:
     landmarks: str = ""
     problem: str = ""
     tracked: str = ""
+    sha256: str = ""
 
     @property
     def job(self) -> dict[str, Any]:

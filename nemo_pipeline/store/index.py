@@ -20,13 +20,15 @@ from nemo_pipeline.store.shard import Shard, ShardRow, shards_folder
 from nemo_pipeline.store.tables import frame_fields, typed_fields, write_columns, write_identity
 
 #: /layout, a row per row of /videos: where it lies (for our reader, which opens the shards itself), what
-#: its arrays hash to, the size of the video file, and the part of its id that tells rows of one video apart.
+#: its arrays hash to, the size of the video file, the part of its id that tells rows of one video apart, and the
+#: sha256 of the landmark file ("" where the face was tracked).
 LAYOUT_COLUMNS: dict[str, str] = {
     "shard": "<i4",
     "shard_start": "<i8",
     "data_sha256": "str",
     "bytes": "<i8",
     "suffix": "str",
+    "landmarks_sha256": "str",
 }
 #: /shards: the files that the rows lie in. The uuid stands in the shard too: a foreign file is noticed.
 SHARD_TABLE: dict[str, str] = {"name": "str", "uuid": "str"}
@@ -115,6 +117,7 @@ def write_index(
             "data_sha256": [entry.row.data_sha256 for entry in rows],
             "bytes": [entry.row.bytes for entry in rows],
             "suffix": [entry.row.suffix for entry in rows],
+            "landmarks_sha256": [entry.row.landmarks_sha256 for entry in rows],
         }
         write_columns(file.create_group("layout"), LAYOUT_COLUMNS, layout)
         table = {"name": [name for name, _ in names], "uuid": [text for _, text in names]}

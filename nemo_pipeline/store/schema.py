@@ -88,6 +88,7 @@ ADDED_COLUMNS: dict[str, str | float | int] = {
     "pixel_aspect": "",
     "transfer": "",
     "stream": -1,
+    "landmarks_sha256": "",
 }
 #: Those that come from a label file: kept in the index alone.
 LABEL_COLUMNS: tuple[str, ...] = ("subject", "age", "gender", "expression", "condition", "fold")
