@@ -31,13 +31,17 @@ COMMANDS: dict[str, str] = {
     "label": "Put ages and other labels into a prepared file.",
     "info": "What is in this file, run, model or clip?",
     "verify": "Check a prepared file for damage.",
+    "rewarp": "Other faces from a prepared file's points: size, margin, mean shape, smoothing.",
     "pack": "Make one file of a prepared file and its shards.",
     "doctor": "Can this machine run nemo? Versions and settings for a bug report.",
 }
 _GROUPS: list[Any] = [  # dicts of rich_click's
     {"name": "The main road", "commands": ["prep", "train", "evaluate", "predict"]},
     {"name": "Without data of your own", "commands": ["demo", "synth"]},
-    {"name": "Prepared files and this machine", "commands": ["info", "label", "verify", "pack", "doctor"]},
+    {
+        "name": "Prepared files and this machine",
+        "commands": ["info", "label", "rewarp", "verify", "pack", "doctor"],
+    },
 ]
 click.rich_click.COMMAND_GROUPS = {"nemo": _GROUPS}
 click.rich_click.TEXT_MARKUP = None

@@ -15,7 +15,7 @@ from nemo_pipeline.store.text import counted, listed
 
 from .console import err, new_table, print_json, printable, say, warn
 from .outputs import check_target, check_timeout
-from .prep_inputs import SHAPES, check_report, draw_sheet, labels, landmark_files, mean_shape, page_report
+from .prep_inputs import check_report, draw_sheet, labels, landmark_files, mean_shape, page_report
 from .prep_report import report, why_not
 from .progress import RunProgress, stop_on_signals
 
@@ -187,7 +187,6 @@ def command(paths: tuple[str, ...], **options: Any) -> None:
             max_gap_seconds=options["max_gap"],
             max_yaw_degrees=options["max_yaw"],
             mesh=not options["no_mesh"] and not options["landmarks"],
-            mean_shape=options["mean_shape"] if options["mean_shape"] in SHAPES else "custom",
             landmarks_source="openface" if options["landmarks"] else "track",
             # Without landmark files it changes nothing, and must not make settings differ.
             min_confidence=options["min_confidence"] if options["landmarks"] else _DEFAULTS.min_confidence,
@@ -197,7 +196,7 @@ def command(paths: tuple[str, ...], **options: Any) -> None:
         raise click.UsageError(str(error)) from None
     if options["join"]:
         sys.exit(_join(inputs, Path(output), options))
-    config, shape = mean_shape(config, options)
+    config, shape = mean_shape(config, options["mean_shape"])
     found = _discover(inputs, options)
     if options["dry_run"]:
         _dry_run(found, Path(output), config, shape, options)

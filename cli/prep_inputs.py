@@ -18,19 +18,19 @@ from .outputs import check_target
 SHAPES = ("shipped", "from-data")
 
 
-def mean_shape(config: PrepConfig, options: dict[str, Any]) -> tuple[PrepConfig, Any]:
-    """The settings with the given shape's identity, and the shape (None where it was not given by file)."""
-    if config.mean_shape != "custom":
-        return config, None
+def mean_shape(config: PrepConfig, name: Any) -> tuple[PrepConfig, Any]:
+    """The settings with --mean-shape `name`, and its shape (None where it was not given by file)."""
+    if name in SHAPES:
+        return dataclasses.replace(config, mean_shape=name, mean_shape_sha256=""), None
     from nemo_pipeline.meanshape import read_mean_shape
 
-    path = Path(options["mean_shape"])
+    path = Path(name)
     if not path.exists():
         raise click.UsageError(
             f"--mean-shape is {', '.join(SHAPES)} or a file; {printable(str(path))} does not exist."
         )
     shape = read_mean_shape(path)
-    return dataclasses.replace(config, mean_shape_sha256=shape.sha256), shape
+    return dataclasses.replace(config, mean_shape="custom", mean_shape_sha256=shape.sha256), shape
 
 
 def labels(found: Any, options: dict[str, Any]) -> tuple[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,13 @@ def test_info_writes_landmarks_and_prep_reads_them(clips, prepared, tmp_path):
     # The same command again does nothing; --dry-run knows it, and sees a changed file.
     _, err = nemo("prep", clips, again, *words, "--dry-run")
     assert b"3 done, 0 to do" in err
+    # Points from elsewhere are warped anew like tracked ones, and stay those of their files.
+    wide = tmp_path / "wide.h5"
+    nemo("rewarp", again, clips, wide, "--size", "40")
+    words[-1] = "40"
+    _, err = nemo("prep", clips, wide, *words, "--dry-run")
+    assert b"3 done, 0 to do" in err
+    words[-1] = "32"
     path = folder / "clip2.csv"
     path.write_text(path.read_text().replace(", 1, ", ", 0, ", 1))
     _, err = nemo("prep", clips, again, *words, "--dry-run")
@@ -80,3 +88,35 @@ def test_usage(clips, tmp_path):
     ):
         assert said in nemo("prep", clips, output, *words, code=code)[1], words
     assert not output.exists()
+
+
+def test_rewarp_finds_the_videos_beside_the_file(clips, prepared, tmp_path):
+    source = tmp_path / "in.h5"
+    shutil.copy(prepared[0], source)
+    shutil.copytree(prepared[0].with_suffix(".shards"), tmp_path / "out.shards")
+    shutil.copytree(clips, tmp_path / "videos")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "clip0.mp4").write_bytes(b"another video of that name")
+    output = tmp_path / "large.h5"
+    for words, said in (
+        ([source, output], b"say what is to change"),
+        ([source, output, "--size", "4"], b"between 16 and 1024"),
+        ([source, "--size", "64"], b"the file to write"),
+        ([source, tmp_path / "videos", "--size", "64"], b"the last argument must be the file to write"),
+        ([source, output, "--mean-shape", "none.csv"], b"none.csv does not exist"),
+    ):
+        assert said in nemo("rewarp", *words, code=2)[1], words
+    (tmp_path / "videos" / "clip1.mp4").unlink()
+    out, err = nemo("rewarp", source, output, "--size", "64", "--json")
+    assert b"1 video of in.h5 not found beside in.h5 or in the current folder (clip1.mp4)" in err
+    facts = json.loads(out)
+    assert facts["counts"] == {"ok": 2, "unreadable": 1}
+    assert (
+        FaceDataset(output).size == 64
+        and FaceDataset(output)["clip2"].length == FaceDataset(source)["clip2"].length
+    )
+    nemo("rewarp", source, output, "--size", "64", "--strict", code=1)
+    _, err = nemo("rewarp", source, tmp_path / "other", tmp_path / "o.h5", "--size", "64", code=1)
+    assert b"2 videos of in.h5 not found in " in err and b"no video is usable" in err
+    message = FaceDataset(tmp_path / "o.h5")["clip0"].message
+    assert "other content than the video of this name that was prepared" in message

@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -132,6 +133,22 @@ def check(kind, workers, seed, many, expected, clusters, durations, tmp_path) ->
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_and_resumed_gives_equal_arrays(kind, many, expected, clusters, durations, tmp_path):
     check(kind, 2, -1, many, expected, clusters, durations, tmp_path)
+
+
+def test_a_killed_rewarp_goes_on(many, expected, tmp_path):
+    source, output = tmp_path / "in.h5", tmp_path / "out.h5"
+    prep(discover([many]).videos, source, PrepConfig(size=32), RunOptions(workers=2))
+    command = [sys.executable, "-m", "nemo_cli.main", "rewarp", source, many, output, "--size", "48"]
+    process = subprocess.Popen([*command, "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while process.poll() is None and not list((tmp_path / "out.shards").glob(".work/*.json")):
+        time.sleep(0.01)
+    assert process.poll() is None, "no kill hit anything"
+    process.kill()
+    process.communicate()
+    assert not output.exists()
+    again = subprocess.run(command, capture_output=True, check=False)
+    assert again.returncode == 0 and b"\n0 done" not in b"\n" + again.stderr, again.stderr
+    assert arrays(output) == expected
 
 
 @pytest.mark.slow

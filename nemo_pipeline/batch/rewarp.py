@@ -1,0 +1,133 @@
+"""`nemo rewarp` as a function: a finished file with another size, margin, mean shape or smoothing, without tracking."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from nemo_pipeline.batch.cluster import Event, RunOptions
+from nemo_pipeline.batch.discover import discover
+from nemo_pipeline.batch.landmark_files import LandmarkFile
+from nemo_pipeline.batch.run import PrepSummary, prep
+from nemo_pipeline.bundle import SHA256 as MODEL_SHA256
+from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
+from nemo_pipeline.datatypes import VideoFile
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.meanshape import MeanShape
+from nemo_pipeline.rewarp import same_points
+from nemo_pipeline.store.reader import FaceDataset
+from nemo_pipeline.store.text import counted, listed
+
+
+def rewarp(
+    source: FaceDataset,
+    output: Path,
+    config: PrepConfig,
+    options: RunOptions | None = None,
+    *,
+    folders: Sequence[str] = (),
+    mean_shape: MeanShape | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> PrepSummary:
+    """Write what `prep` gives for the videos of `source` with `config`, to the bit, from the points in `source`.
+
+    Videos are decoded again for their pixels. One that is not found has the status `unreadable`, and is done by the
+    next call that finds it. One that `source` holds no points of (its process died, its faces were blank) is tracked.
+    Labels are those of `source`.
+
+    Args:
+        source: the file, or one that was packed.
+        output: another index; as for `prep`.
+        config: that of `source`, but for `nemo_pipeline.rewarp.WARP_SETTINGS`.
+        options: as for `prep`, without `part`.
+        folders: where the videos are; by default they are looked for beside `source` and in the current folder, and
+            in the folders there.
+        mean_shape: where `config.mean_shape` is "custom"; with "from-data", one that is there already.
+        on_event: as for `prep`.
+
+    Raises:
+        NemoError: no video is found; `source` is of another version of the method or was tracked by other networks;
+            or as `prep`.
+    """
+    _check(source, output, config)
+    videos = _locate(source, folders)
+    gone = [video.file for video in videos if not video.path.exists()]
+    if gone:
+        where = (
+            f"in {', '.join(folders)}" if folders else f"beside {source.path.name} or in the current folder"
+        )
+        missing = f"{counted(len(gone), 'video')} of {source.path.name} not found {where} ({listed(gone)})"
+        remedy = f"name the folders that hold them: nemo rewarp {source.path.name} VIDEOS/ {output.name}"
+        if len(gone) == len(videos):
+            raise NemoError(f"{missing}: faces are warped from the videos' pixels; {remedy}")
+        on_event(Event("note", len(gone), text=f"{missing}; {remedy} does them later."))
+    landmarks = {}
+    if config.landmarks_source != "track":
+        hashes = source.layout["landmarks_sha256"]
+        landmarks = {
+            file: LandmarkFile("", digest) for file, digest in zip(source.videos["file"], hashes, strict=True)
+        }
+    return prep(
+        videos,
+        output,
+        config,
+        options,
+        mean_shape=mean_shape,
+        landmarks=landmarks,
+        source=source,
+        on_event=on_event,
+    )
+
+
+def _check(source: FaceDataset, output: Path, config: PrepConfig) -> None:
+    """Refuse what would not be what `prep` gives. Raises NemoError, and ValueError on other settings."""
+    if not same_points(source.config, config):
+        raise ValueError("other settings than size, margin, mean shape and smoothing need another nemo prep.")
+    name = source.path.name
+    if output.resolve() == source.path:
+        raise NemoError(f"{output} is the file itself: write to another one.")
+    if source.attributes.get("fingerprint") != source.config.fingerprint():
+        raise NemoError(f"{name} was made with settings that this nemo does not know: update nemo.")
+    if source.config.algorithm != ALGORITHM_VERSION:
+        raise NemoError(
+            f"{name} was prepared by version {source.config.algorithm} of the method, and this nemo has version "
+            f"{ALGORITHM_VERSION}, whose points may be others: prepare its videos anew."
+        )
+    if config.landmarks_source == "track" and source.attributes.get("model_sha256") != MODEL_SHA256:
+        raise NemoError(f"{name} was tracked with another landmark bundle: prepare its videos anew.")
+
+
+def _locate(source: FaceDataset, folders: Sequence[str]) -> list[VideoFile]:
+    """The videos of a prepared file, where they are now: by name, and by size where several have one name. A video that
+    is nowhere has a path that does not exist."""
+    found: dict[str, list[Path]] = {}
+    for video in discover(folders).videos if folders else ():
+        for name in {video.file, video.path.name}:
+            found.setdefault(name, []).append(video.path)
+    near = {} if folders else _near([source.path.parent, Path.cwd()])
+    base = Path(folders[0]) if folders else source.path.parent
+    videos: list[VideoFile] = []
+    for row, file in enumerate(source.videos["file"]):
+        if videos and videos[-1].file == file:
+            continue
+        first = Path(file).parts[0]
+        paths = found.get(file) or found.get(Path(file).name, [])
+        paths = [*paths, *(folder / file for folder, names in near.items() if first in names)]
+        there = [path for path in paths if path.is_file()]
+        size = int(source.layout["bytes"][row])
+        same = [path for path in there if path.stat().st_size == size]
+        path = (same or there or [base / file])[0]
+        video_id = source.videos["id"][row].removesuffix(source.layout["suffix"][row])
+        videos.append(VideoFile(path.absolute(), video_id, file))
+    return videos
+
+
+def _near(bases: Sequence[Path]) -> dict[Path, set[str]]:
+    """Folders, those in them, and the names in each."""
+    below = [path for base in bases for path in base.iterdir() if path.is_dir()]
+    found: dict[Path, set[str]] = {}
+    for folder in (*bases, *below):
+        with contextlib.suppress(OSError):
+            found[folder] = {path.name for path in folder.iterdir()}
+    return found
