@@ -143,7 +143,15 @@ def check_kinds(config: Any) -> None:
 
 def finite(value: Any) -> bool:
     """Whether a value is a finite number (True and False are none)."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    return _number(value) and math.isfinite(value)
+
+
+def _number(value: Any) -> bool:
+    """Whether a value is a number that a float can hold, NaN and infinity too."""
+    try:
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and float(value) is not None
+    except OverflowError:
+        return False
 
 
 def whole(value: Any) -> bool:
@@ -154,7 +162,7 @@ def whole(value: Any) -> bool:
 #: Kind -> whether a value is one, and what it is called. A number in a record may be NaN: one in settings may not.
 _KINDS: dict[Any, tuple[Any, str]] = {
     int: (whole, "a whole number"),
-    float: (lambda value: isinstance(value, numbers.Real) and not isinstance(value, bool), "a number"),
+    float: (_number, "a number"),
     bool: (lambda value: isinstance(value, bool), "true or false"),
     str: (lambda value: isinstance(value, str), "text"),
 }

@@ -45,6 +45,8 @@ WRONG = [
     ("study.json", {"variants": [{"label": "a"}]}, "damaged"),
     ("model/config.json", {"synthetic": "no"}, "synthetic is 'no'; it must be true or false"),
     ("model/config.json", {"ages": {"median": "old"}}, "ages.median is 'old'; it must be a number"),
+    ("model/config.json", {"ages": {"median": 10**400}}, "it must be a number"),
+    ("settings.json", {"train": {"learning_rate": 10**400}}, "it must be a number"),
     ("model/config.json", {"normalisation": {"mean": 1.0}}, "normalisation: deviation is missing"),
     ("model/config.json", {"model": {"pools": [1, 2]}}, r"pools is \[1, 2\]; it must be a list of 3"),
     ("model/config.json", {"train": {"decay": True}}, "decay is True; it must be a number"),
