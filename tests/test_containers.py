@@ -14,7 +14,7 @@ from PIL import Image
 from nemo_pipeline.stages.decode import DecodeError, VideoReader
 from nemo_pipeline.stages.wholeness import missing_bytes
 from tests.clips import MOTION_JPEG, smooth_pictures, video_frame, write_clip
-from tests.test_decode import read
+from tests.support.decoded import read
 
 PICTURES = smooth_pictures(30, 96, 64)
 

@@ -9,17 +9,12 @@ import av
 import numpy as np
 import pytest
 
-from nemo_pipeline.stages.decode import DecodeError, DecodeReport, VideoReader
+from nemo_pipeline.stages.decode import DecodeError, VideoReader
 from nemo_pipeline.stages.frame import Frame
 from tests.clips import MOTION_JPEG, smooth_pictures, timestamps_of, video_frame, write_clip, ycc
+from tests.support.decoded import PICTURES, read
 
-PICTURES = smooth_pictures(12)
 LUMA = np.stack([ycc(picture)[..., 0] for picture in PICTURES])
-
-
-def read(path: Path) -> tuple[list[Frame], DecodeReport, VideoReader]:
-    with VideoReader(path) as reader:
-        return list(reader), reader.report, reader
 
 
 def luma(frames: list[Frame]) -> np.ndarray:

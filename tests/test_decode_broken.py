@@ -10,7 +10,7 @@ from PIL import Image
 from nemo_pipeline.stages.decode import DecodeError, VideoReader
 from nemo_pipeline.stages.frame import Frame
 from tests.clips import MOTION_JPEG, smooth_pictures, write_clip
-from tests.test_decode import PICTURES, read
+from tests.support.decoded import PICTURES, read
 
 
 def failure(path: Path) -> DecodeError:

@@ -12,7 +12,7 @@ import pytest
 from nemo_pipeline.errors import NemoError
 from siam_model import load
 from tests.reference import numpy_siam
-from tests.test_siam_predict import card, faces, read_safetensors, write_model
+from tests.support.models import card, faces, read_safetensors, write_model
 
 
 @pytest.fixture

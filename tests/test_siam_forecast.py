@@ -15,7 +15,7 @@ from siam_model.protocol.reporter import Reporter, TrainingScope
 from siam_model.protocol.request import Runtime
 from siam_model.runs import fold_folder
 from tests.siam_faces import drawn_file
-from tests.test_siam_training import quick
+from tests.siam_runs import quick
 
 #: Of the preset `small`.
 PATIENCE = 40

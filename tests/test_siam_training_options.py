@@ -22,11 +22,15 @@ from siam_model.figures.curves import curves_figure, draw_curves
 from siam_model.layers import ResponseNorm
 from siam_model.training.diagnose import NotFinite
 from siam_model.training.records import EpochRecord
-from tests.siam_faces import drawn_videos
-from tests.test_siam_training_resume import MODEL, curve, go, same
-from tests.test_siam_training_resume import data as data  # the fixture
+from tests.siam_faces import drawn_file, drawn_videos
+from tests.support.fits import MODEL, curve, go, same
 
 STILL = {"dropout_conv": 0.0, "dropout_recurrent": 0.0}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return drawn_file(tmp_path_factory.mktemp("drawn") / "out.h5", size=62, subjects=12, frames=8, clips=2)
 
 
 # --- numbers that are not finite ---------------------------------------------------------------------------------

@@ -9,38 +9,11 @@ import numpy as np
 import pytest
 
 from nemo_pipeline import prep_video
-from nemo_pipeline.stages.decode import DecodeReport, VideoReader
 from nemo_pipeline.stages.frame import Frame, Region
 from nemo_pipeline.stages.planes import frame_of
 from tests.clips import acted, person, smooth_pictures, sway, video_frame, write_clip, ycc
-
-HLG, PQ = 18, 16
-BT709, BT2020 = 1, 9
-#: Linear light from BT.709's primaries to BT.2020's (ITU-R BT.2087).
-TO_2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
-
-
-def hlg(light: np.ndarray) -> np.ndarray:
-    """BT.2100's HLG signal of display light (nits, one of 1000); the system's gamma of 1.2 for each colour."""
-    scene = (light / 1000) ** (1 / 1.2)
-    a, b, c = 0.17883277, 0.28466892, 0.55991073
-    with np.errstate(invalid="ignore"):
-        return np.where(scene <= 1 / 12, np.sqrt(3 * scene), a * np.log(12 * scene - b) + c)
-
-
-def pq(light: np.ndarray) -> np.ndarray:
-    """SMPTE ST 2084's signal of display light (nits)."""
-    y = (light / 10000) ** (2610 / 16384)
-    return ((3424 / 4096 + 2413 / 128 * y) / (1 + 2392 / 128 * y)) ** (2523 / 32)
-
-
-SIGNAL = {HLG: hlg, PQ: pq}
-
-
-def graded(rgb: np.ndarray, transfer: int, white: float = 203.0) -> np.ndarray:
-    """An SDR picture (H, W, 3) uint8, its white at so many nits, as (H, W, 3) R'G'B' in BT.2020, 0..1."""
-    light = (rgb / 255.0) ** 2.4 * white
-    return SIGNAL[transfer](light @ TO_2020.T)
+from tests.support.decoded import read
+from tests.support.hdr import BT709, BT2020, HLG, PQ, SIGNAL, TO_2020, graded, pq, write_hdr
 
 
 def hdr_frame(rgb: np.ndarray, transfer: int, pixel_format: str = "yuv420p10le") -> av.VideoFrame:
@@ -49,19 +22,6 @@ def hdr_frame(rgb: np.ndarray, transfer: int, pixel_format: str = "yuv420p10le")
     frame = video_frame(graded(rgb, transfer) * 255, pixel_format, "limited", "2020")
     frame.color_trc, frame.color_primaries = transfer, BT2020
     return frame
-
-
-def write_hdr(path: Path, pictures: list[np.ndarray], transfer: int, primaries: int = BT2020) -> Path:
-    return write_clip(
-        path,
-        [graded(p, transfer) * 255 for p in pictures],
-        codec="ffv1", pixel_format="yuv420p10le", matrix="2020", transfer=transfer, primaries=primaries,
-    )  # fmt: skip
-
-
-def read(path: Path) -> tuple[list[Frame], DecodeReport, VideoReader]:
-    with VideoReader(path) as reader:
-        return list(reader), reader.report, reader
 
 
 def muted(n: int, width: int = 160, height: int = 120) -> list[np.ndarray]:

@@ -14,8 +14,8 @@ from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.verify import verify
 from tests.clips import acted, person, sway, write_clip
+from tests.support.hdr import HLG, write_hdr
 from tests.support.runs import run
-from tests.test_transfer import HLG, write_hdr
 
 
 @pytest.fixture(scope="module")

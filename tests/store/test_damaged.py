@@ -25,8 +25,7 @@ from nemo_pipeline.store.pack import pack
 from nemo_pipeline.store.sealed import seal
 from nemo_pipeline.store.shard import read_shard, read_shards, shards_folder
 from nemo_pipeline.store.verify import verify
-
-from .test_verify_pack import sound_videos
+from tests.support.videos import sound_videos
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

@@ -21,9 +21,7 @@ from nemo_pipeline.store.schema import ADDED_COLUMNS, FRAME_FIELDS, VIDEO_COLUMN
 from nemo_pipeline.store.sealed import seal
 from nemo_pipeline.store.shard import read_shards, shards_folder
 from nemo_pipeline.store.verify import verify
-
-from .test_dataset import assert_equal
-from .test_verify_pack import sound_videos
+from tests.support.videos import assert_equal, sound_videos
 
 
 def errors(path):

@@ -16,20 +16,7 @@ from nemo_pipeline.store import FaceDataset, write_dataset
 from nemo_pipeline.store.pack import pack
 from nemo_pipeline.store.shard import read_shards, shards_folder
 from nemo_pipeline.store.verify import verify
-
-from .test_dataset import assert_equal, make_videos
-
-
-def sound_videos(seed=0):
-    """Videos that verify has nothing to say about."""
-    videos = make_videos([7, 0, 12, 9], seed)
-    for video in videos:
-        length = len(video["frames"])
-        video["timestamps"] = np.arange(length) / 25
-        video["frame_index"] = np.arange(length, dtype=np.int32)
-        video["score"] = np.full(length, 0.5, np.float32)
-        video["face_px"] = np.full(length, 50, np.float32)
-    return videos
+from tests.support.videos import assert_equal, sound_videos
 
 
 @pytest.fixture

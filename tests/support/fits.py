@@ -1,0 +1,53 @@
+"""Trainings by `fit` itself, with everything random in them, and what must be equal in two of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nemo_pipeline.store import FaceDataset
+from siam_model.config import SIAMConfig, TrainConfig
+from siam_model.data import Clips, labelled_videos, measure_normalisation
+from siam_model.training.fit import Fitted, fit
+
+EPOCHS = 4
+MODEL = {
+    "face_size": 62, "channels": (4, 5, 6), "fully_connected": 16, "hidden": 8, "attention_dim": 4, "temporal_dim": 4,
+    "dropout_conv": 0.2, "dropout_recurrent": 0.1,
+}  # fmt: skip
+TRAIN = {
+    "epochs": EPOCHS, "batch_size": 4, "learning_rate": 3e-3, "frame_step": 2, "schedule": "cosine",
+    "augment_mirror": True, "augment_brightness": 0.2,
+}  # fmt: skip
+
+
+def go(
+    data: Path, checkpoint: Path | None = None, seed: int = 5, model: dict | None = None, train: dict | None = None,
+    rows: tuple[int, int] = (16, 24), **options,
+) -> Fitted:  # fmt: skip
+    """Train on the first sixteen videos, validate on the next eight; every setting that is random is on."""
+    dataset = FaceDataset(data)
+    config = TrainConfig(**{**TRAIN, **(train or {})})
+    clips = Clips(dataset, labelled_videos(dataset), config.frame_step)
+    training, validation = np.arange(rows[0]), np.arange(rows[0], rows[1])
+    normalisation = measure_normalisation(dataset, clips.table.index[training])
+    network = SIAMConfig(**{**MODEL, **(model or {})})
+    options = {"device": "cpu", **options}
+    return fit(
+        clips, training, validation, network, config, normalisation,
+        seed=(seed,), checkpoint=checkpoint, **options,
+    )  # fmt: skip
+
+
+def curve(history) -> list[str]:
+    """Everything but the clock."""
+    return [repr(dataclasses.replace(line, seconds=0)) for line in history]  # NaN equals NaN
+
+
+def same(a: Fitted, b: Fitted) -> bool:
+    states = a.model.state_dict(), b.model.state_dict()
+    equal = all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    return equal and curve(a.history) == curve(b.history) and a.best_epoch == b.best_epoch
