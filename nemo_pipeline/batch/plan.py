@@ -142,12 +142,12 @@ def check_method(plan: Plan, config: PrepConfig, output: object) -> None:
     open_ = [*(video.file for video in plan.todo), *plan.pieces]
     if config.algorithm == ALGORITHM_VERSION or not open_:
         return
+    more = ", ..." if len(open_) > 1 else ""
     raise NemoError(
-        f"{output} was prepared by version {config.algorithm} of the method, which this nemo has replaced by version "
-        f"{ALGORITHM_VERSION}, and {counted(len(open_), 'video')} ({open_[0]}"
-        f"{', ...' if len(open_) > 1 else ''}) would have to be added to it: faces of two versions are not mixed in "
-        "one file. It stays valid for everything else; to add videos, prepare all of them anew with --force or into "
-        "another output."
+        f"{output} was prepared by version {config.algorithm} of the method, and this nemo has version "
+        f"{ALGORITHM_VERSION}: {counted(len(open_), 'video')} ({open_[0]}{more}) cannot be added, since a file holds "
+        "faces of one version. It stays valid for everything else; to add videos, prepare all of them anew with --force, or "
+        "into another output."
     )
 
 

@@ -336,7 +336,7 @@ def test_versions_of_the_method_are_not_mixed(clips, tmp_path, monkeypatch):
     data = FaceDataset(output)
     assert data.config.algorithm == 1 and data["clip0"].age == 30
     assert verify(output) and not [finding for finding in verify(output) if finding.level == "error"]
-    with pytest.raises(NemoError, match=r"version 1 .* 1 video \(clip1.mp4\) would have to be added"):
+    with pytest.raises(NemoError, match=r"version 1 .* 1 video \(clip1.mp4\) cannot be added"):
         run([clips / "clip0.mp4", clips / "clip1.mp4"], output)
     with pytest.raises(
         NemoError, match=r"other settings \(size 48 there, 32 here; version of the method 1 there"
