@@ -146,8 +146,8 @@ def check_method(plan: Plan, config: PrepConfig, output: object) -> None:
     raise NemoError(
         f"{output} was prepared by version {config.algorithm} of the method, and this nemo has version "
         f"{ALGORITHM_VERSION}: {counted(len(open_), 'video')} ({open_[0]}{more}) cannot be added, since a file holds "
-        "faces of one version. It stays valid for everything else; to add videos, prepare all of them anew with --force, or "
-        "into another output."
+        "faces of one version. It stays valid for everything else; to add videos, prepare all of them anew with "
+        "--force, or into another output."
     )
 
 
