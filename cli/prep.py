@@ -16,7 +16,7 @@ from nemo_pipeline.store.text import counted, listed
 from .console import err, new_table, print_json, printable, say, warn
 from .outputs import check_target, check_timeout
 from .prep_inputs import check_report, draw_sheet, labels, landmark_files, mean_shape, page_report
-from .prep_report import report, why_not
+from .prep_report import exit_code, report
 from .progress import RunProgress, stop_on_signals
 
 _CHOICES = {
@@ -344,14 +344,9 @@ def _prepare(found: Any, output: Path, config: PrepConfig, shape: Any, options: 
     draw_sheet(summary, options)
     page_report(summary, options)
     report(summary, options, warn_unlabelled=given is not None or beside is not None)
-    if summary.part is not None:
-        failed = summary.n_failed
-        return 1 if options["strict"] and failed else 0
-    if not summary.n_usable or (options["strict"] and summary.n_failed):
-        if options["quiet"]:  # no table was shown
-            warn(why_not(summary))
-        return 1
-    return 0
+    if summary.part is not None and not (options["strict"] and summary.n_failed):
+        return 0
+    return exit_code(summary, options)
 
 
 def _join(inputs: list[str], output: Path, options: dict[str, Any]) -> int:
@@ -365,4 +360,4 @@ def _join(inputs: list[str], output: Path, options: dict[str, Any]) -> int:
     report(summary, options, warn_unlabelled=table is not None)
     if summary.missing:
         warn(summary.missing)
-    return 0 if summary.n_usable and not (options["strict"] and summary.n_failed) else 1
+    return exit_code(summary, options)

@@ -109,6 +109,15 @@ def _table(summary: Any) -> Any:
     return new_table("", columns, rows, right="decoded,kept,interpolated")
 
 
+def exit_code(summary: Any, options: dict[str, Any]) -> int:
+    """0 when a video is usable, with --strict when all are; else 1, and --quiet still says why."""
+    if summary.n_usable and not (options["strict"] and summary.n_failed):
+        return 0
+    if options["quiet"]:  # no table was shown
+        warn(why_not(summary))
+    return 1
+
+
 def why_not(summary: Any) -> str:
     """One sentence on the videos that are not usable: how many, and the first one's reason."""
     failed = [row for row in summary.inputs if not row["length"]]

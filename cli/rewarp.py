@@ -11,10 +11,11 @@ import rich_click as click
 
 from nemo_pipeline.config import Smooth
 
-from .console import printable, warn
+from . import prep
+from .console import printable
 from .outputs import check_timeout
 from .prep_inputs import mean_shape
-from .prep_report import report, why_not
+from .prep_report import exit_code, report
 from .progress import RunProgress, stop_on_signals
 
 
@@ -30,24 +31,6 @@ from .progress import RunProgress, stop_on_signals
 @click.option(
     "--smooth", type=click.Choice(list(get_args(Smooth))), help="How the points are smoothed over time."
 )
-@click.option(
-    "--workers", type=click.IntRange(1), help="Videos at a time  [default: cores this process may use]"
-)
-@click.option(
-    "--scheduler", metavar="ADDRESS|FILE", help="Run on a Dask cluster: tcp://host:port, or a scheduler file."
-)
-@click.option(
-    "--video-timeout",
-    type=float,
-    default=3600.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Give a video up after this time; 0 for never.",
-)
-@click.option("--force", is_flag=True, help="Redo all videos, also with other settings.")
-@click.option("--strict", is_flag=True, help="Exit with 1 when any video fails.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-@click.option("--quiet", is_flag=True, help="No progress, no table.")
 def command(paths: tuple[str, ...], **options: Any) -> None:
     """Warp the faces of a prepared file anew, with another size, margin, mean shape or smoothing, without tracking.
 
@@ -96,7 +79,9 @@ def command(paths: tuple[str, ...], **options: Any) -> None:
             data, Path(output), config, run_options, folders=folders, mean_shape=shape, on_event=show.on_event
         )
     report(summary, options | {"labels": None, "join": False}, warn_unlabelled=False)
-    if not summary.n_usable or (options["strict"] and summary.n_failed):
-        if options["quiet"]:  # no table was shown
-            warn(why_not(summary))
-        sys.exit(1)
+    sys.exit(exit_code(summary, options))
+
+
+#: How it is run and what it says: the options of nemo prep.
+_SHARED = ("workers", "scheduler", "video_timeout", "force", "strict", "as_json", "quiet")
+command.params += [option for option in prep.command.params if option.name in _SHARED]

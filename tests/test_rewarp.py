@@ -192,6 +192,14 @@ def test_a_file_with_its_labels_and_a_video_that_comes_back(videos: Path, tmp_pa
     same(FaceDataset(wide), FaceDataset(fresh))
     assert FaceDataset(wide).config == FaceDataset(fresh).config == config
     assert not [finding for finding in verify(wide) if finding.level == "error"]
+    # What is done stays when its video is gone.
+    (folder / "two.mp4").rename(tmp_path / "two.mp4")
+    (folder / "cut.mkv").write_bytes(b"another video of that name")
+    summary, events = run(source, wide, folder, size=64, **CUSTOM)
+    same(FaceDataset(wide), FaceDataset(fresh))
+    assert summary.done_now == 0 and not [e for e in events if e.kind == "note"]
+    shutil.copy(videos / "cut.mkv", folder)
+    (tmp_path / "two.mp4").rename(folder / "two.mp4")
     # A later preparation with those settings finds all done.
     again = prep(discover([folder]).videos, wide, config, RunOptions(workers=1), mean_shape=SHAPE)
     assert (again.done_before, again.done_now) == (3, 0)

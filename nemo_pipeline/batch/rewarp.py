@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nemo_pipeline.batch.cluster import Event, RunOptions
 from nemo_pipeline.batch.discover import discover
+from nemo_pipeline.batch.earlier import earlier_videos
 from nemo_pipeline.batch.landmark_files import LandmarkFile
 from nemo_pipeline.batch.run import PrepSummary, prep
 from nemo_pipeline.bundle import SHA256 as MODEL_SHA256
@@ -51,7 +52,10 @@ def rewarp(
             or as `prep`.
     """
     _check(source, output, config)
-    videos = _locate(source, folders)
+    before = earlier_videos(FaceDataset(output, check=False) if output.exists() else None)
+    done = {file for file, item in before.items() if item.usable}
+    # What is done stays as it is when its video is gone.
+    videos = [video for video, there in _locate(source, folders) if there or video.file not in done]
     gone = [video.file for video in videos if not video.path.exists()]
     if gone:
         where = (
@@ -59,7 +63,7 @@ def rewarp(
         )
         missing = f"{counted(len(gone), 'video')} of {source.path.name} not found {where} ({listed(gone)})"
         remedy = f"name the folders that hold them: nemo rewarp {source.path.name} VIDEOS/ {output.name}"
-        if len(gone) == len(videos):
+        if len(gone) == len(videos) and not done:
             raise NemoError(f"{missing}: faces are warped from the videos' pixels; {remedy}")
         on_event(Event("note", len(gone), text=f"{missing}; {remedy} does them later."))
     landmarks = {}
@@ -98,28 +102,28 @@ def _check(source: FaceDataset, output: Path, config: PrepConfig) -> None:
         raise NemoError(f"{name} was tracked with another landmark bundle: prepare its videos anew.")
 
 
-def _locate(source: FaceDataset, folders: Sequence[str]) -> list[VideoFile]:
-    """The videos of a prepared file, where they are now: by name, and by size where several have one name. A video that
-    is nowhere has a path that does not exist."""
+def _locate(source: FaceDataset, folders: Sequence[str]) -> list[tuple[VideoFile, bool]]:
+    """The videos of a prepared file, where they are now, and whether a file of that size is there. By name, and by size
+    where several have one name; a video that is nowhere has a path that does not exist."""
     found: dict[str, list[Path]] = {}
     for video in discover(folders).videos if folders else ():
         for name in {video.file, video.path.name}:
             found.setdefault(name, []).append(video.path)
     near = {} if folders else _near([source.path.parent, Path.cwd()])
     base = Path(folders[0]) if folders else source.path.parent
-    videos: list[VideoFile] = []
+    videos: list[tuple[VideoFile, bool]] = []
     for row, file in enumerate(source.videos["file"]):
-        if videos and videos[-1].file == file:
+        if videos and videos[-1][0].file == file:
             continue
         first = Path(file).parts[0]
         paths = found.get(file) or found.get(Path(file).name, [])
         paths = [*paths, *(folder / file for folder, names in near.items() if first in names)]
         there = [path for path in paths if path.is_file()]
         size = int(source.layout["bytes"][row])
-        same = [path for path in there if path.stat().st_size == size]
+        same = [path for path in there if path.stat().st_size == size or not size]  # 0: it could not be read
         path = (same or there or [base / file])[0]
         video_id = source.videos["id"][row].removesuffix(source.layout["suffix"][row])
-        videos.append(VideoFile(path.absolute(), video_id, file))
+        videos.append((VideoFile(path.absolute(), video_id, file), bool(same)))
     return videos
 
 

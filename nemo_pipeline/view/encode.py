@@ -1,16 +1,70 @@
-"""Pictures to an mp4 that every player shows: H.264, yuv420p, with the times of the video that they were drawn from."""
+"""Copies of videos with something drawn on them, as an mp4 that every player shows: H.264, yuv420p, with the times of
+the video that they were drawn from."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.stages.decode import DecodeError, VideoReader
+from nemo_pipeline.stages.frame import Frame
+from nemo_pipeline.store.files import replacing
+from nemo_pipeline.view.annotated import ANNOTATED
+
 #: Clock ticks per second: exact for the usual rates, and allowed by every codec.
 _TICKS = 60000
+
+
+def draw_copy(
+    path: Path,
+    target: Path,
+    draw: Callable[[Frame], NDArray[np.uint8]],
+    *,
+    stream: int = -1,
+    comment: str = ANNOTATED,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Decode a video and write what is drawn of each frame, with the frames' own times (from 0).
+
+    Args:
+        path: the video.
+        target: `.mp4` to write, by rename, readable by its owner alone.
+        draw: (H, W, 3) RGB of a frame, even sides, the same for all.
+        stream: the video stream to read; below 0 the default one.
+        comment: what the copy says of itself in its container.
+        progress: called now and then with the number of frames drawn.
+
+    Raises:
+        NemoError: it cannot be read again or written, with the reason.
+    """
+    try:
+        with (
+            replacing(target) as temporary,
+            VideoReader(path, stream) as reader,
+            av.open(str(temporary), "w", format="mp4") as container,
+        ):
+            container.metadata["comment"] = comment
+            writer, first = None, 0.0
+            for frame in reader:
+                picture = draw(frame)
+                if writer is None:
+                    writer = PictureWriter(container, picture.shape[1], picture.shape[0], reader.info.fps)
+                    first = frame.time
+                writer.write(picture, frame.time - first)
+                if progress is not None and frame.index % 16 == 0:
+                    progress(frame.index + 1)
+            if writer is None:
+                raise NemoError(f"{path} gave no frame when it was decoded again")
+            writer.close()
+    except (DecodeError, OSError, av.error.FFmpegError) as error:
+        raise NemoError(f"{target} could not be drawn: {error}") from None
 
 
 class PictureWriter:

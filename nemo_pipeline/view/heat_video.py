@@ -11,19 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_pipeline.errors import NemoError
 from nemo_pipeline.geometry import Template
-from nemo_pipeline.stages.decode import DecodeError, VideoReader
-from nemo_pipeline.store.files import replacing
-from nemo_pipeline.view.annotated import ANNOTATED
+from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.view.attention import COLOURS, OPAQUE, Attention
 from nemo_pipeline.view.drawing import RGB, canvas, draw_text, fit_text, text_width, wrap_text
-from nemo_pipeline.view.encode import PictureWriter
+from nemo_pipeline.view.encode import draw_copy
 from nemo_pipeline.view.unwarp import sample, unwarp
 
 #: The picture is enlarged by a whole factor below this longer side, and reduced above the other.
@@ -63,40 +59,15 @@ def draw_heat_video(
     Raises:
         NemoError: it cannot be read again or written, with the reason.
     """
-    try:
-        with replacing(target) as temporary:
-            _draw(path, temporary, attention, template, title, note, stream, progress)
-    except (DecodeError, OSError, av.error.FFmpegError) as error:
-        raise NemoError(f"{target} could not be drawn: {error}") from None
-
-
-def _draw(
-    path: Path,
-    target: Path,
-    attention: Attention,
-    template: Template,
-    title: str,
-    note: str,
-    stream: int,
-    progress: Callable[[int], None] | None,
-) -> None:
-    place = {int(frame): t for t, frame in enumerate(attention.frame_index)}
     page: _Page | None = None
-    with VideoReader(path, stream) as reader, av.open(str(target), "w", format="mp4") as container:
-        container.metadata["comment"] = ANNOTATED
-        writer = None
-        first = 0.0
-        for frame in reader:
-            if page is None or writer is None:
-                page = _Page(frame.width, frame.height, attention, template, title, note)
-                writer = PictureWriter(container, page.width, page.height, reader.info.fps)
-                first = frame.time
-            writer.write(page.draw(frame.rgb(), place.get(frame.index)), frame.time - first)
-            if progress is not None and frame.index % 16 == 0:
-                progress(frame.index + 1)
-        if writer is None:
-            raise NemoError(f"{path} gave no frame when it was decoded again")
-        writer.close()
+
+    def draw(frame: Frame) -> NDArray[np.uint8]:
+        nonlocal page
+        page = page or _Page(frame.width, frame.height, attention, template, title, note)
+        return page.draw(frame.rgb(), place.get(frame.index))
+
+    place = {int(frame): t for t, frame in enumerate(attention.frame_index)}
+    draw_copy(path, target, draw, stream=stream, progress=progress)
 
 
 class _Page:

@@ -10,18 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.stages.decode import DecodeError, VideoReader
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.landmarks import region_of
-from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.reader import FaceVideo
 from nemo_pipeline.view.annotated import ANNOTATED
-from nemo_pipeline.view.encode import PictureWriter
+from nemo_pipeline.view.encode import draw_copy
 from nemo_pipeline.view.overlay_draw import Page
 from nemo_pipeline.view.overlay_strip import Shown, State
 
@@ -55,36 +52,17 @@ def draw_overlay(
     Raises:
         NemoError: it cannot be read or written, or is another video than the one that was prepared.
     """
-    try:
-        with replacing(target) as temporary:
-            _draw(path, temporary, rows, progress)
-    except (DecodeError, OSError, av.error.FFmpegError) as error:
-        raise NemoError(f"{target} could not be drawn: {error}") from None
-
-
-def _draw(
-    path: Path, target: Path, rows: Sequence[FaceVideo], progress: Callable[[int], None] | None
-) -> None:
     first = rows[0]
     kept = [_Kept(row, number) for number, row in enumerate(rows, 1) if row.length]
     nobody = "" if kept else f"{first.status}: {first.message}"
     page: Page | None = None
-    with VideoReader(path, first.stream) as reader, av.open(str(target), "w", format="mp4") as container:
-        container.metadata["comment"] = mark_of(rows)
-        encoder = None
-        begin = 0.0
-        for frame in reader:
-            if page is None or encoder is None:
-                page = Page(frame.width, frame.height, first.file, timeline(rows), nobody)
-                encoder = PictureWriter(container, page.width, page.height, first.fps)
-                begin = frame.time
-            shown = [one.shown() for one in kept if one.is_in(frame)]
-            encoder.write(page.draw(frame, shown), frame.time - begin)
-            if progress is not None and frame.index % 16 == 0:
-                progress(frame.index + 1)
-        if encoder is None:
-            raise NemoError(f"{path} gave no frame when it was decoded again")
-        encoder.close()
+
+    def draw(frame: Frame) -> NDArray[np.uint8]:
+        nonlocal page
+        page = page or Page(frame.width, frame.height, first.file, timeline(rows), nobody)
+        return page.draw(frame, [one.shown() for one in kept if one.is_in(frame)])
+
+    draw_copy(path, target, draw, stream=first.stream, comment=mark_of(rows), progress=progress)
 
 
 class _Kept:
