@@ -299,7 +299,7 @@ def test_h_is_searched_too(data, tmp_path, monkeypatch):
     """With h free, folders of trials hold networks of different sizes, and the chosen one's size is kept."""
     values = {"model.dropout_conv": "0", "model.dropout_recurrent": "0", "train.l2": "0"}
     with monkeypatch.context() as patch:
-        patch.setattr("tests.test_siam_training.TINY", FREE)
+        patch.setattr("tests.siam_runs.TINY", FREE)
         run = searched(data, tmp_path / "run", fold=1, trials=3, epochs=1, overrides=values)
     line = choice(fold_folder(run, 1))
     assert sorted(t["parameters"]["model.hidden"] for t in line["trials"]) == [16, 32, 64]
