@@ -27,6 +27,8 @@ Status = Literal[
 STATUSES: tuple[str, ...] = get_args(Status)
 #: Rows with these statuses hold frames.
 USABLE: frozenset[str] = frozenset({"ok", "truncated"})
+#: The video is sound, but shows no face that can be used.
+FACELESS: frozenset[str] = frozenset({"no_face", "too_short", "too_small", "turned_away", "blank"})
 #: Tried again by the next run, since the cause may lie outside the video.
 RETRIED: frozenset[str] = frozenset({"crashed", "timeout", "unreadable"})
 

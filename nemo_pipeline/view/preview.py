@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from nemo_pipeline.datatypes import USABLE
+from nemo_pipeline.datatypes import FACELESS, USABLE
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.reader import FaceDataset, FaceVideo
@@ -191,4 +191,4 @@ def status_colour(status: str) -> RGB:
     """Green for good, amber for usable with a reservation, red for a fault, gray for nothing to see."""
     if status in USABLE:
         return GREEN if status == "ok" else AMBER
-    return GRAY if status in ("no_face", "too_short", "too_small", "turned_away", "blank") else RED
+    return GRAY if status in FACELESS else RED

@@ -22,7 +22,7 @@ import numpy as np
 from markupsafe import Markup
 
 from nemo_pipeline import __version__
-from nemo_pipeline.datatypes import USABLE
+from nemo_pipeline.datatypes import FACELESS, USABLE
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.reader import FaceDataset
@@ -210,7 +210,7 @@ def kind_of(status: str) -> str:
     """How a status looks: good, warn (usable with a reservation), none (nothing to see), bad (a fault)."""
     if status in USABLE:
         return "good" if status == "ok" else "warn"
-    return "none" if status in ("no_face", "too_short", "too_small", "turned_away", "blank") else "bad"
+    return "none" if status in FACELESS else "bad"
 
 
 def json_for_html(value: Any) -> Markup:
