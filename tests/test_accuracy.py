@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +14,9 @@ import pytest
 from nemo_pipeline.synth.dynamics import natural_course
 from nemo_pipeline.synth.expression import Style, expression_points
 from nemo_pipeline.synth.portrait import portrait
+from tests.support.paths import ROOT
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 @pytest.fixture(scope="module")

@@ -20,10 +20,10 @@ from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.index import LAYOUT_COLUMNS, SHARD_TABLE
 from nemo_pipeline.store.schema import FRAME_FIELDS, LABEL_COLUMNS, VIDEO_COLUMNS
 from nemo_pipeline.store.shard import SHARD_COLUMNS
-from tests.siam_faces import drawn_file
-from tests.siam_runs import TINY, train
+from tests.support.paths import ROOT
+from tests.support.siam_faces import drawn_file
+from tests.support.siam_runs import TINY, train
 
-ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 EXAMPLE = ROOT / "examples" / "attention_map.py"
 _SITE_PACKAGES = ("material", "mkdocs", "mkdocstrings_handlers.python")

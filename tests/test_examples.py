@@ -10,8 +10,8 @@ import pytest
 
 import nemo_pipeline
 import siam_model
-from tests.siam_faces import drawn_file
-from tests.siam_runs import quick
+from tests.support.siam_faces import drawn_file
+from tests.support.siam_runs import quick
 
 NAMES = [
     *(f"nemo_pipeline.{name}" for name in nemo_pipeline.__all__ if not name.startswith("_")),

@@ -29,7 +29,7 @@ from nemo_pipeline.geometry import (
 from nemo_pipeline.meanshape import MeanShape, load_shape, new_shape, read_mean_shape, save_shape
 from nemo_pipeline.store import FaceDataset, write_dataset
 from nemo_pipeline.store.verify import verify
-from tests.clips import acted, other_person, person, sway, write_clip
+from tests.support.clips import acted, other_person, person, sway, write_clip
 
 CONFIG = PrepConfig(size=48, mesh=False, mean_shape="from-data")
 

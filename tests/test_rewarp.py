@@ -25,7 +25,7 @@ from nemo_pipeline.store.pack import pack
 from nemo_pipeline.store.schema import VIDEO_COLUMNS, record_dtype
 from nemo_pipeline.store.verify import verify
 from nemo_pipeline.video import process_video
-from tests.clips import acted, other_person, person, sway, write_clip
+from tests.support.clips import acted, other_person, person, sway, write_clip
 from tests.support.prepared import prepared_here
 
 CONFIG = PrepConfig(size=48, subject="all", keep="all")

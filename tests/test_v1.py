@@ -20,8 +20,9 @@ from siam_model.evaluate import evaluate
 from siam_model.loading import load
 from siam_model.predictions import read_predictions
 from siam_model.runs import read_json
+from tests.support.paths import V1
 
-HERE = Path(__file__).parent / "data" / "v1"
+HERE = V1
 EXPECTED = json.loads((HERE / "expected.json").read_text())
 
 

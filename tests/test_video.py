@@ -23,7 +23,7 @@ from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.warp import Patch
 from nemo_pipeline.store.schema import record_dtype
 from nemo_pipeline.video import PreparedVideo, prep_video_rows, process_video
-from tests.clips import Actor, acted, other_person, person, scene, smooth_pictures, sway, write_clip
+from tests.support.clips import Actor, acted, other_person, person, scene, smooth_pictures, sway, write_clip
 
 A, B = person(), other_person()
 SIZE = (240, 200)

@@ -10,8 +10,8 @@ import pytest
 
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import printable
-from tests.smiling import HOSTILE, smiling_file
 from tests.support.commands import nemo, nemo_process
+from tests.support.smiling import HOSTILE, smiling_file
 
 
 def test_prep_writes_the_report(clips, tmp_path):

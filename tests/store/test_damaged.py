@@ -25,9 +25,10 @@ from nemo_pipeline.store.pack import pack
 from nemo_pipeline.store.sealed import seal
 from nemo_pipeline.store.shard import read_shard, read_shards, shards_folder
 from nemo_pipeline.store.verify import verify
+from tests.support.paths import ROOT
 from tests.support.videos import sound_videos
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.pack import pack
 from nemo_pipeline.store.shard import shards_folder
 from nemo_pipeline.synth import render_faces
-from tests.siam_faces import drawn_file
+from tests.support.siam_faces import drawn_file
 
 
 @pytest.mark.parametrize("name", ["out", "out.csv", "out.h5.gz", "out.mat", "h5"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nemo_pipeline.stages.decode import DecodeReport, VideoReader
 from nemo_pipeline.stages.frame import Frame
-from tests.clips import smooth_pictures
+from tests.support.clips import smooth_pictures
 
 PICTURES = smooth_pictures(12)
 

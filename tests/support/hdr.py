@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.clips import write_clip
+from tests.support.clips import write_clip
 
 HLG, PQ = 18, 16
 BT709, BT2020 = 1, 9

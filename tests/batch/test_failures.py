@@ -1,0 +1,215 @@
+"""Crashes, hangs and kills: one video's status, never the run's end; and nothing lost.
+
+Children are really killed by signals; nothing in the code is told that it is being tested.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from nemo_pipeline.batch.discover import discover
+from nemo_pipeline.batch.process import VideoChild
+from nemo_pipeline.batch.run import RunOptions, prep
+from nemo_pipeline.batch.worker import running_children
+from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store import FaceDataset
+from nemo_pipeline.store.spool import read_pieces
+from nemo_pipeline.supervise import ChildDied
+from tests.support.processes import children_of, start, wait_for_children, wait_for_none
+from tests.support.runs import write_clip
+
+CONFIG = PrepConfig(size=48)
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory) -> Path:
+    """Long enough to be caught at work."""
+    return write_clip(tmp_path_factory.mktemp("long") / "victim.mp4", frames=150, seed=5)
+
+
+@pytest.fixture
+def folder(clips, long_clip, tmp_path) -> Path:
+    target = tmp_path / "in"
+    target.mkdir()
+    for name in ("clip0.mp4", "clip1.mp4"):
+        shutil.copy(clips / name, target)
+    shutil.copy(long_clip, target)
+    return target
+
+
+def run(folder, output, on_event=lambda event: None, **options):
+    found = discover([folder])
+    return prep(found.videos, output, CONFIG, RunOptions(workers=1, **options), on_event=on_event)
+
+
+def signal_while_at(file, number):
+    """An `on_event` that sends a signal to the (only) child whenever it reports frames of `file`."""
+    hit = []
+
+    def on_event(event):
+        if event.kind == "frames" and event.file == file:
+            for pid in running_children():
+                if pid not in hit:
+                    hit.append(pid)
+                    os.kill(pid, number)
+
+    return hit, on_event
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGSEGV, "SIGSEGV"),
+        pytest.param(signal.SIGKILL, "memory ran out", marks=pytest.mark.slow),
+        pytest.param(signal.SIGABRT, "SIGABRT", marks=pytest.mark.slow),
+    ],
+)
+def test_a_child_that_dies_costs_one_video(folder, tmp_path, number, words):
+    hit, on_event = signal_while_at("victim.mp4", number)
+    run(folder, tmp_path / "out.h5", on_event)
+    data = FaceDataset(tmp_path / "out.h5")
+    assert len(hit) == 2  # one more chance, in a fresh child
+    assert data["victim"].status == "crashed" and words in data["victim"].message
+    assert data["clip0"].status == data["clip1"].status == "ok"
+    # The next run tries it again, and only it.
+    done = []
+    run(folder, tmp_path / "out.h5", lambda e: done.append(e.file) if e.kind == "video" else None)
+    assert done == ["victim.mp4"]
+    assert FaceDataset(tmp_path / "out.h5")["victim"].length == 150
+
+
+def test_a_child_that_dies_once_is_forgiven(folder, tmp_path):
+    hit, on_event = signal_while_at("victim.mp4", signal.SIGSEGV)
+
+    def once(event):
+        if not hit:
+            on_event(event)
+
+    run(folder, tmp_path / "out.h5", once)
+    assert hit and FaceDataset(tmp_path / "out.h5")["victim"].status == "ok"
+
+
+def test_children_killed_while_starting_are_replaced(folder, tmp_path):
+    process = start(folder, tmp_path / "out.h5", 1)
+    killed = 0
+    while killed < 3 and process.poll() is None:
+        for pid in children_of(process.pid):
+            os.kill(pid, signal.SIGKILL)  # long before it is ready: it imports for half a second
+            killed += 1
+            while pid in children_of(process.pid):
+                time.sleep(0.01)
+        time.sleep(0.005)
+    _, said = process.communicate(timeout=120)
+    assert killed == 3 and process.returncode == 0, said
+    assert {video.status for video in FaceDataset(tmp_path / "out.h5").values()} == {"ok"}
+
+
+def test_no_child_that_starts_ends_the_run(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(VideoChild, "_expect_ready", kill_and(VideoChild._expect_ready))
+    with pytest.raises(NemoError, match=r"SIGKILL.*while starting"):
+        run(folder, tmp_path / "out.h5")
+
+
+def kill_and(go_on):
+    """The child is really killed before its first word is read."""
+
+    def expect(child):
+        os.kill(child.pid, signal.SIGKILL)
+        go_on(child)
+
+    return expect
+
+
+def test_a_hang_is_a_timeout(folder, tmp_path):
+    _, on_event = signal_while_at("victim.mp4", signal.SIGSTOP)
+    started = time.monotonic()
+    run(folder, tmp_path / "out.h5", on_event, video_timeout=7.0)
+    assert time.monotonic() - started < 60
+    data = FaceDataset(tmp_path / "out.h5")
+    assert data["victim"].status == "timeout" and "--video-timeout" in data["victim"].message
+    assert data["clip0"].status == data["clip1"].status == "ok"
+
+
+def test_the_child_says_how_it_died(tmp_path):
+    child = VideoChild()
+    try:
+        child._expect_ready()
+        os.kill(child.pid, signal.SIGBUS)
+        with pytest.raises(ChildDied, match="SIGBUS"):
+            child.ask({"do": "probe", "path": str(tmp_path)}, 30)
+    finally:
+        child.close()
+
+
+def test_disk_full_in_mid_run(folder, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    if (
+        os.geteuid()
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", str(small)], capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("needs the right to mount a small file system")
+    filler = small / "filler"
+    try:
+
+        def fill(event):
+            if event.kind == "video" and not filler.exists():
+                with filler.open("wb", buffering=0) as handle:
+                    while True:
+                        try:
+                            handle.write(bytes(1 << 16))
+                            handle.flush()
+                        except OSError:
+                            break
+
+        with pytest.raises(NemoError, match="is full"):
+            run(folder, small / "out.h5", fill)
+        kept = read_pieces(small / "out.shards" / ".work")
+        assert kept and not (small / "out.h5").exists()
+        filler.unlink()
+        summary = run(folder, small / "out.h5")
+        assert summary.done_before == len(kept) and summary.counts == {"ok": 3}
+        assert not [path for path in (small / "out.shards").iterdir() if path.name.startswith(".work")]
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=False)
+
+
+# ---- the command, stopped from outside
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_is_quick_and_says_how_to_go_on(folder, tmp_path, number):
+    process = start(folder, tmp_path / "out.h5")
+    pids = wait_for_children(process.pid)
+    time.sleep(1.0)
+    begun = time.monotonic()
+    process.send_signal(number)
+    _, said = process.communicate(timeout=10)
+    assert time.monotonic() - begun < 2.0
+    assert process.returncode == 130
+    assert b"Run the same command again to go on" in said and b"Traceback" not in said
+    assert pids and not wait_for_none(process.pid)
+    if number == signal.SIGTERM:
+        return
+    process = start(folder, tmp_path / "out.h5")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+
+
+def test_children_end_with_their_parent(folder, tmp_path):
+    process = start(folder, tmp_path / "out.h5")
+    wait_for_children(process.pid)
+    time.sleep(0.5)
+    process.kill()
+    process.wait()
+    assert not wait_for_none(process.pid)
