@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderResult
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress import (
     BarColumn,
@@ -41,17 +43,39 @@ __all__ = [
     "warn",
 ]
 
+#: A column of sentences is at least this wide.
+_SENTENCE = 30
 #: Columns where there is no screen to fit: nothing is wrapped in a file or a pipe.
 _NO_SCREEN = 1_000_000
 
 
 class _Console(Console):
-    """As wide as its longest line where it is no terminal."""
+    """As wide as its longest line where it is no terminal; on one, lines are wrapped between words."""
+
+    def print(self, *objects: Any, soft_wrap: bool | None = None, **options: Any) -> None:
+        """As rich's. A line for people (`soft_wrap`) is broken between words; a path that is too long stays whole."""
+        if soft_wrap and self.is_terminal and len(objects) == 1 and isinstance(objects[0], Text):
+            objects = (Text("\n").join(_between_words(objects[0], self.width)),)
+        super().print(*objects, soft_wrap=soft_wrap, **options)
 
     @property  # type: ignore[misc]  # nobody sets it
     def size(self) -> ConsoleDimensions:
         found = super().size
         return found if self.is_terminal else ConsoleDimensions(_NO_SCREEN, found.height)
+
+
+def _between_words(text: Text, width: int) -> list[Text]:
+    """`text` as lines of at most `width` columns, unless a single word is longer."""
+    breaks, used = [], 0
+    for word in re.finditer(r"\S+\s*", text.plain):
+        if used and used + cell_len(word[0].rstrip()) > width:
+            breaks.append(word.start())
+            used = 0
+        used = 0 if word[0].endswith("\n") else used + cell_len(word[0])
+    lines = list(text.divide(breaks)) if breaks else [text]
+    for line in lines[:-1]:
+        line.rstrip()
+    return lines
 
 
 #: Progress, notes, errors.
@@ -97,25 +121,53 @@ def plain(value: Any) -> Any:
 
 
 class _Table(Table):
-    """A table on a terminal; elsewhere its cells in lines, aligned and as long as they are."""
+    """A table on a terminal; elsewhere its cells in lines, aligned and as long as they are.
+
+    On a terminal that is too narrow, sentences in the last column are wrapped between words or put below their row,
+    and names in the first column get a line of their own.
+    """
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        if console.is_terminal:
-            yield from super().__rich_console__(console, options)
+        headed = any(map(str, (column.header for column in self.columns)))
+        cells = [[*[column.header] * headed, *column.cells] for column in self.columns]
+        widths = [max((cell_len(str(cell)) for cell in column), default=0) for column in cells]
+        if not console.is_terminal:
+            yield from self._lines(cells, widths)
             return
+        words = [word for cell in cells[-1] for word in str(cell).split()] if cells else []
+        longest = max(map(cell_len, words), default=0)
+        needed = sum(widths[:-1]) + 3 * len(widths)
+        if widths and widths[-1] > max(longest, _SENTENCE) and needed + widths[-1] > options.max_width:
+            if needed + max(longest, _SENTENCE) > options.max_width:
+                yield from self._lines(cells[:-1], widths[:-1], cells[-1], options.max_width)
+                return
+            for column in self.columns[:-1]:
+                column.no_wrap = True
+        elif (
+            len(widths) > 2 and needed + widths[-1] > options.max_width >= needed + widths[-1] - widths[0] + 4
+        ):
+            yield from self._lines(cells, widths, (), options.max_width)
+            return
+        yield from super().__rich_console__(console, options)
+
+    def _lines(
+        self, cells: list[list[Any]], widths: list[int], sentences: Sequence[Any] = (), width: int = 0
+    ) -> RenderResult:
+        """Aligned lines; where there are `sentences`, each below its line, wrapped to `width`."""
         if isinstance(self.title, Text):
             yield self.title
-        headed = any(map(str, (column.header for column in self.columns)))
-        columns = [
-            [str(cell) for cell in (*[column.header] * headed, *column.cells)] for column in self.columns
-        ]
-        widths = [max(map(cell_len, cells)) for cells in columns]
-        for line in zip(*columns, strict=True):
-            cells = []
-            for text, column, width in zip(line, self.columns, widths, strict=True):
-                space = " " * (width - cell_len(text))
-                cells.append(space + text if column.justify == "right" else text + space)
-            yield Text("  ".join(cells).rstrip())
+        narrow = 0 < width < sum(widths) + 2 * len(widths)
+        for number, line in enumerate(zip(*cells, strict=True)):
+            text = Text()
+            for n, (cell, column, wide) in enumerate(zip(line, self.columns, widths, strict=False)):
+                space = Text(" " * (wide - cell_len(str(cell))))
+                if narrow and not n:
+                    space = Text("\n  ")
+                text.append_text(space + cell if column.justify == "right" else cell + space).append("  ")
+            text.rstrip()
+            yield text
+            if sentences and str(sentences[number]):
+                yield Padding(sentences[number], (0, 0, 0, 4))
 
 
 def new_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], right: str = "") -> Table:
@@ -146,7 +198,7 @@ class _Panel(Panel):
 def panel(title: str, rows: Iterable[tuple[str, object]]) -> Panel:
     """One panel of names and values, for `nemo info` and its like."""
     grid = _Table.grid(padding=(0, 2))
-    grid.add_column(style="bold")
+    grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in rows:
         grid.add_row(shown(name), value if isinstance(value, Text) else shown(value))

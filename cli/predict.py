@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
+from nemo_pipeline.store.text import counted
 
 from . import console
 
@@ -159,11 +160,12 @@ def command(
         if verdict is not None:
             (console.say if verdict.outcome == "better" else console.warn)(verdict)
     answers: list[Answer] = []
+    said: set[str] = set()
     total = len(found.videos)
 
     def farewell() -> None:
         kept = f"; those that were done are in {table}" if table is not None and answers else ""
-        console.say(f"Stopped after {len(answers)} answers for {total} clips{kept}.")
+        console.say(f"Stopped after {counted(len(answers), 'answer')} for {counted(total, 'clip')}{kept}.")
 
     with stop_on_signals(farewell):
         try:
@@ -175,7 +177,7 @@ def command(
                 )
                 for answer in rows:
                     if not as_json:
-                        show.above(functools.partial(print_answer, answer, quiet))
+                        show.above(functools.partial(print_answer, answer, quiet, said))
                     for line in draw(answer, show):
                         show.above(functools.partial(console.warn, line))
                     # What is kept is small: a folder may hold thousands of clips.

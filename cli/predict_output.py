@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rich_click as click
 
-from nemo_pipeline.store.text import csv_cell, printable, safe_name
+from nemo_pipeline.store.text import counted, csv_cell, printable, safe_name
 from nemo_pipeline.view.distrust import Reason, reasons, track_of
 
 from . import console
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 #: Stands beside every age of a model that was trained on generated faces.
 MEANINGLESS = "means nothing for people: the model was trained on synthetic faces"
+#: Stands beside the age of a clip that the model learned from.
+_SEEN = "the model was trained on this very clip, so nothing follows for other clips: no interval"
+#: Notes that many clips share, as they are said from the second clip on.
+_AGAIN = {MEANINGLESS: "means nothing for people", _SEEN: "trained on this very clip: no interval"}
 _COLUMNS = (
     "file", "age", "low", "high", "level", "note", "status", "message", "n_decoded", "frames_used", "n_interpolated",
     "doubts", "synthetic",
@@ -94,9 +98,7 @@ def answer_for(row: ClipFaces, model: LoadedModel, interval: Interval) -> Answer
         seen = row.sha256 in model.videos
         bounds = None if seen else interval.around(prediction.age)
         if seen:
-            notes.append(
-                "the model was trained on this very clip, so nothing follows for other clips: no interval"
-            )
+            notes.append(_SEEN)
         if model.synthetic:
             notes.append(MEANINGLESS)
         if not low <= prediction.age <= high:
@@ -125,13 +127,16 @@ def _doubts(row: ClipFaces, model: LoadedModel) -> list[Reason]:
     return reasons(track, eyes)
 
 
-def sentence(answer: Answer) -> str:
-    """The doubts in sentences, "" where there are none."""
-    return "A doubtful track. " + " ".join(reason.text for reason in answer.doubts) if answer.doubts else ""
+def _sentence(doubts: Sequence[Reason]) -> str:
+    return f"Tracking may be unreliable. {' '.join(reason.text for reason in doubts)}" if doubts else ""
 
 
-def print_answer(answer: Answer, quiet: bool) -> None:
-    """One line for people, on standard output; a warning below it, on standard error."""
+def print_answer(answer: Answer, quiet: bool, said: set[str]) -> None:
+    """One line for people, on standard output; a warning below it, on standard error.
+
+    Args:
+        said: notes, and codes of doubts, that were explained beside an earlier clip, and are only named now; extended.
+    """
     from siam_model.predict import shown_age
 
     row, age = answer.row, answer.age
@@ -140,15 +145,20 @@ def print_answer(answer: Answer, quiet: bool) -> None:
             console.shown(f"{row.file}: no age ({answer.status}). {answer.message}"), soft_wrap=True
         )
         return
-    note = f" ({answer.note})" if answer.note else ""
+    notes = [_AGAIN.get(note, note) if note in said else note for note in answer.notes]
+    note = f" ({'; '.join(notes)})" if notes else ""
+    known = [reason.short for reason in answer.doubts if reason.code in said and not quiet]
+    check = f"; check the track: {', '.join(known)}" if known else ""
     filled = f", {row.n_interpolated} of them interpolated" if row.n_interpolated else ""
-    used = f"from {answer.frames_used} of {row.n_decoded} frames{filled}"
+    used = f"from {answer.frames_used} of {counted(row.n_decoded, 'frame')}{filled}"
     console.out.print(
-        console.shown(f"{row.file}: {shown_age(age):.1f} years{note}{_bounds(answer)}, {used}"),
+        console.shown(f"{row.file}: {shown_age(age):.1f} years{note}{_bounds(answer)}, {used}{check}"),
         soft_wrap=True,
     )
-    if answer.doubts and not quiet:
-        console.warn(f"{row.file}: {sentence(answer)}")
+    new = [reason for reason in answer.doubts if reason.code not in said]
+    if new and not quiet:
+        console.warn(f"{row.file}: {_sentence(new)}")
+    said.update(answer.notes, (reason.code for reason in new))
 
 
 def _bounds(answer: Answer) -> str:
@@ -239,7 +249,7 @@ class Explainer:
 
         title = f"{answer.row.file}: {shown_age(answer.prediction.age):.1f} years{_bounds(answer)}"
         notes = [note[0].upper() + note[1:] + "." for note in answer.notes]
-        warning = " ".join([*notes, *([sentence(answer)] if answer.doubts else [])])
+        warning = " ".join([*notes, *([_sentence(answer.doubts)] if answer.doubts else [])])
         from nemo_pipeline.errors import NemoError
 
         try:

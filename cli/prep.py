@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,6 +25,8 @@ _CHOICES = {
     for name, kind in (("engine", Engine), ("keep", Keep), ("smooth", Smooth), ("subject", Subject))
 }
 _DEFAULTS = PrepConfig()
+#: So many paths of one folder and reason are listed one by one.
+_MOST_PATHS = 5
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -286,15 +289,38 @@ def _dry_run(found: Any, output: Path, config: PrepConfig, shape: Any, options: 
             }
         )
         return
-    rows = [(v.file, v.id, "done" if v.file in done else "to do") for v in found.videos]
-    err.print(new_table("", ["video", "id", "state"], rows))
-    if found.skipped:
-        err.print(new_table("Left out", ["path", "why"], [(s.path, s.reason) for s in found.skipped]))
-    say(f"{len(done)} done, {len(found.videos) - len(done)} to do, {len(found.skipped)} paths left out.")
+    if not options["quiet"]:
+        rows = [(v.file, v.id, "done" if v.file in done else "to do") for v in found.videos]
+        err.print(new_table("", ["video", "id", "state"], rows))
+        if found.skipped:
+            err.print(new_table("Left out", ["path", "why"], _left_out(found.skipped)))
+    left_out = counted(len(found.skipped), "path")
+    say(f"{len(done)} done, {len(found.videos) - len(done)} to do, {left_out} left out.")
     if absent:
         say(
             f"{counted(len(absent), 'video')} of {output} not among the inputs would be {fate}: {listed(absent)}."
         )
+
+
+def _left_out(skipped: Sequence[Any]) -> list[tuple[str, str]]:
+    """Paths and reasons; where a folder has many of one reason, the folder and their number."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for item in skipped:
+        groups.setdefault((os.path.dirname(item.path), item.reason), []).append(item.path)  # noqa: PTH120
+    lines = []
+    for (folder, reason), paths in groups.items():
+        few = len(paths) <= _MOST_PATHS
+        lines += (
+            [(_here(p), reason) for p in paths]
+            if few
+            else [(f"{_here(folder)}/ ({len(paths)} files)", reason)]
+        )
+    return lines
+
+
+def _here(path: str) -> str:
+    """A path as seen from the current folder, where it lies below."""
+    return path.removeprefix(os.fspath(Path.cwd()) + "/")
 
 
 def _prepare(found: Any, output: Path, config: PrepConfig, shape: Any, options: dict[str, Any]) -> int:

@@ -33,7 +33,7 @@ def report(summary: Any, options: dict[str, Any], warn_unlabelled: bool) -> None
         err.print(_table(summary))
     counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.counts.items()))
     say(
-        f"{summary.output}: {counts}; {sum(row['length'] for row in summary.videos)} frames. "
+        f"{summary.output}: {counts}; {counted(sum(row['length'] for row in summary.videos), 'frame')}. "
         f"{counted(summary.done_now, 'video')} in {summary.seconds:.1f} s, "
         f"{summary.frames_per_second:.0f} frames/s."
     )

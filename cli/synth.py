@@ -11,6 +11,8 @@ from typing import Any
 
 import rich_click as click
 
+from nemo_pipeline.store.text import counted
+
 from .console import err, new_progress, print_json, say
 from .progress import stop_on_signals
 
@@ -25,7 +27,7 @@ def clips_progress() -> Iterator[Callable[[int, int], None]]:
             nonlocal last
             if time.monotonic() - last > 10 or done == total:
                 last = time.monotonic()
-                say(f"rendered {done} of {total} clips")
+                say(f"rendered {done} of {counted(total, 'clip')}")
 
         yield lines
         return
@@ -157,7 +159,7 @@ def command(
                     "seconds": took,
                 }
             )
-        say(f"{len(plan)} synthetic clips of {people} subjects in {took:.1f} s.")
+        say(f"{counted(len(plan), 'synthetic clip')} of {counted(people, 'subject')} in {took:.1f} s.")
         say(f"Warped faces: {file}")
         say(f"Known landmarks, pose and phases: {truth}")
         return
@@ -177,7 +179,8 @@ def command(
                 "seconds": took,
             }
         )
-    say(f"{len(made.clips)} synthetic clips of {people} subjects, {made.frames} frames, in {took:.1f} s.")
+    rendered = f"{counted(len(made.clips), 'synthetic clip')} of {counted(people, 'subject')}"
+    say(f"{rendered}, {counted(made.frames, 'frame')}, in {took:.1f} s.")
     say(f"Clips: {directory}")
     say(f"Ages and other labels: {made.labels}")
     say(f"Known landmarks, pose and phases: {made.truth}")

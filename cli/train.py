@@ -39,9 +39,9 @@ _SETTINGS = {"preset": "preset", "seed": "seed", "epochs": "epochs", "folds": "f
               help="Combinations of h, two dropouts and lambda that each fold tries on its validation subjects, of the "
                    f"paper's 336; 0: no search. Default: {DEFAULT_TRIALS} with --folds and --preset paper, else "
                    "0.")  # fmt: skip
-@click.option("--study", type=click.Choice(["mechanisms", "positions", "modules", "conditions"]),
-              help="Train the set of runs of one of the paper's comparisons (Table I, Figure 4, Figure 6, Table IV) on "
-                   "shared folds.")  # fmt: skip
+@click.option("--study", type=click.Choice(["mechanisms", "positions", "modules", "conditions"]), metavar="NAME",
+              help="Train the runs of one of the paper's comparisons on shared folds: mechanisms (Table I), positions "
+                   "(Figure 4), modules (Figure 6) or conditions (Table IV).")  # fmt: skip
 @click.option("--resume", "resumed", is_flag=True,
               help="Go on with --out RUN, or with the newest unfinished one in runs/, as it was begun.")  # fmt: skip
 @click.option("--distinct-subjects", is_flag=True,

@@ -19,7 +19,7 @@ from typing import Literal, get_args
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.fields import from_record, plain
 from nemo_pipeline.store import FaceDataset
-from nemo_pipeline.store.text import printable, safe_name
+from nemo_pipeline.store.text import counted, printable, safe_name
 from siam_model.data import VideoTable, labelled_videos
 from siam_model.protocol.open_run import OpenRun, begin, open_run, read_splits
 from siam_model.protocol.overrides import configure
@@ -103,8 +103,8 @@ def variants_of(
         except NemoError as error:
             reporter.say(f"left out: {error}", TrainingScope(variant=name))
             continue
-        people = len(set(part.subject))
-        reporter.say(f"{len(part)} videos of {people} people", TrainingScope(variant=name))
+        subjects = counted(len(set(part.subject)), "subject")
+        reporter.say(f"{counted(len(part), 'video')} of {subjects}", TrainingScope(variant=name))
         found.append(Variant(name, " ".join(reversed(subset.values())), subset=subset))
     if not found or (len(found) == 1 and len(subset_of(table, dataset, found[0].subset)) == len(table)):
         raise NemoError(

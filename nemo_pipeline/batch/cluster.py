@@ -315,6 +315,7 @@ def _client(options: RunOptions, run: str, n_videos: int) -> Iterator[Client]:
     for worker in cluster.workers.values():
         worker.http_server.stop()
     client = Client(cluster, set_as_default=False)
+    _quiet_end(client)
     try:
         yield client
     finally:
@@ -323,6 +324,22 @@ def _client(options: RunOptions, run: str, n_videos: int) -> Iterator[Client]:
             client.close(timeout=1)
         with contextlib.suppress(Exception):
             cluster.close(timeout=1)
+
+
+def _quiet_end(client: Client) -> None:
+    """Let asyncio say nothing of Dask's own waiting, which times out unheard when its loop is stopped meanwhile.
+
+    A sender that waits for more to send is dropped with the loop; the time-out that comes then is nobody's to hear, and
+    would be printed as "Future exception was never retrieved" after a run that went well.
+    """
+    from tornado.util import TimeoutError as TornadoTimeout
+
+    def handle(loop: Any, context: dict[str, Any]) -> None:
+        if not isinstance(context.get("exception"), (TimeoutError, TornadoTimeout)):
+            loop.default_exception_handler(context)
+
+    loop: Any = client.loop
+    loop.asyncio_loop.set_exception_handler(handle)
 
 
 @contextlib.contextmanager
@@ -338,6 +355,7 @@ def _remote_client(scheduler: str, run: str) -> Iterator[Client]:
             client = Client(scheduler_file=scheduler, set_as_default=False, timeout=10)
     except (OSError, ValueError, TimeoutError) as error:
         raise NemoError(f"no Dask scheduler answers at {scheduler}: {error}.") from None
+    _quiet_end(client)
     try:
         yield client
     finally:

@@ -23,6 +23,10 @@ from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import natural_key, natural_sorted, to_text
 
+#: What lies in the folder of a Python environment (venv, conda), and folders that hold programs alone.
+_ENVIRONMENT_MARKS = frozenset({"pyvenv.cfg", "conda-meta"})
+_PROGRAM_FOLDERS = frozenset({"__pycache__", "node_modules", "site-packages"})
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Skipped:
@@ -171,6 +175,9 @@ def _search(root: str, found: _Found) -> None:
         if folder != root and any(entry.name == DRAWN_MARK for entry in children):
             found.skipped.append(Skipped(folder, "a folder of what nemo drew, no recordings", loud=True))
             continue
+        if folder != root and (reason := _programs(entry.name for entry in children)):
+            found.skipped.append(Skipped(folder, reason))
+            continue
         drawn = folder == root and any(entry.name == DRAWN_MARK for entry in children)
         below: list[str] = []
         for entry in children:
@@ -179,6 +186,8 @@ def _search(root: str, found: _Found) -> None:
                 found.skipped.append(Skipped(entry.path, "macOS side file (._*), not a video"))
             elif entry.name.startswith("."):
                 found.skipped.append(Skipped(entry.path, "hidden"))
+            elif entry.name in _PROGRAM_FOLDERS and _is_folder(entry):
+                found.skipped.append(Skipped(entry.path, "a folder of programs"))
             elif _is_folder(entry):
                 if extension in VIDEO_EXTENSIONS:
                     found.skipped.append(
@@ -192,6 +201,11 @@ def _search(root: str, found: _Found) -> None:
             else:
                 _take_file(entry.path, os.path.relpath(entry.path, root), found)
         plain.extend(reversed(below))
+
+
+def _programs(names: Iterable[str]) -> str:
+    """Why a folder with these entries is not searched, "" where it is: an environment holds thousands of files."""
+    return "a Python environment" if not _ENVIRONMENT_MARKS.isdisjoint(names) else ""
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

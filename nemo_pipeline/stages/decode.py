@@ -123,7 +123,8 @@ class DecodeReport:
                 "times go on from there"
             )
         if self.n_interlaced:
-            found.append(f"{self.n_interlaced} frames are interlaced")
+            be = "is" if self.n_interlaced == 1 else "are"
+            found.append(f"{counted(self.n_interlaced, 'frame')} {be} interlaced")
         return (*found, *self.picture_notes)
 
 

@@ -16,6 +16,7 @@ from nemo_pipeline.stages.display import PixelAspect, fit
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.planes import SIXTEEN, deep_levels, degrees, display_turn, frame_of, tag_turn
 from nemo_pipeline.stages.transfer import described, doubt
+from nemo_pipeline.store.text import counted
 
 #: 16-bit levels of which no more than this many bits are used are stretched; a picture that is only dark uses more.
 _MOST_STRETCHED = 14
@@ -80,7 +81,7 @@ class Framer:
             own, *others = (
                 f"{size[0]}x{size[1]}"
                 + (f" with pixels of {_ratio(aspect)}" if shapes else "")
-                + f" in {n} frames"
+                + f" in {counted(n, 'frame')}"
                 for (size, aspect), n in self._stored_as.items()
             )
             more = f" and {len(others) - 3} more" if len(others) > 3 else ""

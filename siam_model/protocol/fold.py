@@ -12,7 +12,7 @@ import numpy as np
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import sweep
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import counted, printable
 from siam_model.checkpoint import load_model
 from siam_model.devices import resolve_device
 from siam_model.predict import estimate
@@ -63,8 +63,8 @@ def train_split(
             write_predictions(folder / "baselines" / f"{name}.csv", line)
         predictions = predict_split(run, split, folder)
         run.reporter.say(
-            f"mean absolute error {predictions.error.mean():.2f} years on {len(predictions)} videos of "
-            f"{len(split.test)} people whom it never saw",
+            f"mean absolute error {predictions.error.mean():.2f} years on {counted(len(predictions), 'video')} of "
+            f"{counted(len(split.test), 'subject')} that it never saw",
             where,
         )
         write_predictions(folder / "predictions.csv", predictions)

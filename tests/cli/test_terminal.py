@@ -1,0 +1,124 @@
+"""What people see in a terminal: whole words at every width, few lines, nothing twice."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import logging
+
+import pytest
+from click.testing import CliRunner
+from tornado.util import TimeoutError as TornadoTimeout
+
+from nemo_cli.console import _Console, new_table, panel, shown
+from nemo_cli.main import main
+from nemo_cli.predict_output import Answer, print_answer
+from nemo_cli.progress import _used
+from nemo_pipeline.batch.cluster import RunOptions, _client
+from nemo_pipeline.view.distrust import Reason
+
+SENTENCE = "The file cannot be opened as a video (Invalid data found when processing input); copy it again."
+IDS = ["001_deliberate_smile_2", "participant_0002_session_2_spontaneous_smile_take_03", "a"]
+
+
+def printed(thing, width, **options):
+    file = io.StringIO()
+    _Console(file=file, force_terminal=True, color_system=None, width=width, highlight=False).print(
+        thing, **options
+    )
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 72, 80, 100, 120, 200])
+@pytest.mark.parametrize("sentences", [True, False])
+def test_words_are_whole_in_tables_panels_and_lines(width, sentences):
+    rows = [(name, "decode_error", 10, SENTENCE if sentences else "") for name in IDS]
+    table = printed(
+        new_table("", ["video", "status", "interpolated", "message"], rows, right="interpolated"), width
+    )
+    facts = printed(panel("x", [(name[:20], SENTENCE) for name in IDS]), width)
+    line = printed(shown(f"/data/{IDS[0]}/out.h5: {SENTENCE}"), width, soft_wrap=True)
+    for text, words in (
+        (table, IDS),
+        (facts, [name[:20] for name in IDS]),
+        (line, [f"/data/{IDS[0]}/out.h5:"]),
+    ):
+        assert max(map(len, text.splitlines())) <= width
+        whole = set(text.replace("│", " ").split())
+        assert whole >= set(words)
+        if sentences or text != table:
+            assert whole >= set(SENTENCE.split())
+    assert {"video", "status", "interpolated", "message"} <= set(table.split())
+
+
+def test_a_path_that_is_too_long_stays_in_one_piece():
+    path = "/data/" + "x" * 90 + "/out.h5"
+    assert path in printed(shown(f"Wrote the file {path} with all its faces."), 40, soft_wrap=True).split(
+        "\n"
+    )
+
+
+def test_a_dry_run_beside_an_environment_is_short(tmp_path):
+    for folder in (
+        "env/lib/site-packages/x",
+        "conda/conda-meta",
+        "node_modules/y",
+        "src/__pycache__",
+        "papers",
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "env" / "pyvenv.cfg").write_text("")
+    for n in range(40):
+        for folder in ("env/lib/site-packages/x", "node_modules/y", "src/__pycache__", "conda"):
+            (tmp_path / folder / f"{n}.mp4").write_text("")
+        (tmp_path / "papers" / f"{n}.pdf").write_text("")
+    (tmp_path / "one.mp4").write_text("")
+    words = ["prep", str(tmp_path), str(tmp_path / "out.h5"), "--dry-run"]
+    plan = json.loads(CliRunner().invoke(main, [*words, "--json"]).stdout)
+    assert [video["id"] for video in plan["videos"]] == ["one"]
+    reasons = [item["reason"] for item in plan["left_out"]]
+    assert reasons.count("a Python environment") == 2 and reasons.count("a folder of programs") == 2
+    assert len(CliRunner().invoke(main, [*words, "--quiet"]).stderr.splitlines()) == 1
+    shown_lines = CliRunner().invoke(main, words).stderr
+    assert len(shown_lines.splitlines()) < 20 and "papers/ (40 files)" in shown_lines
+    # One that is named itself is searched.
+    inside = [*words[:1], str(tmp_path / "env"), *words[2:], "--json"]
+    assert len(json.loads(CliRunner().invoke(main, inside).stdout)["videos"]) == 0
+    (tmp_path / "env" / "mine.mp4").write_text("")
+    assert len(json.loads(CliRunner().invoke(main, inside).stdout)["videos"]) == 1
+
+
+def test_numbers_agree_with_their_nouns():
+    assert _used(68, 70) == "68 of 70 frames" and _used(1, 1) == "1 of 1 frame"
+    assert _used(140, 70) == "140 faces in 70 frames"
+
+
+def test_dasks_own_time_out_is_not_printed_after_a_run(caplog):
+    with _client(RunOptions(workers=1), "x", 1) as client, caplog.at_level(logging.ERROR, "asyncio"):
+        loop = client.loop.asyncio_loop
+        for error in (TornadoTimeout("Timeout"), TimeoutError(), ValueError("a fault")):
+            future = loop.create_future()
+            future.set_exception(error)
+            del future
+        gc.collect()
+    said = [record for record in caplog.records if "never retrieved" in record.getMessage()]
+    assert len(said) == 1 and "a fault" in str(said[0].exc_info[1])
+
+
+def test_a_note_or_doubt_is_explained_once(capsys):
+    class Row:
+        file, n_decoded, n_interpolated = "a.mp4", 70, 0
+
+    class Prediction:
+        age = 30.0
+
+    doubts = (Reason("rate", "15 frames/s", "There are only 15 frames a second."),)
+    note = "means nothing for people: the model was trained on synthetic faces"
+    answer = Answer(Row(), Prediction(), "ok", "", None, 0.9, (note,), doubts, True, 70)
+    said: set[str] = set()
+    for _ in range(3):
+        print_answer(answer, False, said)
+    out, err = capsys.readouterr()
+    assert out.count("trained on synthetic faces") == 1 and out.count("means nothing for people") == 3
+    assert err.count("There are only 15") == 1 and out.count("check the track: 15 frames/s") == 2
