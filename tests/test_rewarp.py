@@ -197,7 +197,8 @@ def test_a_file_with_its_labels_and_a_video_that_comes_back(videos: Path, tmp_pa
     (folder / "cut.mkv").write_bytes(b"another video of that name")
     summary, events = run(source, wide, folder, size=64, **CUSTOM)
     same(FaceDataset(wide), FaceDataset(fresh))
-    assert summary.done_now == 0 and not [e for e in events if e.kind == "note"]
+    assert (summary.done_now, summary.n_usable) == (0, 5) and not [e for e in events if e.kind == "note"]
+    assert any("2 videos not found, done before and kept" in event.text for event in events)
     shutil.copy(videos / "cut.mkv", folder)
     (tmp_path / "two.mp4").rename(folder / "two.mp4")
     # A later preparation with those settings finds all done.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -54,8 +54,12 @@ def rewarp(
     _check(source, output, config)
     before = earlier_videos(FaceDataset(output, check=False) if output.exists() else None)
     done = {file for file, item in before.items() if item.usable}
+    located = _locate(source, folders)
     # What is done stays as it is when its video is gone.
-    videos = [video for video, there in _locate(source, folders) if there or video.file not in done]
+    videos = [video for video, there in located if there or video.file not in done]
+    if len(videos) < len(located):
+        text = f"{counted(len(located) - len(videos), 'video')} not found, done before and kept."
+        on_event(Event("stage", len(located) - len(videos), text=text))
     gone = [video.file for video in videos if not video.path.exists()]
     if gone:
         where = (
@@ -72,7 +76,7 @@ def rewarp(
         landmarks = {
             file: LandmarkFile("", digest) for file, digest in zip(source.videos["file"], hashes, strict=True)
         }
-    return prep(
+    summary = prep(
         videos,
         output,
         config,
@@ -82,6 +86,7 @@ def rewarp(
         source=source,
         on_event=on_event,
     )
+    return dataclasses.replace(summary, kept=frozenset())
 
 
 def _check(source: FaceDataset, output: Path, config: PrepConfig) -> None:
@@ -129,9 +134,13 @@ def _locate(source: FaceDataset, folders: Sequence[str]) -> list[tuple[VideoFile
 
 def _near(bases: Sequence[Path]) -> dict[Path, set[str]]:
     """Folders, those in them, and the names in each."""
-    below = [path for base in bases for path in base.iterdir() if path.is_dir()]
-    found: dict[Path, set[str]] = {}
-    for folder in (*bases, *below):
-        with contextlib.suppress(OSError):
-            found[folder] = {path.name for path in folder.iterdir()}
-    return found
+    found = {base: _names(base) for base in bases}
+    return found | {base / name: _names(base / name) for base, names in found.items() for name in names}
+
+
+def _names(folder: Path) -> set[str]:
+    """What is in a folder; nothing where it is none, or cannot be read."""
+    try:
+        return {path.name for path in folder.iterdir()}
+    except OSError:
+        return set()

@@ -177,7 +177,8 @@ def prep(
         if config.algorithm != ALGORITHM_VERSION:
             text = f"was prepared by version {config.algorithm} of the method and stays so: no video is new."
             on_event(Event("note", len(videos), text=f"{out.index.name} {text}"))
-        kept = _kept(out, earlier, videos, plan.hashes, config, options, on_event)
+        tell = on_event if source is None else lambda event: None  # `rewarp` says itself what stays
+        kept = _kept(out, earlier, videos, plan.hashes, config, options, tell)
         # Finished work on videos that are not among the inputs this time is kept, too.
         absent = [piece for file, piece in pieces.items() if file not in {video.file for video in videos}]
         clear_leftovers(out.work, [*plan.pieces.values(), *absent])
