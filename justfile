@@ -11,7 +11,7 @@ lint:
 
 # The default suite, or the tests of one module: `just test stages/warp`.
 test path="":
-    python -m pytest {{ if path == "" { "" } else { "tests/" + parent_directory("/" + path) + "/test_" + file_name(path) + ".py" } }}
+    python -m pytest {{ if path == "" { "" } else { "tests/" + replace_regex(path, '([^/]+)$', 'test_$1.py') } }}
 
 slow:
     python -m pytest -m slow
