@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from nemo_pipeline.batch.child import MOST_MEMORY
+from nemo_pipeline.batch.tasks import TaskMaker
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.datatypes import USABLE
+from nemo_pipeline.datatypes import USABLE, VideoFile
 from nemo_pipeline.stages.container import LARGEST_PICTURE
 from nemo_pipeline.stages.streams import MOST_STREAMS
 from nemo_pipeline.video import process_video
@@ -91,11 +92,8 @@ def test_of_very_many_streams_the_files_own_choice_is_taken(tmp_path):
 def test_more_memory_than_a_video_may_have_is_a_status(tmp_path):
     """With the limit lowered to what the process has by then and 300 MB more, since 6 GB are slow to fill."""
     bomb = write_png_video(tmp_path / "bomb.mov", png(8000, 8000, bits=16))
-    job = {
-        "do": "prep", "path": str(bomb), "file": "bomb.mov", "folder": str(tmp_path), "stem": "s", "landmarks": "",
-        "config": PrepConfig(size=48).to_dict(), "mean_shape": None, "triangles": None, "problem": "",
-        "tracked": "",
-    }  # fmt: skip
+    task = TaskMaker(PrepConfig(size=48), tmp_path, None)(VideoFile(bomb, "bomb", "bomb.mov"))
+    job = task.job | {"stem": "s"}
     code = (
         "import json, sys, resource\n"
         "from nemo_pipeline.batch import child\n"
