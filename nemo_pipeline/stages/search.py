@@ -23,8 +23,19 @@ SMALLEST_TILE = 120
 #: (score, presence), either pair. Measured on real clips: cartoons and other false faces stay below, real ones lie at
 #: 0.87 to 0.92 with presence 1.000; turned, half-hidden or cut by the picture's edge: 0.73 and more.
 CONFIRM = ((0.78, 0.8), (0.7, 0.9995))
-#: A face that lies sideways or upside down is rarer than an object that looks like one: it must show this score.
-CONFIRM_TURNED = 0.84
+#: A face whose eye line is further from level than this is turned: it lies sideways or upside down.
+TURNED_DEGREES = 60.0
+#: A face is upright unless turned is clearly better: one with a mask, a scarf or a hand over the mouth looks like an
+#: upside-down one to the detector. A turned face must show these pairs in the mean over a view with little and one with
+#: much around it (sides in regions: `_SURROUNDINGS`), and its score must exceed that of the same face upright by
+#: `MARGIN_TURNED`, in which a doubt (1 - presence) ten times smaller counts as `PER_DECADE`. Who is not seen upright
+#: at all counts as `UNSEEN` (score and presence): covered faces often are not. Measured: docs/tracking.md.
+CONFIRM_TURNED = ((0.76, 0.999), (0.86, 0.0))
+MARGIN_TURNED, PER_DECADE = 0.2, 0.023
+UNSEEN = (0.66, 0.9)
+_SURROUNDINGS = (1.35, 2.2)
+#: An upright face with this score is not looked at turned.
+BEYOND_DOUBT = 0.9
 _TURNS = (0.0, math.pi, math.pi / 2, -math.pi / 2)
 
 
@@ -114,20 +125,17 @@ def _detect(
 def _verified(
     engine: Engine, frame: Frame, candidates: list[tuple[float, Region]], known: Sequence[Region] = ()
 ) -> list[FaceMesh]:
-    """What the landmark network confirms, each face once, best first.
-
-    A face that lies upside down is also found, badly, by the upright view: among candidates at one place the
-    detector's best wins, since it was trained on upright faces only.
-    """
+    """What the landmark network confirms, each face once and the right way up, best first."""
     faces: list[FaceMesh] = []
     taken: list[Region] = list(known)
     for _, region in candidates:
         if any(_overlap(region, other) for other in taken):
             continue
         mesh = refine(engine, frame, region)
-        if mesh is not None and not _implausible(mesh, region) and confirmed(engine, frame, mesh):
-            faces.append(mesh)
-            taken.append(region_of(mesh.points))
+        face = None if mesh is None or _implausible(mesh, region) else judged(engine, frame, mesh)
+        if face is not None:
+            faces.append(face)
+            taken.append(region_of(face.points))
     return _distinct(faces)
 
 
@@ -141,20 +149,81 @@ def refine(engine: Engine, frame: Frame, region: Region, rounds: int = 2) -> Fac
     return mesh
 
 
-def confirmed(engine: Engine, frame: Frame, mesh: FaceMesh) -> bool:
-    """Whether a found face is a face: the detector, shown it upright and with some surroundings, agrees."""
-    least = min((score for score, presence in CONFIRM if not mesh.score < presence), default=math.inf)
-    if least == math.inf:
-        return False
+def judged(engine: Engine, frame: Frame, mesh: FaceMesh) -> FaceMesh | None:
+    """The face that a found mesh is: `mesh` itself, or the same face the other way up where it must be taken for that;
+    None where the detector, shown it upright and with some surroundings, does not agree."""
+    least = _least(mesh)
+    score = _agreed(engine, frame, mesh) if least < math.inf else 0.0
     region = region_of(mesh.points)
-    if abs(region.angle) > math.radians(60) and not math.isnan(mesh.score):
-        least = max(least, CONFIRM_TURNED)
-    around = Region(region.cx, region.cy, region.size * 1.35, region.angle)
+    turned = mesh if _turned(region) else None
+    if least == math.inf or (turned is None and score >= BEYOND_DOUBT):
+        return mesh if score >= least else None
+    other = _other_way_up(engine, frame, region)
+    upright = other if turned is not None else mesh
+    turned = turned if turned is not None else other
+    for face in (turned, upright):
+        if face is None or _agreed(engine, frame, face) < _least(face):
+            continue
+        if face is upright or _clearly_turned(engine, frame, face, upright):
+            return face
+    return None
+
+
+def _least(mesh: FaceMesh, pairs: tuple[tuple[float, float], ...] = CONFIRM) -> float:
+    """The score that the detector must give a mesh of this presence."""
+    return min((score for score, presence in pairs if not mesh.score < presence), default=math.inf)
+
+
+def _other_way_up(engine: Engine, frame: Frame, region: Region) -> FaceMesh | None:
+    """What is seen of the face in a region turned, if that is upright, or upright, if it is turned. (Its middle may
+    then lie in the forehead.)"""
+    around = Region(region.cx, region.cy, region.size * 2.0)
+    for _, place in _detect(engine, frame, [around], _TURNS):
+        near = math.hypot(place.cx - region.cx, place.cy - region.cy) < 0.5 * max(place.size, region.size)
+        if near and _turned(place) != _turned(region):
+            mesh = refine(engine, frame, place)
+            if mesh is not None and not _implausible(mesh, place):
+                return mesh
+    return None
+
+
+def _clearly_turned(engine: Engine, frame: Frame, turned: FaceMesh, upright: FaceMesh | None) -> bool:
+    """Whether a face must be taken for turned, given what is seen of it upright."""
+    score = _certainty(engine, frame, turned)
+    if score < _least(turned, CONFIRM_TURNED):
+        return False
+    other, presence = UNSEEN
+    if upright is not None:
+        other = max(other, _certainty(engine, frame, upright))
+        presence = max(presence, upright.score)
+    margin = score - other
+    if not math.isnan(turned.score):
+        margin += PER_DECADE * math.log10((1.0 - presence + 1e-12) / (1.0 - turned.score + 1e-12))
+    return margin >= MARGIN_TURNED
+
+
+def _turned(region: Region) -> bool:
+    return abs(region.angle) > math.radians(TURNED_DEGREES)
+
+
+def _agreed(engine: Engine, frame: Frame, mesh: FaceMesh, surroundings: float = _SURROUNDINGS[0]) -> float:
+    """The detector's score of a found face, shown to it upright with so much around it; 0 where it sees none there."""
+    region = region_of(mesh.points)
+    around = Region(region.cx, region.cy, region.size * surroundings, region.angle)
     middle = (DETECTOR_VIEW - 1) / 2
-    return any(
-        face.score >= least and math.hypot(face.x - middle, face.y - middle) < 0.3 * face.size
-        for face in engine.confirm(frame.view(around, DETECTOR_VIEW))
+    return max(
+        (
+            face.score
+            for face in engine.confirm(frame.view(around, DETECTOR_VIEW))
+            if math.hypot(face.x - middle, face.y - middle) < 0.3 * face.size
+        ),
+        default=0.0,
     )
+
+
+def _certainty(engine: Engine, frame: Frame, mesh: FaceMesh) -> float:
+    """The mean of the detector's scores with little and with much around the face."""
+    return sum(_agreed(engine, frame, mesh, s) for s in _SURROUNDINGS) / len(_SURROUNDINGS)
 
 
 def _implausible(mesh: FaceMesh, region: Region) -> bool:

@@ -18,7 +18,7 @@ from nemo_pipeline.stages.cuts import CUT, Glimpse, Shot, change
 from nemo_pipeline.stages.frame import Frame, Region
 from nemo_pipeline.stages.landmarks import Engine, FaceMesh, find_mesh, region_of
 from nemo_pipeline.stages.pose import head_pose
-from nemo_pipeline.stages.search import confirmed, full_search, near_search, quick_search
+from nemo_pipeline.stages.search import full_search, judged, near_search, quick_search
 
 #: Searching every scale is repeated this often while nobody is found, seconds.
 FULL_SEARCH_SECONDS = 0.25
@@ -32,6 +32,8 @@ MOST_PEOPLE, MOST_RIVALS = 16, 4
 RIVAL_SIZE = 0.6
 #: How often a new face is checked again in its first frames (then at every census).
 FIRST_CHECKS = 6
+#: A face is not taken for the same one the other way up before so many checks.
+LEAST_CHECKS = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,10 +104,9 @@ class Tracker:
         for follower in self._followers:
             mesh = None if follower.lost else self._follow(follower, frame)
             if mesh is not None:
+                if census or len(self._trust[follower.person]) < FIRST_CHECKS:
+                    mesh = self._check(follower, frame, mesh)
                 seen.append(observe(mesh, follower.person))
-                checks = self._trust[follower.person]
-                if census or len(checks) < FIRST_CHECKS:
-                    checks.append(confirmed(self._engine, frame, mesh))
             follower.lost = mesh is None
         self._followers = [f for f in self._followers if not f.lost or frame.time - f.seen <= MEMORY_SECONDS]
         for mesh in self._search(frame, seen, census):
@@ -114,6 +115,24 @@ class Tracker:
                 seen.append(observe(mesh, person))
         self.n_faces = max(self.n_faces, len(seen))
         return seen
+
+    def _check(self, follower: _Follower, frame: Frame, mesh: FaceMesh) -> FaceMesh:
+        """Look again at a face that is followed. Where most looks spoke against it and it is one the other way up, that
+        one is followed from now on, as somebody new: what was seen of the first is not believed."""
+        face, checks = judged(self._engine, frame, mesh), self._trust[follower.person]
+        checks.append(face is mesh)
+        if face is None or len(checks) < LEAST_CHECKS or self.trusted(follower.person):
+            return mesh
+        region = region_of(face.points)
+        follower.person, follower.region = self._new_person(), region
+        follower.shot = Shot(Glimpse.of(frame, face.points, region))
+        return face
+
+    def _new_person(self) -> int:
+        """A number that was not used; who is found is taken for a person until looks say otherwise."""
+        person = len(self._trust) + 1
+        self._trust[person] = [True]
+        return person
 
     def _follow(self, follower: _Follower, frame: Frame) -> FaceMesh | None:
         """The same person's face in this frame, or None when it is gone, jumped or replaced."""
@@ -195,9 +214,8 @@ class Tracker:
         else:
             if sum(not f.lost for f in self._followers) >= self._most:
                 return None
-            follower = _Follower(len(self._trust) + 1, region, Shot(glimpse), frame.time)
+            follower = _Follower(self._new_person(), region, Shot(glimpse), frame.time)
             self._followers.append(follower)
-            self._trust[follower.person] = [True]
         follower.region, follower.shot, follower.seen, follower.lost = (
             region,
             Shot(glimpse),

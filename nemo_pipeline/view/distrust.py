@@ -17,6 +17,7 @@ from nemo_pipeline.store.text import counted
 
 MOST_INTERPOLATED = 0.10
 MOST_YAW = 30.0
+MOST_ROLL = 60.0
 MOST_ENLARGED = 2.0
 LEAST_SCORE = 0.5
 MOST_JUMP = MOST_OFF = 0.05
@@ -34,6 +35,8 @@ LIMITS = (
     f"interpolated: more than {100 * MOST_INTERPOLATED:g} % of the kept frames have no face of their own",
     f"turned: in 5 % of the frames the head is turned by more than {MOST_YAW:g} degrees, where one half of the face is "
     "foreshortened to 0.87 of its width or less and half of its texture is stretched",
+    f"rolled: in 5 % of the frames the head leans by more than {MOST_ROLL:g} degrees: it lies on its side or upside "
+    "down, or a covered face was taken for one that does",
     "small: the outer eye corners are so close together in the source that every source pixel is enlarged more than "
     f"{MOST_ENLARGED:g} times in the face crop",
     f"score: in more than {100 * SOME:g} % of the observed frames the tracker's presence score is below "
@@ -65,6 +68,7 @@ class Reason:
 CODES: dict[str, str] = {
     "damaged": "the file is damaged or cut off",
     "interpolated": "many interpolated frames",
+    "rolled": "the head lies on its side or upside down",
     "jumps": "the points jump",
     "moved": "smoothing moved the points",
     "score": "the tracker was unsure",
@@ -83,7 +87,7 @@ class Track:
     """What was measured in the T kept frames of one video; NaN where it is unknown.
 
     Attributes:
-        observed: (T,) bool. yaw: (T,) degrees. face_px: (T,) distance of the outer eye corners, source pixels.
+        observed: (T,) bool. yaw, roll: (T,) degrees. face_px: (T,) distance of the outer eye corners, source pixels.
         score: (T,) presence 0..1. timestamps: (T,) seconds. n_faces: (T,).
         off: (T,) mean distance of the tracker's points from the smoothed ones, over the eyes' distance.
         jumps: (T,) how far the tracker's points jump (`nemo_pipeline.stages.headframe.jumps`).
@@ -93,6 +97,7 @@ class Track:
 
     observed: NDArray[np.bool_]
     yaw: NDArray[np.float64]
+    roll: NDArray[np.float64]
     face_px: NDArray[np.float64]
     score: NDArray[np.float64]
     timestamps: NDArray[np.float64]
@@ -116,6 +121,7 @@ def track_of(fields: Any, *, n_decoded: int, status: str, message: str) -> Track
     return Track(
         observed=np.asarray(fields["observed"], bool),
         yaw=column("pose")[:, 0],
+        roll=column("pose")[:, 2],
         face_px=column("face_px"),
         score=column("score"),
         timestamps=column("timestamps"),
@@ -172,6 +178,13 @@ def reasons(track: Track, eyes_in_crop: float, usual_sharpness: float = float("n
     yaw = _quantile(np.abs(track.yaw), 0.95)
     if yaw > MOST_YAW:
         found["turned"] = (f"yaw {yaw:.0f}°", f"The head is turned by {yaw:.0f} degrees and more at times.")
+    roll = _quantile(np.abs(track.roll), 0.95)
+    if roll > MOST_ROLL:
+        found["rolled"] = (
+            f"roll {roll:.0f}°",
+            f"The head leans by {roll:.0f} degrees at times: is the picture turned, or the face covered and taken for "
+            "one upside down?",
+        )
     eyes = middle(track.face_px)
     if eyes > 0 and eyes_in_crop / eyes > MOST_ENLARGED:
         found["small"] = (

@@ -6,12 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
+from nemo_pipeline.stages.cuts import Glimpse, Shot
 from nemo_pipeline.stages.engines import load_engine
-from nemo_pipeline.stages.frame import Frame
-from nemo_pipeline.stages.landmarks import Engine
-from nemo_pipeline.stages.search import full_search
+from nemo_pipeline.stages.frame import Frame, Region
+from nemo_pipeline.stages.landmarks import REGION_SCALE, Engine, FaceMesh, region_of
+from nemo_pipeline.stages.search import DETECTOR_VIEW, full_search, judged, refine
 from nemo_pipeline.stages.track import Observation, Tracker, observe
-from tests.support.clips import Actor, acted, other_person, person, scene, smooth_pictures, sway
+from tests.support.clips import Actor, acted, masked, other_person, person, scene, smooth_pictures, sway
 
 A, B = person(), other_person()
 SIZE = (320, 240)
@@ -93,6 +94,63 @@ def test_a_rolled_head(roll: float) -> None:
     for p, (one,) in zip(places, seen, strict=True):
         assert error(one.landmarks, expected(A, p)) < 0.04
         assert (one.pose[2] - roll + 180) % 360 - 180 == pytest.approx(0, abs=6)
+
+
+DARK, PURPLE, BROWN = (25, 25, 28), (120, 60, 160), (90, 60, 50)
+
+
+def mask_clip(n: int, colour: tuple[int, int, int], eye_px: float = 80) -> list[np.ndarray]:
+    """A masked person who moves a little."""
+    places = [place(A, k, 160, 120, eye_px) for k in range(n)]
+    return [masked(scene((320, 300), (A, p)), expected(A, p), colour) for p in places]
+
+
+@pytest.mark.parametrize(("colour", "eye_px"), [(DARK, 80), (DARK, 90), (PURPLE, 80), (BROWN, 80)])
+def test_a_masked_face_is_upright(colour: tuple[int, int, int], eye_px: float) -> None:
+    """To the detector's best score alone, each of these lies upside down."""
+    seen, tracker = track(mask_clip(8, colour, eye_px))
+    assert [[o.person for o in found] for found in seen] == [[1]] * 8
+    assert tracker.trusted(1)
+    assert max(abs(o.pose[2]) for found in seen for o in found) < 20
+
+
+def upside_down(picture: np.ndarray) -> FaceMesh:
+    """What is seen of a face if it is taken for one upside down."""
+    frame = Frame.from_rgb(picture)
+    whole = Region((frame.width - 1) / 2, (frame.height - 1) / 2, 320.0, np.pi)
+    box = engine().detect(frame.view(whole, DETECTOR_VIEW))[0]
+    to_frame = whole.to_source(DETECTOR_VIEW)
+    x, y = to_frame[:, :2] @ (box.x, box.y) + to_frame[:, 2]
+    size = box.size * whole.size / DETECTOR_VIEW * REGION_SCALE
+    mesh = refine(engine(), frame, Region(float(x), float(y), size, box.angle + np.pi))
+    assert mesh is not None and abs(observe(mesh).pose[2]) > 150
+    return mesh
+
+
+def test_which_way_up_is_judged_again() -> None:
+    picture = mask_clip(1, DARK)[0]
+    mesh = judged(engine(), Frame.from_rgb(picture), upside_down(picture))
+    assert mesh is not None and abs(observe(mesh).pose[2]) < 20
+    # A face without a mask that does lie upside down stays so.
+    turned = scene((320, 300), (A, place(A, 0, 160, 160, 80, roll=180)))
+    mesh = upside_down(turned)
+    assert judged(engine(), Frame.from_rgb(turned), mesh) is mesh
+
+
+def test_who_was_first_taken_for_upside_down_is_followed_upright_after_some_looks() -> None:
+    pictures = mask_clip(10, DARK)
+    tracker = Tracker(engine())
+    first = Frame.from_rgb(pictures[0])
+    tracker.step(first)
+    (follower,) = tracker._followers
+    wrong = upside_down(pictures[0]).points
+    follower.region = region_of(wrong)
+    follower.shot = Shot(Glimpse.of(first, wrong, follower.region))
+    seen = [tracker.step(Frame.from_rgb(p, k, k / 25)) for k, p in enumerate(pictures) if k]
+    rolls = [[abs(round(o.pose[2], -1)) for o in found] for found in seen]
+    assert rolls == [[180]] + [[0]] * 8  # the second look against it decides
+    assert [o.person for found in seen for o in found] == [1] + [2] * 8
+    assert tracker.trusted(2) and not tracker.trusted(1)
 
 
 @pytest.mark.parametrize(("x", "y"), [(22, 110), (298, 110), (160, 6)])
