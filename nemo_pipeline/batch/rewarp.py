@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nemo_pipeline.batch.cluster import Event, RunOptions
 from nemo_pipeline.batch.discover import discover
+from nemo_pipeline.batch.drawings import is_drawing
 from nemo_pipeline.batch.earlier import earlier_videos
 from nemo_pipeline.batch.landmark_files import LandmarkFile
 from nemo_pipeline.batch.run import PrepSummary, prep
@@ -66,10 +67,10 @@ def rewarp(
             f"in {', '.join(folders)}" if folders else f"beside {source.path.name} or in the current folder"
         )
         missing = f"{counted(len(gone), 'video')} of {source.path.name} not found {where} ({listed(gone)})"
-        remedy = f"name the folders that hold them: nemo rewarp {source.path.name} VIDEOS/ {output.name}"
+        remedy = f"give the folders that hold them: nemo rewarp {source.path.name} VIDEOS/ {output.name}"
         if len(gone) == len(videos) and not done:
-            raise NemoError(f"{missing}: faces are warped from the videos' pixels; {remedy}")
-        on_event(Event("note", len(gone), text=f"{missing}; {remedy} does them later."))
+            raise NemoError(f"{missing}: the pixels come from the videos; {remedy}")
+        on_event(Event("note", len(gone), text=f"{missing}. To do them later, {remedy}"))
     landmarks = {}
     if config.landmarks_source != "track":
         hashes = source.layout["landmarks_sha256"]
@@ -121,12 +122,13 @@ def _locate(source: FaceDataset, folders: Sequence[str]) -> list[tuple[VideoFile
         if videos and videos[-1][0].file == file:
             continue
         first = Path(file).parts[0]
-        paths = found.get(file) or found.get(Path(file).name, [])
-        paths = [*paths, *(folder / file for folder, names in near.items() if first in names)]
-        there = [path for path in paths if path.is_file()]
+        paths = found.get(file) or found.get(Path(file).name) or []
+        paths = paths or [folder / file for folder, names in near.items() if first in names]
+        there = [path for path in paths if path.is_file() and not is_drawing(path)]
         size = int(source.layout["bytes"][row])
         same = [path for path in there if path.stat().st_size == size or not size]  # 0: it could not be read
-        path = (same or there or [base / file])[0]
+        # A name counts in the folders that were given: there another file than the original is said to be another.
+        path = (same or (there if folders else []) or [base / file])[0]
         video_id = source.videos["id"][row].removesuffix(source.layout["suffix"][row])
         videos.append((VideoFile(path.absolute(), video_id, file), bool(same)))
     return videos
