@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from nemo_pipeline.errors import NemoError
@@ -14,6 +14,15 @@ from siam_model.config import SIAMConfig, TrainConfig, preset
 _SECTIONS: dict[str, type] = {"model": SIAMConfig, "train": TrainConfig}
 _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0"}
+#: What fields are called in the paper or in other tools.
+_ELSEWHERE = {
+    "h": "hidden",
+    "lambda": "l2",
+    "weight_decay": "l2",
+    "wd": "l2",
+    "alpha": "decay",
+    "d": "attention_dim",
+}
 
 
 def configure(
@@ -68,9 +77,27 @@ def _find(name: str) -> tuple[str, str]:
     if name in known:
         section, _, field = name.partition(".")
         return section, field
-    by_field = [k for k in known if k.partition(".")[2] == name.rpartition(".")[2]]
-    near = by_field or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    raise NemoError(f"There is no setting {name!r}; did you mean {near[0]!r}?")
+    near = _near(name, known)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {', '.join(known)}."
+    raise NemoError(f"There is no setting {name!r}; {hint}")
+
+
+def _near(name: str, known: Sequence[str]) -> list[str]:
+    """Settings that may be meant: by the field's name, its initials, what it is called elsewhere, or its letters."""
+    field = name.rpartition(".")[2].lower()
+    fields = {setting: setting.partition(".")[2] for setting in known}
+    rules: tuple[Callable[[str], bool], ...] = (
+        lambda known_field: known_field == field,
+        lambda known_field: "".join(word[0] for word in known_field.split("_")) == field,
+        lambda known_field: known_field == _ELSEWHERE.get(field),
+        lambda known_field: field in known_field.split("_"),
+    )
+    for rule in rules:
+        found = [setting for setting, known_field in fields.items() if rule(known_field)]
+        if found:
+            return found[:3]
+    close = difflib.get_close_matches(field, fields.values(), n=1)
+    return [setting for setting, known_field in fields.items() if known_field in close]
 
 
 def _parse(name: str, text: str, kind: Any) -> Any:

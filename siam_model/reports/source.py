@@ -222,6 +222,12 @@ def open_data(run: Run, given: Path | None) -> Data:
     if given is None and not path.is_file():
         raise NemoError(f"{shown} is not there any more; say where the data are with --data DATA.h5.")
     dataset = FaceDataset(path)
+    size = (run.meta.get("model") or {}).get("face_size", dataset.size)
+    if dataset.size != size:
+        raise NemoError(
+            f"{shown} has faces of {dataset.size} x {dataset.size} pixels, and the run was trained on faces of {size} x "
+            f"{size}: give the file that it was trained on, or prepare these videos with `nemo prep --size {size}`."
+        )
     row = {str(name): i for i, name in enumerate(dataset.videos["id"])}
     if len(row) and dataset.uuid == run.dataset.get("uuid"):
         return Data(dataset, row)

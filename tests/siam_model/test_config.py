@@ -57,6 +57,12 @@ def test_typed_overrides():
     [
         ("model.hiden", "3", "did you mean 'model.hidden'"),
         ("hidden", "3", "did you mean 'model.hidden'"),
+        ("hiden", "3", "did you mean 'model.hidden'"),
+        ("train.lr", "3", "did you mean 'train.learning_rate'"),
+        ("LR", "3", "did you mean 'train.learning_rate'"),
+        ("train.weight_decay", "3", "did you mean 'train.l2'"),
+        ("model.dropout", "3", "did you mean 'model.dropout_conv' or 'model.dropout_recurrent'"),
+        ("train.zzz", "3", "there are model.face_size, .*, train.learning_rate"),
         ("train.learning-rate", "3", "did you mean 'train.learning_rate'"),
         ("model.hidden", "many", "model.hidden takes a whole number; 'many'"),
         ("model.hidden", "2.5", "takes a whole number"),

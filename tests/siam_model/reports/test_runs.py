@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 from nemo_cli.main import load as load_command
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.phases import find_phases
-from nemo_pipeline.store import FaceDataset
+from nemo_pipeline.store import FaceDataset, write_dataset
 from nemo_pipeline.store.pack import pack
 from siam_model import load
 from siam_model.evaluate import SYNTHETIC_NOTE, evaluate
@@ -278,6 +279,26 @@ def test_other_data_are_refused(run, tmp_path):
         evaluate(run, data=other)
     with pytest.raises(NemoError, match="does not exist"):
         evaluate(run, data=tmp_path / "none.h5")
+
+
+def test_faces_of_another_size_are_refused(run, data, tmp_path):
+    trained = FaceDataset(data)
+    small = [
+        {
+            "id": video.id, "frames": video.frames[:, ::2, ::2], "subject": video.subject, "age": video.age,
+            "landmarks": video.landmarks, "timestamps": video.timestamps,
+        }
+        for video in trained.values()
+    ]  # fmt: skip
+    half = small[0]["frames"].shape[1]
+    path = write_dataset(tmp_path / "small.h5", small)
+    sizes = f"faces of {half} x {half} pixels.*trained on faces of {trained.size} x {trained.size}"
+    with pytest.raises(NemoError, match=sizes):
+        evaluate(run, data=path)
+    meta = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**meta, "data": str(path)}))  # it took the other one's place
+    result = evaluate(run)
+    assert any(re.search(sizes, item.reason) for item in result.missing)
 
 
 def test_commands_for_what_is_missing_are_commands(run, studies, tmp_path):
