@@ -228,7 +228,7 @@ def _table(path: Path) -> dict[str, Any]:
     """A table by its columns: of landmarks, of predictions, of ages, or of labels."""
     from nemo_pipeline.batch.label_table import read_labels
     from nemo_pipeline.batch.label_text import read_label_text
-    from siam_model.predictions import COLUMNS, read_predictions
+    from siam_model.predictions import has_predictions, read_predictions
     from siam_model.protocol.history import HISTORY_COLUMNS
 
     text = read_label_text(path).text
@@ -238,7 +238,7 @@ def _table(path: Path) -> dict[str, Any]:
     if {"frame", "x_0", "y_67"} <= set(header):
         return _other(path, f"landmarks in OpenFace's columns, {counted(rows, 'row')}",
                       typed("nemo", "prep", "videos/", "out.h5", "--landmarks", path.absolute().parent))  # fmt: skip
-    if set(COLUMNS) <= set(header):
+    if has_predictions(header):
         predictions = read_predictions(path)
         return {
             "path": path,
@@ -248,7 +248,7 @@ def _table(path: Path) -> dict[str, Any]:
             "subjects": len(set(predictions.subject)),
             "next": typed("nemo", "evaluate", path.absolute().parent),
         }
-    if {"file", "frames_used"} <= set(header):
+    if {"age_predicted", "frames_used"} <= set(header):
         return _other(path, f"ages from `nemo predict`, {counted(rows, 'row')}", "open it in a spreadsheet")
     if set(HISTORY_COLUMNS) <= set(header):
         return _other(

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     "others",
     metavar="NAME=FILE.csv",
     multiple=True,
-    help="Predictions of another method (video, subject, fold, age, predicted) to compare with. May be given again.",
+    help="Predictions of another method (video, subject, fold, age_true, age_predicted) to compare with. May be given "
+    "again.",
 )
 @click.option(
     "--data",

@@ -33,7 +33,8 @@ class ClipFaces:
     """One row of a prepared clip.
 
     Attributes:
-        file: the clip, with "/s1" or "#2" behind it when it has several rows; id: likewise, unique among the clips.
+        file: the clip, with `suffix` behind it; id: likewise, unique among the clips.
+        suffix: "/s1" or "#2" when it has several rows, else "".
         path: of the clip.
         frames: (T,S,S) uint8; T is 0 where there is no usable face.
         frame_index: (T,) int32 in the clip. timestamps: (T,) float64, seconds.
@@ -46,6 +47,7 @@ class ClipFaces:
 
     file: str
     id: str
+    suffix: str
     path: Path
     frames: np.ndarray
     frame_index: np.ndarray
@@ -131,6 +133,7 @@ def clip_faces(
                     yield ClipFaces(
                         file=clip.file + row.suffix,
                         id=clip.id + row.suffix,
+                        suffix=row.suffix,
                         path=clip.path,
                         frames=_column(blocks, "frames", (config.size, config.size), usable),
                         frame_index=_column(blocks, "frame_index", (), usable),

@@ -56,7 +56,7 @@ def _stream(_context: click.Context, _parameter: click.Parameter, value: str) ->
     "table",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Also write a table with a row for each clip.",
+    help="Also write a table with a row for each clip. Rows of other clips that are in it stay.",
 )
 @click.option(
     "--explain",
@@ -184,7 +184,7 @@ def command(
                     answers.append(answer.without_frames())
         except BaseException:  # stopped: what is done is not lost
             if table is not None and answers:
-                write_csv(table, answers)
+                write_csv(table, answers, model_path)
             raise
     if as_json:
         lines = [json_line(answer) for answer in answers]
@@ -194,7 +194,9 @@ def command(
             "verdict": verdict.as_json() if verdict is not None else None, "clips": lines,
         })  # fmt: skip
     if table is not None:  # last: a disk that is full by now takes no answer from standard output
-        write_csv(table, answers)
+        kept = write_csv(table, answers, model_path)
+        if kept and not quiet:
+            console.say(f"{table} keeps its {counted(kept, 'row')} of other clips.")
     if not quiet:
         for written in (table, explain, figure):
             if written is not None and written.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
 import math
 import tempfile
@@ -33,8 +34,8 @@ _SEEN = "the model was trained on this very clip, so nothing follows for other c
 #: Notes that many clips share, as they are said from the second clip on.
 _AGAIN = {MEANINGLESS: "means nothing for people", _SEEN: "trained on this very clip: no interval"}
 _COLUMNS = (
-    "file", "age", "low", "high", "level", "note", "status", "message", "n_decoded", "frames_used", "n_interpolated",
-    "doubts", "synthetic",
+    "video", "file", "age_predicted", "low", "high", "level", "note", "status", "message", "n_decoded", "frames_used",
+    "n_interpolated", "doubts", "synthetic", "model",
 )  # fmt: skip
 
 
@@ -171,8 +172,9 @@ def json_line(answer: Answer) -> dict[str, Any]:
     """One clip in the JSON object."""
     row = answer.row
     line: dict[str, Any] = {
-        "file": row.file,
-        "age": answer.age,
+        "video": row.id,
+        "file": row.file.removesuffix(row.suffix),
+        "age_predicted": answer.age,
         "interval": None if answer.bounds is None else list(answer.bounds),
         "note": answer.note,
         "doubts": [{"code": reason.code, "text": reason.text} for reason in answer.doubts],
@@ -189,21 +191,33 @@ def json_line(answer: Answer) -> dict[str, Any]:
     return line
 
 
-def write_csv(path: Path, answers: Sequence[Answer]) -> None:
-    """A row for each clip, by rename. Names stay data: no cell is taken for a formula."""
+def write_csv(path: Path, answers: Sequence[Answer], model: Path) -> int:
+    """A row for each clip, by rename; answers how many rows of other clips that were there before are kept. Names stay
+    data: no cell is taken for a formula."""
     from siam_model.predictions import write_table
 
-    rows = []
+    rows: list[list[object]] = []
     for answer in answers:
-        low, high = answer.bounds or ("", "")
+        row, (low, high) = answer.row, answer.bounds or ("", "")
         rows.append([
-            csv_cell(answer.row.file), "" if answer.age is None else repr(answer.age),
-            *(repr(v) if v != "" else "" for v in (low, high)), answer.level if answer.bounds else "",
-            csv_cell(answer.note), answer.status, csv_cell(answer.message), answer.row.n_decoded, answer.frames_used,
-            answer.row.n_interpolated, csv_cell(" ".join(reason.text for reason in answer.doubts)),
-            int(answer.synthetic),
+            csv_cell(row.id), csv_cell(row.file.removesuffix(row.suffix)),
+            "" if answer.age is None else repr(answer.age), *(repr(v) if v != "" else "" for v in (low, high)),
+            answer.level if answer.bounds else "", csv_cell(answer.note), answer.status, csv_cell(answer.message),
+            row.n_decoded, answer.frames_used, row.n_interpolated,
+            csv_cell(" ".join(reason.text for reason in answer.doubts)), int(answer.synthetic), csv_cell(str(model)),
         ])  # fmt: skip
-    write_table(path, _COLUMNS, rows)
+    files = {row[1] for row in rows}
+    kept = [line for line in _rows_there(path) if line[1] not in files]
+    write_table(path, _COLUMNS, [*kept, *rows])
+    return len(kept)
+
+
+def _rows_there(path: Path) -> list[list[str]]:
+    """The rows of a table of earlier clips; none where there is no table."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return [line for line in csv.reader(file) if len(line) == len(_COLUMNS)][1:]
 
 
 def check_outputs(table: Path | None, figure: Path | None) -> None:
@@ -213,7 +227,8 @@ def check_outputs(table: Path | None, figure: Path | None) -> None:
         with table.open("rb") as there:
             if there.readline().rstrip(b"\r\n") != ",".join(_COLUMNS).encode():
                 raise click.UsageError(
-                    f"--csv: {printable(table.name)} is there already, and is no table of `nemo predict`."
+                    f"--csv: {printable(table.name)} is there already, and is no table of `nemo predict` "
+                    "of this version: name another file."
                 )
     check_target("--figure", figure, (".png",), "a picture")
 

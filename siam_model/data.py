@@ -38,6 +38,7 @@ class VideoTable:
         gender: V texts, "" where unknown.
         fold: (V,) int, -1 where the file names none.
         length: (V,) frames.
+        file: V names of the recordings; empty where they are not known.
         dropped: how many usable videos were left out since they have no age or no subject.
     """
 
@@ -48,6 +49,7 @@ class VideoTable:
     gender: tuple[str, ...]
     fold: np.ndarray
     length: np.ndarray
+    file: tuple[str, ...] = ()
     dropped: int = 0
 
     def __len__(self) -> int:
@@ -97,6 +99,7 @@ def labelled_videos(dataset: FaceDataset) -> VideoTable:
         gender=tuple(str(columns["gender"][i]) for i in index),
         fold=np.asarray(columns["fold"], dtype=np.int64)[index],
         length=np.asarray(columns["length"], dtype=np.int64)[index],
+        file=tuple(str(columns["file"][i]) for i in index),
         dropped=len(usable) - len(rows),
     )
 

@@ -1,4 +1,4 @@
-"""The table that evaluation reads: video, subject, fold, age, predicted. Any method that writes it can be
+"""The table that evaluation reads: video, subject, fold, age_true, age_predicted. Any method that writes it can be
 evaluated."""
 
 from __future__ import annotations
@@ -15,13 +15,22 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.text import csv_cell, csv_value, delimiter_of, printable
 
-COLUMNS = ("video", "subject", "fold", "age", "predicted")
+#: What is read. `file` (the recording) is written too, where it is known.
+COLUMNS = ("video", "subject", "fold", "age_true", "age_predicted")
+#: What the columns were called by earlier versions.
+_FORMER = {"age_true": "age", "age_predicted": "predicted"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Predictions:
-    """Held-out predictions, one row per video: ids, subject codes, fold (V,), age and predicted (V,) in
-    years.
+    """Held-out predictions, one row per video.
+
+    Attributes:
+        video: V ids, as in /videos of the data.
+        subject: V codes.
+        fold: (V,) int.
+        age, predicted: (V,) float64, true and predicted age in years.
+        file: V names of the recordings; empty where they are not known.
     """
 
     video: tuple[str, ...]
@@ -29,6 +38,7 @@ class Predictions:
     fold: np.ndarray
     age: np.ndarray
     predicted: np.ndarray
+    file: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Each video once, every number finite. Raises NemoError."""
@@ -39,8 +49,8 @@ class Predictions:
                     f"Video {printable(video)} is predicted twice; every video must be predicted once."
                 )
             seen.add(video)
-        for name in ("age", "predicted"):
-            bad = np.flatnonzero(~np.isfinite(getattr(self, name)))
+        for name, values in (("age_true", self.age), ("age_predicted", self.predicted)):
+            bad = np.flatnonzero(~np.isfinite(values))
             if len(bad):
                 raise NemoError(f"Video {printable(self.video[bad[0]])} has no finite number as {name}.")
 
@@ -61,19 +71,32 @@ def join(parts: Sequence[Predictions]) -> Predictions:
         np.concatenate([p.fold for p in parts]),
         np.concatenate([p.age for p in parts]),
         np.concatenate([p.predicted for p in parts]),
+        tuple(f for p in parts for f in p.file) if all(p.file for p in parts) else (),
     )
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """As CSV, by rename. Names that a spreadsheet would run as a formula get a leading apostrophe."""
-    rows = [
-        (csv_cell(v), csv_cell(s), int(f), repr(float(a)), repr(float(p)))
-        for v, s, f, a, p in zip(
-            predictions.video, predictions.subject, predictions.fold, predictions.age, predictions.predicted,
-            strict=True,
-        )
-    ]  # fmt: skip
-    write_table(path, COLUMNS, rows)
+    p = predictions
+    columns: dict[str, Sequence[object]] = {"video": [csv_cell(v) for v in p.video]}
+    if p.file:
+        columns["file"] = [csv_cell(f) for f in p.file]
+    columns |= {
+        "subject": [csv_cell(s) for s in p.subject],
+        "fold": [int(f) for f in p.fold],
+        "age_true": [repr(float(a)) for a in p.age],
+        "age_predicted": [repr(float(a)) for a in p.predicted],
+    }
+    write_table(path, tuple(columns), list(zip(*columns.values(), strict=True)))
+
+
+def has_predictions(header: Sequence[str]) -> bool:
+    """Whether a table with these columns holds predictions."""
+    return not _lacking(header)
+
+
+def _lacking(header: Sequence[str]) -> list[str]:
+    return [c for c in COLUMNS if c not in header and _FORMER.get(c) not in header]
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -97,21 +120,24 @@ def read_predictions(path: Path) -> Predictions:
         raise NemoError(f"{shown} is no CSV file ({error}).") from None
     if not rows:
         raise NemoError(f"{shown} holds no predictions.")
-    missing = [c for c in COLUMNS if c not in rows[0]]
+    missing = _lacking(list(rows[0]))
     if missing:
         raise NemoError(f"{shown} lacks the column {missing[0]}; it needs {', '.join(COLUMNS)}.")
     try:
         fold = np.array([int(r["fold"]) for r in rows])
-        age = np.array([float(r["age"]) for r in rows])
-        predicted = np.array([float(r["predicted"]) for r in rows])
+        age, predicted = (
+            np.array([float(r[name] if name in r else r[_FORMER[name]]) for r in rows])
+            for name in ("age_true", "age_predicted")
+        )
     except (TypeError, ValueError):
-        raise NemoError(f"{shown} has a cell that is no number in fold, age or predicted.") from None
+        raise NemoError(f"{shown} has a cell that is no number in fold, age_true or age_predicted.") from None
     return Predictions(
         tuple(csv_value(r["video"]) for r in rows),
         tuple(csv_value(r["subject"]) for r in rows),
         fold,
         age,
         predicted,
+        tuple(csv_value(r["file"]) for r in rows) if "file" in rows[0] else (),
     )
 
 

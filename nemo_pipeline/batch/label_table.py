@@ -33,7 +33,7 @@ _SYNONYMS = {
              "clipfile recording id",
     "subject": "subjectcode subjectid subjectno subjectnumber subj participant participantcode participantid "
                "participantno participantnumber person personid pid",
-    "age": "ageyears ageinyears ageyrs ageatrecording",
+    "age": "agetrue ageyears ageinyears ageyrs ageatrecording",
     "gender": "sex",
     "condition": "smiletype type",
     "expression": "emotion",

@@ -178,7 +178,7 @@ def export_landmarks(data: FaceDataset, target: Path, *, only: str | None = None
                     for row, face in zip(rows, faces, strict=True):
                         name = _quoted(csv_cell(data.videos["id"][row]))
                         for one in face_rows(data, [row], [face]):
-                            handle.write(f"{name}, {format_row(one)}\n")
+                            handle.write(f"{name},{format_row(one)}\n")
     except OSError as error:
         raise NemoError(f"{target} cannot be written: {error.strerror or error}.") from None
     return [target]

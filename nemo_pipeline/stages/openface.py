@@ -186,7 +186,7 @@ def _name(path: Path) -> str:
 
 def header_line(extra: Sequence[str] = ()) -> str:
     """The first line of a landmark file, with `extra` columns before the others; no line end."""
-    return ", ".join([*extra, *COLUMNS])
+    return ",".join([*extra, *COLUMNS])
 
 
 def format_row(row: FaceRow) -> str:
@@ -194,11 +194,11 @@ def format_row(row: FaceRow) -> str:
     time = f"{row.timestamp:.9g}" if np.isfinite(row.timestamp) else ""
     cells = [str(row.frame), str(row.face), time, f"{row.confidence:.6g}", str(int(row.success))]
     points = np.nan_to_num(row.landmarks).T.ravel()
-    return ", ".join([*cells, *(f"{value:.9g}" for value in points)])
+    return ",".join([*cells, *(f"{value:.9g}" for value in points)])
 
 
 def write_rows(handle: TextIO, rows: Iterable[FaceRow]) -> int:
-    """Write a landmark file as OpenFace would; answers the number of rows."""
+    """Write a landmark file in OpenFace's columns (without its blank after a comma); answers the number of rows."""
     count = 0
     handle.write(header_line() + "\n")
     for row in rows:

@@ -150,4 +150,5 @@ def predictions_of(table: VideoTable, rows: np.ndarray, fold: int, predicted: np
         np.full(len(rows), fold),
         table.age[rows],
         np.asarray(predicted, dtype=np.float64),
+        tuple(table.file[r] for r in rows) if table.file else (),
     )

@@ -38,11 +38,17 @@ class Column:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Group:
-    """Rows under one heading ("" for none); `paper` where they are the paper's own numbers."""
+    """Rows under one heading ("" for none).
+
+    Attributes:
+        paper: whether they are the paper's own numbers.
+        notes: which rows are for readers alone (intervals as text, counts) and no row of a table of numbers.
+    """
 
     title: str
     rows: tuple[tuple[Value, ...], ...]
     paper: bool = False
+    notes: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

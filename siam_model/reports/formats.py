@@ -37,35 +37,61 @@ def plain(value: Value) -> Value:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def to_csv(table: Table) -> str:
-    """Full precision; a last column `source` says whose number a row is."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*(csv_cell(c.name) for c in table.columns), "source"])
+def records(table: Table) -> tuple[list[Column], list[dict[str, Value]]]:
+    """A table of numbers for programs: its columns, and a row for everything that was measured or quoted.
+
+    Numbers of the paper have columns of their own, `paper_...`, also where they are rows of their own on the page; a
+    method that was measured and is in the paper, too, is one row. `source` says what was measured, `paper_source` where
+    a quotation is from. Rows that only readers need are left out.
+    """
+    first, *rest = table.columns
+    quoted: dict[str, Column] = {}
+    rows: list[dict[str, Value]] = []
     for group in table.groups:
-        for row in group.rows:
-            values = ["" if plain(v) is None else csv_cell(v) for v in row]
-            writer.writerow([*values, csv_cell(printable(table.source(group)))])
+        for i, row in enumerate(group.rows):
+            if i in group.notes:
+                continue
+            if not group.paper:
+                values = dict(zip((c.name for c in table.columns), map(plain, row), strict=True))
+                rows.append({**values, "source": printable(table.source(group))})
+                continue
+            mine = next((line for line in rows if line[first.name] == row[0]), None)
+            if mine is None:
+                rows.append(mine := {first.name: row[0]})
+            mine["paper_source"] = printable(group.title)
+            for column, value in zip(rest, map(plain, row[1:]), strict=True):
+                if value is not None:
+                    name = f"paper_{column.name}"
+                    quoted[name] = Column(f"the paper: {column.head}", name, column.kind)
+                    mine[name] = value
+    columns = [*table.columns, Column("source", "source"), *quoted.values()]
+    if quoted:
+        columns.append(Column("source of the paper's numbers", "paper_source"))
+    return columns, [{c.name: row.get(c.name) for c in columns} for row in rows]
+
+
+def to_csv(table: Table) -> str:
+    """`records` in full precision."""
+    out = io.StringIO()
+    columns, rows = records(table)
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([csv_cell(c.name) for c in columns])
+    for row in rows:
+        writer.writerow(["" if value is None else csv_cell(value) for value in row.values()])
     return out.getvalue()
 
 
 def as_json(table: Table) -> dict[str, Any]:
-    """As JSON types."""
+    """`records` as JSON types."""
+    columns, rows = records(table)
     return {
         "key": table.key,
         "number": table.number,
         "title": table.title,
         "caption": table.caption,
         "synthetic": table.synthetic,
-        "columns": [{"name": c.name, "head": c.head, "kind": c.kind} for c in table.columns],
-        "rows": [
-            {
-                **{c.name: plain(v) for c, v in zip(table.columns, row, strict=True)},
-                "source": table.source(group),
-            }
-            for group in table.groups
-            for row in group.rows
-        ],
+        "columns": [{"name": c.name, "head": c.head, "kind": c.kind} for c in columns],
+        "rows": rows,
     }
 
 

@@ -19,7 +19,7 @@ from siam_model.reports.source import Data, Run
 
 #: Where the predictions are kept, in the folder that an evaluation writes to.
 FILE = "phases.csv"
-COLUMNS = ("video", "subject", "fold", "age", "phases", "start", "stop", "predicted", "data")
+COLUMNS = ("video", "subject", "fold", "age_true", "phases", "start", "stop", "age_predicted", "data")
 #: What the row of the whole video is called in the file.
 WHOLE = "whole"
 
@@ -120,7 +120,7 @@ def read_parts(path: Path, uuid: str | None = None) -> Parts:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             for row in csv.DictReader(file):
                 if uuid in (None, row["data"]):
-                    part = Part(int(row["start"]), int(row["stop"]), float(row["predicted"]))
+                    part = Part(int(row["start"]), int(row["stop"]), float(row["age_predicted"]))
                     found.setdefault(csv_value(row["video"]), {})[row["phases"]] = part
     except OSError as error:
         raise NemoError(f"{printable(str(path))} cannot be read: {error.strerror}.") from None

@@ -165,7 +165,7 @@ def same_videos(other: Predictions, ours: Predictions, path: Path) -> Prediction
             f"{shown} gives {printable(ours.video[i])} the age {other.age[rows][i]:g}, and predictions.csv "
             f"{ours.age[i]:g}; both need the same true ages."
         )
-    return Predictions(ours.video, ours.subject, ours.fold, ours.age, other.predicted[rows])
+    return Predictions(ours.video, ours.subject, ours.fold, ours.age, other.predicted[rows], ours.file)
 
 
 def _open_study(folder: Path) -> Study:
@@ -225,8 +225,9 @@ def open_data(run: Run, given: Path | None) -> Data:
     size = (run.meta.get("model") or {}).get("face_size", dataset.size)
     if dataset.size != size:
         raise NemoError(
-            f"{shown} has faces of {dataset.size} x {dataset.size} pixels, and the run was trained on faces of {size} x "
-            f"{size}: give the file that it was trained on, or prepare these videos with `nemo prep --size {size}`."
+            f"{shown} has faces of {dataset.size} x {dataset.size} pixels, and the run was trained on faces of "
+            f"{size} x {size}: give the file that it was trained on, or prepare these videos with `nemo prep --size "
+            f"{size}`."
         )
     row = {str(name): i for i, name in enumerate(dataset.videos["id"])}
     if len(row) and dataset.uuid == run.dataset.get("uuid"):

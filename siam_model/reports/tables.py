@@ -138,7 +138,11 @@ def table_three(methods: Mapping[str, Predictions], caption: str, *, synthetic: 
     ]
     theirs.append(("Videos", *paper.SAMPLES, *pad, paper.ALL_SAMPLES, None))
     note = NOT_COMPARABLE if synthetic else paper.SMILES
-    groups = (Group("", tuple(ours)), Group(f"The paper, Table III ({note})", tuple(theirs), paper=True))
+    counts = (len(ours) - 2, len(ours) - 1)
+    groups = (
+        Group("", tuple(ours), notes=(1, *counts)),
+        Group(f"The paper, Table III ({note})", tuple(theirs), paper=True, notes=(len(theirs) - 1,)),
+    )
     title = "Mean absolute error (years) by age"
     short = Table(
         "table-3", "accuracy", "Table III", title,
@@ -154,7 +158,7 @@ def table_three(methods: Mapping[str, Predictions], caption: str, *, synthetic: 
     )
     full = Table(
         "table-3-details", "accuracy", "", "The same in full: every method and decade", f"{caption}. {HOW}",
-        (Column("Method", "method"), Column("Age", "age"), *ERRORS), (Group("", rows),), synthetic,
+        (Column("Method", "method"), Column("Age", "age_group"), *ERRORS), (Group("", rows),), synthetic,
         detail=True,
     )  # fmt: skip
     return short, full

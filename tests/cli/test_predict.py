@@ -115,11 +115,12 @@ def test_the_table(answered, place):
         rows = {row["file"]: row for row in csv.DictReader(file)}
     assert list(rows) == ["$a^^b$.mp4", "'=1+2.mp4", "bad.mp4", "caf\udce9.mp4", NAMES[0]]
     assert (
-        rows["bad.mp4"]["age"] == rows["bad.mp4"]["low"] == "" and rows["bad.mp4"]["status"] == "decode_error"
+        rows["bad.mp4"]["age_predicted"] == rows["bad.mp4"]["low"] == ""
+        and rows["bad.mp4"]["status"] == "decode_error"
     )
     for name, row in rows.items():
         if name != "bad.mp4":
-            age = float(row["age"])
+            age = float(row["age_predicted"])
             assert (float(row["low"]), float(row["high"])) == pytest.approx((age - 5, age + 5))
             assert row["level"] == "0.9" and row["synthetic"] == "0" and int(row["frames_used"]) > 20
 
@@ -152,8 +153,9 @@ def test_one_object(place):
     values = json.loads(done.stdout)
     assert values["interval"] == {"level": 0.5, "subjects": 20, "note": ""}
     good, bad = values["clips"]
-    assert good["interval"] == pytest.approx([good["age"] - 5, good["age"] + 5]) and good["doubts"] == []
-    assert bad["age"] is None and bad["interval"] is None and bad["message"]
+    age = good["age_predicted"]
+    assert good["interval"] == pytest.approx([age - 5, age + 5]) and good["doubts"] == []
+    assert bad["age_predicted"] is None and bad["interval"] is None and bad["message"]
     assert len(good["temporal_weights"]) == good["frames_used"]
 
 
@@ -175,7 +177,9 @@ def test_a_model_that_is_broken_gives_no_age(place, tmp_path):
     make_run(tmp_path / "broken", start=float("nan"))
     done = nemo("predict", clip, "--model", "broken", "--explain", "seen", "--json", cwd=tmp_path, code=1)
     (line,) = json.loads(done.stdout)["clips"]
-    assert line["age"] is None and line["status"] == "crashed" and "no finite age" in line["message"]
+    assert (
+        line["age_predicted"] is None and line["status"] == "crashed" and "no finite age" in line["message"]
+    )
     assert not list((tmp_path / "seen").glob("*.png"))
 
 
@@ -206,8 +210,25 @@ def test_an_age_below_zero_is_shown_as_zero_and_kept_in_the_table(place):
     )
     with (place / "low.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
-    assert float(row["age"]) < -0.5 and "outside the ages" in row["note"]
-    assert json.loads(nemo(*words, "--json", cwd=place).stdout)["clips"][0]["age"] == float(row["age"])
+    assert float(row["age_predicted"]) < -0.5 and "outside the ages" in row["note"]
+    (line,) = json.loads(nemo(*words, "--json", cwd=place).stdout)["clips"]
+    assert line["age_predicted"] == float(row["age_predicted"])
+
+
+def test_a_table_keeps_the_rows_of_other_clips(place):
+    words = ("predict", "--csv", "both.csv", "-m", "runs/good")
+    nemo(*words, "clips/$a^^b$.mp4", "clips/bad.mp4", cwd=place)
+    make_run(place / "second", start=50.0)
+    done = nemo(*words[:3], "-m", "second", "clips/$a^^b$.mp4", cwd=place)
+    assert "both.csv keeps its 1 row of other clips." in done.stderr
+    with (place / "both.csv").open(newline="") as file:
+        rows = {row["video"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["bad", "$a^^b$"] and rows["$a^^b$"]["file"] == "$a^^b$.mp4"
+    assert [row["model"] for row in rows.values()] == ["runs/good", "second"]
+    # The same names as in the predictions of a run: the tables can be merged.
+    with (place / "second" / "predictions.csv").open(newline="") as file:
+        assert {"video", "age_true", "age_predicted"} <= set(csv.DictReader(file).fieldnames or ())
+    assert {"video", "file", "age_predicted"} <= set(rows["bad"])
 
 
 def test_clips_of_the_training_get_no_interval(place):
@@ -269,12 +290,12 @@ def test_the_mean_of_folds(place):
         line = json.loads(
             nemo("predict", clip, "-m", run / "folds" / f"{fold:02d}", "--json", cwd=place).stdout
         )
-        ages.append(line["clips"][0]["age"])
+        ages.append(line["clips"][0]["age_predicted"])
     answer = json.loads(
         nemo("predict", clip, "-m", run, "--ensemble", "--json", "--explain", "two", cwd=place).stdout
     )["clips"][0]
-    assert abs(ages[0] - ages[1]) > 15 and answer["age"] == pytest.approx(np.mean(ages), abs=1e-3)
-    assert answer["interval"] == pytest.approx([answer["age"] - 5, answer["age"] + 5])
+    assert abs(ages[0] - ages[1]) > 15 and answer["age_predicted"] == pytest.approx(np.mean(ages), abs=1e-3)
+    assert answer["interval"] == pytest.approx([answer["age_predicted"] - 5, answer["age_predicted"] + 5])
     assert len(list((place / "two").glob("[!.]*"))) == 3
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 import shutil
@@ -59,6 +60,20 @@ def test_the_table_survives_hostile_names(tmp_path):
     np.testing.assert_array_equal(back.predicted, predictions().predicted)
     with (tmp_path / "p.csv").open(newline="", errors="surrogateescape") as file:
         assert all(not row["video"].startswith(("=", "-")) for row in csv.DictReader(file))
+
+
+def test_columns_of_earlier_versions_are_read(tmp_path):
+    p = predictions()
+    p = dataclasses.replace(p, file=tuple(f"folder/{name}" for name in p.video))
+    write_predictions(tmp_path / "p.csv", p)
+    with (tmp_path / "p.csv").open(newline="", errors="surrogateescape") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["video", "file", "subject", "fold", "age_true", "age_predicted"]
+    assert read_predictions(tmp_path / "p.csv").file == p.file
+    lines = (tmp_path / "p.csv").read_bytes().replace(b"age_true,age_predicted", b"age,predicted", 1)
+    (tmp_path / "old.csv").write_bytes(lines)
+    old = read_predictions(tmp_path / "old.csv")
+    np.testing.assert_array_equal([old.age, old.predicted], [p.age, p.predicted])
 
 
 def test_numbers(run):

@@ -324,8 +324,8 @@ def test_one_table_of_several_videos_and_of_one(everybody: Path, tmp_path: Path)
     data = FaceDataset(everybody)
     [path] = export_landmarks(data, tmp_path / "all.csv")
     lines = path.read_text().splitlines()
-    assert lines[0].startswith("video, frame, face_id, timestamp, confidence, success, x_0")
-    assert [line.split(", ")[:3] for line in (lines[1], lines[-1])] == [
+    assert lines[0].startswith("video,frame,face_id,timestamp,confidence,success,x_0")
+    assert [line.split(",")[:3] for line in (lines[1], lines[-1])] == [
         ["clip#1", "1", "0"],
         ["two#2", "14", "1"],
     ]
@@ -351,7 +351,7 @@ def test_a_changed_landmark_file_redoes_its_video_alone(
     before = FaceDataset(output)["clip"].frames.tobytes()
     assert run(folder, output, GIVEN, tmp_path).done_now == 0
     path = tmp_path / "two.csv"
-    header, *lines = [line.split(", ") for line in path.read_text().splitlines()]
+    header, *lines = [line.split(",") for line in path.read_text().splitlines()]
     path.write_text(
         "\n".join(", ".join(cells) for cells in [header, *([*c[:3], "0.4", *c[4:]] for c in lines)])
     )
@@ -377,6 +377,6 @@ def test_the_subject_among_given_faces(folder: Path, everybody: Path, tmp_path: 
     assert [video.suffix for video in both] == ["#1", "#2"] and (both[0].n_faces == 2).all()
     # As the program for several faces writes them: no rows where there is no face.
     lines = path.read_text().splitlines()
-    path.write_text("\n".join(line for line in lines if not line.startswith(("3, ", "14, 1", "14, 0"))))
+    path.write_text("\n".join(line for line in lines if not line.startswith(("3,", "14,1", "14,0"))))
     video = prep_video(clip, GIVEN, landmarks=path)
     assert (video.status, len(video), (~video.observed).sum()) == ("ok", 13, 1)
