@@ -56,7 +56,7 @@ def test_info_writes_landmarks_and_prep_reads_them(clips, prepared, tmp_path):
     assert b"3 done, 0 to do" in err
     words[-1] = "32"
     path = folder / "clip2.csv"
-    path.write_text(path.read_text().replace(", 1, ", ", 0, ", 1))
+    path.write_text(path.read_text().replace(",1,", ",0,", 1))
     _, err = nemo("prep", clips, again, *words, "--dry-run")
     assert b"2 done, 1 to do" in err
 
