@@ -8,8 +8,10 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.index import LAYOUT_COLUMNS, SHARD_TABLE
 from nemo_pipeline.store.schema import FRAME_FIELDS, LABEL_COLUMNS, VIDEO_COLUMNS
 from nemo_pipeline.store.shard import SHARD_COLUMNS
+from tests.support.browser import CHROMIUM, Seen, chromium, in_browser, sync_api
 from tests.support.paths import ROOT
 from tests.support.siam_faces import drawn_file
 from tests.support.siam_runs import TINY, train
@@ -172,10 +175,31 @@ def test_the_example_draws_an_attention_map_in_under_15_lines(tmp_path):
     data = drawn_file(tmp_path / "drawn.h5", synthetic=True, size=70, subjects=6, frames=4)
     train(data, tmp_path / "run", preset="small", epochs=1, device="cpu", overrides=TINY)
     picture = tmp_path / "map.png"
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLE), str(tmp_path / "run"), str(data), FaceDataset(data)[0].id, str(picture)],
-        capture_output=True, text=True, cwd=tmp_path,
-        env={**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    options: dict[str, Any] = {"capture_output": True, "text": True, "cwd": tmp_path}
+    words = [tmp_path / "run", data, FaceDataset(data)[0].id, picture]
+    done = subprocess.run([sys.executable, str(EXAMPLE), *map(str, words)], **options)
     assert done.returncode == 0, done.stderr
     assert picture.read_bytes().startswith(b"\x89PNG")
+    done = subprocess.run([sys.executable, str(EXAMPLE)], **options)
+    assert done.returncode == 1 and done.stderr == "give RUN OUT.h5 VIDEO_ID PICTURE.png\n"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if sync_api is None or CHROMIUM is None:
+        pytest.skip("no playwright, or no Chromium on this system")
+    with chromium() as it:
+        yield it
+
+
+@in_browser
+def test_search_works_in_pages_that_are_opened_from_disk(site, browser):
+    seen = Seen(browser, site / "commands" / "train.html", 1280)
+    seen.page.click("input[name=query]")
+    seen.page.keyboard.type("distinct")
+    seen.page.wait_for_selector(".md-search-result__item a")
+    assert any(
+        "train" in url
+        for url in seen.page.eval_on_selector_all(".md-search-result__item a", "e => e.map(a => a.href)")
+    )
+    seen.close()
