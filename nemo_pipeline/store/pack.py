@@ -17,6 +17,7 @@ from nemo_pipeline.store.schema import VIDEO_COLUMNS, record_dtype
 from nemo_pipeline.store.sealed import seal
 from nemo_pipeline.store.shard import SPARE_BYTES
 from nemo_pipeline.store.tables import create_frame_datasets, data_hash, write_columns, write_frames
+from nemo_pipeline.store.text import to_bytes
 
 #: Frames copied at a time.
 _BLOCK = 256
@@ -54,7 +55,10 @@ def pack(
     check_space(path.parent, total * record_dtype(data.size, data.config.mesh).itemsize + SPARE_BYTES)
     with replacing(path) as temporary, create_h5(temporary) as file:
         for name, value in attributes.items():
-            file.attrs[name] = value
+            escaped = isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value)
+            file.attrs[name] = (
+                to_bytes(value) if escaped else value
+            )  # bytes that are no UTF-8 stay what they are
         write_shape(file, data.mean_shape, data.triangles)
         datasets = create_frame_datasets(file, total, data.fields, compression)
         for row in data.rows:

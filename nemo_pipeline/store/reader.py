@@ -106,6 +106,8 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
         self._pid = os.getpid()
         if len(self.layout["shard"]) != len(self.rows):
             raise DamagedFile(self.path, "/layout", "has another number of rows than /videos")
+        if not (changed or self.in_order):
+            raise DamagedFile(self.path, "/videos/start", "and the lengths do not lie end to end")
         if not self.packed and check:
             self.check_shards_exist()
 
@@ -118,6 +120,12 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
     def size(self) -> int:
         """Side of the square faces, pixels."""
         return self.config.size
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the frames of the videos lie end to end, as `start` and `length` say."""
+        start, length = self.videos["start"], self.videos["length"]
+        return bool((length >= 0).all() and (start == np.cumsum(length) - length).all())
 
     @property
     def landmarks_in_crop(self) -> np.ndarray:

@@ -208,6 +208,9 @@ def read_identity(file: h5py.File) -> dict[str, Any]:
         raise NemoError(
             f"{path} is HDF5, but no file of `nemo prep`: its attribute `format` is not {FORMAT!r}."
         )
+    lost = [name for name in ("kind", "uuid", "config") if not isinstance(attributes.get(name), str)]
+    if lost:
+        raise DamagedFile(path, f"its attribute {lost[0]}", "is missing or no text")
     version = attributes.get("format_version")
     if not isinstance(version, int) or version < 1:
         raise NemoError(f"{path} states no format version; it is damaged.")

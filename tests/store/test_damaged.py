@@ -213,6 +213,24 @@ def test_what_a_file_declares_is_not_followed(path, case):
         verify(path)
 
 
+@pytest.mark.parametrize(("name", "values"), [("start", [0, 7, 8, 19]), ("length", [7, -1, 12, 9])])
+def test_videos_that_do_not_lie_end_to_end(path, name, values):
+    edit(path, lambda f: f[f"videos/{name}"].write_direct(np.array(values)), sealed=True)
+    with pytest.raises(DamagedFile, match="end to end"):
+        FaceDataset(path)
+    assert any("end to end" in finding.text for finding in verify(path))
+
+
+def test_attributes_that_nobody_of_ours_writes(path):
+    """Bytes that are no text are kept as they are; a file without a uuid is refused."""
+    edit(path, lambda f: f.attrs.create("weather", b"\xff\xfe"), sealed=True)
+    one = pack(path, path.with_name("two.h5"))
+    assert FaceDataset(one).attributes["weather"] == FaceDataset(path).attributes["weather"] == "\udcff\udcfe"
+    edit(path, lambda f: f.attrs.__delitem__("uuid"))
+    with pytest.raises(DamagedFile, match="its attribute uuid"):
+        FaceDataset(path)
+
+
 @pytest.mark.parametrize("name", ["frames", "landmarks", "observed"])
 @pytest.mark.parametrize("case", ["link", "filter", "window", "huge", "short", "type", "gone"])
 def test_frames_are_looked_at_before_they_are_read(path, name, case):
