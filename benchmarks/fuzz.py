@@ -1,6 +1,6 @@
 """Damaged and hostile files: is every one of them refused with a sentence, or read as it was written?
 
-    python benchmarks/fuzz.py prepared [--tries 5000] [--seed 0] [--first N] [--seconds 20] [--memory 1500]
+    python benchmarks/fuzz.py prepared|runs [--tries 5000] [--seed 0] [--first N] [--seconds 20] [--memory 1500]
                                        [--keep FOLDER] [--json FILE]
 
 Every try takes sound files, damages one of them (a few bytes flipped, zeroed, copied, cut out, put in, or the whole
@@ -43,7 +43,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 from common import machine_facts, print_table
 
-KINDS = ("prepared",)
+KINDS = ("prepared", "runs")
 GOOD = ("same", "refused", "found", "forged")
 #: Address space of a process, bytes: no try may take the machine's memory with it.
 ADDRESS_SPACE = 8 << 30
@@ -205,6 +205,18 @@ class Worker:
         return answer
 
 
+def not_kept(folder: str, names: list[str]) -> list[str]:
+    """What is no file, and what pretends to be terabytes."""
+    paths = {name: Path(folder, name) for name in names}
+    return [
+        name
+        for name, path in paths.items()
+        if not path.is_symlink()
+        and not path.is_dir()
+        and not (path.is_file() and path.stat().st_size < 1 << 26)
+    ]
+
+
 def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """All tries of a kind."""
     kind = importlib.import_module(f"fuzz_{options.kind}")
@@ -224,7 +236,9 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
                     flush=True,
                 )
                 if options.keep is not None:
-                    shutil.copytree(place, options.keep / str(n), dirs_exist_ok=True)
+                    shutil.copytree(
+                        place, options.keep / str(n), symlinks=True, ignore=not_kept, dirs_exist_ok=True
+                    )
             elif len(answers) % 500 == 0:
                 print(
                     f"{len(answers)} tries, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True

@@ -95,7 +95,9 @@ class _Commands(click.RichGroup):
         if not standalone:
             return super().main(*args, **kwargs)
         warnings.showwarning = _show_warning
+        _open_closed_streams()
         _print_anything()
+        os.umask(0o077)  # what libraries write beside our files is for the owner alone, too
         try:
             return super().main(*args, **kwargs)
         except Exception as error:
@@ -121,12 +123,27 @@ def _explain(error: Exception) -> None:
         text = f"The disk is full ({error.filename or 'while writing'}): free some space and run it again."
     elif isinstance(error, OSError) and error.errno == errno.EROFS and error.filename:
         text = f"{Path(os.fsdecode(error.filename)).parent} is read-only: nothing can be written there."
-    elif isinstance(error, PermissionError) and error.filename:
-        text = f"{os.fsdecode(error.filename)}: permission denied."
+    elif isinstance(error, OSError) and isinstance(error.filename, str | bytes) and error.strerror:
+        text = f"{os.fsdecode(error.filename2 or error.filename)}: {error.strerror}."
+    elif isinstance(error, FileNotFoundError) and "No usable temporary directory" in str(error):
+        text = "There is no folder for temporary files: set TMPDIR to one that can be written to."
+    elif isinstance(error, MemoryError):
+        text = "There is not enough memory for this: end other programs, or use a machine with more."
     else:
         text = f"{type(error).__name__}: {error} (a fault of nemo; --debug shows where)"
     err.print("[bold red]Error:[/] ", end="")
     say(text)
+
+
+def _open_closed_streams() -> None:
+    """Of standard input, output and error, what was closed (`2>&-`) becomes nothing: else the next file that is opened
+    gets its number, and what a library says goes into that file."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def _print_anything() -> None:

@@ -152,7 +152,8 @@ def _used(kept: int, decoded: int) -> str:
 
 @contextlib.contextmanager
 def stop_on_signals(farewell: Callable[[], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM raise KeyboardInterrupt, after which the body has 1.8 s to end.
+    """SIGINT, SIGTERM and SIGHUP (a terminal that was closed; not under nohup) raise KeyboardInterrupt, after which the
+    body has 1.8 s to end.
 
     Then, or at a second signal, `farewell` is called and the process ends: all that counts is on disk.
     """
@@ -176,7 +177,10 @@ def stop_on_signals(farewell: Callable[[], None]) -> Iterator[None]:
         timer.start()
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     except KeyboardInterrupt:

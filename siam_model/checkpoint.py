@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import platform
 import secrets
 import shutil
@@ -17,22 +18,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.fields import from_record, plain
+from nemo_pipeline.platform import memory
 from nemo_pipeline.store.files import fsync_path
 from nemo_pipeline.store.text import printable
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import Normalisation
-from siam_model.model import SIAM
+from siam_model.model import FRAME_CHUNK, SIAM
 from siam_model.predictions import write_bytes
+from siam_model.runs import read_json
+from siam_model.sums import check_sums, write_sums
 
 FORMAT = "nemo-siam"
 FORMAT_VERSION = 1
-#: Longest config.json that is read, bytes: a real one has some 20 kB plus its subject codes.
-_LONGEST_CARD = 64 * 2**20
+_COPY = "train again or take another copy"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,6 +73,22 @@ class ModelCard:
     videos: list[str] = dataclasses.field(default_factory=list)
     versions: dict[str, str] = dataclasses.field(default_factory=lambda: library_versions())
 
+    def __post_init__(self) -> None:
+        """Check what predictions are computed with. Raises ValueError."""
+        shape, triangles, levels = self.mean_shape, self.triangles, self.normalisation
+        if shape.shape != (68, 2) or not np.isfinite(shape).all():
+            raise ValueError("mean_shape must be 68 finite points (68, 2)")
+        if triangles.ndim != 2 or triangles.shape[1] != 3 or not ((triangles >= 0) & (triangles < 68)).all():
+            raise ValueError("triangles must be (K, 3) indices into 68 points")
+        if not math.isfinite(levels.mean) or not 0 < levels.deviation < math.inf:
+            raise ValueError("normalisation needs a finite mean and a deviation above 0")
+        for name in ("min", "median", "max"):
+            if not math.isfinite(self.ages.get(name, math.nan)):
+                raise ValueError(f"ages lacks {name}")
+        for part in ("training", "validation"):
+            if part not in self.subjects:
+                raise ValueError(f"subjects lacks {part}")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; floats survive exactly."""
         return {
@@ -94,15 +113,11 @@ class ModelCard:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelCard:
         """The inverse of `to_dict`. Raises KeyError, TypeError or ValueError on what is none."""
-        mean_shape = np.array(values["mean_shape"], dtype=np.float64)
-        triangles = np.array(values["triangles"], dtype=np.int32)
-        if mean_shape.shape != (68, 2) or triangles.ndim != 2 or triangles.shape[1] != 3:
-            raise ValueError("mean_shape must be (68,2) and triangles (K,3)")
         made = {
             "model": SIAMConfig.from_dict(values["model"]),
             "train": TrainConfig.from_dict(values["train"]),
-            "mean_shape": mean_shape,
-            "triangles": triangles,
+            "mean_shape": np.array(values["mean_shape"], dtype=np.float64),
+            "triangles": np.array(values["triangles"], dtype=np.int32),
         }
         return from_record(cls, {"versions": {}, **values, **made})
 
@@ -127,6 +142,7 @@ def save_model(folder: Path, model: SIAM, card: ModelCard) -> None:
         tensors = {name: p.detach().cpu().contiguous() for name, p in model.state_dict().items()}
         write_bytes(temporary / "model.safetensors", save(tensors))
         write_bytes(temporary / "config.json", json.dumps(card.to_dict(), indent=1).encode())
+        write_sums(temporary)
         if folder.exists():
             old = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}.old")
             folder.rename(old)
@@ -158,46 +174,75 @@ def load_card(path: Path) -> ModelCard:
     Raises:
         NemoError: there is none, it is damaged, or a newer version of nemo wrote it.
     """
-    file = model_folder(path) / "config.json"
-    shown = printable(str(file))
+    folder = model_folder(path)
+    shown = printable(str(folder / "config.json"))
+    values = read_json(folder / "config.json")
+    if values.get("format") != FORMAT:
+        raise NemoError(f"{shown} does not describe a model of `nemo train`.")
     try:
-        if file.stat().st_size > _LONGEST_CARD:
-            raise NemoError(f"{shown} is too large to be a model's description.")
-        values = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            raise NemoError(f"{shown} does not describe a model of `nemo train`.")
         if int(values["format_version"]) > FORMAT_VERSION:
             raise NemoError(
                 f"{shown} was written by a newer version of nemo; update with `pip install -U nemo-faces`."
             )
         return ModelCard.from_dict(values)
-    except OSError as error:
-        raise NemoError(f"{shown} cannot be read: {error.strerror}.") from None
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise NemoError(
-            f"{shown} is damaged ({printable(str(error))}); train again or take another copy."
-        ) from None
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise NemoError(f"{shown} is damaged ({printable(str(error))}); {_COPY}.") from None
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[SIAM, ModelCard]:
     """Network (in evaluation mode) and card of a run folder or its `model/`.
 
     Raises:
-        NemoError: as `load_card`, or the weights are missing or do not fit the configuration.
+        NemoError: as `load_card`; the weights are missing, do not fit the configuration or are no finite numbers; or
+            they and a pass through the network need more memory than there is.
     """
-    card = load_card(path)
-    file = model_folder(path) / "model.safetensors"
+    card, folder = load_card(path), model_folder(path)
+    file = folder / "model.safetensors"
     shown = printable(str(file))
     try:
-        tensors = load_file(file)
+        # Before anything is allocated: what the file says that it holds, and what the configuration says.
+        with safe_open(file, framework="pt") as weights:
+            slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118
+            found = {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
+        if card.model.recurrent_layers > len(found):
+            raise ValueError(f"recurrent_layers is {card.model.recurrent_layers}")
         with torch.device("meta"):  # no memory for initial values that are thrown away
             model = SIAM(card.model)
+        expected = {name: (tuple(p.shape), "F32") for name, p in model.state_dict().items()}
+        for name in sorted(expected.keys() | found.keys()):
+            if found.get(name) != expected.get(name):
+                raise ValueError(
+                    f"{name} is {found.get(name, 'missing')}, and it needs {expected.get(name, 'none')}"
+                )
+        _check_memory(card.model, file.stat().st_size, torch.device(device), folder)
+        tensors = load_file(file)
+        for name, values in tensors.items():
+            if not bool(values.isfinite().all()):
+                raise ValueError(f"{name} holds values that are no finite numbers")
         model.load_state_dict(tensors, assign=True)
     except FileNotFoundError:
         raise NemoError(
             f"{shown} is missing: the folder of a model holds config.json and model.safetensors."
         ) from None
-    except (SafetensorError, RuntimeError, OSError) as error:
+    except (SafetensorError, RuntimeError, ValueError, TypeError, OverflowError, OSError) as error:
         reason = printable(str(error).splitlines()[0][:200])
-        raise NemoError(f"{shown} does not hold the weights of its config.json ({reason}).") from None
+        raise NemoError(
+            f"{shown} does not hold the weights of its config.json ({reason}); {_COPY}."
+        ) from None
+    check_sums(folder, _COPY)
     return model.to(device).eval(), card
+
+
+def _check_memory(config: SIAMConfig, weights: int, device: torch.device, folder: Path) -> None:
+    """Raises NemoError where weights and the largest maps of a pass would not fit into what is free (on a CPU)."""
+    _, free = memory()
+    sides = config.map_sizes()
+    positions = [1 + layer + sum(map(bool, config.pools[:layer])) for layer in range(3)]
+    largest = max(sides[at] ** 2 * width for at, width in zip(positions, config.channels, strict=True))
+    # A map, what response normalisation makes of it, and its sum over channels, 4 bytes each.
+    needed = weights + 3 * 4 * largest * FRAME_CHUNK
+    if device.type == "cpu" and free is not None and needed > free:
+        raise NemoError(
+            f"{printable(str(folder))} needs about {needed / 2**30:.1f} GB of memory, and {free / 2**30:.1f} GB are "
+            "free: end other programs, or use a machine with more."
+        )

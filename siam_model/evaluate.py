@@ -108,6 +108,10 @@ def evaluate(
     if not paths:
         raise NemoError("Name a run folder of `nemo train`.")
     folder = Path(out_dir) if out_dir is not None else Path(paths[0]) / "evaluation"
+    if out_dir is None and folder.is_symlink():
+        raise NemoError(
+            f"{printable(str(folder))} is a link to another folder: name where to write with --out."
+        )
     given = gather(
         [Path(p) for p in paths], folder, data=Path(data) if data is not None else None,
         others={name: Path(path) for name, path in (others or {}).items()}, device=device, faces=faces,
@@ -191,7 +195,7 @@ def _write(
         for extension in EXTENSIONS.values():
             text = write_as(table, extension)
             files[folder / "tables" / f"{table.key}.{extension}"] = text.encode("utf-8", "surrogateescape")
-    page = render(_head(given, report), report, images).encode("utf-8", "surrogateescape")
+    page = render(_head(given, report), report, images, _folders(given)).encode("utf-8", "surrogateescape")
     everything = {folder / "report.html": page, **files}
     _make_room(folder, set(everything))
     # First of all: a call that is killed meanwhile has its files known by the next.
@@ -200,6 +204,17 @@ def _write(
     for path, data in everything.items():
         write_bytes(path, data)
     return (folder / "report.html", folder / "evaluation.json"), tuple(files)
+
+
+def _folders(given: Given) -> set[Path]:
+    """The folders that sentences and commands of the page may name."""
+    named = [*given.paths, given.out, given.main.folder]
+    named += [Path(str(run["data"])) for run in (given.main.meta,) if run.get("data")]
+    named += [given.data.dataset.path] if given.data is not None else []
+    places = {Path.cwd(), Path.home()}
+    for path in named:
+        places |= {path.absolute().parent, path.resolve().parent}
+    return places
 
 
 def _make_room(folder: Path, writing: set[Path]) -> None:
@@ -258,5 +273,5 @@ def _head(given: Given, report: Report) -> Head:
         numbers=headline(given),
         settings=[(name, str(value)) for name, value in settings if value not in (None, "")],
         command=given.again(),
-        notes=[given.data.note] if given.data is not None and given.data.note else [],
+        notes=[note for note in (given.main.note, given.data.note if given.data else "") if note],
     )

@@ -14,6 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from siam_model.config import SIAMConfig
 from siam_model.layers import Recurrence, ResponseNorm, SpatialAttention, TemporalAttention, wide
 
+#: Frames that pass through the convolutions at once, where a training did not say otherwise.
+FRAME_CHUNK = 128
 #: Autocast takes single and half precision alike, and nothing else.
 _MIXED = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -124,7 +126,7 @@ class SIAM(nn.Module):
         self.config = config = SIAMConfig() if config is None else config
         if not isinstance(config, SIAMConfig):
             raise TypeError(f"a SIAM is made from a SIAMConfig, not from {config!r}.")
-        self.frame_chunk = 128
+        self.frame_chunk = FRAME_CHUNK
         self.appearance = Appearance(config)
         self.recurrence = nn.ModuleList()
         if config.recurrent:

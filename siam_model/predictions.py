@@ -8,17 +8,20 @@ import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.files import replacing
+from nemo_pipeline.store.files import read_bounded, replacing
 from nemo_pipeline.store.text import csv_cell, csv_value, delimiter_of, printable
 
 #: What is read. `file` (the recording) is written too, where it is known.
 COLUMNS = ("video", "subject", "fold", "age_true", "age_predicted")
 #: What the columns were called by earlier versions.
 _FORMER = {"age_true": "age", "age_predicted": "predicted"}
+#: Longest table of a run that is read, bytes.
+_LONGEST_TABLE = 256 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -107,22 +110,21 @@ def read_predictions(path: Path) -> Predictions:
     """
     shown = printable(str(path))
     try:
-        # utf-8-sig, and semicolons: as spreadsheets save it.
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            delimiter = delimiter_of(file.readline())
-            file.seek(0)
-            rows = list(csv.DictReader(file, delimiter=delimiter))
+        rows = read_table(path)
     except FileNotFoundError:
         raise NemoError(f"{shown} does not exist; is this a finished run of `nemo train`?") from None
     except OSError as error:
         raise NemoError(f"{shown} cannot be read: {error.strerror}.") from None
-    except csv.Error as error:
-        raise NemoError(f"{shown} is no CSV file ({error}).") from None
+    except ValueError as error:
+        raise NemoError(f"{shown} is no CSV file ({printable(str(error))}).") from None
     if not rows:
         raise NemoError(f"{shown} holds no predictions.")
     missing = _lacking(list(rows[0]))
     if missing:
         raise NemoError(f"{shown} lacks the column {missing[0]}; it needs {', '.join(COLUMNS)}.")
+    short = next((n for n, r in enumerate(rows) if None in r.values()), None)
+    if short is not None:
+        raise NemoError(f"{shown} is cut off: its row {short + 1} lacks cells; copy it again.")
     try:
         fold = np.array([int(r["fold"]) for r in rows])
         age, predicted = (
@@ -139,6 +141,22 @@ def read_predictions(path: Path) -> Predictions:
         predicted,
         tuple(csv_value(r["file"]) for r in rows) if "file" in rows[0] else (),
     )
+
+
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV file, by the names in its first line; also as spreadsheets save it (a byte order mark,
+    semicolons).
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no table, or too long for one.
+    """
+    text = read_bounded(path, _LONGEST_TABLE).decode("utf-8-sig", "surrogateescape")
+    delimiter = delimiter_of(text.partition("\n")[0])
+    try:
+        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -14,16 +14,21 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.files import read_bounded
 from nemo_pipeline.store.locks import hold
 from nemo_pipeline.store.text import printable
 from siam_model.predictions import write_bytes
 
 #: Where runs are written and looked for by default.
 RUNS = Path("runs")
+#: Longest JSON file that is read, bytes: a real one has some kilobytes plus its subject codes, and what it is parsed to
+#: may take twenty times as much memory.
+LONGEST_JSON = 32 << 20
 
 
 def new_run_folder(out: Path | None, shared: bool = False) -> Path:
@@ -81,13 +86,15 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     shown = printable(str(path))
     try:
-        values = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+        values = json.loads(read_bounded(path, LONGEST_JSON).decode("utf-8", "surrogateescape"))
     except FileNotFoundError:
         raise NemoError(f"{shown} does not exist; is this a finished run of `nemo train`?") from None
     except OSError as error:
         raise NemoError(f"{shown} cannot be read: {error.strerror}.") from None
-    except (ValueError, RecursionError):
+    except (json.JSONDecodeError, RecursionError):
         raise NemoError(f"{shown} is damaged: it is no JSON.") from None
+    except ValueError as error:
+        raise NemoError(f"{shown} is damaged: {printable(str(error))}.") from None
     if not isinstance(values, dict):
         raise NemoError(f"{shown} is damaged: it is no JSON object.")
     return values
@@ -105,11 +112,27 @@ def make_private(folder: Path) -> None:
             path.mkdir(mode=0o700, exist_ok=True)
 
 
+def check_no_links(run: Path) -> None:
+    """Raises NemoError where a folder in that of a run is a link: what is behind it is not the run's to change, and
+    training renames and removes folders."""
+    for place, names, _ in os.walk(run):
+        for name in names:
+            path = Path(place, name)
+            if path.is_symlink() and name != "evaluation":
+                raise NemoError(
+                    f"{printable(str(path))} is a link to another folder, and training would change what is there; put "
+                    "the folder itself in its place."
+                )
+
+
 def is_finished(folder: Path) -> bool:
     """Whether nothing is left to do in the folder of a run or of a study."""
     if (folder / "study.json").is_file():
-        variants = read_json(folder / "study.json").get("variants", [])
-        return all(is_finished(folder / Path(str(v["folder"])).name) for v in variants)
+        try:
+            names = [Path(str(v["folder"])).name for v in read_json(folder / "study.json")["variants"]]
+        except (KeyError, TypeError):  # damaged: whoever opens it says so
+            return False
+        return all(name and is_finished(folder / name) for name in names)
     if not (folder / "model" / "config.json").is_file():
         return False
     try:
@@ -173,12 +196,10 @@ def newest_run(root: Path = RUNS) -> Path:
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
         card = folder / "model" / "config.json"
         try:
-            values = json.loads(card.read_text(encoding="utf-8"))
+            values = read_json(card)
             made = card.stat().st_mtime_ns
-        except (OSError, ValueError):
+        except (OSError, NemoError):
             continue  # not a run, or one that is still training
-        if not isinstance(values, dict):
-            continue
         mine = synthetic if values.get("synthetic", True) else found
         mine.append((made, folder.name, folder))
     if found:

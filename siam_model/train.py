@@ -37,6 +37,7 @@ from siam_model.protocol.request import Runtime, TrainRequest
 from siam_model.protocol.settings import RunSettings, check_same, read_settings
 from siam_model.runs import held, is_finished, missing_folds, read_json, write_json
 from siam_model.study import open_variants, variants_of, write_variants
+from siam_model.sums import write_sums
 from siam_model.training.records import EpochRecord
 
 
@@ -125,6 +126,7 @@ def _begin(
     folder, balance = begin(out, settings, dataset, splits, table, shared=shared)
     if settings.study is not None:
         write_variants(folder, settings, variants)
+        write_sums(folder)
     reporter.begun(folder)
     reporter.balance(balance)
     return folder
@@ -266,6 +268,7 @@ def finish(run: OpenRun) -> None:
     history = read_history(run.folder / "history.csv")
     draw_curves(history, run.folder / "curves.png", synthetic=run.dataset.synthetic)
     write_json(run.folder / "run.json", _run_json(run, history, run.runtime.device))
+    write_sums(run.folder)
 
 
 def _join(run: OpenRun) -> None:

@@ -57,6 +57,8 @@ _TOO_LARGE = (
     f"It needs more than the {MOST_MEMORY >> 30} GB of memory that one video may have: it is damaged, or its pictures "
     "are very large; make a smaller copy (ffmpeg -i FILE -vf scale=-2:1080 NEW.mp4)."
 )
+#: What stays as it is while a file is neither written to nor replaced.
+_SAME = ("st_dev", "st_ino", "st_size", "st_mtime_ns")
 #: Seconds between two progress messages.
 _EVERY = 0.5
 
@@ -96,7 +98,7 @@ def prepare(job: dict[str, Any], on_frames: Callable[[int], None]) -> dict[str, 
         except OSError as error:
             result = VideoResult.failed("unreadable", unreadable_message(error))
         else:
-            if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            if any(getattr(before, name) != getattr(after, name) for name in _SAME):
                 text = "The file changed while it was read: run the command again when it is complete."
                 result = VideoResult.failed("unreadable", text)
     record_bytes = record_dtype(config.size, config.mesh).itemsize

@@ -20,6 +20,8 @@ from nemo_pipeline.errors import DamagedFile, NemoError
 LIBVER = ("v110", "v110")
 #: What prepared files are called.
 H5_ENDINGS = (".h5", ".hdf5")
+#: Bytes of the longest file name that file systems take.
+_LONGEST_NAME = 255
 #: `errno` of a file system that has no locks (NFS without a lock daemon, Lustre without `flock`).
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES)
 _said_no_locks = False
@@ -44,14 +46,37 @@ def file_hash(path: Path) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
+def read_bounded(path: Path, most: int) -> bytes:
+    """A whole file of at most `most` bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is longer, or no file (a pipe would be waited for, a device never ends).
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("it is a folder, a device or a pipe")
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"it is larger than {most >> 20} MB")
+    return data
+
+
 def temporary_name(final: Path) -> Path:
-    """A fresh hidden name beside `final`; `is_temporary` knows it again after a crash."""
-    return final.with_name(f".{final.name}.{secrets.token_hex(6)}.tmp")
+    """A fresh hidden name beside `final`; `leftovers` knows it again after a crash."""
+    return final.with_name(f"{_hidden(final)}{secrets.token_hex(6)}.tmp")
+
+
+def _hidden(final: Path) -> str:
+    """How temporary names for `final` begin. A name that leaves no room for more is represented by its hash."""
+    name = os.fsencode(final.name)
+    fits = len(name) <= _LONGEST_NAME - len("..012345678901.tmp")
+    return f".{final.name}." if fits else f".{hashlib.sha256(name).hexdigest()[:24]}."
 
 
 def leftovers(final: Path) -> list[Path]:
     """Temporary files that writers of `final` left behind when they were killed."""
-    prefix, suffix = f".{final.name}.", ".tmp"
+    prefix, suffix = _hidden(final), ".tmp"
     try:
         names = [path.name for path in final.parent.iterdir()]
     except OSError:

@@ -24,6 +24,7 @@ from siam_model.protocol.open_run import OpenRun, read_splits
 from siam_model.protocol.reporter import TrainingScope
 from siam_model.protocol.splits import Split
 from siam_model.runs import Busy, fold_folder, missing_folds, read_json
+from siam_model.sums import check_sums
 from siam_model.training.records import EpochRecord
 
 
@@ -105,6 +106,11 @@ def read_folds(run: Path) -> Joined:
         history += read_history(folder / "history.csv")
         _check_models_people(split, folder)
     _check_disjoint(run, splits, parts)
+    for split in splits:
+        folder = fold_folder(run, split.fold)
+        remedy = f"copy it again; or remove it, and go on with `nemo train --resume --out {shown}`"
+        for checked in (folder, folder / "model"):
+            check_sums(checked, remedy)
     predictions = join(parts)
     joined = {name: join(lines) for name, lines in baselines.items()}
     for name, line in joined.items():

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.fields import from_record
 from siam_model.checkpoint import ModelCard, save_model
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import measure_normalisation
@@ -158,14 +159,19 @@ def has_model(folder: Path) -> bool:
 def history_so_far(folder: Path) -> list[EpochRecord]:
     """The epochs that a training in this folder has finished, as its checkpoint has them: an epoch is in there before
     anybody is told of it. Of a training that is finished, all of history.csv."""
-    import torch
-
     if has_model(folder):
         return read_history(folder / "history.csv")
+    from siam_model.training.resume import read_checkpoint  # and torch with it
+
     try:
-        values = torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
-        return [EpochRecord(**line) for line in values["history"]]
-    except FileNotFoundError:
-        return []
-    except Exception:  # `fit` says what is wrong with it
+        return [
+            from_record(EpochRecord, line) for line in read_checkpoint(folder / "checkpoint.pt")["history"]
+        ]
+    except (
+        FileNotFoundError,
+        NemoError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ):  # `fit` says what is wrong with it
         return []

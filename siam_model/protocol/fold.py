@@ -23,6 +23,7 @@ from siam_model.protocol.open_run import OpenRun
 from siam_model.protocol.reporter import TrainingScope
 from siam_model.protocol.splits import Split
 from siam_model.runs import held, make_private
+from siam_model.sums import write_sums
 
 
 def train_split(
@@ -68,6 +69,7 @@ def train_split(
             where,
         )
         write_predictions(folder / "predictions.csv", predictions)
+        write_sums(folder)
 
 
 def predict_split(run: OpenRun, split: Split, folder: Path) -> Predictions:

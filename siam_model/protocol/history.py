@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import printable
-from siam_model.predictions import write_table
+from siam_model.predictions import read_table, write_table
 from siam_model.training.records import EpochRecord
 
 HISTORY_COLUMNS = tuple(field.name for field in dataclasses.fields(EpochRecord))
@@ -31,11 +30,10 @@ def read_history(path: Path) -> list[EpochRecord]:
     kinds = {field.name: str(field.type) for field in dataclasses.fields(EpochRecord)}
     read: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "bool": lambda cell: bool(int(cell))}
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [
-                EpochRecord(**{name: read[kind](row[name]) for name, kind in kinds.items() if name in row})
-                for row in csv.DictReader(file)
-            ]
+        return [
+            EpochRecord(**{name: read[kind](row[name]) for name, kind in kinds.items() if name in row})
+            for row in read_table(path)
+        ]
     except FileNotFoundError:
         return []
     except OSError as error:

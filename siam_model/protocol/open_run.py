@@ -21,7 +21,8 @@ from siam_model.protocol.request import Runtime, TrainRequest
 from siam_model.protocol.settings import RunSettings, check_data, claim, read_settings
 from siam_model.protocol.splits import HOW_BALANCED, Split, balance, check_folds, plan_splits, restrict
 from siam_model.protocol.subsets import subset_of
-from siam_model.runs import new_run_folder, read_json, write_json
+from siam_model.runs import check_no_links, new_run_folder, read_json, write_json
+from siam_model.sums import check_sums, write_sums
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -181,6 +182,7 @@ def begin(
     claim(folder, settings, *configurations(settings, dataset))
     if not (folder / "split.json").is_file():
         write_json(folder / "split.json", split_json(mine, part, settings.folds is not None, lines))
+        write_sums(folder)
     return folder, lines
 
 
@@ -202,6 +204,7 @@ def open_run(
         NemoError: the folder is no run, or the data are not those that it was begun with.
     """
     settings, model, config = read_settings(folder)
+    check_no_links(folder)
     if dataset is None:
         dataset = open_data(folder, settings, data)
     check_data(folder, settings, dataset.uuid, str(dataset.path))
@@ -215,8 +218,15 @@ def open_run(
                     f"{printable(str(folder / 'split.json'))} names the subject {printable(subject)}, who is not in "
                     "the data; begin a new run."
                 )
+        left_out = known - {*split.training, *split.validation, *split.test}
+        if left_out:
+            raise NemoError(
+                f"{printable(str(folder / 'split.json'))} has the subject {printable(min(left_out))} in no part of "
+                f"fold {split.fold}; begin a new run."
+            )
     if settings.folds is not None:
         check_folds(splits, table)
+    check_sums(folder, "copy it again, or begin a new run", ("settings.json", "split.json"))
     clips = Clips(dataset, table, config.frame_step)
     return OpenRun(
         folder,

@@ -15,7 +15,9 @@ fold's: nothing is trained again.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
+import json
 import math
 import shutil
 import statistics
@@ -113,7 +115,7 @@ def search(run: OpenRun, people: Subjects, folder: Path, where: TrainingScope) -
     while len(done) < budget:
         here = dataclasses.replace(where, trial=len(done), trials=budget)
         done.append(_run_trial(order[len(done)], done, run, people, folder, here))
-        write_json(folder / "trials.json", {"trials": [dataclasses.asdict(trial) for trial in done]})
+        _write_trials(folder / "trials.json", done)
         _keep_best(folder, done)
     best = _best(done)
     if best is None:
@@ -122,6 +124,8 @@ def search(run: OpenRun, people: Subjects, folder: Path, where: TrainingScope) -
             f"train.learning_rate={run.config.learning_rate / 10:g}"
         )
     kept = _trial_folder(folder, best)
+    if not (kept / "model").is_dir():
+        raise NemoError(f"The weights of {kept} are gone; remove {folder}, and the fold begins anew.")
     lines = [_line(number, trial) for number, trial in enumerate(done)]
     write_json(
         folder / "choice.json",
@@ -212,7 +216,10 @@ def _read_trials(path: Path, order: Sequence[Mapping[str, Any]]) -> list[Trial]:
     if not path.is_file():
         return []
     try:
-        done = [from_record(Trial, line) for line in read_json(path)["trials"]]
+        values = read_json(path)
+        done = [from_record(Trial, line) for line in values["trials"]]
+        if values.get("sha256", _digest(values["trials"])) != _digest(values["trials"]):
+            raise ValueError("not as it was written")
     except (KeyError, TypeError, ValueError):
         done = None
     if done is None or [trial.parameters for trial in done] != list(order[: len(done)]):
@@ -220,6 +227,16 @@ def _read_trials(path: Path, order: Sequence[Mapping[str, Any]]) -> list[Trial]:
             f"{path} is damaged or of another search; remove its folder, and the fold begins anew."
         )
     return done
+
+
+def _write_trials(path: Path, done: Sequence[Trial]) -> None:
+    trials = [dataclasses.asdict(trial) for trial in done]
+    write_json(path, {"trials": trials, "sha256": _digest(trials)})
+
+
+def _digest(trials: list[Any]) -> str:
+    """Tells a trial whose error is another than was measured: it would choose other parameters."""
+    return hashlib.sha256(json.dumps(trials, sort_keys=True).encode()).hexdigest()
 
 
 def _keep_best(folder: Path, done: Sequence[Trial]) -> None:

@@ -17,11 +17,11 @@ from typing import Any
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.fields import from_record, plain
-from nemo_pipeline.store.files import temporary_name
+from nemo_pipeline.store.files import read_bounded, temporary_name
 from nemo_pipeline.store.text import printable
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.protocol.request import TrainRequest
-from siam_model.runs import read_json, write_json
+from siam_model.runs import LONGEST_JSON, read_json, write_json
 
 FORMAT = "nemo-run-settings"
 FORMAT_VERSION = 1
@@ -155,8 +155,10 @@ def _patient_json(file: Path) -> dict[str, Any]:
     """`read_json`, waiting a moment for a process that has created the file and not filled it yet."""
     for _ in range(20):
         try:
-            json.loads(file.read_bytes() or b"!")
+            json.loads(read_bounded(file, LONGEST_JSON) or b"!")
             break
         except (OSError, ValueError):
             time.sleep(0.1)
+        except RecursionError:
+            break
     return read_json(file)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import dataclasses
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -50,12 +51,24 @@ class Head:
     notes: Sequence[str] = ()
 
 
-def render(head: Head, report: Report, images: Mapping[str, bytes]) -> str:
+def render(
+    head: Head, report: Report, images: Mapping[str, bytes], folders: Collection[Path] = frozenset()
+) -> str:
     """The page.
 
     Args:
         images: key of each figure -> PNG file.
+        folders: what is in them is shown without them: where somebody's files are is nobody else's business.
     """
+    # The longest first; nothing is lost of the root itself.
+    private = sorted((f"{folder}/" for folder in folders if len(folder.parts) > 1), key=len, reverse=True)
+
+    def text(value: object) -> str:
+        found = str(value)
+        for folder in private:
+            found = found.replace(folder, "")
+        return printable(found)
+
     environment = Environment(
         loader=PackageLoader("siam_model.reports", "templates"),
         autoescape=True,
@@ -63,7 +76,7 @@ def render(head: Head, report: Report, images: Mapping[str, bytes]) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters["text"] = printable
+    environment.filters["text"] = text
     environment.filters["data_uri"] = _png
     sections = [
         (name, title, [_part(part, images) for part in report.of(name)])

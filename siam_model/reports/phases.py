@@ -3,7 +3,6 @@ subject."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,7 @@ import numpy as np
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import csv_cell, csv_value, printable
-from siam_model.predictions import Predictions, write_table
+from siam_model.predictions import Predictions, read_table, write_table
 from siam_model.reports import paper
 from siam_model.reports.inference import by_model, phases_of, video_of
 from siam_model.reports.source import Data, Run
@@ -117,11 +116,10 @@ def read_parts(path: Path, uuid: str | None = None) -> Parts:
     """
     found: Parts = {}
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            for row in csv.DictReader(file):
-                if uuid in (None, row["data"]):
-                    part = Part(int(row["start"]), int(row["stop"]), float(row["age_predicted"]))
-                    found.setdefault(csv_value(row["video"]), {})[row["phases"]] = part
+        for row in read_table(path):
+            if uuid in (None, row["data"]):
+                part = Part(int(row["start"]), int(row["stop"]), float(row["age_predicted"]))
+                found.setdefault(csv_value(row["video"]), {})[row["phases"]] = part
     except OSError as error:
         raise NemoError(f"{printable(str(path))} cannot be read: {error.strerror}.") from None
     except (KeyError, TypeError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import numpy as np
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
-from nemo_pipeline.store.text import counted, printable
+from nemo_pipeline.store.text import counted, listed, printable
 from siam_model.predictions import Predictions, read_predictions
 from siam_model.protocol.baselines import NAMES
 from siam_model.runs import fold_folder, read_json
+from siam_model.sums import FILE, changed_files
 
 #: Ages are float32 in out.h5; two files agree when they differ by less than this, years.
 _SAME_AGE = 1e-3
@@ -30,6 +32,7 @@ class Run:
         meta: run.json; settings.json where only the folds are finished.
         predictions: held out, one row per video.
         baselines: name for tables -> predictions of the same videos.
+        note: what is not as the training wrote it, a sentence; "" otherwise.
     """
 
     folder: Path
@@ -37,6 +40,7 @@ class Run:
     meta: dict[str, Any]
     predictions: Predictions
     baselines: dict[str, Predictions]
+    note: str = ""
 
     @property
     def synthetic(self) -> bool:
@@ -140,7 +144,14 @@ def open_run(folder: Path, name: str = "") -> Run:
                 f"{printable(str(file))} {len(line)}: it was cut off; copy it again."
             )
         baselines[NAMES.get(stem, printable(stem))] = same_videos(line, predictions, file)
-    return Run(folder, name or printable(folder.resolve().name), meta, predictions, baselines)
+    changed, note = changed_files(folder), ""
+    if changed:
+        note = (
+            f"{printable(str(folder))} is not as the training wrote it: its {FILE} does not fit {listed(changed)}. "
+            "Copy the run again; another method's predictions are given with --with NAME=FILE.csv."
+        )
+        warnings.warn(note, stacklevel=2)
+    return Run(folder, name or printable(folder.resolve().name), meta, predictions, baselines, note)
 
 
 def same_videos(other: Predictions, ours: Predictions, path: Path) -> Predictions:

@@ -18,7 +18,7 @@ from siam_model.model import SIAM
 from siam_model.training.ddp import fit_together
 from siam_model.training.loop import FitInputs, Place, train
 from siam_model.training.records import EpochRecord as EpochRecord
-from siam_model.training.resume import State, fingerprint, load_state
+from siam_model.training.resume import State, damaged, fingerprint, load_state
 from siam_model.training.scalars import Scalars
 
 Precision = Literal["32", "bf16-mixed", "16-mixed"]
@@ -89,8 +89,11 @@ def fit(
     )
     inputs = FitInputs(clips, training, validation, config, normalisation, tuple(seed), fold, workers)
     state = load_state(checkpoint, prints) if checkpoint is not None else None
-    if state is not None and state.finished(config):
-        return _result(model_config, state)
+    if state is not None and checkpoint is not None and state.finished(config):
+        try:
+            return _result(model_config, state)
+        except (AttributeError, RuntimeError, TypeError) as error:
+            raise damaged(checkpoint, error) from None
     with Scalars.open(tensorboard, checkpoint, state) as scalars:
 
         def told(record: EpochRecord) -> None:

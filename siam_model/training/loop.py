@@ -37,7 +37,14 @@ from siam_model.devices import freed_memory_kept
 from siam_model.model import SIAM, absolute_error, l2_term
 from siam_model.training.diagnose import not_finite
 from siam_model.training.records import EpochRecord
-from siam_model.training.resume import State, is_finished, random_states, restore_random_states, save_state
+from siam_model.training.resume import (
+    State,
+    damaged,
+    is_finished,
+    random_states,
+    restore_random_states,
+    save_state,
+)
 
 OnEpoch = Callable[[EpochRecord], None]
 OnBatch = Callable[[int, int], None]
@@ -96,7 +103,12 @@ def train(
         on_epoch, on_batch: told of epochs (after their checkpoint is on disk) and of batches done.
     """
     with _own_random_states(place.device), _deterministic(), freed_memory_kept(place.device):
-        training = _Training(inputs, model_config, place, state)
+        try:
+            training = _Training(inputs, model_config, place, state)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if state is None or checkpoint is None or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise damaged(checkpoint, error) from None
         while not training.finished:
             record = training.epoch(on_batch)
             if checkpoint is not None:
@@ -138,6 +150,8 @@ class _Training:
         self.model.start_at(float(np.median(ages)))
         self.age_weights = density_weights(ages) if self.config.age_weighting == "density" else None
         if state is not None:
+            if state.best_state is not None:
+                self.model.load_state_dict(state.best_state)  # whether it could be done at the end
             self.model.load_state_dict(state.model)
         self.model.to(place.device)
         self.loss: nn.Module = _Loss(self.model, inputs.normalisation, self.config.l2)

@@ -10,8 +10,8 @@ import dataclasses
 import hashlib
 import json
 import math
-import pickle
 import random
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -143,18 +143,29 @@ def save_state(path: Path, state: State, prints: dict[str, str]) -> None:
         )
 
 
-def load_state(path: Path, prints: dict[str, str]) -> State | None:
-    """The state in `path`; None where there is no file.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What `save_state` wrote, as plain types and tensors. Nothing in the file is executed, and nothing larger than the
+    file comes out of it.
 
     Raises:
-        NemoError: it is damaged, no checkpoint of ours, or of a training with other settings or videos.
+        FileNotFoundError: there is none.
+        NemoError: it is damaged, or no checkpoint of ours.
     """
     shown = printable(str(path))
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no file")
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                # torch.save stores and never packs: a packed entry could be a thousand times as large as the file.
+                if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > path.stat().st_size:
+                    raise ValueError(f"its part {entry.filename[:80]} is not stored as torch stores it")
+            if (broken := archive.testzip()) is not None:
+                raise ValueError(f"its part {broken[:80]} is not as it was written")
         values = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        return None
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
+        raise
+    except Exception as error:  # whatever the unpickler makes of a file that is not what it seems
         reason = printable(str(error).splitlines()[0][:120]) if str(error) else type(error).__name__
         raise NemoError(
             f"{shown} is damaged or no checkpoint of nemo ({reason}); remove it, and this training begins anew."
@@ -163,24 +174,44 @@ def load_state(path: Path, prints: dict[str, str]) -> State | None:
         raise NemoError(
             f"{shown} is no checkpoint of nemo; remove it or give another folder, and this training begins anew."
         )
-    if values.pop("format_version", 0) > FORMAT_VERSION:
+    version = values.pop("format_version", 0)
+    if not isinstance(version, int) or version > FORMAT_VERSION:
         raise NemoError(
             f"{shown} was written by a newer version of nemo; update with `pip install -U nemo-faces`."
         )
-    found = values.pop("fingerprint", {})
-    other = [name for name in prints if found.get(name) != prints[name]]
+    return values
+
+
+def damaged(path: Path, error: Exception) -> NemoError:
+    """The sentence for a checkpoint that can be read, but not be gone on with."""
+    reason = printable((str(error) or type(error).__name__).splitlines()[0][:120])
+    return NemoError(
+        f"{printable(str(path))} is damaged ({reason}); remove it, and this training begins anew."
+    )
+
+
+def load_state(path: Path, prints: dict[str, str]) -> State | None:
+    """The state in `path`; None where there is no file.
+
+    Raises:
+        NemoError: it is damaged, no checkpoint of ours, or of a training with other settings or videos.
+    """
+    try:
+        values = read_checkpoint(path)
+    except FileNotFoundError:
+        return None
+    found = values.pop("fingerprint", None)
+    other = [name for name in prints if not isinstance(found, dict) or found.get(name) != prints[name]]
     if other:
         verb = "is" if other == ["seed"] else "are"
         raise NemoError(
-            f"{shown} belongs to another training: {', '.join(other)} {verb} not the same. Go on with what it was "
-            "begun with, or remove it to begin anew."
+            f"{printable(str(path))} belongs to another training: {', '.join(other)} {verb} not the same. Go on with "
+            "what it was begun with, or remove it to begin anew."
         )
     try:
         state = from_record(State, values)
         if len(state.history) != state.epoch or math.isnan(state.best_error):
             raise ValueError("its history is not complete")
     except (TypeError, ValueError, KeyError) as error:
-        raise NemoError(
-            f"{shown} is damaged ({printable(str(error))}); remove it, and this training begins anew."
-        ) from None
+        raise damaged(path, error) from None
     return state

@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from nemo_pipeline.batch.child import prepare
 from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.batch.process import VideoChild
 from nemo_pipeline.batch.run import RunOptions, prep
+from nemo_pipeline.batch.tasks import TaskMaker
 from nemo_pipeline.batch.worker import running_children
 from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.spool import read_pieces
@@ -182,6 +185,23 @@ def test_disk_full_in_mid_run(folder, tmp_path):
         assert not [path for path in (small / "out.shards").iterdir() if path.name.startswith(".work")]
     finally:
         subprocess.run(["umount", "-l", str(small)], check=False)
+
+
+def test_a_file_that_is_replaced_while_it_is_read(tmp_path):
+    """By another one of the same size and time: what was hashed is not what was decoded."""
+    clip = write_clip(tmp_path / "clip.mp4", frames=40)
+    other = tmp_path / "other.mp4"
+    shutil.copy2(clip, other)
+    video = VideoFile(clip, "clip", "clip.mp4")
+    job = TaskMaker(PrepConfig(size=48), tmp_path, None)(video).job | {"stem": "s"}
+
+    def replace(n: int) -> None:
+        if other.exists():
+            other.replace(clip)
+
+    prepare(job, replace)
+    (piece,) = read_pieces(tmp_path).values()
+    assert piece.statuses == {"unreadable"} and "changed while it was read" in piece.result.rows[0].message
 
 
 # ---- the command, stopped from outside

@@ -100,6 +100,7 @@ def test_predictions_that_were_cut_off_are_none(run):
 def test_a_history_that_is_gone_is_said(run):
     shutil.rmtree(run / "model")
     (run / "folds" / "01" / "history.csv").write_text("")
+    (run / "folds" / "01" / "SHA256SUMS").unlink()  # as an earlier version left it
     with pytest.raises(NemoError, match=r"history\.csv of a finished training is empty"):
         resume(run, device="cpu")
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import html
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -100,6 +102,17 @@ def chromium(patience: float = PATIENCE) -> Iterator[Chromium]:
             browser.close()
 
 
+def private(file: Path) -> list[str]:
+    """What a page or an SVG picture should not name: folders of whoever made it, and places on a network. (Names of
+    XML's vocabularies look like the latter, and are none.)"""
+    text = html.unescape(file.read_text(encoding="utf-8"))
+    folders = {file.resolve().parent, file.resolve().parents[1], Path.home(), Path.cwd()}
+    named = [f"names the folder {folder}" for folder in folders if f"{folder}/" in text]
+    addresses = re.findall(r"\b(?:https?|ftp|file|wss?)://[^\s\"'<>)]*", text)
+    vocabularies = ("http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink")
+    return named + [address for address in addresses if address not in vocabularies]
+
+
 class Seen:
     """A page at a size, and everything it said or asked for."""
 
@@ -112,6 +125,7 @@ class Seen:
         self.page.on("dialog", lambda dialog: self.faults.append(f"dialog {dialog.message}"))
         self.page.on("request", self._asked)
         self.page.goto(file.as_uri())
+        self.faults += private(file)
 
     def _asked(self, request: Any) -> None:
         if not request.url.startswith(("file:", "data:")):

@@ -3,6 +3,7 @@ dark. The browser's tests are skipped where no Chromium is installed."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -14,7 +15,7 @@ from nemo_pipeline.store.text import printable
 from siam_model.evaluate import Evaluation, evaluate
 from siam_model.predictions import Predictions, read_predictions, write_predictions
 from siam_model.reports.content import SECTIONS
-from tests.support.browser import Seen, chromium, in_browser
+from tests.support.browser import Seen, chromium, in_browser, private
 from tests.support.siam_smiles import HOSTILE, METHOD, smiling_file, studied, trained
 
 
@@ -76,6 +77,15 @@ def test_nothing_is_loaded_from_anywhere(page):
             target = attributes.get("src") or attributes.get("href") or ""
             assert target.startswith(("data:", "#")), (tag, target[:60])
     assert not re.search(r"url\(|@import", " ".join(page.text))
+
+
+def test_nothing_names_a_folder_or_a_network(result):
+    files = [result.files[0], *(path for path in result.parts if path.suffix == ".svg")]
+    assert len(files) > 5
+    assert {path.name: found for path in files if (found := private(path))} == {}
+    for path in result.parts:
+        if path.suffix == ".png":
+            assert os.fsencode(path.parents[2]) not in path.read_bytes()
 
 
 def test_it_can_be_read_without_seeing(page, result):

@@ -1,0 +1,75 @@
+"""SHA256SUMS: what the files of a run's folder held when they were written, in the format of `sha256sum -c`.
+
+Weights, predictions and settings are numbers that nobody would see change: a failing disk, a broken copy or an editor
+changes them without a word. A folder of an earlier version has no such file, and nothing speaks against it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.files import file_hash, read_bounded, replacing
+from nemo_pipeline.store.text import listed, printable
+
+FILE = "SHA256SUMS"
+#: Files that are listed where they are there.
+_LISTED = (
+    "settings.json", "split.json", "study.json", "choice.json", "history.csv", "predictions.csv", "baselines/*.csv",
+    "run.json", "config.json", "model.safetensors",
+)  # fmt: skip
+_LINE = re.compile(r"([0-9a-f]{64})  ([\w./-]+)")
+_LONGEST = 1 << 20
+#: No network is larger, bytes: a sparse file of terabytes would be read for hours.
+_LARGEST = 1 << 34
+
+
+def write_sums(folder: Path) -> None:
+    """List what is in a run, a fold or a model's folder now."""
+    files = [path for pattern in _LISTED for path in sorted(folder.glob(pattern))]
+    lines = [f"{file_hash(path)[1]}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    with replacing(folder / FILE) as temporary:
+        temporary.write_text("".join(lines), encoding="ascii")
+
+
+def changed_files(folder: Path, among: Collection[str] | None = None) -> list[str]:
+    """Names of the listed files that hold something else now, or are gone.
+
+    Args:
+        among: look at these alone.
+
+    Returns:
+        The list itself, where it is damaged; nothing, where the folder has none.
+    """
+    try:
+        text = read_bounded(folder / FILE, _LONGEST).decode("ascii")
+        sums = [_LINE.fullmatch(line) for line in text.splitlines()]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError):
+        return [FILE]
+    changed = []
+    for found in sums:
+        if found is None or ".." in found[2] or found[2].startswith("/"):
+            return [FILE]
+        if among is not None and found[2] not in among:
+            continue
+        path = folder / found[2]
+        try:
+            same = path.is_file() and path.stat().st_size <= _LARGEST and file_hash(path)[1] == found[1]
+        except OSError:
+            same = False
+        if not same:
+            changed.append(found[2])
+    return changed
+
+
+def check_sums(folder: Path, remedy: str, among: Collection[str] | None = None) -> None:
+    """Raises NemoError, which ends in `remedy`, where a file is not as it was written."""
+    changed = changed_files(folder, among)
+    if changed:
+        raise NemoError(
+            f"{printable(str(folder))} is not as it was written: its {FILE} does not fit {listed(changed)}; {remedy}."
+        )

@@ -1,0 +1,126 @@
+"""What a shell, a scheduler or an administrator can do to a command: streams closed, no home, few files, a hang-up."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nemo_pipeline.store.files import leftovers, replacing, temporary_name
+from nemo_pipeline.store.verify import verify
+from tests.support.commands import nemo
+from tests.support.processes import start, wait_for_children, wait_for_none
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="a POSIX shell is needed")
+NEMO = shlex.join([sys.executable, "-m", "nemo_cli.main"])
+
+
+def shell(line: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """A line of the shell in which `nemo` is the command."""
+    return subprocess.run(
+        ["bash", "-c", f"nemo() {{ {NEMO} \"$@\"; }}\n{line}"],
+        cwd=folder, env=os.environ | environment, capture_output=True, check=False, timeout=120,
+    )  # fmt: skip
+
+
+def open_to_others(folder: Path) -> list[str]:
+    """Files and folders that others than their owner may read, write or enter."""
+    return [
+        f"{path.relative_to(folder)} {stat.filemode(path.lstat().st_mode)}"
+        for path in folder.rglob("*")
+        if path.lstat().st_mode & 0o077 and not path.is_symlink()
+    ]
+
+
+@pytest.fixture
+def one(clips, tmp_path):
+    """A folder with one clip."""
+    (tmp_path / "in").mkdir(mode=0o700)
+    os.link(clips / "clip0.mp4", tmp_path / "in" / "clip0.mp4")
+    return tmp_path
+
+
+def test_every_stream_closed(one):
+    done = shell("nemo prep in out.h5 --size 48 --overlay drawn <&- >&- 2>&-", one)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert not [finding for finding in verify(one / "out.h5") if finding.level == "error"]
+    assert (one / "drawn" / "clip0.mp4").stat().st_size
+
+
+def test_streams_closed_where_they_are_needed(prepared, tmp_path):
+    output, _ = prepared
+    done = shell(f"nemo info {output} --json >&-; echo $?; nemo prep --list - out.h5 <&-; echo $?", tmp_path)
+    assert done.stdout.split() == [b"0", b"1"]
+    assert b"there is no video in the list" in done.stderr and b"fault of nemo" not in done.stderr
+
+
+def test_a_reader_that_leaves(prepared, tmp_path):
+    output, _ = prepared
+    done = shell(f"nemo info {output} --json | head -n 1; nemo prep --help | head -n 1", tmp_path)
+    assert done.stdout.startswith(b"{") and done.stderr == b""
+
+
+def test_a_poor_environment(one):
+    """No home, no folder for temporary files, no UTF-8, 64 open files, more workers than anything."""
+    line = "ulimit -n 64; unset HOME; nemo prep in out.h5 --size 48 --workers 64 --json"
+    done = shell(line, one, TMPDIR="/nowhere", LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["counts"] == {"ok": 1}
+
+
+def test_nothing_is_open_to_others_even_after_a_kill(clips, tmp_path):
+    before = os.umask(0)
+    try:
+        process = start(clips, tmp_path / "out.h5", 2, "--report", str(tmp_path / "report.html"))
+        wait_for_children(process.pid)
+        while not list(tmp_path.glob("out.shards/.work/*")) and process.poll() is None:
+            wait_for_children(process.pid)
+        process.kill()
+        process.communicate()
+        assert list(tmp_path.glob("out.shards/.work/*")) and not wait_for_none(process.pid)
+        assert open_to_others(tmp_path) == []
+        process = start(clips, tmp_path / "out.h5", 2, "--report", str(tmp_path / "report.html"))
+        process.communicate(timeout=120)
+        assert process.returncode == 0 and (tmp_path / "report.html").exists()
+        assert open_to_others(tmp_path) == []
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_is_closed(clips, tmp_path, ignored):
+    """Ends a run as Ctrl-C does, unless it was started under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        process = start(clips, tmp_path / "out.h5")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_for_children(process.pid)
+    process.send_signal(signal.SIGHUP)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == (0 if ignored else 130), said
+    assert (b"Run the same command again to go on" in said) != ignored
+    assert not wait_for_none(process.pid)
+
+
+def test_names_as_long_as_a_file_system_takes(clips, tmp_path):
+    for length in (230, 255):
+        final = tmp_path / ("é" * (length // 2) + "x" * (length % 2))
+        with replacing(final) as temporary:
+            temporary.write_text("whole")
+            assert leftovers(final) == [temporary]
+        assert final.read_text() == "whole" and leftovers(final) == []
+        temporary_name(final).touch()
+        assert len(leftovers(final)) == 1 and not leftovers(tmp_path / final.name[:-1])
+    _, said = nemo("prep", clips, tmp_path / f"{'x' * 252}.h5", "--size", "48", code=1)
+    assert b"File name too long" in said and b"fault" not in said
+    (tmp_path / "prepared").mkdir()
+    nemo("prep", clips / "clip0.mp4", tmp_path / "prepared" / f"{'x' * 245}.h5", "--size", "48")
+    assert len(list((tmp_path / "prepared").iterdir())) == 2
