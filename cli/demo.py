@@ -1,4 +1,4 @@
-"""`nemo demo`: the whole road once, on synthetic clips."""
+"""`nemo demo`: the complete pipeline once, on synthetic clips."""
 
 from __future__ import annotations
 
@@ -40,15 +40,17 @@ class Shown:
 @click.option("--dir", "directory", type=click.Path(path_type=Path), default=Path("nemo-demo"),
               show_default=True, help="Where everything goes; new, empty, or of an earlier demo.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Of the faces and of the training.")  # fmt: skip
+              help="Random seed for the faces and the training.")  # fmt: skip
 @click.option("--subjects", type=click.IntRange(min=8), default=32, show_default=True,
-              help="Synthetic people; a quarter of them is held out.")  # fmt: skip
-@click.option("--clips", type=click.IntRange(min=1), default=2, show_default=True, help="Clips of each.")
+              help="Number of synthetic subjects; a quarter of them is held out.")  # fmt: skip
+@click.option("--clips", type=click.IntRange(min=1), default=2, show_default=True, help="Clips per subject.")
 @click.option("--size", default="320x320", show_default=True, metavar="WxH", callback=parse_size,
               help="Pixels of a frame.")  # fmt: skip
-@click.option("--epochs", type=click.IntRange(min=1), help="Most epochs, instead of the preset's.")
+@click.option(
+    "--epochs", type=click.IntRange(min=1), help="Maximum number of epochs, instead of the preset's."
+)
 @click.option("--show", multiple=True, metavar="SUBJECT",
-              help="Show this subject in place of all that were held out. May be given again.")  # fmt: skip
+              help="Show this subject instead of all held-out ones. Can be repeated.")  # fmt: skip
 @click.option("--figure", type=click.Path(path_type=Path, dir_okay=False), metavar="F.png",
               help="Key frames of one clip with weights and heat maps. Default: DIR/figure.png.")  # fmt: skip
 @click.option("--keep/--no-keep", default=True, show_default=True,
@@ -68,8 +70,8 @@ def command(
     workers: int | None,
     as_json: bool,
 ) -> None:
-    """Render synthetic smiles, prepare them, train a small SIAM, evaluate it, and predict ages of people whom
-    it never saw.
+    """Render synthetic smiles, prepare them, train a small SIAM, evaluate it, and predict the ages of
+    unseen subjects.
 
     Needs no data, no network and no GPU; takes under 5 minutes on 2 cores.
     """
@@ -88,11 +90,11 @@ def command(
         prepare(made, faces, workers)
     with _stage("3/5  Training a small SIAM (nemo train --preset small)"):
         run = learn(faces, directory, seed, epochs)
-    with _stage("4/5  Evaluating it on the people held out (nemo evaluate)"):
+    with _stage("4/5  Evaluating it on the held-out subjects (nemo evaluate)"):
         from siam_model.evaluate import evaluate
 
         result = evaluate(run)
-    with _stage("5/5  Predicting ages of people whom it never saw (nemo predict)"):
+    with _stage("5/5  Predicting the ages of unseen subjects (nemo predict)"):
         figure = figure or directory / "figure.png"
         shown = predict_unseen(made, run, result, show, figure)
     _show_table(shown, result, as_json)
@@ -301,7 +303,7 @@ def _mae(result: Evaluation, method: int) -> float:
 
 
 def _show_table(shown: list[Shown], result: Evaluation, as_json: bool) -> None:
-    """True and predicted ages side by side, beside the training median."""
+    """True and predicted ages, and the training median."""
     from siam_model.predict import shown_age
 
     rows = [
@@ -317,6 +319,6 @@ def _show_table(shown: list[Shown], result: Evaluation, as_json: bool) -> None:
     rows.append(("mean abs. error", "", "", f"{own:.1f}", "", f"{base:.1f}"))
     columns = ["subject", "true age", "predicted", "error", "median", "its error"]
     target = console.err if as_json else console.out
-    target.print(console.shown(f"{count} people whom the model never saw, one clip each. {SYNTHETIC}"))
+    target.print(console.shown(f"{count} unseen subjects, one clip each. {SYNTHETIC}"))
     target.print(console.new_table("", columns, rows, right=",".join(columns[1:])))
     console.say(result.verdict)

@@ -175,7 +175,7 @@ def _shard(path: Path) -> dict[str, Any]:
 
 
 def _shards(path: Path) -> dict[str, Any]:
-    """The folder beside an index, or what a preparation left that is not finished."""
+    """The folder of an index, or what a preparation left that is not finished."""
     indices = [path.with_suffix(".h5"), path.with_suffix("")]
     index = next((file for file in indices if file.is_file()), None)
     waiting = sum(1 for _ in path.glob(".work*/*.json"))

@@ -225,7 +225,7 @@ def _current_folder() -> Iterator[Check]:
     try:
         problem = locking_problem(here)
         if problem:
-            text = f"refused in {here} ({problem}): nemo goes on without; run one prep per output"
+            text = f"refused in {here} ({problem}): nemo works without them; run one prep per output"
             yield Check("file locking", "warning", text)
         else:
             yield Check("file locking", "ok", f"works in {here}")

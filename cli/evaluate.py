@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     "others",
     metavar="NAME=FILE.csv",
     multiple=True,
-    help="Predictions of another method (video, subject, fold, age_true, age_predicted) to compare with. May be given "
-    "again.",
+    help="Predictions of another method (video, subject, fold, age_true, age_predicted) to compare with. Can be "
+    "repeated.",
 )
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
     metavar="DATA.h5",
-    help="Where the data are, if not where the run was trained.",
+    help="Location of the data, if they have moved since the training.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--no-faces", is_flag=True, help="Leave out every picture that shows a person.")
-@click.option("--quick", is_flag=True, help="Leave out Table II, which runs the models over every video.")
+@click.option("--no-faces", is_flag=True, help="Omit all pictures that show a face.")
+@click.option("--quick", is_flag=True, help="Omit Table II, which runs the models over every video.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 def command(
     runs: tuple[Path, ...],
@@ -53,9 +53,9 @@ def command(
 ) -> None:
     """The paper's tables and figures from runs and studies of nemo train, as one page and as files.
 
-    Errors by age beside the baselines, by gender, condition and phase of the expression; cumulative error; where the
-    models look, and when; with studies also the comparisons of mechanisms, positions, modules and subsets. What the
-    runs given cannot fill is listed with the command that would.
+    Errors by age, with those of the baselines; by gender, condition and phase of the expression; cumulative error;
+    where the models look, and when; with studies also the comparisons of mechanisms, positions, modules and
+    subsets. Tables and figures that need other runs are listed with the commands that train them.
 
     Every number is of videos predicted by a model that never saw their subject.
     """
@@ -81,7 +81,7 @@ def command(
     if result.synthetic:
         console.warn(SYNTHETIC_NOTE)
     page, figures, tables = result.files[0], len(result.report.pictures), len(result.report.tables)
-    console.say(f"wrote {page} ({figures} figures, {tables} tables; also as files beside it)")
+    console.say(f"wrote {page} ({figures} figures, {tables} tables; also as files next to it)")
 
 
 def _named(others: tuple[str, ...]) -> dict[str, Path]:

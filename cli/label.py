@@ -19,7 +19,7 @@ from .prep_report import report_labels
 @click.option("--force", is_flag=True, help="With --replace: also when no age would be left.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def command(data: Path, file: Path, replace: bool, force: bool, as_json: bool) -> None:
-    """Put the labels of FILE into OUT.h5. No video is touched.
+    """Put the labels of FILE into OUT.h5. The videos are not needed.
 
     FILE: the database's own File_Details or Subject_Details text, or a CSV file with the columns video,
     subject, age, and optionally gender, expression, condition, fold. Usual other names of these columns are understood

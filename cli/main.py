@@ -27,16 +27,16 @@ COMMANDS: dict[str, str] = {
     "evaluate": "Tables and figures of a training run.",
     "predict": "Age of the person in a clip, with weights and heat maps.",
     "synth": "Render synthetic smile clips with known ages.",
-    "demo": "Everything once, on synthetic clips, in a few minutes.",
+    "demo": "The complete pipeline on synthetic clips, in a few minutes.",
     "label": "Put ages and other labels into a prepared file.",
-    "info": "What is in this file, run, model or clip?",
+    "info": "What is this file or folder, and what comes next?",
     "verify": "Check a prepared file for damage.",
-    "rewarp": "Other faces from a prepared file's points: size, margin, mean shape, smoothing.",
-    "pack": "Make one file of a prepared file and its shards.",
-    "doctor": "Can this machine run nemo? Versions and settings for a bug report.",
+    "rewarp": "Warp a prepared file's faces anew: size, margin, mean shape, smoothing.",
+    "pack": "Copy a prepared file and its shards into one file.",
+    "doctor": "Check this machine; versions and settings for a bug report.",
 }
 _GROUPS: list[Any] = [  # dicts of rich_click's
-    {"name": "The main road", "commands": ["prep", "train", "evaluate", "predict"]},
+    {"name": "Main commands", "commands": ["prep", "train", "evaluate", "predict"]},
     {"name": "Without data of your own", "commands": ["demo", "synth"]},
     {
         "name": "Prepared files and this machine",

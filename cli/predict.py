@@ -40,7 +40,9 @@ def _stream(_context: click.Context, _parameter: click.Parameter, value: str) ->
     help="A run folder of nemo train, or its model/. Default: the newest run in ./runs.",
 )
 @click.option(
-    "--ensemble", is_flag=True, help="Take the mean over the models of the run's folds. Beyond the paper."
+    "--ensemble",
+    is_flag=True,
+    help="Use the mean prediction of the models of the run's folds (not in the paper).",
 )
 @click.option(
     "--interval",
@@ -49,14 +51,14 @@ def _stream(_context: click.Context, _parameter: click.Parameter, value: str) ->
     default=0.9,
     show_default=True,
     metavar="LEVEL",
-    help="Coverage of the interval beside an age, from the run's errors on people it never saw.",
+    help="Coverage of the interval reported with an age, from the run's errors on unseen subjects.",
 )
 @click.option(
     "--csv",
     "table",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Also write a table with a row for each clip. Rows of other clips that are in it stay.",
+    help="Also write a table with a row per clip. Rows of other clips in the table stay.",
 )
 @click.option(
     "--explain",
@@ -85,11 +87,11 @@ def _stream(_context: click.Context, _parameter: click.Parameter, value: str) ->
     "timeout",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="Give a clip up after this long; 0 for never.  [default: never]",
+    help="Time limit per clip; 0 for no limit.  [default: no limit]",
 )
 @click.option("--strict", is_flag=True, help="Exit with 1 when any clip has no age.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-@click.option("--quiet", is_flag=True, help="No progress, no notes: the ages alone.")
+@click.option("--quiet", is_flag=True, help="Print only the ages: no progress, no notes.")
 def command(
     clips: tuple[str, ...],
     model_path: Path | None,

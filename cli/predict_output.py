@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from .faces import ClipFaces
     from .progress import ClipProgress
 
-#: Stands beside every age of a model that was trained on generated faces.
+#: Note on every age of a model that was trained on generated faces.
 MEANINGLESS = "means nothing for people: the model was trained on synthetic faces"
-#: Stands beside the age of a clip that the model learned from.
+#: Note on the age of a clip that the model learned from.
 _SEEN = "the model was trained on this very clip, so nothing follows for other clips: no interval"
 #: Notes that many clips share, as they are said from the second clip on.
 _AGAIN = {MEANINGLESS: "means nothing for people", _SEEN: "trained on this very clip: no interval"}
@@ -46,7 +46,7 @@ class Answer:
     Attributes:
         prediction: None where there is no age.
         bounds: lowest and highest age of the interval, or None.
-        notes: what has to be known beside the age, clauses.
+        notes: what has to be known about the age, clauses.
         doubts: why the track may be poor (`nemo_pipeline.view.distrust` has the limits).
     """
 
@@ -136,7 +136,7 @@ def print_answer(answer: Answer, quiet: bool, said: set[str]) -> None:
     """One line for people, on standard output; a warning below it, on standard error.
 
     Args:
-        said: notes, and codes of doubts, that were explained beside an earlier clip, and are only named now; extended.
+        said: notes, and codes of doubts, that were explained for an earlier clip and are only named now; extended.
     """
     from siam_model.predict import shown_age
 

@@ -35,32 +35,36 @@ _MOST_PATHS = 5
 @click.option(
     "--list", "list_file", metavar="FILE", help="Take further videos from a list file; - is standard input."
 )
-@click.option("--include", multiple=True, metavar="PATTERN", help="Only videos whose path or name matches.")
-@click.option("--exclude", multiple=True, metavar="PATTERN", help="Not those whose path or name matches.")
-@click.option("--limit", type=click.IntRange(1), help="Only the first so many videos.")
 @click.option(
-    "--dry-run", is_flag=True, help="Say what would be done, and why each file is or is not a video."
+    "--include", multiple=True, metavar="PATTERN", help="Take only videos whose path or name matches."
+)
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="Skip videos whose path or name matches.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Take only the first N videos.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show what would be done, and why each file is or is not a video; write nothing.",
 )
 @click.option(
     "--engine",
     type=click.Choice(_CHOICES["engine"]),
     default=_DEFAULTS.engine,
     show_default=True,
-    help="What runs the landmark networks.",
+    help="Software that runs the landmark networks.",
 )
 @click.option(
     "--subject",
     type=click.Choice(_CHOICES["subject"]),
     default=_DEFAULTS.subject,
     show_default=True,
-    help="Whom to follow where there are several faces.",
+    help="Whom to follow if there are several faces.",
 )
 @click.option(
     "--keep",
     type=click.Choice(_CHOICES["keep"]),
     default=_DEFAULTS.keep,
     show_default=True,
-    help="Longest segment with a face, or every one as a row of its own.",
+    help="Keep the longest segment with a face, or all segments, each as a row.",
 )
 @click.option(
     "--stream",
@@ -76,7 +80,7 @@ _MOST_PATHS = 5
     default=_DEFAULTS.max_gap_seconds,
     show_default=True,
     metavar="SECONDS",
-    help="Interpolate at most this long without a face.",
+    help="Interpolate gaps without a face up to this length.",
 )
 @click.option(
     "--max-yaw",
@@ -84,17 +88,21 @@ _MOST_PATHS = 5
     default=_DEFAULTS.max_yaw_degrees,
     show_default=True,
     metavar="DEGREES",
-    help="A face turned further counts as none.",
+    help="Ignore faces turned further than this (non-frontal).",
 )
 @click.option(
-    "--size", type=int, default=_DEFAULTS.size, show_default=True, help="Side of the faces, pixels."
+    "--size",
+    type=int,
+    default=_DEFAULTS.size,
+    show_default=True,
+    help="Width and height of the face images, pixels.",
 )
 @click.option(
     "--margin",
     type=float,
     default=_DEFAULTS.margin,
     show_default=True,
-    help="Space around the face, fraction of the side.",
+    help="Space around the face, as a fraction of the size.",
 )
 @click.option(
     "--mean-shape",
@@ -125,22 +133,26 @@ _MOST_PATHS = 5
     help="How the points are smoothed over time: 4253H, twice, in the head's own frame and within the tracker's "
     "error; the same on raw coordinates, as the paper has it; or not at all.",
 )
-@click.option("--no-mesh", is_flag=True, help="Leave the 478-point mesh out (a third of the file).")
+@click.option("--no-mesh", is_flag=True, help="Do not store the 478-point mesh (a third of the file).")
 @click.option(
     "--workers", type=click.IntRange(1), help="Videos at a time  [default: cores this process may use]"
 )
 @click.option(
     "--scheduler", metavar="ADDRESS|FILE", help="Run on a Dask cluster: tcp://host:port, or a scheduler file."
 )
-@click.option("--part", metavar="K/N", help="Do the K-th of N parts, for array jobs; then --join.")
-@click.option("--join", is_flag=True, help="Make OUT.h5 from the parts that were done.")
+@click.option(
+    "--part",
+    metavar="K/N",
+    help="Prepare the K-th of N parts of the videos, for array jobs; afterwards --join.",
+)
+@click.option("--join", is_flag=True, help="Combine finished parts into OUT.h5.")
 @click.option(
     "--video-timeout",
     type=float,
     default=3600.0,
     show_default=True,
     metavar="SECONDS",
-    help="Give a video up after this time; 0 for never.",
+    help="Time limit per video; 0 for no limit.",
 )
 @click.option(
     "--overlay",
@@ -161,7 +173,7 @@ _MOST_PATHS = 5
     help="Also write one page in which every video can be checked. It shows faces.",
 )
 @click.option("--no-faces", is_flag=True, help="With --report: without pictures of faces.")
-@click.option("--force", is_flag=True, help="Redo the inputs, also with other settings.")
+@click.option("--force", is_flag=True, help="Prepare the inputs again, also with other settings.")
 @click.option("--prune", is_flag=True, help="Drop videos of OUT.h5 that are not among the inputs.")
 @click.option("--strict", is_flag=True, help="Exit with 1 when any video fails.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")

@@ -1,4 +1,4 @@
-"""What `nemo prep` takes from files beside the videos (mean shape, labels, landmarks), and what it draws for people."""
+"""What `nemo prep` takes from files next to the videos (mean shape, labels, landmarks), and what it draws."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def mean_shape(config: PrepConfig, name: Any) -> tuple[PrepConfig, Any]:
 
 
 def labels(found: Any, options: dict[str, Any]) -> tuple[Any, Any]:
-    """The labels that were given, and those that lie beside the videos."""
+    """The labels that were given, and those found next to the videos."""
     from nemo_pipeline.batch.label_table import read_labels
     from nemo_pipeline.batch.labels import find_labels
 
@@ -48,7 +48,7 @@ def labels(found: Any, options: dict[str, Any]) -> tuple[Any, Any]:
     try:
         table = read_labels(beside, files)
     except NemoError as error:
-        warn(f"{error} It lies beside the videos; it is not used.")
+        warn(f"{error} It was found next to the videos and is not used.")
         return None, None
     return None, table
 

@@ -39,7 +39,7 @@ def report(summary: Any, options: dict[str, Any], warn_unlabelled: bool) -> None
     )
     report_labels(summary.matched, summary.output if summary.part is None else None, warn_unlabelled)
     if summary.matched is not None and not options["labels"]:
-        say(f"Labels are from {summary.matched.source}, which lies beside the videos.")
+        say(f"Labels are from {summary.matched.source}, found next to the videos.")
     if summary.part is not None:
         say(f"Part {summary.part} is done. When all are: nemo prep --join {summary.output}")
     elif not summary.n_usable:
@@ -80,8 +80,8 @@ def report_labels(matched: Any, path: Path | None, complain: bool = True) -> Non
         findings = [finding for finding in label_findings(data) if finding.level != "note"]
     for names, noun, text in (
         (unlabelled, "video", "without a label"),
-        (matched.unused, "label", "that fit no video"),
-        (matched.ambiguous, "label", "that could mean several videos, given to none (write the path)"),
+        (matched.unused, "label", "without a video"),
+        (matched.ambiguous, "label", "with a name that means several videos, not used (write the path)"),
     ):
         if names:
             warn(f"{counted(len(names), noun)} {text}: {listed(names, 20)}.")

@@ -47,7 +47,7 @@ class RunProgress:
         return self._done_before + self._total
 
     def farewell(self) -> None:
-        """Say what is kept and how to go on."""
+        """Say what is kept and how to resume."""
         if self._bar is not None:
             self._bar.stop()
         be = "is" if self.n_finished == 1 else "are"
@@ -56,7 +56,7 @@ class RunProgress:
             if self.n_all
             else "nothing was begun"
         )
-        say(f"Stopped: {kept}. Run the same command again to go on.")
+        say(f"Stopped: {kept}. Rerun the same command to resume.")
         err.file.flush()
 
     def on_event(self, event: Any) -> None:

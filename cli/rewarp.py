@@ -35,7 +35,7 @@ def command(paths: tuple[str, ...], **options: Any) -> None:
     """Warp the faces of a prepared file anew, with another size, margin, mean shape or smoothing, without tracking.
 
     OUT.h5 is what nemo prep gives for the same videos with those settings; all others, and the labels, are those of
-    FILE.h5. The pixels come from the videos: VIDEOS are the files or folders where they are, by default beside FILE.h5
+    FILE.h5. The pixels come from the videos: VIDEOS are the files or folders where they are, by default next to FILE.h5
     and in the current folder. Rerun the same command to resume, or when videos that were missing are back.
 
     Exit code: 0 when at least one video is usable, 1 when none is, 2 for wrong usage.

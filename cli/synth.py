@@ -49,14 +49,16 @@ def parse_size(context: click.Context, parameter: click.Parameter, value: str) -
 @click.option("--direct", type=click.Path(path_type=Path, dir_okay=False), metavar="OUT.h5",
               help="Write warped faces straight into a prepared file, without video and tracking.")  # fmt: skip
 @click.option("--profile", type=click.Choice(["even", "nemo"]), default="even", show_default=True,
-              help="nemo: 400 people and 1240 clips, by decade, gender and condition as in the UvA-NEMO smile "
+              help="nemo: 400 subjects and 1240 clips, by decade, gender and condition as in the UvA-NEMO smile "
                    "database.")  # fmt: skip
 @click.option("--nemo-layout", is_flag=True,
-              help="That database's file names, and its two details files beside labels.csv.")  # fmt: skip
-@click.option("--subjects", type=int, help="How many people. Default: 32; of the profile nemo, 400.")
-@click.option("--clips", type=int, help="Clips of each person. Default: 4; the profile nemo has its own.")
+              help="That database's file names, and its two details files next to labels.csv.")  # fmt: skip
+@click.option(
+    "--subjects", type=int, help="Number of synthetic subjects. Default: 32; 400 with the profile nemo."
+)
+@click.option("--clips", type=int, help="Clips per subject. Default: 4; the profile nemo has its own.")
 @click.option("--seed", type=int, default=0, show_default=True,
-              help="Decides everything by chance. Equal seeds give equal clips.")  # fmt: skip
+              help="Random seed. Equal seeds give equal clips.")  # fmt: skip
 @click.option("--size", default="320x320", show_default=True, metavar="WxH", callback=parse_size,
               help="Pixels of a frame, up to 1920x1080 and beyond.")  # fmt: skip
 @click.option("--fps", type=float, default=25.0, show_default=True, help="Frames per second.")
@@ -78,7 +80,7 @@ def parse_size(context: click.Context, parameter: click.Parameter, value: str) -
 @click.option("--face", type=(float, float), default=(0.21, 0.29), show_default=True, metavar="SMALLEST LARGEST",
               help="Distance of the outer eye corners, as a fraction of the frame's shorter side.")  # fmt: skip
 @click.option("--motion", type=float, default=1.0, show_default=True,
-              help="Factor on head movement, up to 4; above 2 the far jaw line's truth is inexact.")  # fmt: skip
+              help="Factor on head movement, up to 4; above 2 the far jaw line's ground truth is inexact.")  # fmt: skip
 @click.option("--noise", type=float, default=1.0, show_default=True, help="Factor on camera noise.")
 @click.option("--quality", type=int, default=20, show_default=True,
               help="Compression: x264's constant rate factor; lower is better.")  # fmt: skip
@@ -120,7 +122,7 @@ def command(
     if (directory is None) == (direct is None):
         raise click.UsageError("give a folder for clips, or --direct OUT.h5 for faces without clips.")
     if direct is not None and nemo_layout:
-        raise click.UsageError("--nemo-layout is about clips and files beside them; --direct writes none.")
+        raise click.UsageError("--nemo-layout is about clips; --direct writes none.")
     if profile == "nemo" and (clips is not None or ages is not None):
         raise click.UsageError(
             "the profile nemo has its own ages and numbers of clips: leave out --ages and --clips."
@@ -140,7 +142,7 @@ def command(
         kept = (
             "nothing was written"
             if direct is not None
-            else "the same command goes on with those that are missing"
+            else "rerun the same command to render the missing ones"
         )
         say(f"Stopped; {kept}.")
 

@@ -28,13 +28,15 @@ _SETTINGS = {"preset": "preset", "seed": "seed", "epochs": "epochs", "folds": "f
 @click.option("--preset", type=click.Choice(["paper", "small"]), default="paper", show_default=True,
               help="paper: the published network. small: the same shape, about a minute on 2 cores.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Of the split, the start and the order. Equal seeds give equal results.")  # fmt: skip
-@click.option("--epochs", type=click.IntRange(min=1), help="Most epochs, instead of the preset's.")
+              help="Random seed for split, initialisation and order. Equal seeds give equal results.")  # fmt: skip
+@click.option(
+    "--epochs", type=click.IntRange(min=1), help="Maximum number of epochs, instead of the preset's."
+)
 @click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE",
-              help="Any setting, as in --set model.hidden=256 or --set train.l2=1e-3. May be given again.")  # fmt: skip
+              help="Set any setting: --set model.hidden=256 or --set train.l2=1e-3. Can be repeated.")  # fmt: skip
 @click.option("--folds", type=click.IntRange(min=2), metavar="K",
               help="Cross-validate over K subject-disjoint folds (10 for the paper's protocol), then train on "
-                   "all.")  # fmt: skip
+                   "all subjects.")  # fmt: skip
 @click.option("--trials", type=click.IntRange(min=0), metavar="N",
               help="Combinations of h, two dropouts and lambda that each fold tries on its validation subjects, of the "
                    f"paper's 336; 0: no search. Default: {DEFAULT_TRIALS} with --folds and --preset paper, else "
@@ -43,26 +45,26 @@ _SETTINGS = {"preset": "preset", "seed": "seed", "epochs": "epochs", "folds": "f
               help="Train the runs of one of the paper's comparisons on shared folds: mechanisms (Table I), positions "
                    "(Figure 4), modules (Figure 6) or conditions (Table IV).")  # fmt: skip
 @click.option("--resume", "resumed", is_flag=True,
-              help="Go on with --out RUN, or with the newest unfinished one in runs/, as it was begun.")  # fmt: skip
+              help="Resume --out RUN, or the newest unfinished run in runs/, with its own settings.")  # fmt: skip
 @click.option("--distinct-subjects", is_flag=True,
               help="Subject codes that are equal as numbers (1, 1.0, 001), or but for case, blanks or zeros, are "
                    "different people; without this option they are refused.")  # fmt: skip
 @click.option("--fold", type=click.IntRange(min=0), metavar="I",
-              help="Train this fold alone, from 0, into a RUN that other processes share: for array jobs.")  # fmt: skip
+              help="Train only this fold, counted from 0, into a RUN shared with other array jobs.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Processes that train folds side by side, each on a GPU of its own where there are "
+              help="Number of folds trained at the same time, each on a GPU of its own if there are "
                    "several.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--devices", type=click.IntRange(min=1), default=1, show_default=True,
-              help="GPUs that train one model together.")  # fmt: skip
+              help="Number of GPUs that train one model together.")  # fmt: skip
 @click.option("--precision", type=click.Choice(["32", "bf16-mixed", "16-mixed"]), default="32", show_default=True,
               help="bf16-mixed is faster on recent GPUs, 16-mixed on older ones.")  # fmt: skip
 @click.option(
-    "--tensorboard", is_flag=True, help="Write TensorBoard's event files beside every history.csv, too."
+    "--tensorboard", is_flag=True, help="Also write TensorBoard event files next to every history.csv."
 )
 @click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Processes that read data beside the training.")  # fmt: skip
-@click.option("--quiet", is_flag=True, help="No line per epoch.")
+              help="Number of processes that read data during training.")  # fmt: skip
+@click.option("--quiet", is_flag=True, help="Do not print a line per epoch.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object about the run on standard output."
 )
@@ -92,8 +94,8 @@ def command(
 ) -> None:
     """Train SIAM on a file of `nemo prep` that has ages and subjects.
 
-    Writes a run folder: model/ (config.json, model.safetensors), predictions.csv (people that the model
-    never saw), baselines/, history.csv, curves.png, split.json, run.json; with --folds also folds/.
+    Writes a run folder: model/ (config.json, model.safetensors), predictions.csv (unseen
+    subjects), baselines/, history.csv, curves.png, split.json, run.json; with --folds also folds/.
     """
     from siam_model.protocol.overrides import split_assignments
     from siam_model.protocol.request import Runtime, TrainRequest
@@ -117,7 +119,7 @@ def command(
         with stop_on_signals(progress.farewell), progress:
             run = resume(target, data, runtime, progress, given=given)
     elif data is None:
-        raise click.UsageError("name a prepared file, DATA.h5, or go on with a run: --resume.")
+        raise click.UsageError("name a prepared file, DATA.h5, or resume a run: --resume.")
     else:
         from siam_model.train import train
 
@@ -168,7 +170,7 @@ def _run(run: Path, as_json: bool) -> None:
             "baselines": {name: mae for name, mae in errors.items() if name != "SIAM"}, **meta,
         })  # fmt: skip
     shown = "; ".join(f"{name}: {mae:.2f}" for name, mae in errors.items())
-    say(f"Mean absolute error in years on people that the model never saw: {shown}.")
+    say(f"Mean absolute error in years on unseen subjects: {shown}.")
     if verdict is not None:
         (say if verdict.outcome == "better" else warn)(verdict)
     if meta["synthetic"]:

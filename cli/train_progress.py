@@ -116,14 +116,14 @@ class TrainProgress(Reporter):
             self._bar.remove_task(self._tasks.pop(shown))
 
     def farewell(self) -> None:
-        """What is kept, and how to go on."""
+        """What is kept, and how to resume."""
         if self._bar is not None:
             self._bar.stop()
         if self.run is None:
             console.say("Stopped before anything was begun.")
         else:
             console.say(
-                "Stopped: finished folds, and the last finished epoch of what was being trained, are kept. Go on with: "
+                "Stopped. Finished folds, and the last finished epoch of the current training, are kept. Resume with: "
                 f"nemo train --resume --out {self.run}"
             )
         console.err.file.flush()

@@ -29,7 +29,7 @@ TURNED_DEGREES = 60.0
 #: upside-down one to the detector. A turned face must show these pairs in the mean over a view with little and one with
 #: much around it (sides in regions: `_SURROUNDINGS`), and its score must exceed that of the same face upright by
 #: `MARGIN_TURNED`, in which a doubt (1 - presence) ten times smaller counts as `PER_DECADE`. Who is not seen upright
-#: at all counts as `UNSEEN` (score and presence): covered faces often are not. Measured: docs/tracking.md.
+#: at all counts as `UNSEEN` (score and presence): covered faces often are not. Measured by benchmarks/covered.py.
 CONFIRM_TURNED = ((0.76, 0.999), (0.86, 0.0))
 MARGIN_TURNED, PER_DECADE = 0.2, 0.023
 UNSEEN = (0.66, 0.9)

@@ -32,25 +32,25 @@ SOME = 0.10
 
 #: What counts, in words, in the order of the constants above.
 LIMITS = (
-    f"interpolated: more than {100 * MOST_INTERPOLATED:g} % of the kept frames have no face of their own",
-    f"turned: in 5 % of the frames the head is turned by more than {MOST_YAW:g} degrees, where one half of the face is "
-    "foreshortened to 0.87 of its width or less and half of its texture is stretched",
+    f"interpolated: more than {100 * MOST_INTERPOLATED:g} % of the kept frames have no detected face",
+    f"turned: in 5 % of the frames the head is non-frontal, turned by more than {MOST_YAW:g} degrees, where one "
+    "half of the face is foreshortened to 0.87 of its width or less and half of its texture is stretched",
     f"rolled: in 5 % of the frames the head leans by more than {MOST_ROLL:g} degrees: it lies on its side or upside "
     "down, or a covered face was taken for one that does",
     "small: the outer eye corners are so close together in the source that every source pixel is enlarged more than "
     f"{MOST_ENLARGED:g} times in the face crop",
     f"score: in more than {100 * SOME:g} % of the observed frames the tracker's presence score is below "
     f"{LEAST_SCORE:g}, its own limit for a face",
-    f"jumps: in 1 % of the frames the tracker's points jump by more than {100 * MOST_JUMP:g} % of the eyes' distance: "
-    "the face's shape differs by so much from those before and after it, or the whole head leaves and returns within "
-    "one frame",
+    f"jumps: in 1 % of the frames the tracker's points jump by more than {100 * MOST_JUMP:g} % of the "
+    "inter-ocular distance: the face's shape differs by so much from those before and after it, or the whole "
+    "head leaves and returns within one frame",
     f"moved: in 1 % of the frames, where no point jumps, the smoothed points lie more than {100 * MOST_OFF:g} % of the "
-    "eyes' distance (mean over all points) away from the tracked ones",
+    "inter-ocular distance (mean over all points) away from the tracked ones",
     f"unsharp: the face's sharpness is below {100 * LEAST_SHARPNESS:g} % of the median over the file's videos",
     f"faces: more than one face was seen in more than {100 * SOME:g} % of the frames",
     f"part: less than {100 * LEAST_KEPT:g} % of the decoded frames were kept",
     f"short: fewer than {FEWEST_FRAMES} frames, or less than {SHORTEST:g} seconds",
-    f"rate: fewer than {LEAST_RATE:g} frames a second (an onset of half a second then has fewer than "
+    f"rate: fewer than {LEAST_RATE:g} frames per second (an onset of half a second then has fewer than "
     f"{LEAST_RATE / 2 + 0.5:.0f} frames), or a step between two frames of more than {MOST_STEP:g} times the usual one",
 )
 
@@ -64,21 +64,21 @@ class Reason:
     text: str
 
 
-#: Code -> what it means in a list of filters, gravest first: reasons are given in this order.
+#: Code -> what it means in a list of filters, most serious first: reasons are given in this order.
 CODES: dict[str, str] = {
-    "damaged": "the file is damaged or cut off",
+    "damaged": "the file is damaged or incomplete",
     "interpolated": "many interpolated frames",
     "rolled": "the head lies on its side or upside down",
     "jumps": "the points jump",
     "moved": "smoothing moved the points",
     "score": "the tracker was unsure",
-    "turned": "the head is turned",
+    "turned": "the head is non-frontal",
     "small": "the face is small",
-    "unsharp": "the face is blurred, dark or pale",
+    "unsharp": "the face is blurred, dark or overexposed",
     "faces": "several faces",
-    "part": "much of the video was not kept",
-    "short": "short",
-    "rate": "few or uneven frames a second",
+    "part": "large parts of the video were not used",
+    "short": "the video is short",
+    "rate": "low or uneven frame rate",
 }
 
 
@@ -136,7 +136,7 @@ def track_of(fields: Any, *, n_decoded: int, status: str, message: str) -> Track
 
 
 def reasons(track: Track, eyes_in_crop: float, usual_sharpness: float = float("nan")) -> list[Reason]:
-    """Why a usable video should be looked at, gravest first; empty where nothing speaks against it.
+    """Why a usable video should be looked at, most serious first; empty if no issues were found.
 
     Args:
         track: of a video with at least one kept frame.
@@ -146,7 +146,7 @@ def reasons(track: Track, eyes_in_crop: float, usual_sharpness: float = float("n
     found: dict[str, tuple[str, str]] = {}
     n = len(track.observed)
     if track.status != "ok":
-        found["damaged"] = (track.status, track.message or "The stream broke off or is damaged.")
+        found["damaged"] = (track.status, track.message or "The file is incomplete or damaged.")
     filled = int((~track.observed).sum())
     if filled > MOST_INTERPOLATED * n:
         found["interpolated"] = (
@@ -157,16 +157,17 @@ def reasons(track: Track, eyes_in_crop: float, usual_sharpness: float = float("n
     if jump > MOST_JUMP:
         found["jumps"] = (
             "points jump",
-            f"The tracker's points jump, from one frame to the next and back, by {jump:.0%} of the eyes' distance "
-            "and more: is a hand, hair or another face in the way?",
+            f"The tracker's points jump, from one frame to the next and back, by {jump:.0%} of the inter-ocular "
+            "distance and more: is a hand, hair or another face in the way?",
         )
     off = track.off[track.observed & ~(track.jumps > MOST_JUMP)]
     if _quantile(off, 0.99, "higher") > MOST_OFF:
         found["moved"] = (
             f"moved {off.max():.0%}",
             f"Smoothing moved the points off the face: in {np.mean(off > MOST_OFF):.1%} of the frames they are more "
-            f"than {MOST_OFF:.0%} of the eyes' distance from where the face was tracked, at most {off.max():.0%}, "
-            "since the head moves faster than 4253H on raw coordinates follows; nemo prep --smooth head does not.",
+            f"than {MOST_OFF:.0%} of the inter-ocular distance from where the face was tracked, at most "
+            f"{off.max():.0%}, since the head moves faster than 4253H on raw coordinates follows; "
+            "nemo prep --smooth head does not.",
         )
     score = track.score[track.observed & np.isfinite(track.score)]
     if len(score) and np.mean(score < LEAST_SCORE) > SOME:
@@ -177,7 +178,10 @@ def reasons(track: Track, eyes_in_crop: float, usual_sharpness: float = float("n
         )
     yaw = _quantile(np.abs(track.yaw), 0.95)
     if yaw > MOST_YAW:
-        found["turned"] = (f"yaw {yaw:.0f}°", f"The head is turned by {yaw:.0f} degrees and more at times.")
+        found["turned"] = (
+            f"yaw {yaw:.0f}°",
+            f"The head is non-frontal: turned by {yaw:.0f} degrees and more at times.",
+        )
     roll = _quantile(np.abs(track.roll), 0.95)
     if roll > MOST_ROLL:
         found["rolled"] = (
@@ -189,13 +193,13 @@ def reasons(track: Track, eyes_in_crop: float, usual_sharpness: float = float("n
     if eyes > 0 and eyes_in_crop / eyes > MOST_ENLARGED:
         found["small"] = (
             f"eyes {eyes:.0f} px",
-            f"The face is small: the eyes are {eyes:.0f} pixels apart, and it was enlarged "
+            f"The face is small: the inter-ocular distance is {eyes:.0f} pixels, and the face was enlarged "
             f"{eyes_in_crop / eyes:.1f} times.",
         )
     if track.sharpness < LEAST_SHARPNESS * usual_sharpness:
         found["unsharp"] = (
             "unsharp",
-            f"The face is blurred, dark or pale: its sharpness is {track.sharpness:.0f}; "
+            f"The face is blurred, dark or overexposed: its sharpness is {track.sharpness:.0f}; "
             f"{usual_sharpness:.0f} is usual in this file.",
         )
     several = float(np.mean(track.n_faces > 1)) if n else 0.0
@@ -228,7 +232,7 @@ def _in_time(times: NDArray[np.float64]) -> dict[str, tuple[str, str]]:
         if 1 / usual < LEAST_RATE - 0.05:
             found["rate"] = (
                 f"{1 / usual:.3g} frames/s",
-                f"There are only {1 / usual:.3g} frames a second: fast movements are lost.",
+                f"There are only {1 / usual:.3g} frames per second: fast movements are lost.",
             )
         elif steps.max() > MOST_STEP * usual:
             found["rate"] = (

@@ -217,7 +217,7 @@ def test_a_stop_is_quick_and_says_how_to_go_on(folder, tmp_path, number):
     _, said = process.communicate(timeout=10)
     assert time.monotonic() - begun < 2.0
     assert process.returncode == 130
-    assert b"Run the same command again to go on" in said and b"Traceback" not in said
+    assert b"Rerun the same command to resume" in said and b"Traceback" not in said
     assert pids and not wait_for_none(process.pid)
     if number == signal.SIGTERM:
         return

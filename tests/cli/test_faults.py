@@ -106,7 +106,7 @@ def test_a_terminal_that_is_closed(clips, tmp_path, ignored):
     process.send_signal(signal.SIGHUP)
     _, said = process.communicate(timeout=120)
     assert process.returncode == (0 if ignored else 130), said
-    assert (b"Run the same command again to go on" in said) != ignored
+    assert (b"Rerun the same command to resume" in said) != ignored
     assert not wait_for_none(process.pid)
 
 

@@ -171,7 +171,7 @@ def test_what_cannot_be_is_one_sentence(place, started, tmp_path):
     write_dataset(place / "unlabelled.h5", unlabelled)
     drawn_file(place / "other.h5", size=70, subjects=10, frames=6, seed=1)
     for words, code, sentence in (
-        (("train",), 2, "name a prepared file, DATA.h5, or go on with a run: --resume"),
+        (("train",), 2, "name a prepared file, DATA.h5, or resume a run: --resume"),
         (
             ("train", "unlabelled.h5"),
             1,

@@ -122,7 +122,7 @@ def test_reasons_to_look(made):
     assert found["gaps"] == ["interpolated"]
     assert found["turned"] == ["turned"]
     assert found["small"] == ["small"]
-    assert found["many"] == ["score", "unsharp", "faces"], "gravest first"
+    assert found["many"] == ["score", "unsharp", "faces"], "most serious first"
     assert found["cut"] == ["damaged", "part"]
 
 

@@ -85,8 +85,8 @@ def test_it_filters(browser, report):
     sync_api.expect(page.get_by_role("status")).to_have_text("1 of 14 videos")
     assert seen.shown == [HOSTILE[0]]
     page.get_by_label("Find").fill("no such video")
-    page.get_by_text("No video fits the filter.").wait_for()
-    page.get_by_role("button", name="the head is turned").click()
+    page.get_by_text("No video matches the filter.").wait_for()
+    page.get_by_role("button", name="the head is non-frontal").click()
     sync_api.expect(page.get_by_role("status")).to_have_text("1 of 14 videos")
     assert seen.shown == ["turned"]
     seen.close()

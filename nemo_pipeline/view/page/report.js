@@ -100,8 +100,8 @@
     if (d.why?.length) {
       const list = make("ul", { class: "why" });
       for (const [, why] of d.why) list.append(make("li", {}, why));
-      panel.append(make("h4", {}, "Look at it, since"), list);
-    } else if (row.u) panel.append(make("p", { class: "small" }, "Nothing speaks against it."));
+      panel.append(make("h4", {}, "Worth a look because"), list);
+    } else if (row.u) panel.append(make("p", { class: "small" }, "No issues found."));
     panel.append(make("p", { class: "small" }, row.d));
     if (d.strip) panel.append(strip(d, row));
     if (d.frames) panel.append(bar(d, panel));
