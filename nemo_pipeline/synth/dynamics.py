@@ -76,10 +76,10 @@ def balanced_course(
 ) -> Course:
     """An expression that shows the same set of intensities at every age, in another order and tempo.
 
-    The intensities are the quantiles of one fixed smile, whatever the age. Each goes either into the rise or
-    into the
-    fall: a young face rises in few, large steps and falls in many, an old face the other way round. Frames
-    taken singly therefore carry no age; their order does.
+    The intensities are the quantiles of one fixed smile, whatever the age. Each goes either into the rise or into the
+    fall: a young face rises in few, large steps and falls in many, an old face the other way round. Frames taken
+    singly therefore carry no age; their order does. Which intensities the shorter of the two movements takes is chance,
+    one of every stretch, so that hardly two clips share a course.
 
     Args:
         rng: the clip's generator.
@@ -94,9 +94,13 @@ def balanced_course(
     ageing = float(np.clip((age - 8) / 68, 0, 1))
     share = 0.5 + dynamics * (0.2 + 0.6 * ageing - 0.5) + 0.04 * np.clip(rng.standard_normal(), -2, 2)
     count = int(np.clip(round(share * moving), 3, moving - 3))
-    # Evenly spread picks for the rise; the rest, reversed, make the fall.
+    # The shorter movement takes one intensity of every stretch, by chance; the rest are the other's.
+    fewer = min(count, moving - count)
+    edges = np.round(np.arange(fewer + 1) * moving / fewer).astype(int)
     picked = np.zeros(moving, bool)
-    picked[np.round((np.arange(count) + 0.5) * moving / count - 0.5).astype(int)] = True
+    picked[rng.integers(edges[:-1], edges[1:])] = True
+    if fewer < count:
+        picked = ~picked
     rise, fall = levels[picked], levels[~picked][::-1]
     before = int(rng.integers(1, still)) if still > 1 else still
     intensity = np.concatenate([np.zeros(before), rise, np.ones(held), fall, np.zeros(still - before)])

@@ -9,7 +9,7 @@ from typing import Any
 MARK = "synth.json"
 FORMAT = "nemo-synth"
 #: Raised whenever the same settings give other pictures than before.
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 
 
 def mark_text(settings: dict[str, Any]) -> str:

@@ -87,6 +87,13 @@ def test_dynamics_only_clips_show_the_same_intensities_whatever_the_age():
     assert abs(np.corrcoef(ages, start)[0, 1]) < 0.2  # when it begins is chance
 
 
+def test_no_two_dynamics_only_clips_share_a_course():
+    """A course that a person in training and one in the test had in common would be learnt by heart."""
+    config = SynthConfig(subjects=300, clips=2, seed=5, appearance=0, balanced=True)
+    courses = {draw_take(config, clip).course.intensity.tobytes() for clip in list_clips(config)}
+    assert len(courses) == 600
+
+
 def test_faces_alone_are_the_whole_frames_pixels():
     config = SynthConfig(
         subjects=2, clips=1, seed=9, width=320, height=240, seconds=(0.8, 0.8), motion=2, face=(0.2, 0.35)
