@@ -63,6 +63,7 @@ def main() -> None:
     from siam_model.data import Clips, labelled_videos, measure_normalisation
     from siam_model.predict import estimate
     from siam_model.training.fit import fit
+    from siam_model.training.inputs import FitInputs
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -81,10 +82,9 @@ def main() -> None:
         config = TrainConfig(**{**usual.to_dict(), "epochs": arguments.epochs, **changes})
         known = table.rows_of(subjects)
         normalisation = measure_normalisation(dataset, table.index[known])
-        fitted = fit(
-            Clips(dataset, table, config.frame_step), known, known[:0], network, config, normalisation,
-            seed=(seed,), device="cpu",
-        )  # fmt: skip
+        clips = Clips(dataset, table, config.frame_step)
+        inputs = FitInputs(clips, known, known[:0], network, config, normalisation, (seed,))
+        fitted = fit(inputs, device="cpu")
         videos = (dataset[int(i)].frames for i in table.index[rows])
         return np.array([estimate(fitted.model, f, normalisation, config.frame_step).age for f in videos])
 

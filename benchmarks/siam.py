@@ -59,6 +59,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     from siam_model.data import Clips, labelled_videos, measure_normalisation
     from siam_model.predict import estimate
     from siam_model.training.fit import fit
+    from siam_model.training.inputs import FitInputs
 
     if case["threads"]:
         torch.set_num_threads(case["threads"])
@@ -77,10 +78,10 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     rows = np.arange(case["batch"])
     before = peak_mb()
     normalisation = measure_normalisation(dataset, clips.table.index)
-    fitted = fit(
-        clips, rows, rows[:0], network, config, normalisation,
-        seed=(0,), device=case["device"], precision=case["precision"],
-    )  # fmt: skip
+    inputs = FitInputs(
+        clips, rows, rows[:0], network, config, normalisation, (0,), precision=case["precision"]
+    )
+    fitted = fit(inputs, device=case["device"])
     trained = peak_mb()
     seconds = sorted(record.seconds for record in fitted.history[1:])
     middle = seconds[len(seconds) // 2]

@@ -15,6 +15,7 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import printable
 from siam_model.augment import changed, gain_of
+from siam_model.config import TrainConfig
 
 #: Ages outside this range are a mistake in a label file (months, a year of birth, 999 for unknown).
 AGE_RANGE = (0.0, 125.0)
@@ -201,7 +202,7 @@ class LengthBuckets(Sampler[list[Clip]]):
     alone: they can be produced again at any epoch, in any process.
 
     Args:
-        mirror, brightness: of TrainConfig (`augment_mirror`, `augment_brightness`).
+        config: batch size, temporal stride and augmentation.
         weights: (len(rows),) with mean 1, of the rows in the loss; None: all equal.
     """
 
@@ -209,21 +210,20 @@ class LengthBuckets(Sampler[list[Clip]]):
         self,
         table: VideoTable,
         rows: np.ndarray,
-        batch_size: int,
-        step: int,
+        config: TrainConfig,
         seed: Sequence[int],
         epoch: int,
-        mirror: bool = False,
-        brightness: float = 0.0,
         weights: np.ndarray | None = None,
     ) -> None:
         rng = np.random.default_rng(np.random.SeedSequence([*seed, epoch]))
         length = table.length[rows]
         order = np.argsort(length * rng.uniform(0.75, 1.25, len(rows)), kind="stable")
-        phase = rng.integers(0, np.minimum(step, length))
+        phase = rng.integers(0, np.minimum(config.frame_step, length))
+        batch_size = config.batch_size
         shuffle = rng.permutation(-(-len(rows) // batch_size))
         # Drawn last, so that switching augmentation on leaves order and phases as they were.
-        mirrored = rng.random(len(rows)) < 0.5 if mirror else np.zeros(len(rows), dtype=bool)
+        mirrored = rng.random(len(rows)) < 0.5 if config.augment_mirror else np.zeros(len(rows), dtype=bool)
+        brightness = config.augment_brightness
         gain = gain_of(rng, brightness, len(rows)) if brightness else np.ones(len(rows))
         weight = np.ones(len(rows)) if weights is None else weights
         batches = []
@@ -260,22 +260,6 @@ def shared(batches: Iterable[list[Clip]], rank: int, world: int) -> list[list[Cl
         mine = [clip._replace(weight=clip.weight * world) for clip in batch[rank::world]]
         parts.append(mine or [batch[0]._replace(weight=0.0)])
     return parts
-
-
-def training_loader(
-    clips: Clips,
-    rows: np.ndarray,
-    batch_size: int,
-    seed: Sequence[int],
-    epoch: int,
-    workers: int = 0,
-    rank: int = 0,
-    world: int = 1,
-    **options: Any,
-) -> DataLoader:
-    """One epoch of training batches; `options` as `LengthBuckets` takes them."""
-    sampler = LengthBuckets(clips.table, rows, batch_size, clips.step, seed, epoch, **options)
-    return batch_loader(clips, shared(sampler, rank, world), workers)
 
 
 def validation_loader(

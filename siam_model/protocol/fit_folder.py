@@ -80,6 +80,7 @@ def train_in(
     if has_model(folder):
         return Trained(tuple(read_history(folder / "history.csv")))
     from siam_model.training.fit import fit  # and torch with it, which joining folds can do without
+    from siam_model.training.inputs import FitInputs
 
     training, validation = run.table.rows_of(people.training), run.table.rows_of(people.validation)
     normalisation = measure_normalisation(run.dataset, run.index(training))
@@ -100,14 +101,29 @@ def train_in(
         pace.step(done, total)
         run.reporter.batch(where, len(lines) + 1, done, total)
 
+    # Every fold has its own start and order; the trials of a fold share them, so that only parameters differ.
+    seed = (run.settings.seed, 0 if where.fold in (None, -1) else 1 + people.fold)
+    inputs = FitInputs(
+        run.clips,
+        training,
+        validation,
+        model,
+        config,
+        normalisation,
+        seed,
+        people.fold,
+        run.settings.precision,
+    )
     fitted = fit(
-        run.clips, training, validation, model, config, normalisation,
-        # Every fold has its own start and order; the trials of a fold share them, so that only parameters differ.
-        seed=(run.settings.seed, 0 if where.fold in (None, -1) else 1 + people.fold),
-        fold=people.fold, device=run.runtime.device, workers=run.runtime.workers, on_epoch=record,
-        checkpoint=checkpoint, precision=run.settings.precision, on_batch=batch,
-        devices=run.runtime.devices, tensorboard=run.runtime.tensorboard,
-    )  # fmt: skip
+        inputs,
+        device=run.runtime.device,
+        devices=run.runtime.devices,
+        workers=run.runtime.workers,
+        checkpoint=checkpoint,
+        on_epoch=record,
+        on_batch=batch,
+        tensorboard=run.runtime.tensorboard,
+    )
     write_history(folder / "history.csv", fitted.history)
     seen = np.concatenate([training, validation])
     learnt = run.table.age[seen]

@@ -21,25 +21,44 @@ import torch
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.platform import allowed_cores
 from nemo_pipeline.supervise import Child, Parent
-from siam_model.config import SIAMConfig
 from siam_model.training.diagnose import NotFinite
-from siam_model.training.loop import FitInputs, OnBatch, OnEpoch, Place, train
+from siam_model.training.inputs import FitInputs
+from siam_model.training.loop import OnBatch, OnEpoch, Place, train
 from siam_model.training.records import EpochRecord
 from siam_model.training.resume import State, load_state
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Shared:
+    """What every process of a training is told.
+
+    Attributes:
+        inputs: of the training.
+        device: `cuda` or `cpu`.
+        world: number of processes.
+        workers: processes that read data for each.
+        checkpoint: where process 0 saves the state after every epoch.
+        port: where they meet.
+    """
+
+    inputs: FitInputs
+    device: str
+    world: int
+    workers: int
+    checkpoint: Path
+    port: int
+
+
 def fit_together(
     inputs: FitInputs,
-    model_config: SIAMConfig,
     device: torch.device,
     devices: int,
+    workers: int,
     checkpoint: Path | None,
-    prints: dict[str, str],
-    precision: str,
     on_epoch: OnEpoch,
     on_batch: OnBatch | None,
 ) -> State:
-    """The last state of a training by `devices` processes; arguments as `siam_model.training.loop.train` takes them.
+    """The last state of a training by `devices` processes; arguments as `siam_model.training.fit.fit` takes them.
 
     Raises:
         NemoError: the device cannot be shared, there are not enough, or a process failed or died.
@@ -60,9 +79,8 @@ def fit_together(
     with tempfile.TemporaryDirectory(prefix="nemo-train-") as folder:
         path = checkpoint or Path(folder) / "checkpoint.pt"
         request = Path(folder) / "request.pickle"  # between processes of ours, in a folder that is ours alone
-        request.write_bytes(
-            pickle.dumps((inputs, model_config, device.type, path, prints, precision, devices, _free_port()))
-        )
+        shared = _Shared(inputs, device.type, devices, workers, path, _free_port())
+        request.write_bytes(pickle.dumps(shared))
         news: queue.Queue[tuple[Child, dict[str, Any] | None]] = queue.Queue()
         children: list[Child] = []
         try:
@@ -73,7 +91,7 @@ def fit_together(
         finally:
             for child in children:
                 child.close()  # one that waits for the others answers to nothing else
-        state = load_state(path, prints)
+        state = load_state(path, inputs.fingerprint())
     if state is None:
         raise NemoError("The training ended without a checkpoint; run it again with --devices 1.")
     return state
@@ -108,7 +126,7 @@ def main() -> None:
     parent = Parent()
     for request in parent.requests():
         try:
-            _train(parent, int(request["rank"]), *pickle.loads(Path(sys.argv[2]).read_bytes()))
+            _train(parent, int(request["rank"]), pickle.loads(Path(sys.argv[2]).read_bytes()))
         except NemoError as error:
             parent.send("failed", text=str(error), not_finite=isinstance(error, NotFinite))
         except Exception as error:
@@ -120,24 +138,13 @@ def main() -> None:
             parent.send("done")
 
 
-def _train(
-    parent: Parent,
-    rank: int,
-    inputs: FitInputs,
-    model_config: SIAMConfig,
-    device: str,
-    checkpoint: Path,
-    prints: dict[str, str],
-    precision: str,
-    world: int,
-    port: int,
-) -> None:
-    """The share of process number `rank` of `world`."""
-    own = torch.device(device)
-    if device == "cpu":
-        torch.set_num_threads(max(1, len(allowed_cores()) // world))
+def _train(parent: Parent, rank: int, shared: _Shared) -> None:
+    """The share of process number `rank`."""
+    own = torch.device(shared.device)
+    if shared.device == "cpu":
+        torch.set_num_threads(max(1, len(allowed_cores()) // shared.world))
     else:
-        own = torch.device(device, rank)
+        own = torch.device(shared.device, rank)
         torch.cuda.set_device(own)
 
     def on_epoch(record: EpochRecord) -> None:
@@ -147,16 +154,20 @@ def _train(
         parent.send("batch", done=done, total=total)
 
     torch.distributed.init_process_group(
-        "nccl" if device == "cuda" else "gloo",
-        init_method=f"tcp://127.0.0.1:{port}",
-        world_size=world,
+        "nccl" if shared.device == "cuda" else "gloo",
+        init_method=f"tcp://127.0.0.1:{shared.port}",
+        world_size=shared.world,
         rank=rank,
     )
     try:
         train(
-            inputs, model_config, Place(own, precision, rank, world), load_state(checkpoint, prints), checkpoint,
-            prints, on_epoch if rank == 0 else None, on_batch if rank == 0 else None,
-        )  # fmt: skip
+            shared.inputs,
+            Place(own, shared.workers, rank, shared.world),
+            load_state(shared.checkpoint, shared.inputs.fingerprint()),
+            shared.checkpoint,
+            on_epoch if rank == 0 else None,
+            on_batch if rank == 0 else None,
+        )
     finally:
         torch.distributed.destroy_process_group()
 

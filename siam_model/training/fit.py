@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
 import torch
 
 from nemo_pipeline.errors import NemoError
-from siam_model.config import SIAMConfig, TrainConfig
-from siam_model.data import Clips, Normalisation
+from siam_model.config import SIAMConfig
 from siam_model.devices import resolve_device
 from siam_model.model import SIAM
 from siam_model.training.ddp import fit_together
-from siam_model.training.loop import FitInputs, Place, train
+from siam_model.training.inputs import FitInputs
+from siam_model.training.loop import Place, train
 from siam_model.training.records import EpochRecord as EpochRecord
-from siam_model.training.resume import State, damaged, fingerprint, load_state
+from siam_model.training.resume import State, damaged, load_state
 from siam_model.training.scalars import Scalars
 
 Precision = Literal["32", "bf16-mixed", "16-mixed"]
@@ -34,47 +33,33 @@ class Fitted:
 
 
 def fit(
-    clips: Clips,
-    training: np.ndarray,
-    validation: np.ndarray,
-    model_config: SIAMConfig,
-    config: TrainConfig,
-    normalisation: Normalisation,
+    inputs: FitInputs,
     *,
-    seed: Sequence[int],
-    fold: int = 0,
     device: str = "auto",
+    devices: int = 1,
     workers: int = 0,
+    checkpoint: Path | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_batch: Callable[[int, int], None] | None = None,
-    checkpoint: Path | None = None,
-    precision: str = "32",
-    devices: int = 1,
-    tensorboard: Path | bool | None = None,
+    tensorboard: bool = False,
 ) -> Fitted:
-    """Train a fresh SIAM on the rows `training` of the table of `clips`, or go on with a training that was cut off.
+    """Train a fresh SIAM on the training rows of `inputs`, or continue a training that was interrupted.
 
-    Stops after `config.epochs`, or when the error on `validation` was not better for `config.patience`
-    epochs, and keeps the weights of the best epoch. With an empty `validation` it runs all epochs and keeps
-    the last weights. Everything random follows from `seed`; the caller's random states are left alone.
+    Stops after `config.epochs`, or when the validation error was not better for `config.patience` epochs, and keeps the
+    weights of the best epoch. Where nothing validates it runs all epochs and keeps the last weights. Everything random
+    follows from the seed; the caller's random states are left alone.
 
     Args:
-        clips: the data; `training` and `validation` are rows of its table.
-        seed: whole numbers.
-        fold: put into every record.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        workers: processes that read data beside this one.
-        on_epoch: told of every epoch that this call trains, after its checkpoint is on disk. What it raises ends the
-            training and comes out of this function.
-        on_batch: called with (batches done, batches of an epoch) after every training step: for a progress bar.
-        checkpoint: a file. It is written anew after every epoch; when it exists, training goes on after its last
-            epoch, and on a CPU curve and weights are to the bit those of a training that was never cut off.
-        precision: `32`; or `bf16-mixed`, `16-mixed` (a GPU's): convolutions, spatial attention and fully connected
-            layers in half precision; standardisation, response normalisation, recurrence, temporal attention,
-            regression, loss and weights in 32 bits.
         devices: GPUs (processes, with `cpu`) that share every batch. The batch stays the same, so a training on
             several differs by rounding (and dropout's draws) alone.
-        tensorboard: a folder for TensorBoard's event files; True: tensorboard/ beside `checkpoint`.
+        workers: additional processes that read data.
+        checkpoint: a file, rewritten after every epoch. If it exists, training continues after its last epoch, and on a
+            CPU curve and weights are to the bit those of an uninterrupted training.
+        on_epoch: told of every epoch that this call trains, after its checkpoint is on disk. What it raises ends the
+            training and is raised by this function.
+        on_batch: called with (batches done, batches of an epoch) after every training step: for a progress bar.
+        tensorboard: write TensorBoard's event files to tensorboard/ next to `checkpoint`.
 
     Raises:
         NotFinite: the loss, an activation or a gradient stopped being a finite number (where it began).
@@ -83,38 +68,31 @@ def fit(
     """
     chosen = resolve_device(device)
     check_devices(device, devices)
-    check_precision(precision, chosen)
-    prints = fingerprint(
-        model_config, config, normalisation, seed, fold, precision, clips.table, training, validation
-    )
-    inputs = FitInputs(clips, training, validation, config, normalisation, tuple(seed), fold, workers)
-    state = load_state(checkpoint, prints) if checkpoint is not None else None
-    if state is not None and checkpoint is not None and state.finished(config):
+    check_precision(inputs.precision, chosen)
+    state = load_state(checkpoint, inputs.fingerprint()) if checkpoint is not None else None
+    if state is not None and checkpoint is not None and state.finished(inputs.config):
         try:
-            return _result(model_config, state)
+            return _result(inputs.model, state)
         except (AttributeError, RuntimeError, TypeError) as error:
             raise damaged(checkpoint, error) from None
-    with Scalars.open(tensorboard, checkpoint, state) as scalars:
+    with Scalars.open(checkpoint if tensorboard else None, state) as scalars:
 
         def told(record: EpochRecord) -> None:
             scalars.add(record)
             if on_epoch is not None:
                 on_epoch(record)
 
-        if devices < 1:
-            raise NemoError(f"--devices is {devices}; it must be at least 1.")
         if devices > 1:
-            last = fit_together(
-                inputs, model_config, chosen, devices, checkpoint, prints, precision, told, on_batch
-            )
+            last = fit_together(inputs, chosen, devices, workers, checkpoint, told, on_batch)
         else:
-            place = Place(chosen, precision)
-            last = train(inputs, model_config, place, state, checkpoint, prints, told, on_batch)
-    return _result(model_config, last)
+            last = train(inputs, Place(chosen, workers), state, checkpoint, told, on_batch)
+    return _result(inputs.model, last)
 
 
 def check_devices(device: str, devices: int) -> None:
-    """Raises NemoError where several devices are wanted and `auto` finds no GPU."""
+    """Raises NemoError for no device, or where several are wanted and `auto` finds no GPU."""
+    if devices < 1:
+        raise NemoError(f"--devices is {devices}; it must be at least 1.")
     if devices > 1 and device == "auto" and resolve_device(device).type == "cpu":
         raise NemoError(
             f"--devices {devices} shares the batches among GPUs, and this machine has none; --device cpu shares them "

@@ -23,10 +23,8 @@ from torch import Tensor, nn
 
 from nemo_pipeline.errors import NemoError
 from siam_model.augment import density_weights
-from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import (
     Batch,
-    Clips,
     LengthBuckets,
     Normalisation,
     batch_loader,
@@ -36,6 +34,7 @@ from siam_model.data import (
 from siam_model.devices import freed_memory_kept
 from siam_model.model import SIAM, absolute_error, l2_term
 from siam_model.training.diagnose import not_finite
+from siam_model.training.inputs import FitInputs
 from siam_model.training.records import EpochRecord
 from siam_model.training.resume import (
     State,
@@ -53,62 +52,38 @@ _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class FitInputs:
-    """Everything that a training's result follows from, but the network and the precision.
-
-    Attributes:
-        clips: the data.
-        training, validation: rows of the table of `clips`.
-        config: settings of the training.
-        normalisation: of the pixels, from the training rows.
-        seed: whole numbers.
-        fold: put into every record.
-        workers: processes that read data.
-    """
-
-    clips: Clips
-    training: np.ndarray
-    validation: np.ndarray
-    config: TrainConfig
-    normalisation: Normalisation
-    seed: tuple[int, ...]
-    fold: int
-    workers: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Place:
-    """Where this process trains: its device and precision, and which of how many processes it is."""
+    """Where this process trains: its device, the processes that read data for it, and which of how many processes of
+    the training it is."""
 
     device: torch.device
-    precision: str = "32"
+    workers: int = 0
     rank: int = 0
     world: int = 1
 
 
 def train(
     inputs: FitInputs,
-    model_config: SIAMConfig,
     place: Place,
     state: State | None,
     checkpoint: Path | None,
-    prints: dict[str, str],
     on_epoch: OnEpoch | None,
     on_batch: OnBatch | None,
 ) -> State:
     """Train in this process, from `state` on if there is one; the state after the last epoch.
 
     Args:
-        checkpoint: where to save the state after every epoch, with `prints` (`resume.fingerprint`); None: nowhere.
+        checkpoint: where to save the state after every epoch, with the inputs' fingerprint; None: nowhere.
         on_epoch, on_batch: told of epochs (after their checkpoint is on disk) and of batches done.
     """
     with _own_random_states(place.device), _deterministic(), freed_memory_kept(place.device):
         try:
-            training = _Training(inputs, model_config, place, state)
+            training = _Training(inputs, place, state)
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             if state is None or checkpoint is None or isinstance(error, torch.OutOfMemoryError):
                 raise
             raise damaged(checkpoint, error) from None
+        prints = inputs.fingerprint()
         while not training.finished:
             record = training.epoch(on_batch)
             if checkpoint is not None:
@@ -137,14 +112,12 @@ class _Loss(nn.Module):
 class _Training:
     """Network, optimiser and what is known of the epochs so far."""
 
-    def __init__(
-        self, inputs: FitInputs, model_config: SIAMConfig, place: Place, state: State | None
-    ) -> None:
+    def __init__(self, inputs: FitInputs, place: Place, state: State | None) -> None:
         self.inputs, self.config, self.place = inputs, inputs.config, place
         derived = np.random.SeedSequence([*inputs.seed, 0x51A]).generate_state(1, np.uint64)[0]
         seed = int(derived >> np.uint64(1))
         torch.manual_seed(seed)
-        self.model = SIAM(model_config)
+        self.model = SIAM(inputs.model)
         self.model.frame_chunk = self.config.frame_chunk
         ages = inputs.clips.table.age[inputs.training]
         self.model.start_at(float(np.median(ages)))
@@ -165,7 +138,7 @@ class _Training:
             eps=self.config.epsilon,
         )
         # float16 alone needs its gradients scaled; on other settings this does nothing.
-        self.scaler = torch.amp.GradScaler(place.device.type, enabled=place.precision == "16-mixed")
+        self.scaler = torch.amp.GradScaler(place.device.type, enabled=inputs.precision == "16-mixed")
         self.done = 0
         self.history: list[EpochRecord] = []
         self.best_epoch, self.best_error = 0, math.inf
@@ -190,11 +163,10 @@ class _Training:
         started = time.monotonic()
         config, inputs, place = self.config, self.inputs, self.place
         sampler = LengthBuckets(
-            inputs.clips.table, inputs.training, config.batch_size, inputs.clips.step, inputs.seed, self.done,
-            config.augment_mirror, config.augment_brightness, self.age_weights,
+            inputs.clips.table, inputs.training, config, inputs.seed, self.done, self.age_weights
         )  # fmt: skip
         sizes = [len(batch) for batch in sampler]
-        batches = iter(batch_loader(inputs.clips, shared(sampler, place.rank, place.world), inputs.workers))
+        batches = iter(batch_loader(inputs.clips, shared(sampler, place.rank, place.world), place.workers))
         sums = np.zeros(3)  # loss times videos, absolute errors, videos
         self.model.train()
         for number, size in enumerate(sizes):
@@ -205,7 +177,7 @@ class _Training:
         if len(inputs.validation):
             self.model.eval()
             loader = validation_loader(
-                inputs.clips, inputs.validation, config.batch_size, inputs.workers, place.rank, place.world
+                inputs.clips, inputs.validation, config.batch_size, place.workers, place.rank, place.world
             )
             for batch in loader:
                 errors += self._validate(batch)
@@ -289,7 +261,7 @@ class _Training:
         return Batch(*(tensor.to(self.place.device) for tensor in batch))
 
     def _autocast(self) -> torch.autocast:
-        half = _AUTOCAST.get(self.place.precision)
+        half = _AUTOCAST.get(self.inputs.precision)
         return torch.autocast(self.place.device.type, dtype=half, enabled=half is not None)
 
     def _over_processes(self, sums: list[float]) -> list[float]:
@@ -303,7 +275,7 @@ class _Training:
     def _not_finite(self, batch: Batch, error: Tensor | None, where: str) -> NemoError:
         ids = [self.inputs.clips.table.id[row] for row in batch.row.tolist()]
         smaller = f"--set train.learning_rate={self.config.learning_rate / 10:g}"
-        half = "" if self.place.precision == "32" else ", or --precision 32"
+        half = "" if self.inputs.precision == "32" else ", or --precision 32"
         return not_finite(
             self.model, batch, self.inputs.normalisation, error, ids, f"epoch {self.done + 1}, {where}",
             f"try a smaller step, for instance {smaller}{half}",

@@ -7,12 +7,9 @@ written by rename, readable by their owner alone, and read with `weights_only`: 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
 import random
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +17,10 @@ import numpy as np
 import torch
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.fields import from_record, plain
+from nemo_pipeline.fields import from_record
 from nemo_pipeline.store.files import leftovers, replacing
 from nemo_pipeline.store.text import printable
-from siam_model.config import SIAMConfig, TrainConfig
-from siam_model.data import Normalisation, VideoTable
+from siam_model.config import TrainConfig
 from siam_model.training.records import EpochRecord
 
 FORMAT = "nemo-checkpoint"
@@ -62,42 +58,6 @@ class State:
 def is_finished(epoch: int, best_epoch: int, validated: bool, config: TrainConfig) -> bool:
     """Whether no further epoch follows after `epoch`: all are done, or patience has run out since the best one."""
     return epoch >= config.epochs or (validated and epoch - best_epoch >= config.patience)
-
-
-def fingerprint(
-    model: SIAMConfig,
-    train: TrainConfig,
-    normalisation: Normalisation,
-    seed: Sequence[int],
-    fold: int,
-    precision: str,
-    table: VideoTable,
-    training: np.ndarray,
-    validation: np.ndarray,
-) -> dict[str, str]:
-    """What a training's weights follow from, by name: a checkpoint goes on only where all of it is the same.
-
-    `train.frame_chunk` is left out: it decides on memory alone.
-    """
-
-    def videos(rows: np.ndarray) -> list[list[Any]]:
-        return [[table.id[r], table.subject[r], float(table.age[r]), int(table.length[r])] for r in rows]
-
-    settings = {k: v for k, v in train.to_dict().items() if k != "frame_chunk"}
-    parts: dict[str, Any] = {
-        "network": model.to_dict(),
-        "training settings": settings,
-        "standardisation": plain(normalisation),
-        "seed": [int(s) for s in seed],
-        "fold": fold,
-        "precision": precision,
-        "training videos": videos(training),
-        "validation videos": videos(validation),
-    }
-    return {
-        name: hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()
-        for name, part in parts.items()
-    }
 
 
 def random_states(device: torch.device) -> dict[str, Any]:

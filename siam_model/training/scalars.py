@@ -21,21 +21,16 @@ class Scalars:
 
     @classmethod
     @contextlib.contextmanager
-    def open(
-        cls, folder: Path | bool | None, checkpoint: Path | None, state: State | None
-    ) -> Iterator[Scalars]:
-        """Into `folder` (True: tensorboard/ beside the checkpoint), after the epochs of `state`.
+    def open(cls, checkpoint: Path | None, state: State | None) -> Iterator[Scalars]:
+        """Into tensorboard/ next to the checkpoint, after the epochs of `state`; nothing without a checkpoint.
 
         Raises:
-            NemoError: TensorBoard is not installed, or there is no checkpoint to be beside.
+            NemoError: TensorBoard is not installed.
         """
-        if not folder:
+        if checkpoint is None:
             yield cls()
             return
-        if folder is True:
-            if checkpoint is None:
-                raise NemoError("TensorBoard's files need a folder; give one, or a checkpoint.")
-            folder = checkpoint.parent / "tensorboard"
+        folder = checkpoint.parent / "tensorboard"
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -43,7 +38,7 @@ class Scalars:
                 "TensorBoard is not installed; install it with `pip install 'nemo-faces[tensorboard]'`, or train "
                 "without --tensorboard (history.csv and curves.png hold the same)."
             ) from None
-        Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # What was written about epochs that are trained again is hidden.
         writer = SummaryWriter(str(folder), purge_step=state.epoch + 1 if state is not None else None)
         try:

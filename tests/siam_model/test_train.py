@@ -13,13 +13,13 @@ import torch
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model import load
-from siam_model.config import preset
+from siam_model.config import TrainConfig, preset
 from siam_model.data import (
     Clip,
     Clips,
     LengthBuckets,
+    batch_loader,
     labelled_videos,
-    training_loader,
     validation_loader,
 )
 from siam_model.predictions import read_predictions
@@ -190,21 +190,23 @@ def test_ablations_train(data, tmp_path, ablation):
 def test_batches_of_like_length_cover_every_video_once(data):
     table = labelled_videos(FaceDataset(data))
     everyone = np.arange(len(table))
-    epochs = [LengthBuckets(table, everyone, 4, 3, (0, 0), epoch).batches for epoch in range(3)]
+    config = TrainConfig(batch_size=4, frame_step=3)
+    epochs = [LengthBuckets(table, everyone, config, (0, 0), epoch).batches for epoch in range(3)]
     for batches in epochs:
         assert sorted(clip.row for batch in batches for clip in batch) == everyone.tolist()
         assert all(0 <= clip.phase < 3 for batch in batches for clip in batch)
     assert epochs[0] != epochs[1]
-    assert epochs[0] == LengthBuckets(table, everyone, 4, 3, (0, 0), 0).batches
-    assert epochs[0] != LengthBuckets(table, everyone, 4, 3, (1, 0), 0).batches
+    assert epochs[0] == LengthBuckets(table, everyone, config, (0, 0), 0).batches
+    assert epochs[0] != LengthBuckets(table, everyone, config, (1, 0), 0).batches
 
 
 def test_workers_read_the_same_pixels(data):
     dataset = FaceDataset(data)
     clips = Clips(dataset, labelled_videos(dataset), 3)
     everyone = np.arange(len(clips.table))
-    alone = list(training_loader(clips, everyone, 4, (0, 0), 0))
-    for batch, other in zip(alone, training_loader(clips, everyone, 4, (0, 0), 0, workers=2), strict=True):
+    batches = LengthBuckets(clips.table, everyone, TrainConfig(batch_size=4, frame_step=3), (0, 0), 0).batches
+    alone = list(batch_loader(clips, batches, workers=0))
+    for batch, other in zip(alone, batch_loader(clips, batches, workers=2), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(batch, other, strict=True))
     for batch in alone:
         for b, row in enumerate(batch.row.tolist()):

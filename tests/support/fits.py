@@ -12,6 +12,7 @@ from nemo_pipeline.store import FaceDataset
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import Clips, labelled_videos, measure_normalisation
 from siam_model.training.fit import Fitted, fit
+from siam_model.training.inputs import FitInputs
 
 EPOCHS = 4
 MODEL = {
@@ -26,7 +27,7 @@ TRAIN = {
 
 def go(
     data: Path, checkpoint: Path | None = None, seed: int = 5, model: dict | None = None, train: dict | None = None,
-    rows: tuple[int, int] = (16, 24), **options,
+    rows: tuple[int, int] = (16, 24), fold: int = 0, precision: str = "32", **options,
 ) -> Fitted:  # fmt: skip
     """Train on the first sixteen videos, validate on the next eight; every setting that is random is on."""
     dataset = FaceDataset(data)
@@ -36,10 +37,10 @@ def go(
     normalisation = measure_normalisation(dataset, clips.table.index[training])
     network = SIAMConfig(**{**MODEL, **(model or {})})
     options = {"device": "cpu", **options}
-    return fit(
-        clips, training, validation, network, config, normalisation,
-        seed=(seed,), checkpoint=checkpoint, **options,
+    inputs = FitInputs(
+        clips, training, validation, network, config, normalisation, (seed,), fold, precision
     )  # fmt: skip
+    return fit(inputs, checkpoint=checkpoint, **options)
 
 
 def curve(history) -> list[str]:

@@ -3,6 +3,7 @@ when numbers stop being finite."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 from pathlib import Path
@@ -241,7 +242,7 @@ def test_tensorboard(data, tmp_path, monkeypatch):
     ]:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(NemoError, match=r"pip install 'nemo-faces\[tensorboard\]'"):
-        go(data, tensorboard=tmp_path / "other")
+        go(data, tmp_path / "other" / "checkpoint.pt", tensorboard=True)
 
 
 # --- beyond the paper --------------------------------------------------------------------------------------------
@@ -292,9 +293,11 @@ def test_augmentation_of_pixels():
 
 def test_augmentation_touches_training_alone_and_follows_from_seed_and_epoch(data):
     table, rows = labelled_videos(FaceDataset(data)), np.arange(20)
-    plain = LengthBuckets(table, rows, 4, 2, (0,), 3).batches
-    varied = LengthBuckets(table, rows, 4, 2, (0,), 3, True, 0.3).batches
-    again = LengthBuckets(table, rows, 4, 2, (0,), 3, True, 0.3).batches
+    still = TrainConfig(batch_size=4, frame_step=2)
+    plain = LengthBuckets(table, rows, still, (0,), 3).batches
+    moved = dataclasses.replace(still, augment_mirror=True, augment_brightness=0.3)
+    varied = LengthBuckets(table, rows, moved, (0,), 3).batches
+    again = LengthBuckets(table, rows, moved, (0,), 3).batches
     assert varied == again
     assert [[(c.row, c.phase) for c in b] for b in plain] == [[(c.row, c.phase) for c in b] for b in varied]
     clips = [c for batch in varied for c in batch]
