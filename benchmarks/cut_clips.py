@@ -19,7 +19,7 @@ from nemo_pipeline.stages.track import Tracker
 
 FPS = 30.0
 SIZE = WIDTH, HEIGHT = 480, 360
-BEFORE, AFTER = 12, 14
+BEFORE, AFTER = 9, 8
 Pictures = list[np.ndarray]
 
 
@@ -112,20 +112,23 @@ def joined(name: str, kind: str, a: Pictures, b: Pictures, mixed: int = 0) -> Cl
 
 
 def pairs_of_people(people: People) -> Iterator[Clip]:
-    """Every ordered pair: hard and dissolved, as it is and aligned, and in the same room."""
-    most = BEFORE + 15
+    """Every ordered pair, hard and dissolved, as it is and aligned; every fourth slowly, and in the same room."""
+    most = max(BEFORE, AFTER) + 15
     plain, same = {}, {}
     for name in people.names:
         for side in ("a", "b"):
             pictures, eyes = people.stretch(name, most)
             plain[name, side], same[name, side] = as_it_is(pictures), aligned(pictures, eyes)
-    for a, b in itertools.permutations(people.names, 2):
+    for k, (a, b) in enumerate(itertools.permutations(people.names, 2)):
+        name, rare = f"{a} to {b}", k % 4 == 0
         for framing, made in (("as it is", plain), ("aligned", same)):
-            for mixed, how in ((0, "hard cut"), (6, "dissolve 0.2 s"), (15, "dissolve 0.5 s")):
-                last = made[b, "b"][: mixed + AFTER] if mixed < 15 else made[b, "b"] + made[b, "b"][::-1][1:3]
-                yield joined(f"{a} to {b}", f"{framing}, {how}", made[a, "a"], last, mixed)
-        heads = [_head_on(x, y) for x, y in zip(same[a, "a"][BEFORE - 1 :: -1], same[b, "b"], strict=False)]
-        yield joined(f"{a} to {b}", "same room, hard cut", same[a, "a"], heads + heads[-2:])
+            for mixed, how in ((0, "hard cut"), (6, "dissolve 0.2 s"), (15, "dissolve 0.5 s"))[: 2 + rare]:
+                yield joined(name, f"{framing}, {how}", made[a, "a"], made[b, "b"], mixed)
+        if rare:
+            heads = [
+                _head_on(x, y) for x, y in zip(same[a, "a"][BEFORE - 1 :: -1], same[b, "b"], strict=False)
+            ]
+            yield joined(name, "same room, hard cut", same[a, "a"], heads)
 
 
 def _head_on(body: np.ndarray, head: np.ndarray) -> np.ndarray:
@@ -153,9 +156,9 @@ def alone(people: People, repeats: int) -> Iterator[Clip]:
     """One person, with what is no cut, and a jump cut."""
     rng = people.rng
     for name, _ in itertools.product(people.names, range(repeats)):
-        base = as_it_is(people.stretch(name, 26)[0])
+        base = as_it_is(people.stretch(name, 20)[0])
         gain = float(rng.uniform(1.4, 2.2))
-        flash = dict(zip((12, 13, 14), (1.0, 0.8, 0.3), strict=True))
+        flash = dict(zip((10, 11, 12), (1.0, 0.8, 0.3), strict=True))
         yield Clip(
             name,
             "flash",
@@ -163,9 +166,9 @@ def alone(people: People, repeats: int) -> Iterator[Clip]:
         )
         lamp = np.linspace(1.6, 0.5, WIDTH)[None, :, None]
         yield Clip(
-            name, "lamp from the side", _each(base, lambda k, p, lamp=lamp: p * lamp if 12 <= k < 18 else p)
+            name, "lamp from the side", _each(base, lambda k, p, lamp=lamp: p * lamp if 10 <= k < 16 else p)
         )
-        yield Clip(name, "lights out", _each(base, lambda k, p: p * (0.35 if k >= 12 else 1)))
+        yield Clip(name, "lights out", _each(base, lambda k, p: p * (0.35 if k >= 10 else 1)))
         zoom = [1 + 0.5 * np.clip((k - 10) / 6, 0, 1) for k in range(len(base))]
         yield Clip(name, "zoom by half in 0.2 s", [_moved(p, s) for p, s in zip(base, zoom, strict=True)])
         shake = [rng.normal(0, 4, 2) if k >= 10 else np.zeros(2) for k in range(len(base))]

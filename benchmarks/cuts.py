@@ -4,12 +4,12 @@
                               [--margins | --write DIR | --read OUT.h5]
 
 Each PERSON is a clip of another person. From every ordered pair of them short clips are made: framed as they are and
-with the eyes at the same place, joined by a hard cut and by a dissolve of 0.2 and of 0.5 s, and one head on another's
-body ("same room": nothing changes but the head). Then galleries of 2 x 2 whose tiles change places. Of each person
-alone: a flash, a lamp from the side, lights out, a quick zoom, a shaking camera, the quickest turn and the longest
-blink at two and a half times their speed, every fourth frame, and a jump cut of half a second to two (which may be
-one shot or two). --true is a folder of clips in which nobody should be cut: their tracks are listed. --stills is a
-folder of pictures, each of another person: pairs of them, moving slightly.
+with the eyes at the same place, joined by a hard cut and by a dissolve of 0.2 s; of every fourth pair a dissolve of
+0.5 s, and one head on another's body ("same room": nothing changes but the head). Then galleries of 2 x 2 whose tiles
+change places. Of each person alone: a flash, a lamp from the side, lights out, a quick zoom, a shaking camera, the
+quickest turn and the longest blink at two and a half times their speed, every fourth frame, and a jump cut of half a
+second to two (which may be one shot or two). --true is a folder of clips in which nobody should be cut: their tracks
+are listed. --stills is a folder of pictures, each of another person: pairs of them, moving slightly.
 
 "One track" means that some track has frames of both shots: for two people that is the fault, for one it is right. A
 boundary is exact where the new track begins with the first frame of the new shot, or within the dissolve.
@@ -49,7 +49,7 @@ from nemo_pipeline.store import FaceDataset
 
 def tracked(clip: Clip, engine: Any) -> dict[int, list[int]]:
     """The frames of each track."""
-    tracker = Tracker(engine, "all")
+    tracker = Tracker(engine, "all" if "gallery" in clip.kind else "largest")
     tracks: dict[int, list[int]] = defaultdict(list)
     for k, picture in enumerate(clip.pictures):
         for seen in tracker.step(Frame.from_rgb(picture, k, k / clip.fps)):

@@ -45,7 +45,7 @@ def our_stages(clip: str) -> dict[str, float]:
     """CPU ms a frame of every stage of `process_video`, "the rest" included: they add up to the whole."""
     from nemo_pipeline import person, video
     from nemo_pipeline.config import PrepConfig
-    from nemo_pipeline.stages import decode, engine_litert, frame, quality, smooth, track, warp
+    from nemo_pipeline.stages import cuts, decode, engine_litert, frame, quality, smooth, track, warp
 
     clock, folder = Clock(), tempfile.TemporaryDirectory()
     stem = Path(folder.name) / "clip"
@@ -61,7 +61,8 @@ def our_stages(clip: str) -> dict[str, float]:
 
     decode.VideoReader.__iter__ = pictures  # type: ignore[method-assign]
     clock.wrap(frame.Frame, "view", "the face's region in RGB")
-    clock.wrap(frame.Frame, "gray_view", "look (same person?)")
+    clock.wrap(cuts.Glimpse, "of", "cuts (same person?)")
+    clock.wrap(cuts.Shot, "goes_on", "cuts (same person?)")
     clock.wrap(engine_litert.LitertEngine, "mesh", "landmark network")
     clock.wrap(engine_litert.LitertEngine, "detect", "detector (census, checks)")
     clock.wrap(track, "observe", "68 points and pose")

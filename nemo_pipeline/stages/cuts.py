@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from nemo_pipeline import ibug68
 from nemo_pipeline.geometry import canonical_mesh
 from nemo_pipeline.stages.frame import Frame, Region
-from nemo_pipeline.stages.landmarks import REGION_SCALE
-from nemo_pipeline.stages.pose import head_position
+from nemo_pipeline.stages.landmarks import REGION_SCALE, FaceMesh
 
 #: From this change on, a frame belongs to another shot than the one before it; for frames that are further apart than
 #: those at 30/s, it grows with the square root of the time between them, up to the larger value.
@@ -40,7 +39,7 @@ APART = 0.25
 #: A stretch that makes more than this part of its way in one step is no dissolve (it may be a lamp).
 LARGEST_STEP = 0.7
 
-_VIEW = 48  # pixels: side of the face's region as it is compared
+_VIEW, _CLOSE = 36, 1.1  # pixels, and boxes of the mesh: side of the view in which a face is compared
 _AROUND = 1.6  # the surroundings, in regions (and a region is 1.5 times the mesh)
 _NEAR = (11, 11)  # pixels of the coarse picture
 _FLOOR = 4.0  # gray levels: a face or a scene with less contrast than this shows little but noise
@@ -52,7 +51,7 @@ class Glimpse:
 
     Attributes:
         time: of the frame, seconds.
-        look: (n, n) float32, gray levels of the face; light and contrast taken out, as from `skin`.
+        look: (36, 36) float32, gray levels of the face; light and contrast taken out, as from `skin`.
         skin: (468,) float32, gray levels at the mesh's vertices, so that pose and expression move no feature.
         shape: (m, 3) float64, vertices that expressions move little, in the head's own frame, percent of the distance
             of the outer eye corners.
@@ -70,21 +69,21 @@ class Glimpse:
     around: tuple[slice, slice]
 
     @classmethod
-    def of(cls, frame: Frame, points: NDArray[np.float32], region: Region) -> Glimpse:
-        """A glimpse of the face with the mesh `points` (478, 3), whose `region_of` is `region`."""
-        view = frame.gray_view(region, _VIEW)
-        edge = round(_VIEW * (1 - 1 / REGION_SCALE) / 2)
-        c, s = math.cos(region.angle), math.sin(region.angle)
-        upright = (points[:468, :2] - (region.cx, region.cy)) @ np.array([[c, -s], [s, c]])
-        at = (upright * (_VIEW / region.size) + (_VIEW - 1) / 2).astype(np.float32)
+    def of(cls, frame: Frame, mesh: FaceMesh, region: Region) -> Glimpse:
+        """A glimpse of a face in a frame; `region` is the `region_of` its points."""
+        close = dataclasses.replace(region, size=region.size / REGION_SCALE * _CLOSE)
+        view = frame.gray_view(close, _VIEW)
+        c, s = math.cos(close.angle), math.sin(close.angle)
+        upright = (mesh.points[:468, :2] - (close.cx, close.cy)) @ np.array([[c, -s], [s, c]])
+        at = (upright * (_VIEW / close.size) + (_VIEW - 1) / 2).astype(np.float32)
         skin = cv2.remap(view, at[:, 0], at[:, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         vertices, unit = _stable()
-        scale, rotation, shift = head_position(points)
+        scale, rotation, shift = mesh.position
         return cls(
             time=frame.time,
-            look=_contrast(view[edge:-edge, edge:-edge]),
+            look=_contrast(view),
             skin=_contrast(skin.ravel()),
-            shape=(points[vertices] - shift) @ rotation * (100 / (scale * unit)),
+            shape=(mesh.points[vertices] - shift) @ rotation * (100 / (scale * unit)),
             scene=frame.coarse,
             structure=_structure(frame.coarse),
             around=_around(frame, region),
@@ -132,8 +131,8 @@ def dissolve(glimpses: Sequence[Glimpse]) -> float:
     """How much the last of some glimpses differs from the first, where each one between is a mixture of the two and
     the way from one to the other is not made in one step: `DISSOLVE` or more between shots."""
     first, *between, last = glimpses
-    apart = _scene_change(first, last)
-    if apart < DISSOLVE / 10:  # no face changes by that much
+    most = _face_change(first, last) * _scene_change(first, last)
+    if most < DISSOLVE / 4:
         return 0.0
     start = first.scene[first.around].astype(np.float32)
     way = (last.scene[first.around] - start).ravel()
@@ -145,7 +144,7 @@ def dissolve(glimpses: Sequence[Glimpse]) -> float:
         off = max(off, math.sqrt(float(((so_far - places[-1] * way) ** 2).sum()) / length))
     if max(y - x for x, y in itertools.pairwise([*places, 1.0])) > LARGEST_STEP:
         return 0.0
-    return _face_change(first, last) * apart * max(0.0, 1.0 - off) ** 4
+    return most * max(0.0, 1.0 - off) ** 4
 
 
 def _face_change(a: Glimpse, b: Glimpse) -> float:
@@ -168,20 +167,18 @@ def _apart(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
 
 def _scene_change(a: Glimpse, b: Glimpse) -> float:
     """1 - correlation of the pictures' structure, half of it around the first face, half of the whole."""
-    parts = [(a.structure[part], b.structure[part]) for part in (a.around, (slice(None), slice(None)))]
-    return (
-        1
-        - sum(float((x * y).sum() / math.sqrt(float((x * x).sum() * (y * y).sum()) + 1e-6)) for x, y in parts)
-        / 2
-    )
+    x, y = a.structure[a.around].ravel(), b.structure[a.around].ravel()
+    around = float(x @ y) / math.sqrt(float(x @ x) * float(y @ y) + 1e-6)
+    return 1 - (around + float(a.structure.ravel() @ b.structure.ravel())) / 2
 
 
 def _structure(scene: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(h, w) float32 of a small picture: each place in units of the contrast around it."""
+    """(h, w) float32 of a small picture: each place in units of the contrast around it; of length 1."""
     levels = scene.astype(np.float32)
     levels -= cv2.blur(levels, _NEAR)
-    contrast: Any = np.sqrt(cv2.blur(levels * levels, _NEAR)) + _FLOOR
-    return levels / contrast
+    contrast: Any = cv2.sqrt(cv2.blur(levels * levels, _NEAR)) + _FLOOR
+    levels /= contrast
+    return levels / math.sqrt(float(levels.ravel() @ levels.ravel()) + 1e-6)
 
 
 def _around(frame: Frame, region: Region) -> tuple[slice, slice]:

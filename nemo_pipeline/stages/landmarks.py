@@ -7,6 +7,7 @@ no lag in what they return. `engines` loads them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from nemo_pipeline import ibug68
 from nemo_pipeline.stages.frame import Frame, Region
+from nemo_pipeline.stages.pose import head_position
 
 #: Side of the view that the landmark network reads, pixels.
 MESH_VIEW = 256
@@ -39,7 +41,7 @@ class Detection:
     score: float
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class FaceMesh:
     """One face in one frame.
 
@@ -50,6 +52,11 @@ class FaceMesh:
 
     points: NDArray[np.float32]
     score: float
+
+    @functools.cached_property
+    def position(self) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+        """Scale, rotation and shift of the head (`pose.head_position`)."""
+        return head_position(self.points)
 
 
 class Engine(Protocol):

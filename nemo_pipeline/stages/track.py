@@ -17,7 +17,7 @@ from nemo_pipeline import ibug68
 from nemo_pipeline.stages.cuts import CUT, Glimpse, Shot, change
 from nemo_pipeline.stages.frame import Frame, Region
 from nemo_pipeline.stages.landmarks import Engine, FaceMesh, find_mesh, region_of
-from nemo_pipeline.stages.pose import head_pose
+from nemo_pipeline.stages.pose import euler_degrees
 from nemo_pipeline.stages.search import full_search, judged, near_search, quick_search
 
 #: Searching every scale is repeated this often while nobody is found, seconds.
@@ -125,7 +125,7 @@ class Tracker:
             return mesh
         region = region_of(face.points)
         follower.person, follower.region = self._new_person(), region
-        follower.shot = Shot(Glimpse.of(frame, face.points, region))
+        follower.shot = Shot(Glimpse.of(frame, face, region))
         return face
 
     def _new_person(self) -> int:
@@ -147,7 +147,7 @@ class Tracker:
                 break
             if not other.lost and _distance(other.region, region) < 0.2 * region.size:
                 return None
-        glimpse = Glimpse.of(frame, mesh.points, region)
+        glimpse = Glimpse.of(frame, mesh, region)
         if not follower.shot.goes_on(glimpse):
             follower.cut = frame.time
             return None
@@ -202,7 +202,7 @@ class Tracker:
     def _recognise(self, mesh: FaceMesh, frame: Frame) -> int | None:
         """The person of a newly found face: somebody lost a moment ago who was here and looked like this, or new."""
         region = region_of(mesh.points)
-        glimpse = Glimpse.of(frame, mesh.points, region)
+        glimpse = Glimpse.of(frame, mesh, region)
         for follower in self._followers:
             if (
                 follower.lost
@@ -232,7 +232,7 @@ def observe(mesh: FaceMesh, person: int = 1) -> Observation:
         person=person,
         mesh=mesh.points,
         landmarks=ibug68.from_mesh(mesh.points),
-        pose=head_pose(mesh.points),
+        pose=euler_degrees(mesh.position[1]),
         face_px=float(np.sqrt((eyes**2).sum())),
         score=mesh.score,
     )

@@ -150,7 +150,7 @@ def test_nothing_is_smoothed_across_a_cut(tmp_path: Path) -> None:
 def glimpse(picture: np.ndarray, time: float = 0.0) -> Glimpse:
     frame = Frame.from_rgb(picture, 0, time)
     (face,) = full_search(engine(), frame)
-    return Glimpse.of(frame, face.points, region_of(face.points))
+    return Glimpse.of(frame, face, region_of(face.points))
 
 
 def test_a_mixture_is_told_from_a_movement() -> None:
