@@ -26,7 +26,7 @@ Pictures = list[np.ndarray]
 @dataclasses.dataclass
 class Clip:
     """One made clip. `last` is the last frame of the first shot alone, `first` the first of the second alone; both
-    -1 where there is one shot."""
+    -1 where there is one shot. `stay` people are the same in both."""
 
     name: str
     kind: str
@@ -34,6 +34,7 @@ class Clip:
     last: int = -1
     first: int = -1
     fps: float = FPS
+    stay: int = 0
 
 
 class People:
@@ -149,7 +150,7 @@ def galleries(people: People, n: int) -> Iterator[Clip]:
             a, b, c, d = (tiles[j][i] for j in (order if i >= BEFORE else range(4)))
             pictures.append(np.vstack([np.hstack([a, b]), np.hstack([c, d])]))
         kind = "gallery, two tiles change" if k % 3 == 0 else "gallery, four tiles change"
-        yield Clip(" ".join(four), kind, pictures, BEFORE - 1, BEFORE)
+        yield Clip(" ".join(four), kind, pictures, BEFORE - 1, BEFORE, stay=2 if k % 3 == 0 else 0)
 
 
 def alone(people: People, repeats: int) -> Iterator[Clip]:

@@ -63,10 +63,10 @@ def judge(clip: Clip, tracks: dict[int, list[int]]) -> dict[str, Any]:
     if clip.first < 0:
         longest = max((len(frames) for frames in tracks.values()), default=0)
         return {"one": longest >= len(clip.pictures) - 1, "off": 0}
-    one = any(frames[0] <= clip.last and frames[-1] >= clip.first for frames in tracks.values())
+    both = sum(frames[0] <= clip.last and frames[-1] >= clip.first for frames in tracks.values())
     begun = [frames[0] for frames in tracks.values() if frames[-1] >= clip.first and frames[0] > clip.last]
     off = min((max(0, k - clip.first) for k in begun), default=None)
-    return {"one": one, "off": off}
+    return {"one": both > clip.stay, "off": off}
 
 
 @contextlib.contextmanager
@@ -77,9 +77,8 @@ def followed_through() -> Iterator[list[tuple[float, float, float]]]:
     notes: list[tuple[float, float, float]] = []
 
     class Unending(cuts.Shot):
-        def goes_on(self, new: Any) -> bool:
-            kept = list(self._kept)
-            stretches = [cuts.dissolve([*kept[-n:], new]) for n in cuts.STRETCHES if len(kept) >= n]
+        def goes_on(self, new: Any, most: float = 0.0) -> bool:
+            stretches = [cuts.dissolve(stretch) for stretch in self.stretches(new)]
             change = cuts.change(self.last, new) / cuts.limit(new.time - self.last.time)
             notes.append((new.time, change, max(stretches, default=0.0) / cuts.DISSOLVE))
             return True

@@ -13,7 +13,7 @@ import functools
 import itertools
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -27,18 +27,19 @@ from nemo_pipeline.stages.landmarks import REGION_SCALE, FaceMesh
 
 #: From this change on, a frame belongs to another shot than the one before it; for frames that are further apart than
 #: those at 30/s, it grows with the square root of the time between them, up to the larger value.
-CUT, LARGEST_CUT = 0.5, 1.0
+CUT, LARGEST_CUT = 0.55, 1.0
 #: What of a change counts where the picture around the face stays as it was (same room, same backdrop).
 SAME_PLACE = 0.4
 #: From this on, the ends of a stretch of frames are two shots, one dissolved into the other.
 DISSOLVE = 0.18
-#: Frames kept to look for dissolves: one in so many seconds, over stretches of so many steps.
-SPACING, STRETCHES = 1 / 15, (4, 8)
+#: Frames kept to look for dissolves: one in so many seconds, over stretches of so many seconds and at least so many.
+SPACING, STRETCHES, LEAST_FRAMES = 1 / 30, (8 / 30, 16 / 30), 4
 #: Frames further apart than this have nothing between them that a dissolve could be seen by, seconds.
 APART = 0.25
 #: A stretch that makes more than this part of its way in one step is no dissolve (it may be a lamp).
-LARGEST_STEP = 0.7
+LARGEST_STEP = 0.6
 
+_TICK = 1e-3  # seconds: times of frames are as good as this
 _VIEW, _CLOSE = 36, 1.1  # pixels, and boxes of the mesh: side of the view in which a face is compared
 _AROUND = 1.6  # the surroundings, in regions (and a region is 1.5 times the mesh)
 _NEAR = (11, 11)  # pixels of the coarse picture
@@ -99,22 +100,37 @@ class Shot:
 
     def __init__(self, first: Glimpse) -> None:
         self.last = first
-        self._kept = deque([first], maxlen=max(STRETCHES))
+        self._begun = first.time
+        self._kept = deque([first])
 
-    def goes_on(self, new: Glimpse) -> bool:
-        """Whether a glimpse of the next frame is of the same shot."""
-        if change(self.last, new) >= limit(new.time - self.last.time):
+    def goes_on(self, new: Glimpse, most: float = LARGEST_CUT) -> bool:
+        """Whether a glimpse of a later frame is of the same shot; `most` is the largest change that may be. After a
+        dissolve, what was before it is remembered as the last of the shot, in place of a mixture."""
+        if change(self.last, new) >= min(limit(new.time - self.last.time), most):
             return False
-        kept = list(self._kept)
-        return not any(len(kept) >= n and dissolve([*kept[-n:], new]) >= DISSOLVE for n in STRETCHES)
+        for stretch in self.stretches(new):
+            if dissolve(stretch) >= DISSOLVE:
+                self.last = stretch[0]
+                return False
+        return True
+
+    def stretches(self, new: Glimpse) -> Iterator[list[Glimpse]]:
+        """The last frames of the shot, up to `new`, in which a dissolve is looked for."""
+        for seconds in STRETCHES:
+            stretch = [kept for kept in self._kept if new.time - kept.time <= seconds + _TICK] + [new]
+            if new.time - self._begun >= seconds - _TICK and len(stretch) >= LEAST_FRAMES:
+                yield stretch
 
     def add(self, new: Glimpse) -> None:
         """The next frame, of the same shot."""
         if new.time - self.last.time > APART:
             self._kept.clear()
+            self._begun = new.time
         self.last = new
-        if not self._kept or new.time - self._kept[-1].time >= SPACING - 1e-3:
+        if not self._kept or new.time - self._kept[-1].time >= SPACING - _TICK:
             self._kept.append(new)
+        while new.time - self._kept[0].time > max(STRETCHES) + _TICK:
+            self._kept.popleft()
 
 
 def limit(seconds: float) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_pipeline import ibug68
-from nemo_pipeline.stages.cuts import CUT, Glimpse, Shot, change
+from nemo_pipeline.stages.cuts import CUT, Glimpse, Shot
 from nemo_pipeline.stages.frame import Frame, Region
 from nemo_pipeline.stages.landmarks import Engine, FaceMesh, find_mesh, region_of
 from nemo_pipeline.stages.pose import euler_degrees
@@ -208,20 +208,16 @@ class Tracker:
                 follower.lost
                 and follower.cut < frame.time
                 and _continues(follower, region, 0.6)
-                and change(follower.shot.last, glimpse) < CUT
+                and follower.shot.goes_on(glimpse, CUT)
             ):
+                follower.shot.add(glimpse)
                 break
         else:
             if sum(not f.lost for f in self._followers) >= self._most:
                 return None
             follower = _Follower(self._new_person(), region, Shot(glimpse), frame.time)
             self._followers.append(follower)
-        follower.region, follower.shot, follower.seen, follower.lost = (
-            region,
-            Shot(glimpse),
-            frame.time,
-            False,
-        )
+        follower.region, follower.seen, follower.lost = region, frame.time, False
         return follower.person
 
 
