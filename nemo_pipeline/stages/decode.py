@@ -247,7 +247,7 @@ class VideoReader:
                         if frame is not None:
                             yield frame
                         break
-            except av.error.FFmpegError:
+            except (av.error.FFmpegError, OverflowError):  # a time that is no position in the file
                 continue
 
     def _all_came(self) -> bool:

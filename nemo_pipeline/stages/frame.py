@@ -214,8 +214,9 @@ class Frame:
         size = (x1 - x0, y1 - y0)
         to_plane = self._to_plane(np.array([[1.0, 0.0, x0], [0.0, 1.0, y0]]), plane)
         scale = np.diag(to_plane)
-        if (scale == 1).all():
-            return plane[y0:y1, x0:x1]
+        if (scale == 1).all():  # the display's pixels, though they may begin elsewhere in it
+            left, top = (round(at) for at in to_plane[:, 2])
+            return plane[top : top + size[1], left : left + size[0]]
         reach = np.ceil(2 * scale + 2)
         low = np.clip(np.floor(to_plane[:, 2] - reach), 0, None).astype(int)
         high = np.ceil(to_plane @ (*size, 1) + reach).astype(int)

@@ -42,7 +42,7 @@ def missing_bytes(path: Path, indexed_end: int = 0) -> int:
         elif start[:4] == b"\x1aE\xdf\xa3":
             end = _matroska_end(file, size)
         elif start == _ASF_HEADER:
-            end = _asf_end(file)
+            end = _asf_end(file, size)
         elif start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
             end = _boxes_end(file, size)
         else:
@@ -124,11 +124,13 @@ def _ebml_length(file: BinaryIO) -> int | None:
     return None if value == (1 << 7 * (extra + 1)) - 1 else value
 
 
-def _asf_end(file: BinaryIO) -> int:
+def _asf_end(file: BinaryIO, size: int) -> int:
     """ASF: the end of the data object, which follows the header object; the file properties object in the header
     says whether sizes were filled in at all."""
     file.seek(16)
     length = _number(file.read(8), "little")
+    if length > size:  # no position in a file may be so large
+        return 0
     file.seek(0)
     header = file.read(min(length, 1 << 20))
     at = header.find(_ASF_FILE_PROPERTIES)

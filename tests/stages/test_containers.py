@@ -129,6 +129,9 @@ def test_a_segment_and_a_file_size_that_are_too_large_say_nothing(tmp_path: Path
     data[at : at + 8] = (len(data) + 5000).to_bytes(8, "little")
     path.write_bytes(data)
     assert missing_bytes(path) == 0
+    data[16:24] = (1 << 63).to_bytes(8, "little")  # of the header: no position in a file
+    path.write_bytes(data)
+    assert missing_bytes(path) == 0
 
 
 # --- packets that say "as before" ----------------------------------------------------------------------------------

@@ -179,6 +179,17 @@ def test_another_shape_is_shown_whole_in_the_middle(tmp_path: Path) -> None:
     np.testing.assert_array_equal(frames[-1].luma(0, 5, 30, 25), np.zeros((20, 30)))
 
 
+def test_another_shape_that_needs_no_other_scale(tmp_path: Path) -> None:
+    """It has the display's own pixels, but begins elsewhere in it: 160 x 80 in the middle of 160 x 120."""
+    parts = [write_clip(tmp_path / f"{h}.h264", [spot(160, h)] * 4, quality="6") for h in (120, 80)]
+    frames, _, _ = read(joined(tmp_path / "clip.h264", *parts))
+    alone, _, _ = read(parts[1])
+    gray = frames[-1].gray()
+    np.testing.assert_array_equal(gray[20:100], alone[-1].gray())
+    assert not gray[:20].any() and not gray[100:].any()
+    np.testing.assert_array_equal(frames[-1].luma(3, 15, 30, 35), gray[15:35, 3:30])
+
+
 def test_a_ratio_that_changes_midway(tmp_path: Path) -> None:
     """As broadcasts do between programmes; also where pictures are reordered."""
     ratios = [Fraction(16, 15), Fraction(64, 45)]
