@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_pipeline.batch.label_text import LabelText, read_label_text
+from nemo_pipeline.batch.label_text import LabelText, read_label_text, without_bytes
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.schema import LABEL_COLUMNS
 from nemo_pipeline.store.text import csv_value, delimiter_of, listed
@@ -280,7 +280,7 @@ def _labels(values: Mapping[str, str], path: Path, line: int) -> dict[str, Any]:
     """Checked labels; unknown ones are left out."""
     labels: dict[str, Any] = {}
     for name in LABEL_COLUMNS:
-        cell = re.sub(r"[\ud800-\udfff]", "\ufffd", values.get(name, ""))  # what is stored is UTF-8
+        cell = without_bytes(values.get(name, ""))  # what is stored is UTF-8
         if cell.lower() in _UNKNOWN:
             continue
         if re.fullmatch(r"#(REF!|VALUE!|DIV/0!|NAME\?|NULL!|NUM!)", cell, re.IGNORECASE):

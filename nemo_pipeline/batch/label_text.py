@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
+import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,7 +31,10 @@ _MARKS = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LabelText:
-    """A label file's text, its encoding, and a sentence about that where it had to be found out ("" where not)."""
+    """A label file's text, its encoding, and a sentence about that where it had to be found out ("" where not).
+
+    Bytes that could not be decoded are lone surrogates in the text, as in file names.
+    """
 
     text: str
     encoding: str = "utf-8"
@@ -83,11 +87,26 @@ def _decode(data: bytes, path: Path, files: Iterable[str]) -> LabelText:
     text = data.decode("utf-8", "surrogateescape")
     lost = sum("\udc80" <= char <= "\udcff" for char in text)
     if 2 * lost < sum(char > "\x7f" for char in text):  # names keep their bytes, by which a file may be known
-        return LabelText(text, "utf-8", f"{path} is UTF-8 but for {counted(lost, 'byte')}: save it as UTF-8.")
+        note = f"{path} is UTF-8 but for {counted(lost, 'byte')}, read as Windows-1252: save it as UTF-8."
+        return LabelText(text, "utf-8", note)
     encoding = _by_names(data, files) or _by_statistics(data)
     shown = _NAMES.get(encoding, encoding.replace("_", "-"))
     note = f"{path} is read as {shown}. If accented letters come out wrong, save it as UTF-8."
-    return LabelText(data.decode(encoding, "replace"), encoding, note)
+    return LabelText(data.decode(encoding, "surrogateescape"), encoding, note)
+
+
+def without_bytes(text: str) -> str:
+    """`text` with each byte that could not be decoded (a lone surrogate) as the character that it is in Windows-1252,
+    or else in Latin-1: two codes that differ in such a byte alone stay two codes."""
+
+    def character(found: re.Match[str]) -> str:
+        byte = bytes([ord(found[0]) - 0xDC00])
+        try:
+            return byte.decode("cp1252")
+        except UnicodeDecodeError:
+            return byte.decode("latin-1")
+
+    return re.sub("[\udc80-\udcff]", character, text)
 
 
 def _refuse_nul(text: str, path: Path) -> None:
