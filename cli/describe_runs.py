@@ -7,6 +7,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from nemo_pipeline.store.text import listed
+
 
 def typed(*words: object) -> str:
     """A command as one would type it."""
@@ -25,7 +27,7 @@ def model_facts(path: Path) -> dict[str, Any]:
         kind = "fold of a run" if path.parent.name == "folds" else "model and its predictions"
     else:
         kind = "model"
-    facts = {"path": path, "kind": kind}
+    facts = {"path": path, "kind": kind} | _changed(path)
     if path != folder:
         facts |= _errors(path)
     return facts | {"next": typed("nemo", "predict", "clip.mp4", "--model", path)} | _card(card, folder)
@@ -46,6 +48,14 @@ def _card(card: Any, folder: Path) -> dict[str, Any]:
         "prepared_with": card.prep,
         "made_with": card.versions,
     }
+
+
+def _changed(run: Path) -> dict[str, Any]:
+    """Files that are not as the training wrote them; nothing where all are."""
+    from siam_model.sums import FILE, changed_in_run
+
+    names = changed_in_run(run)
+    return {"not_as_written": f"{listed(names)}: {FILE} does not fit; copy it again"} if names else {}
 
 
 def _errors(folder: Path) -> dict[str, Any]:
@@ -73,6 +83,7 @@ def run_facts(path: Path) -> dict[str, Any]:
         facts = {
             "path": path,
             "kind": "run folder, finished",
+            **_changed(path),
             **_errors(path),
             "next": typed("nemo", "evaluate", path),
         }
@@ -88,6 +99,7 @@ def run_facts(path: Path) -> dict[str, Any]:
     return {
         "path": path,
         "kind": "run folder, unfinished",
+        **_changed(path),
         **done,
         **_errors(path),
         "next": typed("nemo", "train", "--resume", "--out", path),

@@ -30,6 +30,7 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import counted
 from siam_model.checkpoint import model_folder
 from siam_model.predictions import Predictions, read_predictions
+from siam_model.sums import FILE, changed_files
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -89,11 +90,15 @@ def interval_from(predictions: Predictions, level: float) -> Interval:
 def interval_of(path: Path, level: float) -> Interval:
     """The interval for the model at `path`, a run folder or its `model/`, from predictions.csv beside it.
 
-    A model without one (copied without its run) has no interval, which is no error.
+    A model without one (copied without its run) has no interval, which is no error; nor has one whose predictions.csv
+    is not as the training wrote it.
     """
     table = path / "predictions.csv"
     if not table.is_file():
         table = model_folder(path).resolve().parent / "predictions.csv"
+    if table.is_file() and changed_files(table.parent, (table.name,)):
+        reason = f"{table} is not as the training wrote it (its {FILE} does not fit); copy the run again"
+        return Interval(level, math.nan, 0, 0, f"no interval: {reason}")
     try:
         predictions = read_predictions(table)
     except NemoError as error:

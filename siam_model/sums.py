@@ -66,6 +66,14 @@ def changed_files(folder: Path, among: Collection[str] | None = None) -> list[st
     return changed
 
 
+def changed_in_run(run: Path) -> list[str]:
+    """As `changed_files`, for a run or a model's folder and the models and folds in it; relative to `run`."""
+    folders = (run, run / "model", *sorted(run.glob("folds/*")), *sorted(run.glob("folds/*/model")))
+    return [
+        (folder / name).relative_to(run).as_posix() for folder in folders for name in changed_files(folder)
+    ]
+
+
 def check_sums(folder: Path, remedy: str, among: Collection[str] | None = None) -> None:
     """Raises NemoError, which ends in `remedy`, where a file is not as it was written."""
     changed = changed_files(folder, among)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from nemo_pipeline.batch.assemble import relabel
 from nemo_pipeline.batch.label_table import read_labels
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
+from siam_model.interval import interval_of
 from tests.support.siam_faces import drawn_file
 from tests.support.siam_runs import TINY, Listener, Stop, train
 
@@ -89,6 +92,20 @@ def test_errors_come_first_and_settings_last(place):
         json.loads(CliRunner().invoke(main, ["info", str(place / "runs"), "--json"]).stdout)["unfinished"]
         == "stopped"
     )
+
+
+@pytest.mark.parametrize("name", ["predictions.csv", "model/config.json"])
+def test_what_is_not_as_the_training_wrote_it_is_said(place, tmp_path, name):
+    run = Path(shutil.copytree(place / "runs" / "done", tmp_path / "run"))
+    assert "not_as_written" not in describe(run) and "not_as_written" not in describe(run / "model")
+    text = (run / name).read_text()
+    at = text.index("age_predicted" if name.endswith("csv") else '"deviation"') + 14
+    digit = re.compile(r"[0-9]").search(text, at)
+    (run / name).write_text(f"{text[: digit.start()]}{9 - int(digit[0])}{text[digit.end() :]}")
+    assert describe(run)["not_as_written"].startswith(f"{name}: SHA256SUMS does not fit")
+    assert ("not_as_written" in describe(run / "model")) == name.startswith("model")
+    found = interval_of(run / "model", 0.5)
+    assert ("predictions.csv is not as the training wrote it" in found.reason) == name.endswith("csv")
 
 
 def test_a_missing_index_of_a_stopped_preparation_is_named(place):
