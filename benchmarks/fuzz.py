@@ -1,7 +1,7 @@
 """Damaged and hostile files: is every one of them refused with a sentence, or read as it was written?
 
-    python benchmarks/fuzz.py prepared|runs [--tries 5000] [--seed 0] [--first N] [--seconds 20] [--memory 1500]
-                                       [--keep FOLDER] [--json FILE]
+    python benchmarks/fuzz.py videos|prepared|runs|tables [--tries 5000] [--seed 0] [--first N] [--seconds 20]
+                                                          [--memory 1500] [--keep FOLDER] [--json FILE]
 
 Every try takes sound files, damages one of them (a few bytes flipped, zeroed, copied, cut out, put in, or the whole
 rewritten by rules that only the kind of file knows), and does with it what the commands do. A try depends on the seed
@@ -9,6 +9,7 @@ and its number alone. It runs in a process of its own kind, so that a crash, a h
 and ends that process only. What may come of it:
 
     same      all is as it was written (the damage hit nothing that is read)
+    read      a video or a table that reads otherwise, as what its bytes now say
     refused   a sentence says what is wrong
     found     it opens, and `nemo verify` (or the like) says what is wrong
     forged    it reads otherwise, and its digest was made to fit: no accident
@@ -18,7 +19,7 @@ and ends that process only. What may come of it:
 
 The kinds of file are the modules `fuzz_<kind>`: each has `make(folder)` (the sound files), `TARGETS` (which of them may
 be damaged), `REWRITES` (name -> function(path, rng), damage that keeps the file well-formed), and `attempt(folder,
-target)`, which answers "same", "refused", "found", "forged" or "SILENT: ...".
+target)`, which answers "same", "read", "refused", "found", "forged" or "SILENT: ...".
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 from common import machine_facts, print_table
 
-KINDS = ("prepared", "runs")
-GOOD = ("same", "refused", "found", "forged")
+KINDS = ("videos", "prepared", "runs", "tables")
+GOOD = ("same", "read", "refused", "found", "forged")
 #: Address space of a process, bytes: no try may take the machine's memory with it.
 ADDRESS_SPACE = 8 << 30
 #: A process is replaced after so many tries: HDF5 remembers what it has seen.
