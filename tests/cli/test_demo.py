@@ -23,7 +23,7 @@ def nemo(*words, code=0):
 def test_demo_end_to_end(tmp_path):
     folder = tmp_path / "demo"
     out, err = nemo(
-        "demo", "--dir", folder, "--subjects", 8, "--clips", 1, "--size", "192x192", "--epochs", 1, "--json"
+        "demo", "--dir", folder, "--subjects", 8, "--clips", 1, "--size", "160x160", "--epochs", 1, "--json"
     )
     result = json.loads(out)
     assert result["synthetic"] is True
@@ -43,7 +43,7 @@ def test_demo_end_to_end(tmp_path):
     # Somebody who was trained on is not shown, and nothing is trained for nothing but once more on what is
     # there.
     _, err = nemo(
-        "demo", "--dir", folder, "--subjects", 8, "--clips", 1, "--size", "192x192", "--epochs", 1,
+        "demo", "--dir", folder, "--subjects", 8, "--clips", 1, "--size", "160x160", "--epochs", 1,
         "--show", sorted(trained)[0], code=1,
     )  # fmt: skip
     assert "was used in training" in err

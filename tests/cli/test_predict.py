@@ -73,7 +73,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """runs/good, and a folder of clips: a face under four hostile names, one below a folder, and what is no video."""
     folder = tmp_path_factory.mktemp("predict")
     make_run(folder / "runs" / "good")
-    clip = render_set(folder / "made", subjects=1, clips=1, seed=3, workers=1).clips[0].read_bytes()
+    clip = (
+        render_set(folder / "made", subjects=1, clips=1, seed=3, seconds=(1.0, 1.0), workers=1)
+        .clips[0]
+        .read_bytes()
+    )
     for name in NAMES:
         path = folder / "clips" / ("clip[" if "/" in name else ".") / name.rsplit("/", 1)[-1]
         path.parent.mkdir(parents=True, exist_ok=True)

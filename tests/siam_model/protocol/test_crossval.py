@@ -187,7 +187,7 @@ def test_a_process_that_dies_costs_its_fold_alone(data, tmp_path, monkeypatch):
                         os.kill(int(pid), signal.SIGKILL)
 
     with pytest.raises(NemoError, match=r"Fold 0 of 3 is not finished: its process was killed \(SIGKILL\)"):
-        quick(data, tmp_path / "run", folds=3, jobs=2, epochs=60, reporter=Killer())
+        quick(data, tmp_path / "run", folds=3, jobs=2, epochs=30, reporter=Killer())
     assert killed and missing_folds(tmp_path / "run", 3) == [0]
 
 

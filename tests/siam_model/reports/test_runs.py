@@ -265,8 +265,8 @@ def test_without_the_data_predictions_still_make_their_tables(run, data, tmp_pat
     assert {m.number for m in gone} >= {"Table II", "Figure 5", "Figure 9", "Figure 10"}
     assert all("--data DATA.h5" in m.command for m in gone)
     assert evaluate(run, data=data).report.tables[-1].key != result.report.tables[-1].key
-    evaluate(run, data=data)  # phases.csv is kept now,
-    assert "Table II" in {t.number for t in evaluate(run).report.tables}  # so they need no data
+    # phases.csv is kept now, so they need no data.
+    assert "Table II" in {t.number for t in evaluate(run).report.tables}
     pack(data, tmp_path / "one.h5")
     result = evaluate(run, data=tmp_path / "one.h5")
     assert "Figure 9" in {p.number for p in result.report.pictures}
