@@ -2,7 +2,7 @@
 
 # What a change has to pass.
 check: lint
-    python -m pytest
+    python -m pytest -n auto --dist loadfile
 
 lint:
     ruff check .
