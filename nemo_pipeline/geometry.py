@@ -49,6 +49,11 @@ def canonical_mesh() -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np
     )
 
 
+def canonical_triangles() -> NDArray[np.int32]:
+    """(898, 3) int32: the triangles of the bundle's canonical face, indices into its 468 vertices."""
+    return _shipped()["canonical_triangles"].astype(np.int32)
+
+
 def checked_shape(shape: ArrayLike) -> NDArray[np.float64]:
     """A mean shape as (68, 2) float64. Raises ValueError where it is none, or has no area."""
     points = np.ascontiguousarray(shape, dtype=np.float64)

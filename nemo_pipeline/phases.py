@@ -120,7 +120,7 @@ def amplitude(landmarks: ArrayLike, measure: Measure = "smile") -> NDArray[np.fl
         raise ValueError(
             "landmarks hold values that are not finite (a video without landmarks has no phases)."
         )
-    face = _eye_aligned(points)
+    face = eye_aligned(points)
     width = abs(face[0, _LEFT_CORNER] - face[0, _RIGHT_CORNER])
     if not width > 0:
         raise ValueError("the two lip corners of the first frame coincide.")
@@ -189,8 +189,9 @@ def cut_phases(curve: ArrayLike) -> tuple[tuple[int, int], tuple[int, int], tupl
     return (start, top), (top, leave), (leave, max(settle, leave))
 
 
-def _eye_aligned(points: NDArray[np.float64]) -> NDArray[np.complex128]:
-    """(T,68,2) -> (T,68) complex: the subject's right eye at 0, the left one at the clip's mean eye distance (1)."""
+def eye_aligned(points: NDArray[np.float64]) -> NDArray[np.complex128]:
+    """(T,68,2) -> (T,68) complex: in every frame the subject's right eye (mean of its corners) at 0, the left one at 1;
+    the imaginary part grows downwards. Raises ValueError where the eyes of a frame coincide."""
     z = points[..., 0] + 1j * points[..., 1]
     right, left = z[:, _RIGHT_EYE].mean(axis=1), z[:, _LEFT_EYE].mean(axis=1)
     across = left - right

@@ -1,9 +1,9 @@
 """Derives `face_geometry.npz` from the vendored bundle: run `python -m nemo_pipeline.data.make_geometry`.
 
 The bundle's metadata is a protocol-buffer message (GeometryPipelineMetadata): field 1 the canonical mesh
-(field 3 of it: vertices as x, y, z, u, v in centimetres, y up, z towards the camera), field 2 the weighted
-landmarks of its Procrustes alignment. The mean shape is the construction of `ibug68` on that mesh, seen from
-the front.
+(field 3 of it: vertices as x, y, z, u, v in centimetres, y up, z towards the camera; field 4: the corners of
+its triangles, one after the other), field 2 the weighted landmarks of its Procrustes alignment. The mean shape
+is the construction of `ibug68` on that mesh, seen from the front.
 """
 
 from __future__ import annotations
@@ -61,12 +61,14 @@ def derive(bundle: Path) -> dict[str, NDArray[np.generic]]:
     with zipfile.ZipFile(bundle) as archive:
         metadata = archive.read(_METADATA)
     vertices: list[float] = []
+    surface: list[int | bytes] = []
     indices, weights = [], []
     for number, value in _fields(metadata):
         if not isinstance(value, bytes):
             continue  # which input the alignment reads: not geometry
         if number == 1:
             vertices = [_float(v) for n, v in _fields(value) if n == 3]
+            surface = [v for n, v in _fields(value) if n == 4]
         elif number == 2:
             entry = dict(_fields(value))
             indices.append(int(entry.get(1, 0)))
@@ -86,6 +88,7 @@ def derive(bundle: Path) -> dict[str, NDArray[np.generic]]:
     triangles = triangles[np.lexsort(triangles.T[::-1])]
     return {
         "canonical_mesh": mesh.astype(np.float32),
+        "canonical_triangles": np.array(surface, dtype=np.int32).reshape(-1, 3),
         "procrustes_indices": np.array(indices, dtype=np.int32),
         "procrustes_weights": np.array(weights, dtype=np.float32),
         "mean_shape": shape,
