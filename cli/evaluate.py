@@ -35,7 +35,14 @@ if TYPE_CHECKING:
     "--data",
     type=click.Path(path_type=Path),
     metavar="DATA.h5",
-    help="Location of the data, if they have moved since the training.",
+    help="Location of the data, if they have moved since the training; or an external test set: another prepared file "
+    "with labels, whose videos are predicted by the model of each RUN.",
+)
+@click.option(
+    "--distinct-subjects",
+    is_flag=True,
+    help="Treat subjects of an external test set as different from the training subjects, even if they have the same "
+    "codes. Without this option, such subjects are left out.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--no-faces", is_flag=True, help="Omit all pictures that show a face.")
@@ -49,6 +56,7 @@ def command(
     device: str,
     no_faces: bool,
     quick: bool,
+    distinct_subjects: bool,
     as_json: bool,
 ) -> None:
     """The paper's tables and figures from runs and studies of nemo train, as one page and as files.
@@ -72,7 +80,7 @@ def command(
 
         result = evaluate(
             runs, out, data=data, others=_named(others), device=device, faces=not no_faces, quick=quick,
-            on_step=step,
+            distinct_subjects=distinct_subjects, on_step=step,
         )  # fmt: skip
     if as_json:
         console.print_json({**result.numbers, "files": [str(f) for f in (*result.files, *result.parts)]})

@@ -6,8 +6,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import math
 import tempfile
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +23,13 @@ from nemo_pipeline.store.spool import read_records
 from nemo_pipeline.store.tables import frame_fields
 
 if TYPE_CHECKING:
+    from nemo_pipeline.store import FaceDataset
     from siam_model import LoadedModel
 
 
 _OWN = ("frames", "frame_index", "timestamps")
+#: What is looked at to doubt a track (`nemo_pipeline.view.distrust.track_of`).
+_MEASURED = ("observed", "pose", "face_px", "sharpness", "score", "n_faces", "landmarks", "landmarks_raw")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -35,20 +39,21 @@ class ClipFaces:
     Attributes:
         file: the clip, with `suffix` behind it; id: likewise, unique among the clips.
         suffix: "/s1" or "#2" when it has several rows, else "".
-        path: of the clip.
+        path: of the clip; None where the faces come from a prepared file.
         frames: (T,S,S) uint8; T is 0 where there is no usable face.
         frame_index: (T,) int32 in the clip. timestamps: (T,) float64, seconds.
         n_decoded: frames in the clip. n_interpolated: of the T, how many had no face of their own.
         stream: number of the video stream in the clip, -1 where it was not decoded.
         status, message: as in `nemo prep`.
         sha256: of the file; "" where it could not be read.
+        subject, age_true: labels of a prepared file; "" and NaN where unknown.
         fields: the other frame datasets (T, ...) by name: landmarks, pose, score and so on.
     """
 
     file: str
     id: str
     suffix: str
-    path: Path
+    path: Path | None
     frames: np.ndarray
     frame_index: np.ndarray
     timestamps: np.ndarray
@@ -59,6 +64,8 @@ class ClipFaces:
     message: str
     sha256: str
     fields: Mapping[str, np.ndarray]
+    subject: str = ""
+    age_true: float = math.nan
 
 
 def prep_for(model: LoadedModel, stream: str = "face") -> tuple[PrepConfig, bool]:
@@ -146,6 +153,31 @@ def clip_faces(
                         sha256=piece.sha256,
                         fields={name: _column(blocks, name, (), True) for name in others} if usable else {},
                     )
+
+
+def prepared_faces(data: FaceDataset) -> Iterator[ClipFaces]:
+    """Every row of a prepared file, in its order: no video is read again."""
+    suffixes = data.layout["suffix"]
+    for video in data.values():
+        usable = video.length > 0 and video.status in USABLE
+        yield ClipFaces(
+            file=video.file + suffixes[video.row],
+            id=video.id,
+            suffix=suffixes[video.row],
+            path=None,
+            frames=video.frames if usable else np.zeros((0, data.size, data.size), np.uint8),
+            frame_index=video.read("frame_index") if usable else np.zeros(0, np.int32),
+            timestamps=video.timestamps if usable else np.zeros(0),
+            n_decoded=video.n_decoded,
+            n_interpolated=video.n_interpolated,
+            stream=video.stream,
+            status=video.status,
+            message=video.message,
+            sha256=video.sha256,
+            fields={name: video.read(name) for name in _MEASURED} if usable else {},
+            subject=video.subject.strip(),
+            age_true=video.age,
+        )
 
 
 def _column(blocks: list[np.ndarray], name: str, tail: tuple[int, ...], usable: bool) -> np.ndarray:

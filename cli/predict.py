@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from . import console
 
 if TYPE_CHECKING:
     from nemo_pipeline.datatypes import VideoFile
+    from nemo_pipeline.store import FaceDataset
     from siam_model import LoadedModel
 
     from .predict_output import Answer
@@ -30,7 +31,7 @@ def _stream(_context: click.Context, _parameter: click.Parameter, value: str) ->
 
 
 @click.command()
-@click.argument("clips", nargs=-1, required=True, metavar="CLIP|DIR...")
+@click.argument("clips", nargs=-1, required=True, metavar="CLIP|DIR|PREPARED.h5...")
 @click.option(
     "--model",
     "-m",
@@ -109,13 +110,17 @@ def command(
 ) -> None:
     """Estimate the age of the person in each clip, with the preparation that the model carries.
 
-    Folders are searched to any depth, as by nemo prep. A clip without a usable face gets a reason instead of an age.
+    Folders are searched to any depth, as by nemo prep. Faces of prepared files (.h5) are taken as they are. A clip
+    without a usable face gets a reason instead of an age.
 
     Exit code: 0 when at least one clip has an age, 1 when none has, 2 for wrong usage.
     """
     from nemo_pipeline.batch.discover import discover
     from nemo_pipeline.batch.drawings import open_for_drawings
     from nemo_pipeline.errors import NemoError
+    from nemo_pipeline.store import FaceDataset
+    from nemo_pipeline.store.files import H5_ENDINGS
+    from siam_model.external import check_faces
     from siam_model.interval import interval_of
     from siam_model.runs import newest_run
     from siam_model.verdict import verdict_of
@@ -130,30 +135,27 @@ def command(
         model_path = newest_run()
         if not quiet:
             console.say(f"Using the newest run: {model_path}")
-    found = discover(clips)
-    if figure is not None and len(found.videos) > 1:
-        raise NemoError(
-            f"--figure draws one clip, and {len(found.videos)} were given: --explain DIR draws all."
-        )
+    files = [clip for clip in clips if Path(clip).suffix.lower() in H5_ENDINGS and Path(clip).is_file()]
+    prepared = [FaceDataset(Path(file)) for file in files]
+    found = discover([clip for clip in clips if clip not in files])
+    total = len(found.videos) + sum(map(len, prepared))
+    if figure is not None and total > 1:
+        raise NemoError(f"--figure draws one clip, and {total} were given: --explain DIR draws all.")
     if explain is not None:
         targets = (heat_path(explain, video.id) for video in found.videos)
         open_for_drawings(explain, "--explain", found.videos, targets)
     for skipped in found.skipped:
         if skipped.loud:
             console.warn(f"{skipped.path}: {skipped.reason}")
-    if not found.videos:
+    if not total:
         raise NemoError(f"There is no video in {', '.join(clips)}.")
     model = _load(model_path, ensemble, device)
-    if model.prep_config.get("landmarks_source") == "openface":
-        console.warn(
-            "The model was trained on OpenFace's landmarks, and these clips are tracked by nemo itself; what that does "
-            "to an age was not measured."
-        )
-    if model.prep_config.get("algorithm", 1) != ALGORITHM_VERSION:
-        console.warn(
-            "The model was trained on faces of another version of the preparation than the one that these clips get; "
-            "what that does to an age was not measured. Prepare its videos anew and train again where it matters."
-        )
+    for data in prepared:
+        note = check_faces(model.card, data)
+        if note:
+            console.warn(note)
+    if found.videos:
+        _warn_of_other_faces(model)
     interval = interval_of(model_path, level)
     verdict = verdict_of(model_path)
     if not quiet:
@@ -163,7 +165,6 @@ def command(
             (console.say if verdict.outcome == "better" else console.warn)(verdict)
     answers: list[Answer] = []
     said: set[str] = set()
-    total = len(found.videos)
 
     def farewell() -> None:
         kept = f"; those that were done are in {table}" if table is not None and answers else ""
@@ -175,7 +176,9 @@ def command(
                 show = stack.enter_context(ClipProgress(total, quiet))
                 draw = stack.enter_context(Explainer(model, explain, figure, timeout))
                 rows = stack.enter_context(
-                    contextlib.closing(_answers(found.videos, model, interval, stream, timeout, show))
+                    contextlib.closing(
+                        _answers(prepared, found.videos, model, interval, stream, timeout, show)
+                    )
                 )
                 for answer in rows:
                     if not as_json:
@@ -220,7 +223,22 @@ def _load(path: Path, ensemble: bool, device: str) -> LoadedModel:
     return load_ensemble(path, resolve_device(device))
 
 
+def _warn_of_other_faces(model: LoadedModel) -> None:
+    """That clips are prepared otherwise here than the model's videos were."""
+    if model.prep_config.get("landmarks_source") == "openface":
+        console.warn(
+            "The model was trained on OpenFace's landmarks, and these clips are tracked by nemo itself; what that does "
+            "to an age was not measured."
+        )
+    if model.prep_config.get("algorithm", 1) != ALGORITHM_VERSION:
+        console.warn(
+            "The model was trained on faces of another version of the preparation than the one that these clips get; "
+            "what that does to an age was not measured. Prepare its videos anew and train again where it matters."
+        )
+
+
 def _answers(
+    prepared: Sequence[FaceDataset],
     videos: tuple[VideoFile, ...],
     model: LoadedModel,
     interval: Any,
@@ -228,10 +246,15 @@ def _answers(
     timeout: float | None,
     show: Any,
 ) -> Generator[Answer, None, None]:
-    """An `Answer` for every row of every clip, in their order."""
-    from .faces import clip_faces
+    """An `Answer` for every row of the prepared files, then of every clip, in their order."""
+    from .faces import clip_faces, prepared_faces
     from .predict_output import answer_for
 
+    for data in prepared:
+        for row in prepared_faces(data):
+            answer = answer_for(row, model, interval)
+            show.finished((data.path, row.id), answer.age is None)
+            yield answer
     rows = clip_faces(videos, model, stream=stream, timeout=timeout or None, on_frames=show.frames)
     with contextlib.closing(rows):  # so that a stopped command leaves no faces behind
         for row in rows:

@@ -34,8 +34,8 @@ _SEEN = "the model was trained on this very clip, so nothing follows for other c
 #: Notes that many clips share, as they are said from the second clip on.
 _AGAIN = {MEANINGLESS: "means nothing for people", _SEEN: "trained on this very clip: no interval"}
 _COLUMNS = (
-    "video", "file", "age_predicted", "low", "high", "level", "note", "status", "message", "n_decoded", "frames_used",
-    "n_interpolated", "doubts", "synthetic", "model",
+    "video", "file", "age_true", "age_predicted", "low", "high", "level", "note", "status", "message", "n_decoded",
+    "frames_used", "n_interpolated", "doubts", "synthetic", "model",
 )  # fmt: skip
 
 
@@ -82,6 +82,8 @@ class Answer:
 
 def answer_for(row: ClipFaces, model: LoadedModel, interval: Interval) -> Answer:
     """Ask the model about one row. Nothing that a clip does to it ends the command."""
+    from siam_model.external import is_known
+
     prediction, status, message = None, row.status, row.message
     if len(row.frames):
         try:
@@ -96,10 +98,11 @@ def answer_for(row: ClipFaces, model: LoadedModel, interval: Interval) -> Answer
     bounds = None
     if prediction is not None:
         low, high = model.age_range
-        seen = row.sha256 in model.videos
-        bounds = None if seen else interval.around(prediction.age)
-        if seen:
+        if row.sha256 in model.videos:
             notes.append(_SEEN)
+        elif is_known(model, row.subject, row.sha256):
+            notes.append(f"the model was trained on subject {row.subject}: no interval")
+        bounds = interval.around(prediction.age) if not notes else None
         if model.synthetic:
             notes.append(MEANINGLESS)
         if not low <= prediction.age <= high:
@@ -151,9 +154,10 @@ def print_answer(answer: Answer, quiet: bool, said: set[str]) -> None:
     known = [reason.short for reason in answer.doubts if reason.code in said and not quiet]
     check = f"; check the track: {', '.join(known)}" if known else ""
     filled = f", {row.n_interpolated} of them interpolated" if row.n_interpolated else ""
+    label = f", labelled {row.age_true:g}" if math.isfinite(row.age_true) else ""
     used = f"from {answer.frames_used} of {counted(row.n_decoded, 'frame')}{filled}"
     console.out.print(
-        console.shown(f"{row.file}: {shown_age(age):.1f} years{note}{_bounds(answer)}, {used}{check}"),
+        console.shown(f"{row.file}: {shown_age(age):.1f} years{note}{_bounds(answer)}{label}, {used}{check}"),
         soft_wrap=True,
     )
     new = [reason for reason in answer.doubts if reason.code not in said]
@@ -174,6 +178,7 @@ def json_line(answer: Answer) -> dict[str, Any]:
     line: dict[str, Any] = {
         "video": row.id,
         "file": row.file.removesuffix(row.suffix),
+        "age_true": row.age_true,
         "age_predicted": answer.age,
         "interval": None if answer.bounds is None else list(answer.bounds),
         "note": answer.note,
@@ -201,6 +206,7 @@ def write_csv(path: Path, answers: Sequence[Answer], model: Path) -> int:
         row, (low, high) = answer.row, answer.bounds or ("", "")
         rows.append([
             csv_cell(row.id), csv_cell(row.file.removesuffix(row.suffix)),
+            repr(row.age_true) if math.isfinite(row.age_true) else "",
             "" if answer.age is None else repr(answer.age), *(repr(v) if v != "" else "" for v in (low, high)),
             answer.level if answer.bounds else "", csv_cell(answer.note), answer.status, csv_cell(answer.message),
             row.n_decoded, answer.frames_used, row.n_interpolated,
@@ -305,11 +311,15 @@ class Explainer:
         save_figure(
             weights_figure(row.frames, answer.prediction, *what), self._folder / f"{name}.weights.png"
         )
-        note = self._draw_clip(answer, heat_path(self._folder, answer.row.id), title, warning, show)
-        if note:
-            yield note
+        if row.path is not None:  # a prepared file does not hold the recording
+            target = heat_path(self._folder, answer.row.id)
+            note = self._draw_clip(answer, row.path, target, title, warning, show)
+            if note:
+                yield note
 
-    def _draw_clip(self, answer: Answer, target: Path, title: str, warning: str, show: ClipProgress) -> str:
+    def _draw_clip(
+        self, answer: Answer, clip: Path, target: Path, title: str, warning: str, show: ClipProgress
+    ) -> str:
         from nemo_pipeline.batch.heat import draw_in_child, heat_job
         from nemo_pipeline.batch.worker import Pool
         from nemo_pipeline.geometry import Template
@@ -338,7 +348,7 @@ class Explainer:
         with tempfile.TemporaryDirectory(prefix="nemo-explain-") as folder:  # mode 0700
             arrays = Path(folder) / "arrays.npz"
             job = heat_job(
-                row.path, target, attention, template, arrays, title=title, note=warning, stream=row.stream
+                clip, target, attention, template, arrays, title=title, note=warning, stream=row.stream
             )
             return draw_in_child(
                 job, self._pool, timeout=self._timeout or None, on_frames=lambda n: show.drawing(row.file, n)

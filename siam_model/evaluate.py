@@ -13,7 +13,7 @@ from typing import Any
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import printable
-from siam_model.predictions import Predictions, write_bytes
+from siam_model.predictions import Predictions, as_csv, write_bytes
 from siam_model.reports.accuracy import add_accuracy, add_breakdowns, add_people, add_phases, headline
 from siam_model.reports.content import Missing, Picture, Report, Table
 from siam_model.reports.formats import EXTENSIONS, as_json, shown, write_as
@@ -26,7 +26,10 @@ from siam_model.runs import make_private, read_json, write_json
 from siam_model.verdict import Verdict
 
 #: Said wherever a number of a run on generated faces is shown.
-SYNTHETIC_NOTE = "Trained and tested on synthetic faces: these numbers say nothing about people."
+SYNTHETIC_NOTE = "Trained or tested on synthetic faces: these numbers say nothing about people."
+#: The table of an external test set, in the folder that is written to.
+PREDICTIONS = "predictions.csv"
+_OURS = ("report.html", PREDICTIONS)
 #: Said where pictures of people are.
 FACES_NOTE = (
     "This page shows faces, ages and codes of people: biometric data. Share it only with those who may see them; "
@@ -81,6 +84,7 @@ def evaluate(
     device: str = "auto",
     faces: bool = True,
     quick: bool = False,
+    distinct_subjects: bool = False,
     on_step: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Every table and figure that these runs allow, with their page.
@@ -92,12 +96,17 @@ def evaluate(
     Args:
         runs: one or several folders of `nemo train`, runs or studies. The first run is what the tables are about,
             further runs are compared with it.
-        out_dir: where everything goes; `evaluation` in the first folder by default.
-        data: out.h5, where it is not where run.json says.
+        out_dir: where everything goes; by default `evaluation` in the first folder (for an external test set
+            `evaluation-` and its name).
+        data: out.h5, where it is not where run.json says; or an external test set: another prepared file with labels,
+            whose videos are predicted by the models of the runs. Videos and subjects that a model was trained on are
+            left out.
         others: name -> CSV of another method's predictions, in the columns of predictions.csv.
         device: for models: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         faces: False leaves out every picture that shows a person.
         quick: leave out Table II, unless phases.csv of an earlier call has it: it runs models over every video.
+        distinct_subjects: subjects of an external test set are other people than those of the training, even where
+            their codes are equal.
         on_step: told what is being done.
 
     Raises:
@@ -107,25 +116,19 @@ def evaluate(
     paths = [runs] if isinstance(runs, str | os.PathLike) else list(runs)
     if not paths:
         raise NemoError("Name a run folder of `nemo train`.")
-    folder = Path(out_dir) if out_dir is not None else Path(paths[0]) / "evaluation"
-    if out_dir is None and folder.is_symlink():
-        raise NemoError(
-            f"{printable(str(folder))} is a link to another folder: name where to write with --out."
-        )
     given = gather(
-        [Path(p) for p in paths], folder, data=Path(data) if data is not None else None,
+        [Path(p) for p in paths], Path(out_dir) if out_dir is not None else None,
+        data=Path(data) if data is not None else None,
         others={name: Path(path) for name, path in (others or {}).items()}, device=device, faces=faces,
-        quick=quick, on_step=on_step or (lambda _: None),
+        quick=quick, distinct_subjects=distinct_subjects, on_step=on_step or (lambda _: None),
     )  # fmt: skip
-    if given.data is not None and given.data.note:
-        warnings.warn(
-            f"{given.data.note} Phases and attention are of its faces, all other numbers of the run's own.",
-            stacklevel=2,
-        )
-    _make_folders(folder)
+    for note in given.notes:
+        warnings.warn(note, stacklevel=2)
+    _make_folders(given.out)
     report = Report()
     for add in (add_accuracy, add_breakdowns, add_phases, add_videos, add_studies, add_people):
-        add(given, report)
+        if not (given.main.external and add is add_studies):  # they are of the run's own data
+            add(given, report)
     numbers = _numbers(given, report)
     given.on_step("writing")
     files, parts = _write(given, report, numbers)
@@ -133,7 +136,7 @@ def evaluate(
     header, rows = _as_text(table)
     return Evaluation(
         given.main.folder, given.methods, given.synthetic, header, rows, numbers, given.verdict,
-        headline(given), report, folder, files, parts,
+        headline(given), report, given.out, files, parts,
     )  # fmt: skip
 
 
@@ -153,6 +156,8 @@ def _numbers(given: Given, report: Report) -> dict[str, Any]:
         "synthetic": given.synthetic,
         "note": SYNTHETIC_NOTE if given.synthetic else "",
         "dataset": main.meta.get("dataset"),
+        "external": main.external,
+        "notes": list(given.notes),
         "preset": main.meta.get("preset"),
         "seed": main.meta.get("seed"),
         "folds": main.meta.get("folds"),
@@ -197,6 +202,8 @@ def _write(
             files[folder / "tables" / f"{table.key}.{extension}"] = text.encode("utf-8", "surrogateescape")
     page = render(_head(given, report), report, images, _folders(given)).encode("utf-8", "surrogateescape")
     everything = {folder / "report.html": page, **files}
+    if given.main.external:
+        everything[folder / PREDICTIONS] = as_csv(given.main.predictions)
     _make_room(folder, set(everything))
     # First of all: a call that is killed meanwhile has its files known by the next.
     numbers |= {"files": sorted(path.relative_to(folder).as_posix() for path in everything)}
@@ -230,7 +237,7 @@ def _make_room(folder: Path, writing: set[Path]) -> None:
             # Whoever wrote the list: nothing outside the places that are ours is touched.
             ours = (Path("figures"), Path("tables"))
             names = [Path(name) for name in values.get("files", [])]
-            earlier = {folder / name for name in names if name.parent in ours or name == Path("report.html")}
+            earlier = {folder / name for name in names if name.parent in ours or str(name) in _OURS}
             if "methods" in values and not earlier:  # of a version that kept no list
                 earlier = set(writing)
         if not earlier:
@@ -256,7 +263,10 @@ def _head(given: Given, report: Report) -> Head:
     settings = [
         ("preset", meta.get("preset")),
         ("seed", meta.get("seed")),
-        ("folds", meta.get("folds") or "none, people held out"),
+        (
+            "folds",
+            meta.get("folds") or ("external test set" if given.main.external else "none, people held out"),
+        ),
         ("trials per fold", meta.get("trials") or "none"),
         ("best epochs", ", ".join(map(str, meta.get("best_epochs") or []))),
         ("trained", meta.get("finished")),
@@ -273,5 +283,5 @@ def _head(given: Given, report: Report) -> Head:
         numbers=headline(given),
         settings=[(name, str(value)) for name, value in settings if value not in (None, "")],
         command=given.again(),
-        notes=[note for note in (given.main.note, given.data.note if given.data else "") if note],
+        notes=[note for note in (given.main.note, *given.notes) if note],
     )

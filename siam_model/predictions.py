@@ -78,8 +78,8 @@ def join(parts: Sequence[Predictions]) -> Predictions:
     )
 
 
-def write_predictions(path: Path, predictions: Predictions) -> None:
-    """As CSV, by rename. Names that a spreadsheet would run as a formula get a leading apostrophe."""
+def as_csv(predictions: Predictions) -> bytes:
+    """As a CSV file. Names that a spreadsheet would run as a formula get a leading apostrophe."""
     p = predictions
     columns: dict[str, Sequence[object]] = {"video": [csv_cell(v) for v in p.video]}
     if p.file:
@@ -90,7 +90,12 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         "age_true": [repr(float(a)) for a in p.age],
         "age_predicted": [repr(float(a)) for a in p.predicted],
     }
-    write_table(path, tuple(columns), list(zip(*columns.values(), strict=True)))
+    return _table(tuple(columns), list(zip(*columns.values(), strict=True)))
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """`as_csv` to a file, by rename."""
+    write_bytes(path, as_csv(predictions))
 
 
 def has_predictions(header: Sequence[str]) -> bool:
@@ -161,11 +166,15 @@ def read_table(path: Path) -> list[dict[str, Any]]:
 
 def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A CSV file, complete or not at all (written beside it, then renamed)."""
+    write_bytes(path, _table(columns, rows))
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)
-    write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))
+    return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def write_bytes(path: Path, data: bytes) -> None:

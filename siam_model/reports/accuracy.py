@@ -192,6 +192,12 @@ def add_phases(given: Given, report: Report) -> None:
     return None
 
 
+def _tested_by(given: Given) -> str:
+    if given.main.external:
+        return "external test set"
+    return f"{given.main.folds} folds" if given.main.folds else "people held out"
+
+
 def headline(given: Given) -> list[tuple[str, str]]:
     """The first numbers of the page: (name, value)."""
     p = given.main.predictions
@@ -207,6 +213,6 @@ def headline(given: Given) -> list[tuple[str, str]]:
         ),
         ("videos", str(found.videos)),
         ("people", str(found.subjects)),
-        ("tested by", f"{given.main.folds} folds" if given.main.folds else "people held out"),
+        ("tested by", _tested_by(given)),
     ]
     return lines

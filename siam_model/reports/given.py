@@ -8,10 +8,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store import FaceDataset
+from nemo_pipeline.store.text import printable, safe_name
+from siam_model.external import run_on
 from siam_model.predictions import Predictions
 from siam_model.protocol.baselines import NAMES
-from siam_model.reports.source import Data, Run, Study, open_data, open_source, parse_with, same_videos
+from siam_model.reports.source import (
+    Data,
+    Run,
+    Study,
+    is_own,
+    open_data,
+    open_source,
+    parse_with,
+    same_videos,
+)
 from siam_model.runs import read_json
 from siam_model.verdict import Verdict, verdict_from
 
@@ -33,6 +44,7 @@ class Given:
         methods: name -> predictions of the same videos: SIAM, further runs, other methods, baselines.
         studies: kind -> study.
         data: of the main run; None where they cannot be had.
+        notes: what has to be known of them, sentences.
         no_data: why, a sentence.
         device: where models run.
         faces: whether pictures of people may be drawn.
@@ -46,6 +58,7 @@ class Given:
     methods: dict[str, Predictions]
     studies: dict[str, Study]
     data: Data | None
+    notes: tuple[str, ...]
     no_data: str
     device: str
     faces: bool
@@ -65,6 +78,8 @@ class Given:
 
     def again(self, *more: str) -> str:
         """This command once more, with something added."""
+        if self.main.external and self.data is not None:
+            more = ("--data", str(self.data.dataset.path), *more)
         return _command("nemo", "evaluate", *map(str, self.paths), *more)
 
     def train_study(self, kind: str) -> str:
@@ -101,13 +116,14 @@ class Given:
 
 def gather(
     paths: Sequence[Path],
-    out: Path,
+    out: Path | None,
     *,
     data: Path | None,
     others: dict[str, Path],
     device: str,
     faces: bool,
     quick: bool,
+    distinct_subjects: bool,
     on_step: Callable[[str], None],
 ) -> Given:
     """Open everything.
@@ -115,8 +131,10 @@ def gather(
     Args:
         paths: runs and studies. The first run is what the tables are about; without one, the paper's variant of
             the first study is.
-        out: the folder to write to.
+        out: the folder to write to; None: `evaluation` in the first one, for an external test set with its name.
+        data: the main run's, where they are not where it says; or an external test set for all runs.
         others: name -> CSV of another method.
+        distinct_subjects: subjects of an external test set are other people than those of the training.
 
     Raises:
         NemoError: a source cannot be opened, or two of them do not belong together.
@@ -136,6 +154,20 @@ def gather(
             studies[source.kind] = source
     if not runs:
         runs.append(_principal_run(studies))
+    external = data is not None and not is_own(runs[0], FaceDataset(data))
+    notes: list[str] = []
+    if external:
+        assert data is not None
+        if studies:
+            raise NemoError(
+                f"{printable(str(data))} is no data of these studies; an external test set is for runs."
+            )
+        dataset, tested = FaceDataset(data), []
+        for run in runs:
+            found_here = run_on(run, dataset, device, distinct_subjects=distinct_subjects, on_step=on_step)
+            tested.append(found_here.run)
+            notes += [note for note in found_here.notes if note not in notes]
+        runs = tested
     main = runs[0]
     methods = {"SIAM": main.predictions}
     for other in runs[1:]:
@@ -153,7 +185,20 @@ def gather(
         if data is not None:
             raise
         reason = str(error)
-    return Given(tuple(paths), out, main, methods, studies, found, reason, device, faces, quick, on_step)
+    if found is not None and found.note:
+        notes.append(
+            f"{found.note} Phases and attention are of its faces, all other numbers of the run's own."
+        )
+    if out is None:
+        name = f"evaluation-{safe_name(data.stem)}" if external and data is not None else "evaluation"
+        out = paths[0] / name
+        if out.is_symlink():
+            raise NemoError(
+                f"{printable(str(out))} is a link to another folder: name where to write with --out."
+            )
+    return Given(
+        tuple(paths), out, main, methods, studies, found, tuple(notes), reason, device, faces, quick, on_step
+    )
 
 
 def _principal_run(studies: dict[str, Study]) -> Run:

@@ -31,7 +31,7 @@ def by_model(run: Run, rows: Iterable[int], device: str) -> Iterator[tuple[Loade
         model = load(folder, device)
         seen = {*model.subjects["training"], *model.subjects["validation"]}
         for i in mine:
-            if run.predictions.subject[i] in seen:
+            if run.predictions.subject[i] in seen and not run.external:
                 raise NemoError(
                     f"The model in {printable(str(folder))} was trained on subject "
                     f"{printable(run.predictions.subject[i])}, whom it should be tested on."

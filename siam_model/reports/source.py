@@ -33,6 +33,7 @@ class Run:
         predictions: held out, one row per video.
         baselines: name for tables -> predictions of the same videos.
         note: what is not as the training wrote it, a sentence; "" otherwise.
+        external: the predictions are of an external test set (`siam_model.external`), not of the run's own data.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class Run:
     predictions: Predictions
     baselines: dict[str, Predictions]
     note: str = ""
+    external: bool = False
 
     @property
     def synthetic(self) -> bool:
@@ -70,6 +72,7 @@ class Run:
     def described(self) -> str:
         """On which data its numbers were made, a phrase."""
         how = f"{self.folds} folds" if self.folds else "held-out subjects"
+        how = "external test set" if self.external else how
         subset = " ".join(str(v) for v in reversed(list((self.meta.get("subset") or {}).values())))
         kind = "SYNTHETIC faces, " if self.synthetic else ""
         part = f" ({subset} only)" if subset else ""
@@ -215,6 +218,11 @@ class Data:
     def labels(self, name: str, predictions: Predictions) -> list[str]:
         """The label of every predicted video."""
         return [self.label(name, video) for video in predictions.video]
+
+
+def is_own(run: Run, dataset: FaceDataset) -> bool:
+    """Whether a prepared file is the data of a run, or a copy of them: it has all videos that the run predicted."""
+    return dataset.uuid == run.dataset.get("uuid") or set(run.predictions.video) <= set(dataset.videos["id"])
 
 
 def open_data(run: Run, given: Path | None) -> Data:
