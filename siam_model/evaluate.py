@@ -96,17 +96,17 @@ def evaluate(
     Args:
         runs: one or several folders of `nemo train`, runs or studies. The first run is what the tables are about,
             further runs are compared with it.
-        out_dir: where everything goes; by default `evaluation` in the first folder (for an external test set
-            `evaluation-` and its name).
-        data: out.h5, where it is not where run.json says; or an external test set: another prepared file with labels,
-            whose videos are predicted by the models of the runs. Videos and subjects that a model was trained on are
+        out_dir: the folder to write to; by default `evaluation` in the first folder (`evaluation-NAME` for an
+            external test set NAME.h5).
+        data: out.h5, if it is not where run.json says; or an external test set: another prepared file with labels,
+            whose videos are predicted by the model of each run. Videos and subjects that a model was trained on are
             left out.
         others: name -> CSV of another method's predictions, in the columns of predictions.csv.
         device: for models: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         faces: False leaves out every picture that shows a person.
         quick: leave out Table II, unless phases.csv of an earlier call has it: it runs models over every video.
-        distinct_subjects: subjects of an external test set are other people than those of the training, even where
-            their codes are equal.
+        distinct_subjects: subjects of an external test set differ from the training subjects, even if their codes
+            agree.
         on_step: told what is being done.
 
     Raises:

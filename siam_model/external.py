@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -18,23 +18,25 @@ from siam_model.predict import LoadedModel
 from siam_model.protocol.baselines import NAMES, predictions_of
 from siam_model.reports.source import Run
 
-#: Settings of a preparation that make no other faces of the same landmarks, or follow from the videos.
+#: Settings of a preparation that do not change how a face looks, or that are checked by themselves.
 _HARMLESS = ("mesh", "stream", "mean_shape", "mean_shape_sha256", "size", "margin")
 
 
 def check_faces(card: ModelCard, dataset: FaceDataset) -> str:
-    """Whether a model may be asked about the faces of a prepared file; answers a sentence on settings that differ, ""
-    where none does.
+    """Check that a model can predict the faces of a prepared file.
+
+    Returns:
+        A sentence about settings of the preparation that differ; "" if none does.
 
     Raises:
-        NemoError: they were warped to another size, margin or mean shape.
+        NemoError: the faces have another size, margin or mean shape than those of the training.
     """
     shown, prep = printable(str(dataset.path)), PrepConfig.from_dict(card.prep, strict=False)
     side = card.model.face_size
     if dataset.size != side:
         raise NemoError(
             f"{shown} has faces of {dataset.size} x {dataset.size} pixels, and the model was trained on faces of "
-            f"{side} x {side}: prepare these videos with `nemo prep --size {side}`."
+            f"{side} x {side}: make such faces with `nemo rewarp {shown} NEW.h5 --size {side}`."
         )
     same_shape = np.allclose(dataset.mean_shape, card.mean_shape) and np.array_equal(
         dataset.triangles, card.triangles
@@ -42,8 +44,8 @@ def check_faces(card: ModelCard, dataset: FaceDataset) -> str:
     if dataset.config.margin != prep.margin or not same_shape:
         what = f"margin {prep.margin:g}" if same_shape else "mean shape"
         raise NemoError(
-            f"{shown} was prepared for faces of another crop than those that the model was trained on: prepare these "
-            f"videos with the {what} of the model."
+            f"{shown} has faces of another crop than the model was trained on: prepare these videos with the {what} "
+            "of the model (`nemo rewarp` does so without tracking again)."
         )
     there, here = dataclasses.asdict(prep), dataclasses.asdict(dataset.config)
     other = [
@@ -57,66 +59,78 @@ def check_faces(card: ModelCard, dataset: FaceDataset) -> str:
 
 
 def is_known(model: LoadedModel, subject: str, sha256: str) -> bool:
-    """Whether a video, or another one of its person, was among those that the model was trained on."""
+    """Whether the model was trained on this file, or on another video of this subject."""
     return sha256 in model.videos or subject in {*model.subjects["training"], *model.subjects["validation"]}
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ExternalTest:
-    """A run as it does on an external test set, and what has to be known of the set, sentences."""
-
-    run: Run
-    notes: tuple[str, ...]
-
-
-def run_on(
-    run: Run,
+def runs_on(
+    runs: Sequence[Run],
     dataset: FaceDataset,
     device: str,
     *,
     distinct_subjects: bool = False,
     on_step: Callable[[str], None] = lambda _: None,
-) -> ExternalTest:
-    """Predict all labelled videos of a prepared file with the run's model; those that it knows are left out.
+) -> tuple[list[Run], list[str]]:
+    """Predict the labelled videos of a prepared file with the model of each run.
+
+    Videos and subjects that a model was trained on are left out, for all runs: their tables are about the same videos.
 
     Args:
-        distinct_subjects: subjects are other people than those of the training, though codes are equal.
-        on_step: told of every video.
+        distinct_subjects: compare files alone: subjects differ from the training subjects, even if their codes agree.
+        on_step: called with a phrase before each video.
+
+    Returns:
+        The runs with predictions of this file, and notes for the reader, sentences.
 
     Raises:
-        NemoError: the run has no model yet, the faces or labels are not fit for it, or it knows everybody.
+        NemoError: a run has no model yet, faces or labels do not suit it, or no unknown subject is left.
     """
-    model = load(run.folder, device)
-    notes = [check_faces(model.card, dataset)]
-    table = labelled_videos(dataset)
-    rows, left_out = _unknown(model, dataset, table, distinct_subjects)
-    notes.append(left_out)
-    if not model.videos:
-        notes.append("The model does not say which files it was trained on: subjects alone were compared.")
-    ages = []
-    for number, row in enumerate(rows, 1):
-        on_step(f"video {number} of {len(rows)}")
-        ages.append(model.predict(dataset[int(table.index[row])].frames).age)
-    predictions = predictions_of(table, rows, 0, np.array(ages))
-    median = predictions_of(table, rows, 0, np.full(len(rows), model.card.ages["median"]))
-    meta = {
-        **run.meta,
-        "folds": None,
-        "subset": {},
-        "synthetic": run.synthetic or dataset.synthetic,
-        "dataset": {"uuid": dataset.uuid, "file": printable(dataset.path.name)},
-        "data": str(dataset.path),
-    }
-    tested = dataclasses.replace(
-        run, meta=meta, predictions=predictions, baselines={NAMES["median"]: median}, external=True
-    )
-    return ExternalTest(tested, tuple(filter(None, notes)))
+    table, notes = labelled_videos(dataset), []
+    rows, models = np.arange(len(table)), []
+    for run in runs:
+        model = load(run.folder, device)
+        notes.append(check_faces(model.card, dataset))
+        unknown, note = _unknown(model, dataset, table, distinct_subjects)
+        notes.append(note)
+        if not model.videos:
+            notes.append(
+                "The model does not record which files it was trained on: only subjects were compared."
+            )
+        rows = np.intersect1d(rows, unknown)
+        models.append(model)
+    if not len(rows):
+        raise NemoError(f"{printable(str(dataset.path))} has no video that is new to all of these runs.")
+    tested = []
+    for run, model in zip(runs, models, strict=True):
+        ages = []
+        for number, row in enumerate(rows, 1):
+            on_step(f"video {number} of {len(rows)}")
+            ages.append(model.predict(dataset[int(table.index[row])].frames).age)
+        median = np.full(len(rows), model.card.ages["median"])
+        meta = {
+            **run.meta,
+            "folds": None,
+            "subset": {},
+            "synthetic": run.synthetic or dataset.synthetic,
+            "dataset": {"uuid": dataset.uuid, "file": printable(dataset.path.name)},
+            "data": str(dataset.path),
+        }
+        tested.append(
+            dataclasses.replace(
+                run,
+                meta=meta,
+                predictions=predictions_of(table, rows, 0, np.array(ages)),
+                baselines={NAMES["median"]: predictions_of(table, rows, 0, median)},
+                external=True,
+            )
+        )
+    return tested, list(dict.fromkeys(filter(None, notes)))
 
 
 def _unknown(
     model: LoadedModel, dataset: FaceDataset, table: VideoTable, distinct_subjects: bool
 ) -> tuple[np.ndarray, str]:
-    """Rows of the table that the model knows nothing of, and a sentence on the others."""
+    """Rows of the table that the model was not trained on, and a sentence about the others."""
     hashes = [str(dataset.videos["sha256"][i]) for i in table.index]
     known = [
         is_known(model, "" if distinct_subjects else subject, digest)
@@ -128,12 +142,14 @@ def _unknown(
     people = {table.subject[i] for i in np.flatnonzero(known)}
     copies = sum(digest in model.videos for digest in hashes)
     shown, who = printable(str(dataset.path)), listed(sorted(people), 5)
-    what = f"{counted(len(table) - len(rows), 'video')} of {counted(len(people), 'subject')} ({who})"
-    how = f"{copies} of them the very files" if copies else "no file among them, the subjects' codes alone"
-    hint = "" if distinct_subjects or copies else "; --distinct-subjects says that they are other people"
+    how = (
+        f"{counted(copies, 'identical file')}" if copies else "no identical file, but the same subject codes"
+    )
+    hint = "" if distinct_subjects or copies else ". If the codes name other people, add --distinct-subjects"
     if not len(rows):
         raise NemoError(
-            f"{shown} is not the data of this run, and no test of it: the model was trained on all of its subjects "
-            f"({who}; {how}){hint}."
+            f"{shown} is not the data of this run, and cannot test it either: the model was trained on all of its "
+            f"subjects ({who}; {how}){hint}."
         )
-    return rows, f"Left out: {what} that the model was trained on ({how}){hint}."
+    what = f"{counted(len(table) - len(rows), 'video')} of {counted(len(people), 'subject')} ({who})"
+    return rows, f"Left out {what} that the model was trained on: {how}{hint}."

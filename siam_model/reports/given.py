@@ -10,7 +10,7 @@ from pathlib import Path
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import printable, safe_name
-from siam_model.external import run_on
+from siam_model.external import runs_on
 from siam_model.predictions import Predictions
 from siam_model.protocol.baselines import NAMES
 from siam_model.reports.source import (
@@ -44,7 +44,7 @@ class Given:
         methods: name -> predictions of the same videos: SIAM, further runs, other methods, baselines.
         studies: kind -> study.
         data: of the main run; None where they cannot be had.
-        notes: what has to be known of them, sentences.
+        notes: what the reader must know about the data, sentences.
         no_data: why, a sentence.
         device: where models run.
         faces: whether pictures of people may be drawn.
@@ -64,6 +64,7 @@ class Given:
     faces: bool
     quick: bool
     on_step: Callable[[str], None]
+    distinct_subjects: bool = False
 
     @property
     def synthetic(self) -> bool:
@@ -79,7 +80,8 @@ class Given:
     def again(self, *more: str) -> str:
         """This command once more, with something added."""
         if self.main.external and self.data is not None:
-            more = ("--data", str(self.data.dataset.path), *more)
+            distinct = ("--distinct-subjects",) if self.distinct_subjects else ()
+            more = ("--data", str(self.data.dataset.path), *distinct, *more)
         return _command("nemo", "evaluate", *map(str, self.paths), *more)
 
     def train_study(self, kind: str) -> str:
@@ -131,10 +133,10 @@ def gather(
     Args:
         paths: runs and studies. The first run is what the tables are about; without one, the paper's variant of
             the first study is.
-        out: the folder to write to; None: `evaluation` in the first one, for an external test set with its name.
-        data: the main run's, where they are not where it says; or an external test set for all runs.
+        out: the folder to write to; None: `evaluation` in the first path, `evaluation-NAME` for an external test set.
+        data: the main run's data, if they have moved; or an external test set for all runs.
         others: name -> CSV of another method.
-        distinct_subjects: subjects of an external test set are other people than those of the training.
+        distinct_subjects: subjects of an external test set differ from the training subjects, even if codes agree.
 
     Raises:
         NemoError: a source cannot be opened, or two of them do not belong together.
@@ -160,14 +162,12 @@ def gather(
         assert data is not None
         if studies:
             raise NemoError(
-                f"{printable(str(data))} is no data of these studies; an external test set is for runs."
+                f"{printable(str(data))} is not the data of these studies. An external test set needs runs: name the "
+                "run of a variant."
             )
-        dataset, tested = FaceDataset(data), []
-        for run in runs:
-            found_here = run_on(run, dataset, device, distinct_subjects=distinct_subjects, on_step=on_step)
-            tested.append(found_here.run)
-            notes += [note for note in found_here.notes if note not in notes]
-        runs = tested
+        runs, notes = runs_on(
+            runs, FaceDataset(data), device, distinct_subjects=distinct_subjects, on_step=on_step
+        )
     main = runs[0]
     methods = {"SIAM": main.predictions}
     for other in runs[1:]:
@@ -197,7 +197,19 @@ def gather(
                 f"{printable(str(out))} is a link to another folder: name where to write with --out."
             )
     return Given(
-        tuple(paths), out, main, methods, studies, found, tuple(notes), reason, device, faces, quick, on_step
+        tuple(paths),
+        out,
+        main,
+        methods,
+        studies,
+        found,
+        tuple(notes),
+        reason,
+        device,
+        faces,
+        quick,
+        on_step,
+        distinct_subjects,
     )
 
 

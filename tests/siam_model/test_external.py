@@ -19,8 +19,8 @@ from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model import load
 from siam_model.evaluate import evaluate
 from siam_model.predictions import read_predictions
-from tests.support.fits import quick
 from tests.support.siam_faces import drawn_videos
+from tests.support.siam_runs import quick
 
 SIZE = 70
 
@@ -87,12 +87,13 @@ def test_videos_and_people_of_the_training_are_left_out(trained, tmp_path):
     known = next(video for video in videos("a", 0, subjects=8) if video["subject"] == seen[1])
     mixed[1] |= {"sha256": known["sha256"], "frames": known["frames"]}  # one of its files under another name
     path = write_dataset(tmp_path / "mixed.h5", mixed)
-    with pytest.warns(UserWarning, match=r"Left out: 2 videos of 2 subjects .*1 of them the very files"):
+    with pytest.warns(UserWarning, match=r"Left out 2 videos of 2 subjects .*: 1 identical file"):
         result = evaluate(trained, tmp_path / "out", data=path, faces=False)
     assert set(result.methods["SIAM"].video) == {video["id"] for video in mixed[2:]}
-    with pytest.warns(UserWarning, match="Left out: 1 video of 1 subject"):
+    with pytest.warns(UserWarning, match="Left out 1 video of 1 subject"):
         result = evaluate(trained, tmp_path / "out", data=path, faces=False, distinct_subjects=True)
     assert len(result.methods["SIAM"]) == 5 and mixed[0]["id"] in result.methods["SIAM"].video
+    assert "mixed.h5 --distinct-subjects" in result.files[0].read_text()
 
 
 def test_nothing_is_left_where_all_were_trained_on(trained, tmp_path):
@@ -104,11 +105,11 @@ def test_nothing_is_left_where_all_were_trained_on(trained, tmp_path):
     ]
     path = write_dataset(tmp_path / "same.h5", renamed)
     with pytest.raises(
-        NemoError, match=r"no test of it: the model was trained on all of its subjects .*very files"
+        NemoError, match=r"cannot test it either: the model was trained on all .*5 identical files"
     ):
         evaluate(trained, data=path)
     path = write_dataset(tmp_path / "codes.h5", [video | {"sha256": ""} for video in renamed])
-    with pytest.raises(NemoError, match="--distinct-subjects says that they are other people"):
+    with pytest.raises(NemoError, match="name other people, add --distinct-subjects"):
         evaluate(trained, data=path)
 
 
@@ -124,8 +125,9 @@ def test_faces_of_another_kind_are_refused(trained, tmp_path):
         evaluate(trained, data=path)
 
 
-def test_a_prepared_file_is_predicted_without_its_videos(trained, other, tmp_path):
+def test_a_prepared_file_is_predicted_without_its_videos(trained, tmp_path):
     table = tmp_path / "ages.csv"
+    other = write_dataset(tmp_path / "other.h5", videos("b", 1, subjects=3))
     done = nemo("predict", other, "-m", trained, "--csv", table, "--explain", tmp_path / "seen", "--json")
     lines = json.loads(done.stdout)["clips"]
     with table.open(newline="") as file:
