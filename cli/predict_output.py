@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rich_click as click
 
+from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import counted, csv_cell, printable, safe_name
 from nemo_pipeline.view.distrust import Reason, reasons, track_of
 
@@ -88,6 +89,8 @@ def answer_for(row: ClipFaces, model: LoadedModel, interval: Interval) -> Answer
     if len(row.frames):
         try:
             prediction = model.predict(row.frames)
+        except NemoError as error:
+            status, message = "no_face", str(error)
         except (RuntimeError, MemoryError) as error:  # of the device: its memory, most often
             reason = printable(str(error).splitlines()[0] if str(error) else type(error).__name__)[:200]
             status, message = "crashed", f"The model could not take its {len(row.frames)} frames ({reason})."
@@ -271,7 +274,6 @@ class Explainer:
         title = f"{answer.row.file}: {shown_age(answer.prediction.age):.1f} years{_bounds(answer)}"
         notes = [note[0].upper() + note[1:] + "." for note in answer.notes]
         warning = " ".join([*notes, *([_sentence(answer.doubts)] if answer.doubts else [])])
-        from nemo_pipeline.errors import NemoError
 
         try:
             if self._figure is not None:
@@ -324,7 +326,7 @@ class Explainer:
         from nemo_pipeline.batch.worker import Pool
         from nemo_pipeline.geometry import Template
         from nemo_pipeline.view.attention import Attention
-        from siam_model.explain import cell_weights, flat_note
+        from siam_model.explain import cell_weights, flat_note, largest_heat
 
         if self._pool is None:
             self._pool = Pool()
@@ -342,6 +344,7 @@ class Explainer:
             maps=maps,
             rows=basis,
             columns=basis,
+            largest=1.0 if maps is None else largest_heat(row.frames, maps, config),
         )
         margin = float(self._model.prep_config["margin"])
         template = Template(self._model.mean_shape, self._model.triangles, config.face_size, margin)

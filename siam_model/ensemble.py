@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,8 +12,11 @@ import torch
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import printable
 from siam_model.checkpoint import load_model
-from siam_model.predict import LoadedModel, Prediction
+from siam_model.predict import LoadedModel, Prediction, faces_of
 from siam_model.runs import fold_folder, read_json
+
+if TYPE_CHECKING:
+    from nemo_pipeline.store import FaceVideo
 
 
 class Ensemble(LoadedModel):
@@ -45,13 +49,14 @@ class Ensemble(LoadedModel):
         super().__init__(first.network, card)
         self.members = members
 
-    def predict(self, frames: np.ndarray) -> Prediction:
-        """(T,S,S) uint8 faces, warped as `nemo prep` does with this run's mean shape -> the mean `Prediction`.
+    def predict(self, frames: np.ndarray | FaceVideo) -> Prediction:
+        """The mean prediction of the members for one video; arguments and errors as of `LoadedModel.predict`.
 
         Weights are means over members frame by frame, so they sum to 1. Heat maps are None where members differ in
         where (or whether) they attend.
         """
-        each = [member.predict(frames) for member in self.members]
+        faces = faces_of(frames)
+        each = [member.predict(faces) for member in self.members]
         maps = [p.spatial_attention for p in each if p.spatial_attention is not None]
         together: np.ndarray | None = None
         if len(maps) == len(each) and len({m.shape for m in maps}) == 1:
@@ -62,7 +67,7 @@ class Ensemble(LoadedModel):
             together,
         )
 
-    def spread(self, frames: np.ndarray) -> float:
+    def spread(self, frames: np.ndarray | FaceVideo) -> float:
         """Standard deviation of the members' ages, years: how far they disagree, which is no error bar."""
         return float(np.std([member.predict(frames).age for member in self.members]))
 

@@ -55,6 +55,19 @@ def face_pixels(frames: np.ndarray) -> np.ndarray:
     return np.asarray((frames > 0).any(axis=0))
 
 
+def largest_heat(frames: np.ndarray, attention: np.ndarray, config: SIAMConfig) -> float:
+    """The largest value of the heat maps over the face: where a colour scale ends that begins at 0.
+
+    Attention in a single cell spreads over the pixels around it, so this is below the largest cell.
+
+    Args:
+        frames: (T,S,S) uint8. attention: (T,M,N) of the same frames.
+    """
+    inside = face_pixels(frames)
+    heats = (heat_map(one, config)[inside] for one in attention)  # one at a time: clips are long
+    return max((float(heat.max()) for heat in heats if heat.size), default=0.0)
+
+
 def flat_note(frames: np.ndarray, attention: np.ndarray, config: SIAMConfig) -> str:
     """A sentence where the heat maps hardly differ, over the face and the frames; "" where they do.
 

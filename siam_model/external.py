@@ -105,7 +105,12 @@ def runs_on(
         ages = []
         for number, row in enumerate(rows, 1):
             on_step(f"video {number} of {len(rows)}")
-            ages.append(model.predict(dataset[int(table.index[row])].frames).age)
+            try:
+                ages.append(model.predict(dataset[int(table.index[row])]).age)
+            except NemoError as error:
+                raise NemoError(
+                    f"{printable(str(dataset.path))}, {printable(table.id[row])}: {error}"
+                ) from None
         median = np.full(len(rows), model.card.ages["median"])
         meta = {
             **run.meta,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from nemo_pipeline.errors import NemoError
 from siam_model.checkpoint import ModelCard
 from siam_model.config import SIAMConfig
 from siam_model.data import Normalisation
 from siam_model.model import SIAM
+
+if TYPE_CHECKING:
+    from nemo_pipeline.store import FaceVideo
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,6 +76,24 @@ def estimate(model: SIAM, frames: np.ndarray, normalisation: Normalisation, fram
     return Prediction(float(output.age.double().mean()), weights, maps)
 
 
+def faces_of(video: np.ndarray | FaceVideo) -> np.ndarray:
+    """The faces to predict: the array itself, or the `frames` of a video of `FaceDataset`.
+
+    Raises:
+        TypeError: neither of the two.
+        NemoError: there is no face in them: in every frame all pixels are equal.
+    """
+    frames = np.asarray(getattr(video, "frames", video))
+    if frames.dtype.kind not in "biuf":
+        raise TypeError(
+            "predict takes the faces of a video, uint8 (T,S,S): a video of FaceDataset, or its .frames; this is "
+            f"{type(video).__name__}."
+        )
+    if frames.ndim == 3 and frames.size and (frames == frames[:, :1, :1]).all():
+        raise NemoError("These frames show no face: in each of them all pixels are equal.")
+    return frames
+
+
 class LoadedModel:
     """A trained model, ready to predict. `siam_model.load(path)` makes one.
 
@@ -83,7 +105,7 @@ class LoadedModel:
         >>> import siam_model
         >>> from nemo_pipeline import FaceDataset
         >>> video = FaceDataset("smiles.h5")["000_0"]
-        >>> prediction = siam_model.load("RUN").predict(video.frames)
+        >>> prediction = siam_model.load("RUN").predict(video)
         >>> bool(prediction.age > 0), prediction.temporal_weights.shape == (len(video),)
         (True, True)
     """
@@ -91,9 +113,19 @@ class LoadedModel:
     def __init__(self, network: SIAM, card: ModelCard) -> None:
         self.network, self.card = network, card
 
-    def predict(self, frames: np.ndarray) -> Prediction:
-        """(T,S,S) uint8 faces, warped as `nemo prep` does with this model's mean shape -> `Prediction`."""
-        return estimate(self.network, frames, self.card.normalisation, self.card.train.frame_step)
+    def predict(self, frames: np.ndarray | FaceVideo) -> Prediction:
+        """The age of the person in one video.
+
+        Args:
+            frames: (T,S,S) uint8 faces, warped as `nemo prep` does with this model's mean shape; or a video of
+                `FaceDataset`.
+
+        Raises:
+            TypeError, ValueError: no faces, or of another dtype or shape.
+            NemoError: the frames are blank.
+        """
+        step = self.card.train.frame_step
+        return estimate(self.network, faces_of(frames), self.card.normalisation, step)
 
     @property
     def config(self) -> SIAMConfig:

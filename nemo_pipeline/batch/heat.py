@@ -42,6 +42,7 @@ def heat_job(
         "arrays": str(arrays),
         "size": template.size,
         "margin": template.margin,
+        "largest": attention.largest,
         "title": title,
         "note": note,
         "stream": stream,
@@ -62,6 +63,7 @@ def draw_job(job: dict[str, Any], progress: Callable[[int], None]) -> None:
         maps=arrays.get("maps"),
         rows=arrays.get("rows"),
         columns=arrays.get("columns"),
+        largest=job["largest"],
     )
     draw_heat_video(
         Path(job["path"]),

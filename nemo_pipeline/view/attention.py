@@ -22,6 +22,7 @@ class Attention:
         maps: (T,M,N) spatial attention, or None.
         rows, columns: (S,M) and (S,N): how much each cell counts at each row and column of the crop, each row of them
             with sum 1; the heat map of a frame is `rows @ maps[t] @ columns.T`, in units of attention.
+        largest: upper end of the colour scale, in units of attention; the lower end is 0.
     """
 
     frame_index: NDArray[np.integer]
@@ -30,13 +31,9 @@ class Attention:
     maps: NDArray[np.floating] | None
     rows: NDArray[np.floating] | None
     columns: NDArray[np.floating] | None
+    largest: float = 1.0
 
     def heat(self, t: int) -> NDArray[np.float64]:
         """(S, S) heat map of frame t."""
         assert self.maps is not None and self.rows is not None and self.columns is not None
         return np.asarray(self.rows @ self.maps[t].astype(np.float64) @ self.columns.T)
-
-    @property
-    def largest(self) -> float:
-        """The largest attention of the clip, where the colour scale ends; it begins at 0."""
-        return float(self.maps.max()) if self.maps is not None else 1.0

@@ -161,7 +161,7 @@ class _Page:
         x = px(10) + draw_text(draw, (px(10), base), "spatial attention: 0 ", px(10), _DIM)
         ramp = np.repeat(_colours()[np.linspace(0, 255, px(90)).round().astype(int)][None], px(9), axis=0)
         image.paste(_image(ramp), (round(x), base - px(9)))
-        text = f" {self._largest:.2f}, the largest of the clip"
+        text = f" {self._largest:.2g}, the largest of the clip"
         if x + px(90) + text_width(text, px(10)) < self.width:
             draw_text(draw, (x + px(90), base), text, px(10), _DIM)
 

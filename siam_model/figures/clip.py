@@ -15,7 +15,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 from nemo_pipeline.store.text import printable
 from siam_model.config import SIAMConfig
-from siam_model.explain import face_pixels, flat_note, heat_map, key_frames
+from siam_model.explain import face_pixels, flat_note, heat_map, key_frames, largest_heat
 from siam_model.figures.heat import colour_bar, over_face, scale
 from siam_model.figures.plain import plain_text
 from siam_model.predict import Prediction
@@ -65,7 +65,7 @@ def heat_figure(
 ) -> Figure | None:
     """Figure 9: for frames over the clip the face, the attention's own map, and the map over the face.
 
-    Both maps are on one scale, from 0 to the clip's largest attention.
+    Both maps are on one scale, from 0 to the clip's largest value over the face; cells above it have the last colour.
 
     None where the model has no spatial attention.
     """
@@ -76,7 +76,7 @@ def heat_figure(
     top = int(np.argmax(prediction.temporal_weights))
     chosen = np.unique(np.append(chosen, top))
     heats = heat_map(maps[chosen], config)
-    largest, inside = float(maps.max()), face_pixels(frames)
+    largest, inside = largest_heat(frames, maps, config), face_pixels(frames)
     warning = _with_flatness(warning, frames, maps, config)
     with plain_text():
         figure = _figure(1.75 * len(chosen) + 1.6, 5.6, title, warning)
@@ -180,7 +180,7 @@ def _heats(
     config: SIAMConfig,
 ) -> None:
     axes = _row(figure, place, len(chosen))
-    largest, inside = float(maps.max()), face_pixels(frames)
+    largest, inside = largest_heat(frames, maps, config), face_pixels(frames)
     for column, t in enumerate(chosen):
         _picture(axes, column, over_face(frames[t], heat_map(maps[t], config), largest, inside))
     colour_bar(figure, largest, cax=axes.inset_axes((1.0, 0.08, 0.008, 0.84)))

@@ -1,4 +1,4 @@
-"""Heat maps over faces: in every picture with the same colours, on one scale from 0 to the largest attention shown."""
+"""Heat maps over faces: the same colours in every picture, on a scale from 0 to the largest value over a face."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ def over_face(face: np.ndarray, heat: np.ndarray, largest: float, inside: np.nda
 
 
 def colour_bar(figure: Figure, largest: float, **place: Any) -> None:
-    """The scale, in units of attention. `place`: where, as `Figure.colorbar` takes it."""
+    """The scale, in units of attention; single cells may exceed it. `place`: where, as `Figure.colorbar` takes it."""
     mappable = ScalarMappable(Normalize(0.0, max(largest, 1e-12)), COLOURS)
-    figure.colorbar(mappable, label="attention", **place)
+    figure.colorbar(mappable, label="attention", extend="max", **place)

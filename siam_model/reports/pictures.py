@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nemo_pipeline.store.text import printable
-from siam_model.explain import face_pixels, heat_map, key_frames
+from siam_model.explain import face_pixels, heat_map, key_frames, largest_heat
 from siam_model.figures.heat import colour_bar, over_face, scale
 from siam_model.predict import shown_age
 from siam_model.reports.attention import Example
@@ -120,8 +120,8 @@ def _map(example: Example) -> np.ndarray:
 
 
 def _largest(found: Sequence[Example]) -> float:
-    """The largest attention of a figure: all its maps are drawn on one scale."""
-    return max(float(_map(example).max()) for example in found)
+    """The largest value over a face in a figure: all its maps are drawn on one scale."""
+    return max(largest_heat(e.frames, _map(e)[None], e.config) for e in found)
 
 
 def _triple(axes: Sequence[Axes] | Any, example: Example, largest: float) -> None:

@@ -21,7 +21,8 @@ PEOPLE, CLIPS, BESIDE = 6, 2, 2
 _HOW_MAPS = (
     "Input, attention map (the range of its values below), and the map over the face: at each pixel the mean of the "
     "cells, weighted by Gaussians around the centres of their receptive fields. All maps are on one scale, from 0 to "
-    "the largest attention shown. The frame is the middle of the apex; the model never saw the person."
+    "the largest value over a face; single cells can exceed it. The frame is the middle of the "
+    "apex; the model never saw the subject."
 )
 
 

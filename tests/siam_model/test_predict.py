@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model import SIAMConfig, load
 from siam_model.checkpoint import load_card
-from siam_model.explain import cell_centres, flat_note, heat_map, key_frames
+from siam_model.explain import cell_centres, flat_note, heat_map, key_frames, largest_heat
 from siam_model.figures.heat import over_face
 from siam_model.runs import new_run_folder, newest_run
 from tests.reference import numpy_siam
@@ -190,8 +191,31 @@ def test_over_the_face_flat_attention_is_one_tint():
     assert (drawn[~inside] == 100).all()
     spot = np.full((10, 10), 0.05)
     spot[5, 5] = 0.5
-    drawn = over_face(face, heat_map(spot, SIAMConfig()), 0.5, inside)
-    assert np.ptp(drawn[inside].astype(int), axis=0).max() > 20
+    faces = np.where(inside, face, 0)[None].astype(np.uint8)
+    largest = largest_heat(faces, spot[None], SIAMConfig())
+    heat = heat_map(spot, SIAMConfig())
+    assert largest == heat[inside].max() < 0.5
+    drawn = over_face(face, heat, largest, inside)  # attention in one cell reaches the last colour
+    assert np.ptp(drawn[inside].astype(int), axis=0).max() > 100
+
+
+def test_a_video_of_a_dataset_is_predicted_as_it_is(tmp_path):
+    write_model(tmp_path / "model")
+    path = write_dataset(tmp_path / "out.h5", [{"id": "a", "frames": faces(3)}])
+    model, video = load(tmp_path), FaceDataset(path)["a"]
+    assert model.predict(video).age == model.predict(video.frames).age
+    with pytest.raises(TypeError, match=r"a video of FaceDataset, or its \.frames; this is FaceDataset"):
+        model.predict(FaceDataset(path))
+
+
+@pytest.mark.parametrize("level", [0, 128])
+def test_blank_frames_have_no_age(tmp_path, level):
+    write_model(tmp_path / "model")
+    model, blank = load(tmp_path), np.full((4, SIZE, SIZE), level, np.uint8)
+    blank += np.arange(4, dtype=np.uint8)[:, None, None]  # brighter from frame to frame
+    with pytest.raises(NemoError, match="show no face"):
+        model.predict(blank)
+    assert math.isfinite(model.predict(np.concatenate([blank, faces(1)])).age)
 
 
 def test_key_frames():

@@ -146,7 +146,7 @@ def test_flat_attention_is_one_tint_over_the_whole_face(clip, tmp_path):
     """The scale begins at 0: a map that hardly differs is not stretched to all colours."""
     noise = np.random.default_rng(0).uniform(0.49, 0.5, (len(KEPT), 10, 10))
     weights = cell_weights(SIAMConfig())
-    seen = dataclasses.replace(attention(), maps=noise, rows=weights, columns=weights)
+    seen = dataclasses.replace(attention(), maps=noise, rows=weights, columns=weights, largest=0.5)
     draw_heat_video(clip, tmp_path / "a.mp4", seen, shipped_template(114), title="a")
     _, pictures, _ = decoded(tmp_path / "a.mp4")
     for k in KEPT:
