@@ -101,7 +101,7 @@ def measure_clip(
     at = video.frame_index
     raw, smooth = video.landmarks_raw.astype(np.float64), video.landmarks.astype(np.float64)
     true = truth.landmarks[at].astype(np.float64)
-    measures["interpolated"] = int((~video.observed).sum())
+    measures["interpolated"] = int((~video.tracked).sum())
     measures["timestamps"] = float(np.abs(video.timestamps - at / truth.values["fps"]).max())
     for name, points in (("raw", raw), ("smooth", smooth)):
         distance, rest = errors(points, true)

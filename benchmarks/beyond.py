@@ -82,11 +82,13 @@ def main() -> None:
         config = TrainConfig(**{**usual.to_dict(), "epochs": arguments.epochs, **changes})
         known = table.rows_of(subjects)
         normalisation = measure_normalisation(dataset, table.index[known])
-        clips = Clips(dataset, table, config.frame_step)
+        clips = Clips(dataset, table, config.temporal_stride)
         inputs = FitInputs(clips, known, known[:0], network, config, normalisation, (seed,))
         fitted = fit(inputs, device="cpu")
         videos = (dataset[int(i)].frames for i in table.index[rows])
-        return np.array([estimate(fitted.model, f, normalisation, config.frame_step).age for f in videos])
+        return np.array(
+            [estimate(fitted.model, f, normalisation, config.temporal_stride).age for f in videos]
+        )
 
     age, old = table.age[rows], table.age[rows] > OLD
     median = float(np.median(table.age[table.rows_of(training)]))

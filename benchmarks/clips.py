@@ -1,6 +1,7 @@
 """What becomes of every clip in a folder: frames decoded, with a face, kept, and the status.
 
-    python benchmarks/clips.py DIR [--expect FILE.md] [--json FILE] [--subject largest|central|all] [--keep longest|all]
+    python benchmarks/clips.py DIR [--expect FILE.md] [--json FILE] [--follow largest|central|all]
+                               [--segments longest|all]
 
 --expect names a page with Markdown tables that have columns `file`, `frames decoded` and `frames with a face`;
 what they say of a clip is printed beside what was found.
@@ -32,7 +33,7 @@ def frames_with_face(path: Path, config: PrepConfig) -> int:
     seen: list[set[int]] = []
     try:
         with open_video(path, config.stream, engine) as reader:
-            tracker = Tracker(engine, config.subject)
+            tracker = Tracker(engine, config.follow)
             seen = [{one.person for one in tracker.step(frame)} for frame in reader]
     except DecodeError:
         return 0
@@ -52,7 +53,7 @@ def examine(path: Path, config: PrepConfig) -> dict[str, object]:
         "rows": [
             {
                 "suffix": row.suffix,
-                "kept": row.n_kept,
+                "kept": row.length,
                 "interpolated": row.n_interpolated,
                 "status": row.status,
                 "message": row.message,
@@ -91,10 +92,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="a folder of clips, searched with its subfolders")
     parser.add_argument("--expect", type=Path, help="a Markdown page that says what to expect")
     parser.add_argument("--json", type=Path, help="write the figures here too")
-    parser.add_argument("--subject", default="largest", choices=["largest", "central", "all"])
-    parser.add_argument("--keep", default="longest", choices=["longest", "all"])
+    parser.add_argument("--follow", default="largest", choices=["largest", "central", "all"])
+    parser.add_argument("--segments", default="longest", choices=["longest", "all"])
     options = parser.parse_args()
-    config = PrepConfig(subject=options.subject, keep=options.keep)
+    config = PrepConfig(follow=options.follow, segments=options.segments)
     expected = expectations(options.expect) if options.expect else {}
     paths = sorted(p for p in options.folder.rglob("*") if p.is_file() and not p.name.startswith("."))
     figures, rows = {}, []

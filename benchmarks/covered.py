@@ -114,7 +114,7 @@ def main() -> None:
             if not upright:
                 continue
             n_pictures += 1
-            points = max(upright, key=lambda one: one.face_px).landmarks
+            points = max(upright, key=lambda one: one.eye_distance_px).landmarks
             far = np.array([picture.shape[1] - 1.0, picture.shape[0] - 1.0])
             on_its_side = np.stack([points[:, 1], far[0] - points[:, 0]], axis=1)
             counts["bare, upright"][judgement(engine, picture, points)] += 1

@@ -192,7 +192,7 @@ def quickest(people: People) -> Iterator[Clip]:
             points = seen[0].landmarks if seen else np.full((68, 2), np.nan)
             yaw.append(seen[0].pose[0] if seen else np.nan)
             height = points[[40, 41, 46, 47], 1] - points[[38, 37, 44, 43], 1]
-            open_.append(height.mean() / (seen[0].face_px if seen else 1))
+            open_.append(height.mean() / (seen[0].eye_distance_px if seen else 1))
         turn = np.abs(np.subtract(yaw[8:], yaw[:-8]))
         for kind, middle in (("quick turn", np.nanargmax(turn) + 4), ("quick blink", np.nanargmin(open_))):
             start = int(np.clip(middle - 30, 0, max(0, len(yaw) - 61)))

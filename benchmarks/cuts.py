@@ -17,8 +17,8 @@ boundary is exact where the new track begins with the first frame of the new sho
 --margins follows everybody through every cut instead, and prints how large a change and how strong a dissolve were
 measured, in units of what counts as a cut: at the boundary of two shots, or the largest where there is one.
 
-The clips are tracked in this process. With --write DIR they are written instead; then `nemo prep DIR OUT.h5 --subject
-all --keep all`, and --read OUT.h5 (with the same other options) judges its rows.
+The clips are tracked in this process. With --write DIR they are written instead; then `nemo prep DIR OUT.h5 --follow
+all --segments all`, and --read OUT.h5 (with the same other options) judges its rows.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def write(clip: Clip, path: Path) -> None:
 
 
 def rows_of_file(path: Path) -> dict[str, dict[int, list[int]]]:
-    """The frames of each row, by clip, of what `nemo prep --subject all --keep all` wrote."""
+    """The frames of each row, by clip, of what `nemo prep --follow all --segments all` wrote."""
     found: dict[str, dict[int, list[int]]] = defaultdict(dict)
     with FaceDataset(path) as faces:
         for k, video in enumerate(faces.values()):

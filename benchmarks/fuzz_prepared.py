@@ -39,8 +39,8 @@ def make(folder: Path) -> None:
             "condition": "posed",
             "fold": i % 2,
             "frames": rng.integers(0, 256, (length, SIZE, SIZE), dtype=np.uint8),
-            "score": np.full(length, 0.9, np.float32),
-            "face_px": np.full(length, 60, np.float32),
+            "face_presence": np.full(length, 0.9, np.float32),
+            "eye_distance_px": np.full(length, 60, np.float32),
             "pose": np.zeros((length, 3), np.float32),
             "sharpness": np.full(length, 9, np.float32),
         }

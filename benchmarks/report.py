@@ -26,10 +26,10 @@ _FIELDS = (
     "frames",
     "landmarks",
     "landmarks_raw",
-    "observed",
+    "tracked",
     "pose",
-    "face_px",
-    "score",
+    "eye_distance_px",
+    "face_presence",
     "n_faces",
     "sharpness",
 )
@@ -45,7 +45,7 @@ def repeated(data: FaceDataset, count: int) -> Iterator[dict[str, Any]]:
         length, n = int(rng.integers(120, 280)), video.length
         there = np.abs((np.arange(length) + rng.integers(0, n)) % max(1, 2 * n - 2) - (n - 1))
         chosen = {name: values[there] for name, values in arrays.items()}
-        chosen["observed"] &= rng.random(length) > 0.02
+        chosen["tracked"] &= rng.random(length) > 0.02
         yield {
             **chosen,
             "id": f"{k:04d}_smile",

@@ -69,12 +69,12 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
             **usual.to_dict(),
             "epochs": 1 + case["steps"],
             "batch_size": case["batch"],
-            **({"frame_chunk": case["chunk"]} if case["chunk"] else {}),
-            **({"frame_step": case["every"]} if case["every"] else {}),
+            **({"max_frames_per_pass": case["chunk"]} if case["chunk"] else {}),
+            **({"temporal_stride": case["every"]} if case["every"] else {}),
         }
     )
     dataset = FaceDataset(case["file"])
-    clips = Clips(dataset, labelled_videos(dataset), config.frame_step)
+    clips = Clips(dataset, labelled_videos(dataset), config.temporal_stride)
     rows = np.arange(case["batch"])
     before = peak_mb()
     normalisation = measure_normalisation(dataset, clips.table.index)
@@ -88,7 +88,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     on_gpu = case["device"].startswith("cuda")
     result = {
         "step_s": middle,
-        "frames_a_step": sum(math.ceil(case["frames"] / config.frame_step) for _ in rows),
+        "frames_a_step": sum(math.ceil(case["frames"] / config.temporal_stride) for _ in rows),
         "before_mb": before,
         "train_peak_mb": trained,
         "train_gpu_mb": torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None,
@@ -101,7 +101,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         torch.cuda.reset_peak_memory_stats()
     for _ in range(2 if on_gpu else 1):
         started = time.perf_counter()
-        estimate(model, frames, normalisation, config.frame_step)
+        estimate(model, frames, normalisation, config.temporal_stride)
         result["predict_s"] = time.perf_counter() - started
     result["predict_frames"] = len(frames)
     result["predict_gpu_mb"] = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--chunk", type=int, default=0)
-    parser.add_argument("--every", type=int, default=0, help="frame_step, in place of the preset's")
+    parser.add_argument("--every", type=int, default=0, help="temporal_stride, in place of the preset's")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", help=argparse.SUPPRESS)

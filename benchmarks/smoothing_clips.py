@@ -46,7 +46,7 @@ def measure_clips(paths: list[Path], folder: Path) -> dict[str, dict[str, Any]]:
         kept = folder / f"{path.name}.real.npz"
         if not kept.exists():
             track = track_video(path)
-            names = ("landmarks_raw", "timestamps", "observed", "pose", "score")
+            names = ("landmarks_raw", "timestamps", "tracked", "pose", "face_presence")
             np.savez(kept, fps=track.info.fps, **{name: getattr(track, name) for name in names})
             print(path.name, file=sys.stderr)
         with np.load(kept) as stored:
@@ -58,9 +58,13 @@ def measure_clips(paths: list[Path], folder: Path) -> dict[str, dict[str, Any]]:
         start, stop = edges[np.argmax(np.ptp(edges, axis=1))]
         fields = {name: values[start:stop] for name, values in track.items() if name != "fps"}
         raw = fields["landmarks_raw"]
-        fields |= {"face_px": eye_distance(raw), "n_faces": np.ones(len(raw)), "sharpness": np.ones(len(raw))}
+        fields |= {
+            "eye_distance_px": eye_distance(raw),
+            "n_faces": np.ones(len(raw)),
+            "sharpness": np.ones(len(raw)),
+        }
         row: dict[str, Any] = {"frames": len(raw), "fps": float(track["fps"])}
-        row |= {"eyes": float(np.median(fields["face_px"])), "jump": 100 * headframe.jumps(raw).max()}
+        row |= {"eyes": float(np.median(fields["eye_distance_px"])), "jump": 100 * headframe.jumps(raw).max()}
         row["found"] = flagged_errors(raw)
         for way in ("4253h", "head"):
             smooth = headframe.METHODS[way][0](raw)

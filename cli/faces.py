@@ -29,7 +29,16 @@ if TYPE_CHECKING:
 
 _OWN = ("frames", "frame_index", "timestamps")
 #: What is looked at to doubt a track (`nemo_pipeline.view.distrust.track_of`).
-_MEASURED = ("observed", "pose", "face_px", "sharpness", "score", "n_faces", "landmarks", "landmarks_raw")
+_MEASURED = (
+    "tracked",
+    "pose",
+    "eye_distance_px",
+    "sharpness",
+    "face_presence",
+    "n_faces",
+    "landmarks",
+    "landmarks_raw",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import rich_click as click
 
-from nemo_pipeline.config import Engine, Keep, PrepConfig, Smooth, Subject
+from nemo_pipeline.config import Engine, Follow, PrepConfig, Segments, Smooth
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import counted, listed
 
@@ -22,7 +22,7 @@ from .progress import RunProgress, stop_on_signals
 
 _CHOICES = {
     name: list(get_args(kind))
-    for name, kind in (("engine", Engine), ("keep", Keep), ("smooth", Smooth), ("subject", Subject))
+    for name, kind in (("engine", Engine), ("follow", Follow), ("segments", Segments), ("smooth", Smooth))
 }
 _DEFAULTS = PrepConfig()
 #: So many paths of one folder and reason are listed one by one.
@@ -53,16 +53,16 @@ _MOST_PATHS = 5
     help="Software that runs the landmark networks.",
 )
 @click.option(
-    "--subject",
-    type=click.Choice(_CHOICES["subject"]),
-    default=_DEFAULTS.subject,
+    "--follow",
+    type=click.Choice(_CHOICES["follow"]),
+    default=_DEFAULTS.follow,
     show_default=True,
     help="Whom to follow if there are several faces.",
 )
 @click.option(
-    "--keep",
-    type=click.Choice(_CHOICES["keep"]),
-    default=_DEFAULTS.keep,
+    "--segments",
+    type=click.Choice(_CHOICES["segments"]),
+    default=_DEFAULTS.segments,
     show_default=True,
     help="Keep the longest segment with a face, or all segments, each as a row.",
 )
@@ -196,8 +196,8 @@ def command(paths: tuple[str, ...], **options: Any) -> None:
             size=options["size"],
             margin=options["margin"],
             engine=options["engine"],
-            subject=options["subject"],
-            keep=options["keep"],
+            follow=options["follow"],
+            segments=options["segments"],
             stream=options["stream"],
             max_gap_seconds=options["max_gap"],
             max_yaw_degrees=options["max_yaw"],

@@ -100,7 +100,7 @@ def _table(summary: Any) -> Any:
                 row["id"],
                 shown(row["status"], style),
                 row["n_decoded"],
-                row["n_kept"],
+                row["length"],
                 row["n_interpolated"],
                 row["message"],
             )

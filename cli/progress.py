@@ -109,7 +109,7 @@ class RunProgress:
         result = event.piece.result
         self._frames_done += result.n_decoded
         statuses = sorted({row.status for row in result.rows})
-        kept = sum(row.n_kept for row in result.rows)
+        kept = sum(row.length for row in result.rows)
         failed = not kept
         self._failed += failed
         self._show()

@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 from nemo_pipeline.fields import added, check_kinds, from_record, plain
 
 Engine = Literal["litert", "mediapipe"]
-Subject = Literal["largest", "central", "all"]
-Keep = Literal["longest", "all"]
+Follow = Literal["largest", "central", "all"]
+Segments = Literal["longest", "all"]
 Shape = Literal["shipped", "from-data", "custom"]
 LandmarksSource = Literal["track", "openface"]
 Smooth = Literal["head", "4253h", "none"]
@@ -33,8 +33,8 @@ class PrepConfig:
         size: side of the square face crop, pixels.
         margin: space around jaw line and eyebrows in the crop, as a fraction of the crop's side, on each side.
         engine: which landmark engine runs the bundle's networks.
-        subject: who is followed when there are several faces.
-        keep: the longest segment of a video, or every one as a row of its own.
+        follow: who is followed when there are several faces.
+        segments: the longest segment of a video, or every one as a row of its own.
         max_gap_seconds: a stretch without a face of at most this duration is interpolated; a longer one splits.
             A pause between two frames that both show the face is none.
         max_yaw_degrees: a frame turned further than this counts as one without a face (a profile folds the warp).
@@ -67,8 +67,8 @@ class PrepConfig:
     size: int = 114
     margin: float = 0.02
     engine: Engine = "litert"
-    subject: Subject = "largest"
-    keep: Keep = "longest"
+    follow: Follow = "largest"
+    segments: Segments = "longest"
     max_gap_seconds: float = 0.2
     max_yaw_degrees: float = 45.0
     min_frames: int = 7
@@ -93,7 +93,7 @@ class PrepConfig:
         need(16 <= self.size <= 1024, "size", "between 16 and 1024 pixels")
         need(0 <= self.margin < 0.5, "margin", "at least 0 and below 0.5 of the crop's side")
         for field, kind in (
-            ("engine", Engine), ("subject", Subject), ("keep", Keep), ("mean_shape", Shape),
+            ("engine", Engine), ("follow", Follow), ("segments", Segments), ("mean_shape", Shape),
             ("landmarks_source", LandmarksSource), ("smooth", Smooth),
         ):  # fmt: skip
             need(getattr(self, field) in get_args(kind), field, "one of " + ", ".join(get_args(kind)))

@@ -11,13 +11,13 @@ from nemo_pipeline.fields import from_record, plain
 
 Status = Literal[
     "ok",  # usable: has frames
-    "truncated",  # usable: the stream broke off or was damaged; the frames before the break were kept
+    "damaged",  # usable: the stream broke off or was damaged; the frames before the break were kept
     "no_face",  # decoded, but no face was found (or none that stayed long enough)
     "too_short",  # a face was found, but no segment has `min_frames` frames
     "too_small",  # a face was found, but it is smaller than the landmarker can follow
-    "turned_away",  # a face was found, but beyond the yaw limit nearly throughout
+    "head_turned",  # a face was found, but beyond the yaw limit nearly throughout
     "blank",  # the warped faces are black or constant
-    "no_video",  # the file opens but holds no video stream (sound only, cover art only)
+    "not_a_video",  # the file opens but holds no video stream (sound only, cover art only)
     "decode_error",  # the file cannot be opened or decoded at all
     "unreadable",  # the file cannot be read (permission, vanished, empty)
     "landmarks_error",  # landmarks given from elsewhere are missing or do not fit the video
@@ -26,9 +26,9 @@ Status = Literal[
 ]
 STATUSES: tuple[str, ...] = get_args(Status)
 #: Rows with these statuses hold frames.
-USABLE: frozenset[str] = frozenset({"ok", "truncated"})
+USABLE: frozenset[str] = frozenset({"ok", "damaged"})
 #: The video is sound, but shows no face that can be used.
-FACELESS: frozenset[str] = frozenset({"no_face", "too_short", "too_small", "turned_away", "blank"})
+FACELESS: frozenset[str] = frozenset({"no_face", "too_short", "too_small", "head_turned", "blank"})
 #: Tried again by the next run, since the cause may lie outside the video.
 RETRIED: frozenset[str] = frozenset({"crashed", "timeout", "unreadable"})
 
@@ -85,10 +85,14 @@ class VideoRow:
     spool: str
     start: int
     stop: int
-    n_kept: int
     n_interpolated: int
     status: str
     message: str
+
+    @property
+    def length(self) -> int:
+        """Frames."""
+        return self.stop - self.start
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -126,5 +130,5 @@ class VideoResult:
         """A result without frames: one row that carries the status and its sentence."""
         if status not in STATUSES:
             raise ValueError(f"unknown status {status!r}; known: {', '.join(STATUSES)}.")
-        row = VideoRow("", "", 0, 0, 0, 0, status, message)
+        row = VideoRow("", "", 0, 0, 0, status, message)
         return cls(info or VideoInfo(), n_decoded, (row,))

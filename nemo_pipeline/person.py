@@ -62,14 +62,14 @@ class Tally:
         """One more frame with this person's face."""
         self.n_seen += 1
         self.n_turned += turned
-        self.size_sum += seen.face_px
+        self.size_sum += seen.eye_distance_px
         middle = np.array([(frame.width - 1) / 2, (frame.height - 1) / 2])
         self.off_centre_sum += float(np.hypot(*(seen.landmarks.mean(axis=0) - middle)) / frame.width)
         if len(self.sizes) < 1000:  # a median needs no more, and memory must not grow with the video
-            self.sizes.append(seen.face_px)
+            self.sizes.append(seen.eye_distance_px)
 
     @property
-    def face_px(self) -> float:
+    def eye_distance_px(self) -> float:
         """Median distance of the outer eye corners, pixels."""
         return float(np.median(self.sizes)) if self.sizes else 0.0
 
@@ -107,7 +107,7 @@ class FaceWriter:
         segment = self._segment
         segment.first_frame = frame.index if segment.first_frame < 0 else segment.first_frame
         segment.last_frame = frame.index
-        segment.n_interpolated += not record["observed"]
+        segment.n_interpolated += not record["tracked"]
         if len(self._fresh) >= _BLOCK:
             self._write(self._smoother.push(np.stack(self._fresh)))
             self._fresh = []
@@ -210,10 +210,10 @@ class PersonRecorder:
         if self._config.mesh:
             record["mesh"] = seen.mesh
         record["timestamps"] = entry.time
-        record["observed"] = entry.observed
+        record["tracked"] = entry.tracked
         record["pose"] = seen.pose
         record["frame_index"] = entry.index
-        record["face_px"] = seen.face_px
-        record["score"] = seen.score
+        record["eye_distance_px"] = seen.eye_distance_px
+        record["face_presence"] = seen.face_presence
         record["n_faces"] = min(entry.n_faces, 255)
         return record

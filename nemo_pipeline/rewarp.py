@@ -150,7 +150,7 @@ def _finish(row: FaceVideo, writer: FaceWriter) -> VideoRow:
 
 
 def _as_it_was(row: FaceVideo) -> VideoRow:
-    return VideoRow(_suffix(row), "", 0, 0, row.n_kept, row.n_interpolated, row.status, _message(row)[0])
+    return VideoRow(_suffix(row), "", 0, 0, row.n_interpolated, row.status, _message(row)[0])
 
 
 def _suffix(row: FaceVideo) -> str:

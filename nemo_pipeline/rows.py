@@ -23,36 +23,36 @@ def rows_of(people: Mapping[int, PersonRecorder], config: PrepConfig, report: De
     usable = {n: p for n, p in people.items() if p.segments}
     if not usable:
         status, message = _why_none(people, config, report)
-        return [VideoRow("", "", 0, 0, 0, 0, status, message)]
-    everyone = config.subject == "all"
-    chosen = [usable[n] for n in by_subject({n: p.tally for n, p in usable.items()}, config.subject)]
+        return [VideoRow("", "", 0, 0, 0, status, message)]
+    everyone = config.follow == "all"
+    chosen = [usable[n] for n in subject_first({n: p.tally for n, p in usable.items()}, config.follow)]
     rows: list[VideoRow] = []
     taken: list[Segment] = []
     for k, person in enumerate(
-        chosen if everyone else chosen[: None if config.keep == "all" else 1], start=1
+        chosen if everyone else chosen[: None if config.segments == "all" else 1], start=1
     ):
         segments = person.segments
-        if config.keep == "longest":
+        if config.segments == "longest":
             segments = [max(segments, key=lambda s: s.length)]
         elif not everyone:  # one subject at a time: after a cut, whoever is then the subject
             segments = [s for s in segments if all(_apart(s, t) for t in taken)]
             taken += segments
         for j, segment in enumerate(segments, start=1):
             suffix = f"#{k}" if everyone else ""
-            suffix += f"/s{j}" if config.keep == "all" else ""
+            suffix += f"/s{j}" if config.segments == "all" else ""
             rows.append(_row(suffix, person, segment, report))
-    if config.keep == "all" and not everyone:
+    if config.segments == "all" and not everyone:
         order = sorted(range(len(rows)), key=lambda i: taken[i].first_frame)
         rows = [dataclasses.replace(rows[i], suffix=f"/s{j}") for j, i in enumerate(order, start=1)]
     return rows
 
 
-def by_subject(people: Mapping[int, Tally], subject: str) -> list[int]:
+def subject_first(people: Mapping[int, Tally], follow: str) -> list[int]:
     """Numbers of people, the subject first: the largest over time, or the most central of those who are there most of
     the time; for "all", in order of appearance. `people` are those of whom a segment was kept."""
-    if subject == "all":
+    if follow == "all":
         return sorted(people)
-    if subject == "central":
+    if follow == "central":
         most = max((tally.n_seen for tally in people.values()), default=0)
         return sorted(
             people,
@@ -71,7 +71,7 @@ def blank_row(suffix: str, n_blank: int, length: int) -> VideoRow:
         f"{n_blank} of {length} warped faces are black or of one gray level; "
         "check the clip's picture (a failed export, a lens cap, a mask over the face)."
     )
-    return VideoRow(suffix, "", 0, 0, 0, 0, "blank", message)
+    return VideoRow(suffix, "", 0, 0, 0, "blank", message)
 
 
 def mostly_blank(n_blank: int, length: int) -> bool:
@@ -84,14 +84,13 @@ def _row(suffix: str, person: PersonRecorder, segment: Segment, report: DecodeRe
         return blank_row(suffix, segment.n_blank, segment.length)
     status, message = "ok", ""
     if report.damage:
-        status = "truncated"
+        status = "damaged"
         message = f"Usable, but {report.damage}: the undamaged frames were kept; copy the file again from its source."
     return VideoRow(
         suffix,
         person.spool.name,
         segment.start,
         segment.stop,
-        segment.length,
         segment.n_interpolated,
         status,
         message,
@@ -111,7 +110,7 @@ def _why_none(
         n_seen=best.n_seen if best else 0,
         n_turned=best.n_turned if best else 0,
         longest=best.longest if best else 0,
-        face_px=best.face_px if best else 0.0,
+        eye_distance_px=best.eye_distance_px if best else 0.0,
         min_frames=config.min_frames,
         max_yaw=config.max_yaw_degrees,
         n_decoded=report.n_frames,

@@ -20,7 +20,7 @@ from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoInfo, VideoResult
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.person import PersonRecorder, Tally
-from nemo_pipeline.rows import by_subject, rows_of, with_damage
+from nemo_pipeline.rows import rows_of, subject_first, with_damage
 from nemo_pipeline.stages.decode import DecodeError
 from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame
@@ -82,7 +82,7 @@ def process_video(
         with open_video(path, config.stream, engine) as reader:
             source: Tracker | GivenLandmarks
             if engine is not None:
-                source = Tracker(engine, config.subject)
+                source = Tracker(engine, config.follow)
             else:
                 digest = content_hash(Path(str(landmarks)))
                 source = GivenLandmarks(Path(str(landmarks)), config.min_confidence, reader.info.fps)
@@ -141,7 +141,7 @@ class PreparedVideo:
     """One prepared row of a video, in memory. `records` has one element per frame, with the fields of out.h5.
 
     Any field of a record is an attribute too: `.frames` (T, size, size) uint8, `.landmarks` (T, 68, 2)
-    float32 smoothed, `.landmarks_raw`, `.timestamps` (T,) float64 seconds, `.observed` (T,) bool, `.pose`
+    float32 smoothed, `.landmarks_raw`, `.timestamps` (T,) float64 seconds, `.tracked` (T,) bool, `.pose`
     (T, 3) degrees, ...
     """
 
@@ -196,7 +196,7 @@ def prep_video_rows(
     mean_shape: ArrayLike | None = None,
     landmarks: str | Path | None = None,
 ) -> list[PreparedVideo]:
-    """As `prep_video`, with every row (`subject="all"`, `keep="all"`)."""
+    """As `prep_video`, with every row (`follow="all"`, `segments="all"`)."""
     config = config or PrepConfig()
     dtype = record_dtype(config.size, config.mesh)
     with tempfile.TemporaryDirectory(prefix="nemo-") as folder:
@@ -227,22 +227,22 @@ class VideoTrack:
     Attributes:
         landmarks: (T, 68, 2) float64, smoothed as `config.smooth` says within each segment, source pixels; NaN
             without a face.
-        landmarks_raw: (T, 68, 2) float64, as tracked (interpolated where not observed); NaN without a face.
+        landmarks_raw: (T, 68, 2) float64, as tracked (interpolated where not tracked); NaN without a face.
         timestamps: (T,) float64, seconds; NaN where the frame is damaged.
-        observed: (T,) bool: a face was seen (False where interpolated or absent).
+        tracked: (T,) bool: a face was seen (False where interpolated or absent).
         pose: (T, 3) float64, yaw, pitch, roll in degrees; NaN without a face.
         mesh: (T, 478, 3) float32, source pixels; NaN without a face.
-        score: (T,) float32 presence; NaN where unknown.
+        face_presence: (T,) float32 presence; NaN where unknown.
         info: what the stream says of itself.
     """
 
     landmarks: NDArray[np.float64]
     landmarks_raw: NDArray[np.float64]
     timestamps: NDArray[np.float64]
-    observed: NDArray[np.bool_]
+    tracked: NDArray[np.bool_]
     pose: NDArray[np.float64]
     mesh: NDArray[np.float32]
-    score: NDArray[np.float32]
+    face_presence: NDArray[np.float32]
     info: VideoInfo
 
     def __len__(self) -> int:
@@ -253,12 +253,12 @@ def track_video(path: str | Path, config: PrepConfig | None = None) -> VideoTrac
     """Track the subject of a video through every decoded frame.
 
     The subject is the one that `nemo prep` chooses. All segments of at least `config.min_frames` are in the arrays,
-    whatever `config.keep` says.
+    whatever `config.segments` says.
 
     Examples:
         >>> from nemo_pipeline import track_video
         >>> track = track_video("clip.mp4")
-        >>> track.landmarks.shape, bool(track.observed.all())
+        >>> track.landmarks.shape, bool(track.tracked.all())
         ((10, 68, 2), True)
 
     Raises:
@@ -271,7 +271,7 @@ def track_video(path: str | Path, config: PrepConfig | None = None) -> VideoTrac
     try:
         engine = _engine(config.engine)
         with open_video(path, config.stream, engine) as reader:
-            tracker = Tracker(engine, config.subject)
+            tracker = Tracker(engine, config.follow)
             for frame in reader:
                 times[frame.index] = frame.time
                 for seen in tracker.step(frame):
@@ -284,7 +284,7 @@ def track_video(path: str | Path, config: PrepConfig | None = None) -> VideoTrac
     except DecodeError as error:
         raise NemoError(f"{path}: {error}") from None
     segments = {n: _segments(seen, times, config) for n, seen in people.items() if tracker.trusted(n)}
-    chosen = by_subject({n: tallies[n] for n, found in segments.items() if found}, config.subject)
+    chosen = subject_first({n: tallies[n] for n, found in segments.items() if found}, config.follow)
     timestamps = np.array([times.get(i, np.nan) for i in range(n_frames)])
     return _assemble(segments[chosen[0]] if chosen else [], timestamps, info, config)
 
@@ -314,10 +314,10 @@ def _assemble(
         landmarks=np.full((n, 68, 2), nan),
         landmarks_raw=np.full((n, 68, 2), nan),
         timestamps=times,
-        observed=np.zeros(n, dtype=bool),
+        tracked=np.zeros(n, dtype=bool),
         pose=np.full((n, 3), nan),
         mesh=np.full((n, 478, 3), nan, dtype=np.float32),
-        score=np.full(n, nan, dtype=np.float32),
+        face_presence=np.full(n, nan, dtype=np.float32),
         info=info,
     )
     for segment in segments:
@@ -326,10 +326,10 @@ def _assemble(
         track.landmarks_raw[where] = raw
         # From the points as a file would store them, so that both give the same.
         track.landmarks[where] = METHODS[config.smooth][0](raw.astype(np.float32))
-        track.observed[where] = [e.observed for e in segment]
+        track.tracked[where] = [e.tracked for e in segment]
         track.pose[where] = [e.seen.pose for e in segment]
         track.mesh[where] = np.stack([e.seen.mesh for e in segment])
-        track.score[where] = [e.seen.score for e in segment]
+        track.face_presence[where] = [e.seen.face_presence for e in segment]
     return track
 
 
@@ -361,6 +361,6 @@ def landmarks_in_image(rgb: ArrayLike, *, engine: str = "litert") -> NDArray[np.
         )
     frame, networks = Frame.from_rgb(picture), _engine(engine)
     found = full_search(networks, frame, everyone=True)
-    found.sort(key=lambda mesh: -observe(mesh).face_px)
+    found.sort(key=lambda mesh: -observe(mesh).eye_distance_px)
     faces = [still_landmarks(networks, frame, mesh) for mesh in found]
     return np.stack(faces) if faces else np.zeros((0, 68, 2))

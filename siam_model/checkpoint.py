@@ -28,7 +28,7 @@ from nemo_pipeline.store.files import fsync_path
 from nemo_pipeline.store.text import printable
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import Normalisation
-from siam_model.model import FRAME_CHUNK, SIAM
+from siam_model.model import MAX_FRAMES_PER_PASS, SIAM
 from siam_model.predictions import write_bytes
 from siam_model.runs import read_json
 from siam_model.sums import check_sums, write_sums
@@ -44,7 +44,7 @@ class ModelCard:
 
     Attributes:
         model: the network.
-        train: how it was trained; `frame_step` is needed for prediction too.
+        train: how it was trained; `temporal_stride` is needed for prediction too.
         normalisation: of gray levels, from the training part.
         prep: settings of `nemo prep` that made the training faces (`PrepConfig.to_dict()`).
         mean_shape: (68,2) float64 that they were warped to.
@@ -240,7 +240,7 @@ def _check_memory(config: SIAMConfig, weights: int, device: torch.device, folder
     positions = [1 + layer + sum(map(bool, config.pools[:layer])) for layer in range(3)]
     largest = max(sides[at] ** 2 * width for at, width in zip(positions, config.channels, strict=True))
     # A map, what response normalisation makes of it, and its sum over channels, 4 bytes each.
-    needed = weights + 3 * 4 * largest * FRAME_CHUNK
+    needed = weights + 3 * 4 * largest * MAX_FRAMES_PER_PASS
     if device.type == "cpu" and free is not None and needed > free:
         raise NemoError(
             f"{printable(str(folder))} needs about {needed / 2**30:.1f} GB of memory, and {free / 2**30:.1f} GB are "

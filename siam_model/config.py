@@ -54,7 +54,7 @@ class SIAMConfig:
         recurrent_layers: layers of the recurrent module.
         recurrent: False for the ablation without recurrence (age per frame; their mean is the video's age).
         recurrent_init: how a recurrence starts: see `siam_model.layers.Recurrence`.
-        attention: how weights are shared in the spatial attention (Table I of the paper).
+        attention_mechanism: how weights are shared in the spatial attention (Table I of the paper).
         attention_position: after which convolutional layer the spatial attention sits; 0 for none.
         attention_dim: d, width of the spatial attention's first layer.
         temporal_attention: False for the ablation that takes the plain mean of z_t. Needs `recurrent`.
@@ -65,7 +65,7 @@ class SIAMConfig:
 
     Examples:
         >>> from siam_model import SIAMConfig
-        >>> SIAMConfig(hidden=128).attention
+        >>> SIAMConfig(hidden=128).attention_mechanism
         'indexed'
     """
 
@@ -87,7 +87,7 @@ class SIAMConfig:
     recurrent_layers: int = 2
     recurrent: bool = True
     recurrent_init: RecurrentInit = "leaky"
-    attention: Mechanism = "indexed"
+    attention_mechanism: Mechanism = "indexed"
     attention_position: int = 2
     attention_dim: int = 256
     temporal_attention: bool = True
@@ -125,7 +125,9 @@ class SIAMConfig:
                 "pool_padding",
                 "at most half of a pool's side",
             )
-        _need(self.attention in get_args(Mechanism), self, "attention", _one_of(Mechanism))
+        _need(
+            self.attention_mechanism in get_args(Mechanism), self, "attention_mechanism", _one_of(Mechanism)
+        )
         _need(self.recurrent_init in get_args(RecurrentInit), self, "recurrent_init", _one_of(RecurrentInit))
         _need(self.attention_position in (0, 1, 2, 3), self, "attention_position", "0 (none), 1, 2 or 3")
         for name in ("dropout_conv", "dropout_recurrent"):
@@ -195,16 +197,16 @@ class TrainConfig:
         learning_rate: of RMSprop.
         schedule: of the learning rate over `epochs`: `constant` (the paper names none), or `cosine`, which falls
             to zero and so ends without the jitter of large steps.
-        decay: of RMSprop's running mean of squared gradients.
+        rmsprop_alpha: decay of RMSprop's running mean of squared gradients.
         epsilon: added to RMSprop's denominator.
         l2: lambda: factor of the sum of squared weights (not biases) in the loss.
         clip: every element of the gradient is clipped to [-clip, clip].
         patience: epochs without a better validation error before training stops.
         validation_fraction: part of the training subjects kept for early stopping.
         test_fraction: part of all subjects held out and predicted at the end of a run without folds.
-        frame_step: a video is read as this many interleaved series of every n-th frame. A training pass
+        temporal_stride: a video is read as this many interleaved series of every n-th frame. A training pass
             takes one of them at random, a prediction is the mean over all. 1 is the paper's: every frame.
-        frame_chunk: most frames that pass through the convolutions at once; a training step with more
+        max_frames_per_pass: most frames that pass through the convolutions at once; a training step with more
             recomputes them, a quarter of that at a time, in its backward pass, so that memory hardly grows
             with a video's length.
         age_weighting: `none` (the paper's), or `density`: videos of rare ages weigh more in the loss
@@ -223,15 +225,15 @@ class TrainConfig:
     batch_size: int = 8
     learning_rate: float = 1e-4
     schedule: Schedule = "constant"
-    decay: float = 0.9
+    rmsprop_alpha: float = 0.9
     epsilon: float = 1e-8
     l2: float = 1e-4
     clip: float = 5.0
     patience: int = 20
     validation_fraction: float = 0.15
     test_fraction: float = 0.25
-    frame_step: int = 1
-    frame_chunk: int = 128
+    temporal_stride: int = 1
+    max_frames_per_pass: int = 128
     age_weighting: AgeWeighting = "none"
     augment_mirror: bool = False
     augment_brightness: float = 0.0
@@ -239,12 +241,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Check every field. Raises ValueError with the field, its value and what is allowed."""
         check_kinds(self)
-        for name in ("epochs", "batch_size", "patience", "frame_step", "frame_chunk"):
+        for name in ("epochs", "batch_size", "patience", "temporal_stride", "max_frames_per_pass"):
             _need(getattr(self, name) >= 1, self, name, "at least 1")
         for name in ("learning_rate", "epsilon", "clip"):
             _need(getattr(self, name) > 0, self, name, "above 0")
         _need(self.schedule in get_args(Schedule), self, "schedule", _one_of(Schedule))
-        _need(0 <= self.decay < 1, self, "decay", "at least 0 and below 1")
+        _need(0 <= self.rmsprop_alpha < 1, self, "rmsprop_alpha", "at least 0 and below 1")
         _need(self.l2 >= 0, self, "l2", "at least 0")
         _need(self.age_weighting in get_args(AgeWeighting), self, "age_weighting", _one_of(AgeWeighting))
         _need(0 <= self.augment_brightness <= 4, self, "augment_brightness", "from 0 to 4")
@@ -279,7 +281,12 @@ def preset(name: str) -> tuple[SIAMConfig, TrainConfig]:
             channels=(16, 24, 32), fully_connected=128, hidden=32, attention_dim=16, temporal_dim=16,
         )  # fmt: skip
         return model, TrainConfig(
-            epochs=40, learning_rate=1e-3, schedule="cosine", patience=40, frame_step=4, frame_chunk=256
+            epochs=40,
+            learning_rate=1e-3,
+            schedule="cosine",
+            patience=40,
+            temporal_stride=4,
+            max_frames_per_pass=256,
         )
     raise ValueError(f"there is no preset {name!r}; there are {', '.join(get_args(Preset))}.")
 

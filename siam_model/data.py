@@ -218,7 +218,7 @@ class LengthBuckets(Sampler[list[Clip]]):
         rng = np.random.default_rng(np.random.SeedSequence([*seed, epoch]))
         length = table.length[rows]
         order = np.argsort(length * rng.uniform(0.75, 1.25, len(rows)), kind="stable")
-        phase = rng.integers(0, np.minimum(config.frame_step, length))
+        phase = rng.integers(0, np.minimum(config.temporal_stride, length))
         batch_size = config.batch_size
         shuffle = rng.permutation(-(-len(rows) // batch_size))
         # Drawn last, so that switching augmentation on leaves order and phases as they were.

@@ -15,7 +15,7 @@ from siam_model.config import SIAMConfig
 from siam_model.layers import Recurrence, ResponseNorm, SpatialAttention, TemporalAttention, wide
 
 #: Frames that pass through the convolutions at once, where a training did not say otherwise.
-FRAME_CHUNK = 128
+MAX_FRAMES_PER_PASS = 128
 #: Autocast takes single and half precision alike, and nothing else.
 _MIXED = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -62,7 +62,9 @@ class Appearance(nn.Module):
                 config.map_size(config.attention_position),
                 config.channels[config.attention_position - 1],
             )
-            self.attention = SpatialAttention(config.attention, side, side, channels, config.attention_dim)
+            self.attention = SpatialAttention(
+                config.attention_mechanism, side, side, channels, config.attention_dim
+            )
         self.first = nn.Linear(config.channels[2] * config.map_sizes()[-1] ** 2, config.fully_connected)
         self.second = nn.Linear(config.fully_connected, config.hidden)
         self.dropout = nn.Dropout(config.dropout_conv)
@@ -107,9 +109,10 @@ class SIAM(nn.Module):
     """The whole model. `SIAM(config)(frames, lengths)` -> `SIAMOutput`.
 
     Attributes:
-        frame_chunk: most frames that pass through the convolutions at once. A training step with more passes them in
-            pieces of a quarter of that, recomputed in the backward pass, so that a long video costs time and not
-            memory. (On a CPU quarters are as fast, and the allocator's heap has far smaller holes.)
+        max_frames_per_pass: most frames that pass through the convolutions at once. A training step with more passes
+            them in pieces of a quarter of that, recomputed in the backward pass, so that a long video costs time and
+            not memory. (On a CPU quarters are as fast, and the allocator's heap has far smaller holes.)
+
     Examples:
         >>> import torch
         >>> from siam_model import SIAM, SIAMConfig
@@ -126,7 +129,7 @@ class SIAM(nn.Module):
         self.config = config = SIAMConfig() if config is None else config
         if not isinstance(config, SIAMConfig):
             raise TypeError(f"a SIAM is made from a SIAMConfig, not from {config!r}.")
-        self.frame_chunk = FRAME_CHUNK
+        self.max_frames_per_pass = MAX_FRAMES_PER_PASS
         self.appearance = Appearance(config)
         self.recurrence = nn.ModuleList()
         if config.recurrent:
@@ -166,7 +169,7 @@ class SIAM(nn.Module):
             frames: (B,T,S,S) float, standardised; or what `prepare` makes that of. What stands in padding frames is
                 never read.
             lengths: (B,) whole numbers from 1 to T; None when every video has T frames.
-            prepare: (F,S,S) -> (F,S,S) float, standardised, applied to `frame_chunk` frames at a time: a
+            prepare: (F,S,S) -> (F,S,S) float, standardised, applied to `max_frames_per_pass` frames at a time: a
                 `Normalisation`, so that a long video waits as uint8, a quarter of the memory.
 
         Raises:
@@ -239,8 +242,8 @@ class SIAM(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """`Appearance` of the real frames, some at a time: (B,T,S,S) -> (F,h), (F,M,N)."""
         videos, times = real.nonzero(as_tuple=True)  # (F,), (F,)
-        again = len(videos) > self.frame_chunk and self.training and torch.is_grad_enabled()
-        piece = max(1, self.frame_chunk // 4) if again else self.frame_chunk
+        again = len(videos) > self.max_frames_per_pass and self.training and torch.is_grad_enabled()
+        piece = max(1, self.max_frames_per_pass // 4) if again else self.max_frames_per_pass
         places = list(zip(videos.split(piece), times.split(piece), strict=True))
         parts = []
         for video, time in places:

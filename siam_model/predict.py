@@ -38,10 +38,12 @@ def shown_age(age: float) -> float:
     return max(0.0, age)
 
 
-def estimate(model: SIAM, frames: np.ndarray, normalisation: Normalisation, frame_step: int) -> Prediction:
+def estimate(
+    model: SIAM, frames: np.ndarray, normalisation: Normalisation, temporal_stride: int
+) -> Prediction:
     """Age and attention of one video.
 
-    A model trained with `frame_step` n has seen every n-th frame of a video. The video is therefore read as n
+    A model trained with `temporal_stride` n has seen every n-th frame of a video. The video is therefore read as n
     interleaved series (frames 0, n, 2n, ...; frames 1, n+1, ...), each gives an age, and the answer is
     their mean; so every frame counts, and a frame's temporal weight is its weight in its series divided by
     the number of series.
@@ -59,7 +61,7 @@ def estimate(model: SIAM, frames: np.ndarray, normalisation: Normalisation, fram
             f"frames are {frames.dtype} {frames.shape}; uint8 (T,{side},{side}) is needed, with T > 0."
         )
     device = next(model.parameters()).device
-    step = min(frame_step, len(frames))
+    step = min(temporal_stride, len(frames))
     series = [torch.from_numpy(np.ascontiguousarray(frames[phase::step])) for phase in range(step)]
     lengths = torch.tensor([len(s) for s in series])
     batch = torch.nn.utils.rnn.pad_sequence(series, batch_first=True)  # (n, T', S, S) uint8
@@ -124,7 +126,7 @@ class LoadedModel:
             TypeError, ValueError: no faces, or of another dtype or shape.
             NemoError: the frames are blank.
         """
-        step = self.card.train.frame_step
+        step = self.card.train.temporal_stride
         return estimate(self.network, faces_of(frames), self.card.normalisation, step)
 
     @property
@@ -170,4 +172,4 @@ class LoadedModel:
     def __repr__(self) -> str:
         kind = ", trained on synthetic faces" if self.synthetic else ""
         low, high = self.age_range
-        return f"LoadedModel({self.config.attention} attention, ages {low:g} to {high:g}{kind})"
+        return f"LoadedModel({self.config.attention_mechanism} attention, ages {low:g} to {high:g}{kind})"

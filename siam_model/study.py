@@ -48,10 +48,10 @@ _NO_SPATIAL = {"model.attention_position": "none"}
 #: Study -> its variants, in the paper's order.
 STUDIES: dict[str, tuple[Variant, ...]] = {
     "mechanisms": (
-        Variant("indexed", "spatially indexed", {"model.attention": "indexed"}),
-        Variant("agnostic", "spatially agnostic", {"model.attention": "agnostic"}),
-        Variant("full", "fully spatially indexed", {"model.attention": "full"}),
-        Variant("mediate", "mediate spatially indexed", {"model.attention": "mediate"}),
+        Variant("indexed", "spatially indexed", {"model.attention_mechanism": "indexed"}),
+        Variant("agnostic", "spatially agnostic", {"model.attention_mechanism": "agnostic"}),
+        Variant("full", "fully spatially indexed", {"model.attention_mechanism": "full"}),
+        Variant("mediate", "mediate spatially indexed", {"model.attention_mechanism": "mediate"}),
     ),
     "positions": (
         Variant("conv1", "after convolution 1", {"model.attention_position": "1"}),

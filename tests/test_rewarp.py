@@ -28,7 +28,7 @@ from nemo_pipeline.video import process_video
 from tests.support.clips import acted, other_person, person, sway, write_clip
 from tests.support.prepared import prepared_here
 
-CONFIG = PrepConfig(size=48, subject="all", keep="all")
+CONFIG = PrepConfig(size=48, follow="all", segments="all")
 SHAPE = new_shape(shipped_mean_shape() * (1.1, 1.0))
 CUSTOM = {"mean_shape": "custom", "mean_shape_sha256": SHAPE.sha256}
 
@@ -68,7 +68,7 @@ def facts(folder: Path, result: VideoResult, config: PrepConfig) -> list[tuple]:
             row.suffix,
             row.status,
             result.message(row),
-            (row.n_kept, row.n_interpolated, result.n_decoded),
+            (row.length, row.n_interpolated, result.n_decoded),
             dataclasses.replace(result.info, rotation=0, codec="", pixel_format=""),
             np.fromfile(
                 folder / row.spool, dtype, row.stop - row.start, offset=row.start * dtype.itemsize
@@ -96,7 +96,7 @@ def test_as_a_fresh_preparation(
     fresh = process_video(path, config, tmp_path / "fresh", **shape)
     assert len(rows) == len(fresh.rows) == (4 if name == "two.mp4" else 1)
     if name == "cut.mkv":
-        assert fresh.rows[0].status == "truncated"
+        assert fresh.rows[0].status == "damaged"
     result = rewarp_video(path, config, tmp_path / "again", rows, **shape)
     assert result is not None
     assert facts(tmp_path, result, config) == facts(tmp_path, fresh, config)
@@ -173,7 +173,7 @@ def test_a_file_with_its_labels_and_a_video_that_comes_back(videos: Path, tmp_pa
     output = tmp_path / "in.h5"
     prep(discover([folder]).videos, output, CONFIG, RunOptions(workers=1), labels=table)
     source = FaceDataset(output)
-    assert source.videos["status"] == ["truncated", "no_face", "unreadable"]
+    assert source.videos["status"] == ["damaged", "no_face", "unreadable"]
     shutil.move(tmp_path / "two.mp4", folder / "two.mp4")
     shutil.move(folder / "cut.mkv", tmp_path / "cut.mkv")
     wide = tmp_path / "wide.h5"

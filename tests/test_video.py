@@ -106,12 +106,12 @@ def test_a_plain_clip(clips: dict[str, Path]) -> None:
     assert (video.info.width, video.info.height, video.info.fps) == (*SIZE, 30)
     np.testing.assert_array_equal(video.frame_index, np.arange(40))
     np.testing.assert_allclose(video.timestamps, np.arange(40) / 30, atol=1e-6)
-    assert video.observed.all()
+    assert video.tracked.all()
     assert video.frames.shape == (40, 114, 114)
-    assert np.abs(video.face_px - 55).max() < 5
+    assert np.abs(video.eye_distance_px - 55).max() < 5
     assert np.abs(video.pose[:, 2] - 3 * np.sin(np.arange(40) / 6)).max() < 3
     assert (video.n_faces == 1).all()
-    assert (video.score > 0.9).all()
+    assert (video.face_presence > 0.9).all()
     assert (video.sharpness > 0).all()
 
 
@@ -124,7 +124,7 @@ def test_records_are_the_whole_computation_piece_by_piece(clips: dict[str, Path]
     )
     np.testing.assert_array_equal(video.landmarks_raw, whole.landmarks_raw.astype(np.float32))
     np.testing.assert_allclose(video.landmarks, whole.landmarks, atol=1e-4)
-    np.testing.assert_array_equal(video.observed, whole.observed)
+    np.testing.assert_array_equal(video.tracked, whole.tracked)
     np.testing.assert_array_equal(video.mesh, whole.mesh)
     warp = FaceWarp()
     for gray, landmarks, face in zip(
@@ -151,7 +151,7 @@ def test_a_way_to_smooth_that_is_none() -> None:
 def test_the_block_size_is_invisible(
     block: int, clips: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = dataclasses.replace(CONFIG, keep="all")
+    config = dataclasses.replace(CONFIG, segments="all")
     for name in ("gap", "dropout30"):
         expected = process(clips[name], tmp_path / f"{name}-a", config)
         with monkeypatch.context() as patch:
@@ -194,7 +194,7 @@ def test_a_tiny_face(clips: dict[str, Path]) -> None:
     video = prep_video(clips["tiny"])
     assert video.status == "ok"
     assert len(video) == 16
-    assert np.median(video.face_px) == pytest.approx(15, abs=1.5)
+    assert np.median(video.eye_distance_px) == pytest.approx(15, abs=1.5)
 
 
 # --- gaps, cuts, segments ------------------------------------------------------------------------------------------
@@ -204,16 +204,16 @@ def test_a_tiny_face(clips: dict[str, Path]) -> None:
 def test_a_short_dropout_is_interpolated_and_marked(name: str, clips: dict[str, Path]) -> None:
     video = prep_video(clips[name])
     assert len(video) == 40
-    np.testing.assert_array_equal(np.flatnonzero(~video.observed), range(20, 25))
+    np.testing.assert_array_equal(np.flatnonzero(~video.tracked), range(20, 25))
     middle = video.landmarks_raw[19:26]
     np.testing.assert_allclose(middle[1:-1], (middle[:-2] + middle[2:]) / 2, atol=1e-3)
-    assert np.isnan(video.score[20:25]).all() and not np.isnan(video.score[:20]).any()
+    assert np.isnan(video.face_presence[20:25]).all() and not np.isnan(video.face_presence[:20]).any()
 
 
 def test_a_longer_gap_ends_the_segment(clips: dict[str, Path]) -> None:
     video = prep_video(clips["gap"])
     np.testing.assert_array_equal(video.frame_index, np.arange(28, 46))
-    parts = rows(clips["gap"], keep="all")
+    parts = rows(clips["gap"], segments="all")
     assert list(parts) == ["/s1", "/s2"]
     np.testing.assert_array_equal(parts["/s1"].frame_index, np.arange(16))
     np.testing.assert_array_equal(parts["/s2"].frame_index, np.arange(28, 46))
@@ -228,15 +228,15 @@ def test_a_longer_gap_ends_the_segment(clips: dict[str, Path]) -> None:
 def test_a_longer_gap_is_bridged_when_asked_to(clips: dict[str, Path]) -> None:
     video = rows(clips["gap"], max_gap_seconds=0.5)[""]
     assert len(video) == 46
-    assert (~video.observed).sum() == 12
+    assert (~video.tracked).sum() == 12
 
 
 def test_a_hard_cut_between_two_people_ends_the_segment(clips: dict[str, Path]) -> None:
     video = prep_video(clips["cut"])
     np.testing.assert_array_equal(video.frame_index, np.arange(14, 32))
-    parts = rows(clips["cut"], keep="all")
+    parts = rows(clips["cut"], segments="all")
     assert {suffix: len(part) for suffix, part in parts.items()} == {"/s1": 14, "/s2": 18}
-    both = rows(clips["cut"], subject="all")
+    both = rows(clips["cut"], follow="all")
     assert {suffix: len(part) for suffix, part in both.items()} == {"#1": 14, "#2": 18}
 
 
@@ -250,7 +250,7 @@ def test_a_pause_is_no_gap(kind: str, tmp_path: Path) -> None:
     how = {"codec": "gif", "pixel_format": "rgb8"} if kind == "gif" else {}
     path = write_clip(tmp_path / f"pauses.{kind}", face, times=PAUSES, **how)  # type: ignore[arg-type]
     video, whole = prep_video(path), track_video(path)
-    assert video.observed.all() and whole.observed.all()
+    assert video.tracked.all() and whole.tracked.all()
     np.testing.assert_array_equal(video.frame_index, np.arange(30))
     np.testing.assert_allclose(video.timestamps, np.array(PAUSES) / 30, atol=0.006 if kind == "gif" else 1e-6)
     # 4253H counts frames: what lies before a pause and after it is smoothed as one series.
@@ -265,7 +265,7 @@ def test_a_cut_or_a_jump_in_a_pause_ends_the_segment(tmp_path: Path) -> None:
 
     for name, play in (("cut", lambda k: [at(A if k < 9 else B, k)]), ("jump", elsewhere)):
         path = write_clip(tmp_path / f"{name}.mp4", acted(20, SIZE, play), times=PAUSES[:20])
-        parts = rows(path, keep="all")
+        parts = rows(path, segments="all")
         assert [part.frame_index.tolist() for part in parts.values()] == [[*range(9)], [*range(9, 20)]]
 
 
@@ -279,7 +279,7 @@ def side(video: PreparedVideo) -> str:
 
 
 def test_largest_and_central_keep_one_person_throughout(clips: dict[str, Path]) -> None:
-    largest, central = rows(clips["two"])[""], rows(clips["two"], subject="central")[""]
+    largest, central = rows(clips["two"])[""], rows(clips["two"], follow="central")[""]
     assert len(largest) >= 22 and len(central) >= 22
     assert side(largest) == "right"
     assert (side(central), side(largest)) == ("left", "right") or side(central) == "right"
@@ -287,17 +287,17 @@ def test_largest_and_central_keep_one_person_throughout(clips: dict[str, Path]) 
 
 
 def test_all_gives_everybody(clips: dict[str, Path]) -> None:
-    everybody = rows(clips["two"], subject="all")
+    everybody = rows(clips["two"], follow="all")
     assert list(everybody) == ["#1", "#2"]
     assert {side(video) for video in everybody.values()} == {"left", "right"}
     assert all(len(video) >= 20 and video.status == "ok" for video in everybody.values())
-    parts = rows(clips["two"], subject="all", keep="all")
+    parts = rows(clips["two"], follow="all", segments="all")
     assert list(parts) == ["#1/s1", "#2/s1"]
 
 
-@pytest.mark.parametrize("subject", ["largest", "central", "all"])
-def test_track_video_has_the_subject_that_prep_has(subject: str, clips: dict[str, Path]) -> None:
-    config = dataclasses.replace(CONFIG, subject=subject)  # type: ignore[arg-type]
+@pytest.mark.parametrize("follow", ["largest", "central", "all"])
+def test_track_video_has_the_subject_that_prep_has(follow: str, clips: dict[str, Path]) -> None:
+    config = dataclasses.replace(CONFIG, follow=follow)  # type: ignore[arg-type]
     video, track = prep_video(clips["three"], config), track_video(clips["three"], config)
     assert len(video) >= 9
     np.testing.assert_array_equal(np.flatnonzero(np.isfinite(track.landmarks[:, 0, 0])), video.frame_index)
@@ -306,7 +306,7 @@ def test_track_video_has_the_subject_that_prep_has(subject: str, clips: dict[str
 
 def test_track_video_keeps_the_segments_that_prep_keeps(clips: dict[str, Path]) -> None:
     assert np.isnan(track_video(clips["short"]).landmarks).all()
-    config = PrepConfig(min_frames=5, keep="all")
+    config = PrepConfig(min_frames=5, segments="all")
     assert np.isfinite(track_video(clips["short"], config).landmarks).all()
     found = np.isfinite(track_video(clips["gap"], config).landmarks[:, 0, 0])
     np.testing.assert_array_equal(np.flatnonzero(found), [*range(16), *range(28, 46)])
@@ -316,7 +316,7 @@ def test_track_video_keeps_the_segments_that_prep_keeps(clips: dict[str, Path]) 
 
 
 def test_alone_and_in_any_company_the_records_are_the_same(clips: dict[str, Path], tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, subject="all", keep="all")
+    config = dataclasses.replace(CONFIG, follow="all", segments="all")
     alone = {name: process(clips[name], tmp_path / name, config) for name in ("two", "gap")}
     for order in (("gap", "two", "nobody"), ("two", "tiny", "gap")):
         for k, name in enumerate(order):
@@ -356,7 +356,7 @@ def test_clips_without_data_say_why(clips: dict[str, Path], tmp_path: Path) -> N
     assert status(clips["short"])[0] == "too_short"
     assert status(clips["one"])[0] == "too_short"
     assert status(clips["face"], min_frames=41)[0] == "too_short"
-    assert status(clips["face"], max_yaw_degrees=0.001)[0] == "turned_away"
+    assert status(clips["face"], max_yaw_degrees=0.001)[0] == "head_turned"
     assert status(clips["black"])[0] in ("blank", "no_face")
     (tmp_path / "text.mp4").write_text("no video\n" * 99)
     (tmp_path / "empty.mp4").touch()
@@ -377,7 +377,7 @@ def test_a_cut_file_keeps_what_is_there(clips: dict[str, Path], tmp_path: Path) 
     data = path.read_bytes()
     path.write_bytes(data[: int(0.6 * len(data))])
     video = prep_video(path)
-    assert video.status == "truncated"
+    assert video.status == "damaged"
     assert "cut off" in video.message
     assert 10 <= len(video) == video.n_decoded < 30
 
@@ -391,7 +391,7 @@ def test_damage_in_the_middle_is_no_data(clips: dict[str, Path], tmp_path: Path)
     data[middle : middle + 200] = np.random.default_rng(0).bytes(200)
     path.write_bytes(bytes(data))
     video = prep_video(path)
-    assert video.status == "truncated"
+    assert video.status == "damaged"
     assert "damaged" in video.message or "decoded" in video.message
     assert 7 <= len(video) < 45
     same = np.abs(video.frames.astype(int) - sound.frames[video.frame_index]).mean(axis=(1, 2))
@@ -430,7 +430,7 @@ def test_the_resolution_may_change_midway(tmp_path: Path) -> None:
     np.testing.assert_array_equal(video.frame_index, np.arange(26))
     assert video.status == "ok"
     assert (video.info.width, video.info.height) == SIZE
-    size = video.face_px / video.face_px[:12].mean()
+    size = video.eye_distance_px / video.eye_distance_px[:12].mean()
     assert np.abs(size - 1).max() < 0.05
 
 

@@ -116,24 +116,24 @@ def face_rows(data: FaceDataset, rows: Sequence[int], faces: Sequence[int]) -> I
 
 
 def _frames(data: FaceDataset, row: int, face: int) -> Iterator[FaceRow]:
-    names = ("frame_index", "timestamps", "observed", "score", "landmarks_raw")
+    names = ("frame_index", "timestamps", "tracked", "face_presence", "landmarks_raw")
     shown, high = int(data.videos["width"][row]), int(data.videos["height"][row])
     stored = int(data.videos["stored_width"][row]), int(data.videos["stored_height"][row])
     wide = stored[0] if stored[1] == high else stored[1]  # upright: the height is the displayed one
     scale = np.array([wide / shown if wide and shown else 1.0, 1.0])
     for start in range(0, int(data.videos["length"][row]), _BLOCK):
         block = {name: data.read(row, name, start, start + _BLOCK) for name in names}
-        for i in range(len(block["observed"])):
-            observed, score = bool(block["observed"][i]), float(block["score"][i])
+        for i in range(len(block["tracked"])):
+            tracked, score = bool(block["tracked"][i]), float(block["face_presence"][i])
             # An engine without a presence score (NaN) was certain enough to give the frame.
-            confidence = (score if np.isfinite(score) else 1.0) if observed else 0.0
+            confidence = (score if np.isfinite(score) else 1.0) if tracked else 0.0
             yield FaceRow(
                 line=0,
                 frame=int(block["frame_index"][i]) + 1,
                 face=face,
                 timestamp=float(block["timestamps"][i]),
                 confidence=confidence,
-                success=observed,
+                success=tracked,
                 landmarks=(block["landmarks_raw"][i].astype(np.float64) + 0.5) * scale - 0.5,
             )
 

@@ -89,7 +89,7 @@ def open_container(path: Path) -> Any:
     if container.format.name in _PLAYLISTS:
         container.close()
         raise DecodeError(
-            "no_video", "The file only names other files (a playlist); give the videos themselves."
+            "not_a_video", "The file only names other files (a playlist); give the videos themselves."
         )
     if container.format.name.endswith(PICTURE) or container.format.name in _PICTURES:
         with contextlib.suppress(av.error.FFmpegError):
@@ -127,7 +127,7 @@ def _still(path: Path) -> tuple[str, str]:
             "decode_error",
             "The file is an animated WebP, which FFmpeg does not decode; convert it, for instance to GIF or mp4.",
         )
-    return "no_video", "The file is a single picture; give the video itself."
+    return "not_a_video", "The file is a single picture; give the video itself."
 
 
 def not_opened(error: Exception, path: Path) -> str:
@@ -152,10 +152,10 @@ def video_streams(container: Any, path: Path) -> tuple[VideoStream, ...]:
     streams = [s for s in container.streams.video if "attached_pic" not in _disposition(s)]
     if not streams:
         what = "only cover art" if container.streams.video else "no picture, only sound or data"
-        raise DecodeError("no_video", f"The file holds {what}; give the video file itself.")
+        raise DecodeError("not_a_video", f"The file holds {what}; give the video file itself.")
     stills = _stills(streams, path) if len(streams) > 1 else set()
     if len(stills) == len(streams):
-        raise DecodeError("no_video", "The file holds single pictures; give the video itself.")
+        raise DecodeError("not_a_video", "The file holds single pictures; give the video itself.")
     found = []
     for stream in streams:
         context = stream.codec_context
@@ -201,7 +201,8 @@ def numbered_stream(streams: Sequence[VideoStream], index: int) -> VideoStream:
             return stream
     there = ", ".join(f"{s.index} ({s})" for s in streams)
     raise DecodeError(
-        "no_video", f"The file has no video stream of number {index}; it has {there}: name one with --stream."
+        "not_a_video",
+        f"The file has no video stream of number {index}; it has {there}: name one with --stream.",
     )
 
 

@@ -28,12 +28,12 @@ SAME_PLACE, SAME_SIZE = 1.0, 1 / 0.6
 
 @dataclasses.dataclass(slots=True)
 class Entry(Generic[Payload]):
-    """A frame of a segment. `observed` is False where `seen` was interpolated."""
+    """A frame of a segment. `tracked` is False where `seen` was interpolated."""
 
     index: int
     time: float
     seen: Observation
-    observed: bool
+    tracked: bool
     n_faces: int
     payload: Payload
 
@@ -118,7 +118,7 @@ class SegmentBuilder(Generic[Payload]):
 
 def _same_place(a: Observation, b: Observation) -> bool:
     """Whether two looks can be of one face that hardly moved."""
-    size, other = sorted((a.face_px, b.face_px))
+    size, other = sorted((a.eye_distance_px, b.eye_distance_px))
     moved = float(np.hypot(*(b.landmarks.mean(axis=0) - a.landmarks.mean(axis=0))))
     return moved < SAME_PLACE * other and other < SAME_SIZE * size
 
@@ -137,8 +137,8 @@ def _between(before: Entry[Payload], after: Entry[Payload], missing: _Missing[Pa
             (1 - w) * a.pose[1] + w * b.pose[1],
             _turn(roll),
         ),
-        face_px=(1 - w) * a.face_px + w * b.face_px,
-        score=float("nan"),
+        eye_distance_px=(1 - w) * a.eye_distance_px + w * b.eye_distance_px,
+        face_presence=float("nan"),
     )
     return Entry(missing.index, missing.time, seen, False, missing.n_faces, missing.payload)
 

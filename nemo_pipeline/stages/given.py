@@ -64,8 +64,10 @@ class GivenLandmarks:
             if row.success and row.confidence >= self._least:
                 # OpenFace looks at the stored picture, whatever the shape of its pixels.
                 points = frame.fit.from_stored(row.landmarks) if frame.fit else row.landmarks
-                pose, face_px = head_pose_68(points)
-                seen.append(Observation(row.face + 1, _NO_MESH, points, pose, face_px, row.confidence))
+                pose, eye_distance_px = head_pose_68(points)
+                seen.append(
+                    Observation(row.face + 1, _NO_MESH, points, pose, eye_distance_px, row.confidence)
+                )
         self.n_faces = len(seen)
         return seen
 

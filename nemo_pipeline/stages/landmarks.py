@@ -47,11 +47,11 @@ class FaceMesh:
 
     Attributes:
         points: (478, 3) float32, source pixels, x then y then z (z on the same scale, negative towards the camera).
-        score: presence 0..1, NaN where the engine has none.
+        face_presence: 0..1, NaN where the engine has none.
     """
 
     points: NDArray[np.float32]
-    score: float
+    face_presence: float
 
     @functools.cached_property
     def position(self) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
@@ -84,14 +84,14 @@ def find_mesh(engine: Engine, frame: Frame, region: Region, *, mirrored: bool = 
     found = engine.mesh(np.ascontiguousarray(view[:, ::-1]) if mirrored else view)
     if found is None:
         return None
-    points, score = found
+    points, presence = found
     if mirrored:
         points = points * _FLIP + _FLIP_SHIFT
     to_source = region.to_source(MESH_VIEW)
     source = np.empty_like(points)
     source[:, :2] = points[:, :2] @ to_source[:, :2].T + to_source[:, 2]
     source[:, 2] = points[:, 2] * (region.size / MESH_VIEW)
-    return FaceMesh(source, score)
+    return FaceMesh(source, presence)
 
 
 def still_landmarks(engine: Engine, frame: Frame, mesh: FaceMesh) -> NDArray[np.float64]:

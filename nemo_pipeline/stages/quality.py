@@ -10,7 +10,7 @@ from nemo_pipeline.geometry import Template
 from nemo_pipeline.store.text import counted
 
 #: Faces with less between the outer eye corners than this are not followed reliably, pixels.
-SMALLEST_FACE_PX = 12.0
+SMALLEST_EYE_DISTANCE_PX = 12.0
 #: A warped face whose gray levels spread less than this (standard deviation inside the hull) shows nothing.
 BLANK_SPREAD = 2.0
 
@@ -39,7 +39,7 @@ def why_none(
     n_seen: int,
     n_turned: int,
     longest: int,
-    face_px: float,
+    eye_distance_px: float,
     min_frames: int,
     max_yaw: float,
     n_decoded: int,
@@ -50,7 +50,7 @@ def why_none(
         n_seen: frames with a face of the best candidate.
         n_turned: of those, frames turned beyond the limit.
         longest: frames of its longest segment.
-        face_px: its median distance of the outer eye corners, pixels.
+        eye_distance_px: its median distance of the outer eye corners, pixels.
         min_frames, max_yaw: the limits in force.
         n_decoded: frames decoded.
     """
@@ -59,15 +59,15 @@ def why_none(
             "no_face",
             f"No face was found in {counted(n_decoded, 'frame')}; check that the clip shows one.",
         )
-    if face_px < SMALLEST_FACE_PX:
+    if eye_distance_px < SMALLEST_EYE_DISTANCE_PX:
         return (
             "too_small",
-            f"The face has {face_px:.0f} pixels between the outer eye corners, {SMALLEST_FACE_PX:.0f} are needed; "
-            "use a version of the clip with more pixels.",
+            f"The face has {eye_distance_px:.0f} pixels between the outer eye corners, "
+            f"{SMALLEST_EYE_DISTANCE_PX:.0f} are needed; use a version of the clip with more pixels.",
         )
     if n_turned > n_seen / 2:
         return (
-            "turned_away",
+            "head_turned",
             f"The face is turned by more than {max_yaw:g} degrees in {n_turned} of the {n_seen} frames that show it; "
             "use a frontal view, or raise --max-yaw.",
         )

@@ -171,7 +171,7 @@ def judged(engine: Engine, frame: Frame, mesh: FaceMesh) -> FaceMesh | None:
 
 def _least(mesh: FaceMesh, pairs: tuple[tuple[float, float], ...] = CONFIRM) -> float:
     """The score that the detector must give a mesh of this presence."""
-    return min((score for score, presence in pairs if not mesh.score < presence), default=math.inf)
+    return min((score for score, presence in pairs if not mesh.face_presence < presence), default=math.inf)
 
 
 def _other_way_up(engine: Engine, frame: Frame, region: Region) -> FaceMesh | None:
@@ -195,10 +195,10 @@ def _clearly_turned(engine: Engine, frame: Frame, turned: FaceMesh, upright: Fac
     other, presence = UNSEEN
     if upright is not None:
         other = max(other, _certainty(engine, frame, upright))
-        presence = max(presence, upright.score)
+        presence = max(presence, upright.face_presence)
     margin = score - other
-    if not math.isnan(turned.score):
-        margin += PER_DECADE * math.log10((1.0 - presence + 1e-12) / (1.0 - turned.score + 1e-12))
+    if not math.isnan(turned.face_presence):
+        margin += PER_DECADE * math.log10((1.0 - presence + 1e-12) / (1.0 - turned.face_presence + 1e-12))
     return margin >= MARGIN_TURNED
 
 

@@ -77,7 +77,7 @@ def _faces(
 
 def _largest_face(engine: Engine, frame: Frame, thorough: bool) -> float:
     faces = full_search(engine, frame) if thorough else quick_search(engine, frame)
-    return max((observe(mesh).face_px for mesh in faces), default=0.0)
+    return max((observe(mesh).eye_distance_px for mesh in faces), default=0.0)
 
 
 def _clause(sizes: list[float]) -> str:

@@ -45,16 +45,16 @@ class Observation:
         mesh: (478, 3) float32, source pixels.
         landmarks: (68, 2) float64, source pixels.
         pose: yaw, pitch, roll, degrees.
-        face_px: distance of the outer eye corners, pixels (in 3-D, so that turning the head does not shrink it).
-        score: presence, 0..1 (NaN where the engine has none).
+        eye_distance_px: distance of the outer eye corners in 3-D, so that turning the head does not shrink it.
+        face_presence: 0..1 (NaN where the engine has none).
     """
 
     person: int
     mesh: NDArray[np.float32]
     landmarks: NDArray[np.float64]
     pose: tuple[float, float, float]
-    face_px: float
-    score: float
+    eye_distance_px: float
+    face_presence: float
 
 
 @dataclasses.dataclass(slots=True)
@@ -78,13 +78,13 @@ class Tracker:
 
     Args:
         engine: the landmark engine (shared between videos; it keeps no state).
-        subject: "largest", "central" or "all".
+        follow: "largest", "central" or "all".
     """
 
-    def __init__(self, engine: Engine, subject: str = "largest") -> None:
+    def __init__(self, engine: Engine, follow: str = "largest") -> None:
         self._engine = engine
-        self._subject = subject
-        self._most = MOST_PEOPLE if subject == "all" else MOST_RIVALS
+        self._everyone = follow == "all"
+        self._most = MOST_PEOPLE if follow == "all" else MOST_RIVALS
         self._followers: list[_Follower] = []
         self._trust: dict[int, list[bool]] = {}
         self._last_full = -math.inf
@@ -157,7 +157,7 @@ class Tracker:
 
     def _search(self, frame: Frame, seen: list[Observation], census: bool) -> list[FaceMesh]:
         """Faces to consider in this frame beyond those followed."""
-        everyone = self._subject == "all"
+        everyone = self._everyone
         found: list[FaceMesh] = []
         for follower in self._followers:
             if follower.lost:
@@ -229,8 +229,8 @@ def observe(mesh: FaceMesh, person: int = 1) -> Observation:
         mesh=mesh.points,
         landmarks=ibug68.from_mesh(mesh.points),
         pose=euler_degrees(mesh.position[1]),
-        face_px=float(np.sqrt((eyes**2).sum())),
-        score=mesh.score,
+        eye_distance_px=float(np.sqrt((eyes**2).sum())),
+        face_presence=mesh.face_presence,
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from nemo_pipeline.stages.decode import DecodeError, VideoReader
 from nemo_pipeline.stages.landmarks import Engine
-from nemo_pipeline.stages.quality import SMALLEST_FACE_PX
+from nemo_pipeline.stages.quality import SMALLEST_EYE_DISTANCE_PX
 from nemo_pipeline.stages.search import CONFIRM, candidates
 from nemo_pipeline.store.text import counted
 
@@ -54,7 +54,7 @@ def why_no_face(path: str | Path, stream: int, engine: Engine, n_frames: int) ->
     if not found:
         return (
             f"{start} ({shown}, and nothing looks like a face); check that the clip shows a face of at least "
-            f"{SMALLEST_FACE_PX:.0f} pixels between the outer eye corners."
+            f"{SMALLEST_EYE_DISTANCE_PX:.0f} pixels between the outer eye corners."
         )
     best = max(score for score, _ in found)
     size, score = max((size, score) for score, size in found if score >= best - AS_LIKELY)
@@ -65,8 +65,8 @@ def why_no_face(path: str | Path, stream: int, engine: Engine, n_frames: int) ->
         else ", and the landmark network finds no face there"
     )
     advice = (
-        f"{SMALLEST_FACE_PX:.0f} pixels are needed: use a version of the clip with more pixels"
-        if eyes < SMALLEST_FACE_PX
+        f"{SMALLEST_EYE_DISTANCE_PX:.0f} pixels are needed: use a version of the clip with more pixels"
+        if eyes < SMALLEST_EYE_DISTANCE_PX
         else "check that the clip shows a face that is sharp, large and not covered"
     )
     return (

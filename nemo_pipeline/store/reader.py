@@ -384,7 +384,6 @@ class FaceVideo:
     width: int
     height: int
     n_decoded: int
-    n_kept: int
     n_interpolated: int
     status: str
     message: str
@@ -445,9 +444,9 @@ class FaceVideo:
         return self.read("timestamps")
 
     @property
-    def observed(self) -> np.ndarray:
+    def tracked(self) -> np.ndarray:
         """(T,) bool, False where interpolated."""
-        return self.read("observed")
+        return self.read("tracked")
 
     @property
     def pose(self) -> np.ndarray:
@@ -460,9 +459,9 @@ class FaceVideo:
         return self.read("frame_index")
 
     @property
-    def face_px(self) -> np.ndarray:
+    def eye_distance_px(self) -> np.ndarray:
         """(T,) float32, distance of the outer eye corners, source pixels."""
-        return self.read("face_px")
+        return self.read("eye_distance_px")
 
     @property
     def sharpness(self) -> np.ndarray:
@@ -472,7 +471,7 @@ class FaceVideo:
     @property
     def score(self) -> np.ndarray:
         """(T,) float32, presence 0..1, NaN where the engine has none."""
-        return self.read("score")
+        return self.read("face_presence")
 
     @property
     def n_faces(self) -> np.ndarray:

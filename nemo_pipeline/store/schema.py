@@ -40,17 +40,17 @@ class FieldType(NamedTuple):
 FRAME_FIELDS: dict[str, FrameField] = {
     "frames": FrameField((None, None), "u1", "gray face, warped to the mean shape; 0 outside the hull"),
     "landmarks": FrameField((68, 2), "<f4", "smoothed iBUG points, source pixels, x then y"),
-    "landmarks_raw": FrameField((68, 2), "<f4", "points as tracked (interpolated where not observed)"),
+    "landmarks_raw": FrameField((68, 2), "<f4", "points as tracked (interpolated where not tracked)"),
     "mesh": FrameField(
         (478, 3), "<f4", "face mesh, source pixels (z: same scale, towards the camera negative)"
     ),
     "timestamps": FrameField((), "<f8", "presentation time, seconds"),
-    "observed": FrameField((), "?", "False where the frame was interpolated"),
+    "tracked": FrameField((), "?", "False where the frame was interpolated"),
     "pose": FrameField((3,), "<f4", "yaw, pitch, roll in degrees"),
     "frame_index": FrameField((), "<i4", "index of the decoded frame in the source"),
-    "face_px": FrameField((), "<f4", "distance of the outer eye corners, source pixels"),
+    "eye_distance_px": FrameField((), "<f4", "distance of the outer eye corners, source pixels"),
     "sharpness": FrameField((), "<f4", "variance of the Laplacian of the warped face"),
-    "score": FrameField((), "<f4", "presence, 0..1; NaN where the engine has none"),
+    "face_presence": FrameField((), "<f4", "presence, 0..1; NaN where the engine has none"),
     "n_faces": FrameField((), "u1", "number of faces seen"),
 }
 
@@ -70,7 +70,6 @@ VIDEO_COLUMNS: dict[str, str] = {
     "width": "<i4",
     "height": "<i4",
     "n_decoded": "<i4",
-    "n_kept": "<i4",
     "n_interpolated": "<i4",
     "status": "str",
     "message": "str",

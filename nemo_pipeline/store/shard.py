@@ -47,7 +47,6 @@ SHARD_COLUMNS: dict[str, str] = {
     "width": "<i4",
     "height": "<i4",
     "n_decoded": "<i4",
-    "n_kept": "<i4",
     "n_interpolated": "<i4",
     "status": "str",
     "message": "str",
@@ -77,7 +76,6 @@ class ShardRow:
     width: int
     height: int
     n_decoded: int
-    n_kept: int
     n_interpolated: int
     status: str
     message: str

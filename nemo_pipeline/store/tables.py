@@ -54,7 +54,11 @@ def stored_fields(
         names = [n for n in frame_fields(config.mesh) if FRAME_FIELDS[n].missing is None]
         return typed_fields(names, config.size)
     fields: dict[str, FieldType] = {}
-    for name in str(attributes["fields"]).split():
+    names = str(attributes["fields"]).split()
+    for name in frame_fields(config.mesh):
+        if FRAME_FIELDS[name].missing is None and name not in names:
+            raise DamagedFile(file.filename, f"/{name}", "is missing")
+    for name in names:
         if name in FRAME_FIELDS:
             fields |= typed_fields([name], config.size)
             continue

@@ -75,8 +75,6 @@ def _tables(data: FaceDataset) -> Iterator[Finding]:
             yield Finding("error", name, f"its status {status!r} is unknown.")
         elif (status in USABLE) != (length[i] > 0):
             yield Finding("error", name, f"its status is {status}, with {length[i]} frames.")
-        if length[i] > 0 and videos["n_kept"][i] != length[i]:
-            yield Finding("error", name, f"n_kept is {videos['n_kept'][i]}, with {length[i]} frames.")
 
 
 def _geometry(data: FaceDataset) -> Iterator[Finding]:
@@ -183,8 +181,8 @@ def _row(data: FaceDataset, row: int) -> Iterator[Finding]:
             yield Finding("error", name, "its arrays are not those that were written: the file is damaged.")
             return
         times, index = data.read(row, "timestamps"), data.read(row, "frame_index")
-        observed, score = data.read(row, "observed"), data.read(row, "score")
-        pose, eyes = data.read(row, "pose"), data.read(row, "face_px")
+        tracked, score = data.read(row, "tracked"), data.read(row, "face_presence")
+        pose, eyes = data.read(row, "pose"), data.read(row, "eye_distance_px")
         finite = all(np.isfinite(block).all() for block in blocks("landmarks"))
         flat = all((block.max() == block.min()) for block in blocks("frames"))
     except NemoError as error:
@@ -194,10 +192,10 @@ def _row(data: FaceDataset, row: int) -> Iterator[Finding]:
         yield Finding("error", name, "its timestamps do not increase.")
     if (index < 0).any() or (np.diff(index) <= 0).any():
         yield Finding("error", name, "its frame numbers do not increase.")
-    if int((~observed).sum()) != int(data.videos["n_interpolated"][row]):
-        yield Finding("error", name, "n_interpolated does not count the frames that were not observed.")
+    if int((~tracked).sum()) != int(data.videos["n_interpolated"][row]):
+        yield Finding("error", name, "n_interpolated does not count the frames that were not tracked.")
     if ((score < 0) | (score > 1)).any():
-        yield Finding("error", name, "a score lies outside 0..1.")
+        yield Finding("error", name, "face_presence lies outside 0..1.")
     if (np.abs(pose) > 180).any():
         yield Finding("error", name, "an angle lies outside -180..180 degrees.")
     if (eyes <= 0).any():

@@ -38,7 +38,7 @@ def write_dataset(
         path: the .h5 to write. It must not exist, nor hold shards.
         videos: one mapping per video, consumed one at a time. Required: "id" (unique), "frames" (T,S,S)
             uint8. Optional: every other frame dataset of the format, and every column of /videos. Where
-            they are absent: landmarks and the other measurements are NaN, every frame counts as observed,
+            they are absent: landmarks and the other measurements are NaN, every frame counts as tracked,
                 times follow "fps" (25 by default).
         mean_shape: (68,2); the shipped one by default.
         triangles: (K,3); the shipped ones by default.
@@ -132,7 +132,7 @@ def _fit(
             arrays[field] = np.arange(length, dtype=dtype)
         elif dtype.kind == "f":
             arrays[field] = np.full(shape, np.nan, dtype)
-        else:  # observed; n_faces
+        else:  # tracked; n_faces
             arrays[field] = np.ones(shape, dtype)
     row = ShardRow(
         file=str(video.get("file", name)),
@@ -144,8 +144,7 @@ def _fit(
         width=int(video.get("width", size)),
         height=int(video.get("height", size)),
         n_decoded=int(video.get("n_decoded", length)),
-        n_kept=int(video.get("n_kept", length)),
-        n_interpolated=int(video.get("n_interpolated", int(np.sum(~arrays["observed"])))),
+        n_interpolated=int(video.get("n_interpolated", int(np.sum(~arrays["tracked"])))),
         status=str(video.get("status", "ok" if length else "no_face")),
         message=str(video.get("message", "")),
         stored_width=int(video.get("stored_width", 0)),

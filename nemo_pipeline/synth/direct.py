@@ -80,8 +80,8 @@ def render_faces(
             yield {
                 "id": clip.name, "file": truth.video, "frames": frames,
                 "landmarks": truth.landmarks, "landmarks_raw": truth.landmarks, "pose": truth.pose,
-                "face_px": eyes, "fps": config.fps, "width": config.width, "height": config.height,
-                "n_decoded": len(truth.landmarks), "n_kept": len(truth.landmarks),
+                "eye_distance_px": eyes, "fps": config.fps, "width": config.width, "height": config.height,
+                "n_decoded": len(truth.landmarks),
                 "subject": clip.person.code, "age": float(clip.person.age), "gender": clip.person.gender,
                 "expression": clip.expression, "condition": clip.condition,
             }  # fmt: skip

@@ -19,7 +19,7 @@ MOST_INTERPOLATED = 0.10
 MOST_YAW = 30.0
 MOST_ROLL = 60.0
 MOST_ENLARGED = 2.0
-LEAST_SCORE = 0.5
+LEAST_PRESENCE = 0.5
 MOST_JUMP = MOST_OFF = 0.05
 LEAST_SHARPNESS = 0.25
 LEAST_KEPT = 0.5
@@ -39,8 +39,8 @@ LIMITS = (
     "down, or a covered face was taken for one that does",
     "small: the outer eye corners are so close together in the source that every source pixel is enlarged more than "
     f"{MOST_ENLARGED:g} times in the face crop",
-    f"score: in more than {100 * SOME:g} % of the observed frames the tracker's presence score is below "
-    f"{LEAST_SCORE:g}, its own limit for a face",
+    f"presence: in more than {100 * SOME:g} % of the tracked frames the tracker's presence score is below "
+    f"{LEAST_PRESENCE:g}, its own limit for a face",
     f"jumps: in 1 % of the frames the tracker's points jump by more than {100 * MOST_JUMP:g} % of the "
     "inter-ocular distance: the face's shape differs by so much from those before and after it, or the whole "
     "head leaves and returns within one frame",
@@ -71,7 +71,7 @@ CODES: dict[str, str] = {
     "rolled": "the head lies on its side or upside down",
     "jumps": "the points jump",
     "moved": "smoothing moved the points",
-    "score": "the tracker was unsure",
+    "presence": "the tracker was unsure of a face",
     "turned": "the head is non-frontal",
     "small": "the face is small",
     "unsharp": "the face is blurred, dark or overexposed",
@@ -87,19 +87,19 @@ class Track:
     """What was measured in the T kept frames of one video; NaN where it is unknown.
 
     Attributes:
-        observed: (T,) bool. yaw, roll: (T,) degrees. face_px: (T,) distance of the outer eye corners, source pixels.
-        score: (T,) presence 0..1. timestamps: (T,) seconds. n_faces: (T,).
+        tracked: (T,) bool. yaw, roll: (T,) degrees. eye_distance_px: (T,) between the outer eye corners, source pixels.
+        face_presence: (T,) 0..1. timestamps: (T,) seconds. n_faces: (T,).
         off: (T,) mean distance of the tracker's points from the smoothed ones, over the eyes' distance.
         jumps: (T,) how far the tracker's points jump (`nemo_pipeline.stages.headframe.jumps`).
         sharpness: median over the frames. n_decoded: frames of the file.
         status, message: of the row.
     """
 
-    observed: NDArray[np.bool_]
+    tracked: NDArray[np.bool_]
     yaw: NDArray[np.float64]
     roll: NDArray[np.float64]
-    face_px: NDArray[np.float64]
-    score: NDArray[np.float64]
+    eye_distance_px: NDArray[np.float64]
+    face_presence: NDArray[np.float64]
     timestamps: NDArray[np.float64]
     n_faces: NDArray[np.int64]
     off: NDArray[np.float64]
@@ -119,11 +119,11 @@ def track_of(fields: Any, *, n_decoded: int, status: str, message: str) -> Track
     landmarks, raw = column("landmarks"), column("landmarks_raw")
     known = bool(np.isfinite(raw).all())
     return Track(
-        observed=np.asarray(fields["observed"], bool),
+        tracked=np.asarray(fields["tracked"], bool),
         yaw=column("pose")[:, 0],
         roll=column("pose")[:, 2],
-        face_px=column("face_px"),
-        score=column("score"),
+        eye_distance_px=column("eye_distance_px"),
+        face_presence=column("face_presence"),
         timestamps=column("timestamps"),
         n_faces=np.asarray(fields["n_faces"], np.int64),
         off=points_off(landmarks, raw),
@@ -144,23 +144,23 @@ def reasons(track: Track, eyes_in_crop: float, usual_sharpness: float = float("n
         usual_sharpness: median of `Track.sharpness` over the videos of the file; NaN: not known.
     """
     found: dict[str, tuple[str, str]] = {}
-    n = len(track.observed)
+    n = len(track.tracked)
     if track.status != "ok":
         found["damaged"] = (track.status, track.message or "The file is incomplete or damaged.")
-    filled = int((~track.observed).sum())
+    filled = int((~track.tracked).sum())
     if filled > MOST_INTERPOLATED * n:
         found["interpolated"] = (
             f"{filled / n:.0%} interpolated",
             f"{filled} of {counted(n, 'frame')} had no face and were interpolated.",
         )
-    jump = _quantile(track.jumps[track.observed], 0.99, "higher")
+    jump = _quantile(track.jumps[track.tracked], 0.99, "higher")
     if jump > MOST_JUMP:
         found["jumps"] = (
             "points jump",
             f"The tracker's points jump, from one frame to the next and back, by {jump:.0%} of the inter-ocular "
             "distance and more: is a hand, hair or another face in the way?",
         )
-    off = track.off[track.observed & ~(track.jumps > MOST_JUMP)]
+    off = track.off[track.tracked & ~(track.jumps > MOST_JUMP)]
     if _quantile(off, 0.99, "higher") > MOST_OFF:
         found["moved"] = (
             f"moved {off.max():.0%}",
@@ -169,12 +169,12 @@ def reasons(track: Track, eyes_in_crop: float, usual_sharpness: float = float("n
             f"{off.max():.0%}, since the head moves faster than 4253H on raw coordinates follows; "
             "nemo prep --smooth head does not.",
         )
-    score = track.score[track.observed & np.isfinite(track.score)]
-    if len(score) and np.mean(score < LEAST_SCORE) > SOME:
-        found["score"] = (
-            f"score {np.median(score):.2f}",
-            f"The tracker was unsure of a face in {np.mean(score < LEAST_SCORE):.0%} of the frames "
-            f"(score below {LEAST_SCORE:g}; median {np.median(score):.2f}).",
+    presence = track.face_presence[track.tracked & np.isfinite(track.face_presence)]
+    if len(presence) and np.mean(presence < LEAST_PRESENCE) > SOME:
+        found["presence"] = (
+            f"presence {np.median(presence):.2f}",
+            f"The tracker was unsure of a face in {np.mean(presence < LEAST_PRESENCE):.0%} of the frames "
+            f"(presence score below {LEAST_PRESENCE:g}; median {np.median(presence):.2f}).",
         )
     yaw = _quantile(np.abs(track.yaw), 0.95)
     if yaw > MOST_YAW:
@@ -189,7 +189,7 @@ def reasons(track: Track, eyes_in_crop: float, usual_sharpness: float = float("n
             f"The head leans by {roll:.0f} degrees at times: is the picture turned, or the face covered and taken for "
             "one upside down?",
         )
-    eyes = middle(track.face_px)
+    eyes = middle(track.eye_distance_px)
     if eyes > 0 and eyes_in_crop / eyes > MOST_ENLARGED:
         found["small"] = (
             f"eyes {eyes:.0f} px",

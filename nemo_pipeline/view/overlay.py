@@ -24,8 +24,8 @@ from nemo_pipeline.view.overlay_strip import Shown, State
 
 #: Frames read at a time.
 _BLOCK = 256
-_FIELDS = ("frame_index", "timestamps", "observed", "frames", "landmarks", "landmarks_raw", "pose", "face_px",
-           "score", "n_faces")  # fmt: skip
+_FIELDS = ("frame_index", "timestamps", "tracked", "frames", "landmarks", "landmarks_raw", "pose", "eye_distance_px",
+           "face_presence", "n_faces")  # fmt: skip
 
 
 def mark_of(rows: Sequence[FaceVideo]) -> str:
@@ -102,15 +102,15 @@ class _Kept:
         now = self._now
         return Shown(
             self._number,
-            State.OBSERVED if now["observed"] else State.INTERPOLATED,
+            State.TRACKED if now["tracked"] else State.INTERPOLATED,
             self._suffix,
             raw=now["landmarks_raw"].astype(np.float64),
             smoothed=now["landmarks"].astype(np.float64),
-            region=region_of(now["mesh"]) if self._mesh and now["observed"] else None,
+            region=region_of(now["mesh"]) if self._mesh and now["tracked"] else None,
             face=now["frames"],
             pose=tuple(float(angle) for angle in now["pose"]),
-            face_px=float(now["face_px"]),
-            score=float(now["score"]),
+            eye_distance_px=float(now["eye_distance_px"]),
+            face_presence=float(now["face_presence"]),
             n_faces=int(now["n_faces"]),
         )
 
@@ -121,5 +121,5 @@ def timeline(rows: Sequence[FaceVideo]) -> NDArray[np.uint8]:
     count = max([rows[0].n_decoded, *(int(index[-1]) + 1 for index in indices if len(index))])
     states = np.full(count, State.NOT_KEPT, np.uint8)
     for row, index in zip(rows, indices, strict=True):
-        states[index] = np.maximum(states[index], np.where(row.observed, State.OBSERVED, State.INTERPOLATED))
+        states[index] = np.maximum(states[index], np.where(row.tracked, State.TRACKED, State.INTERPOLATED))
     return states

@@ -22,14 +22,14 @@ class State(enum.IntEnum):
 
     NOT_KEPT = 0
     INTERPOLATED = 1
-    OBSERVED = 2
+    TRACKED = 2
 
 
-NAMES = {State.NOT_KEPT: "not kept", State.INTERPOLATED: "interpolated", State.OBSERVED: "observed"}
+NAMES = {State.NOT_KEPT: "not kept", State.INTERPOLATED: "interpolated", State.TRACKED: "tracked"}
 COLOURS: dict[State, RGB] = {
     State.NOT_KEPT: (160, 172, 189),
     State.INTERPOLATED: (251, 191, 36),
-    State.OBSERVED: (52, 211, 153),
+    State.TRACKED: (52, 211, 153),
 }
 TRACKED: RGB = (255, 138, 76)
 NIGHT: RGB = (17, 21, 28)
@@ -48,7 +48,7 @@ class Shown:
         raw, smoothed: (68, 2) source pixels.
         region: the square in which the next frame is looked at; None where the file has no mesh.
         face: (size, size) uint8, the warped face.
-        pose: yaw, pitch, roll, degrees. face_px: distance of the outer eye corners. score: presence.
+        pose: yaw, pitch, roll, degrees. eye_distance_px: distance of the outer eye corners. face_presence: presence.
         n_faces: faces seen.
     """
 
@@ -60,8 +60,8 @@ class Shown:
     region: Region | None = None
     face: NDArray[np.uint8] | None = None
     pose: tuple[float, ...] = ()
-    face_px: float = math.nan
-    score: float = math.nan
+    eye_distance_px: float = math.nan
+    face_presence: float = math.nan
     n_faces: int = 0
 
 
@@ -130,7 +130,7 @@ class Strip:
         image, draw = canvas(self._width, self.height, NIGHT)
         name = fit_text(title, self._text_width(1), px(17), bold=True)
         draw_text(draw, (px(16), px(28)), name, px(17), _WHITE, bold=True)
-        x, y, green = float(px(16)), px(118), COLOURS[State.OBSERVED]
+        x, y, green = float(px(16)), px(118), COLOURS[State.TRACKED]
         for text in ("smoothed", "as tracked", "region"):
             a, b = px(5), px(3)  # half a symbol
             cx, cy = x + a, y
@@ -150,10 +150,10 @@ def _measures(one: Shown) -> str:
     parts = []
     if one.pose and not math.isnan(one.pose[0]):
         parts.append("yaw {:+d}°  pitch {:+d}°  roll {:+d}°".format(*(round(angle) for angle in one.pose)))
-    if not math.isnan(one.face_px):
-        parts.append(f"eyes {one.face_px:.0f} px apart")
-    if not math.isnan(one.score):
-        parts.append(f"score {one.score:.2f}")
+    if not math.isnan(one.eye_distance_px):
+        parts.append(f"eyes {one.eye_distance_px:.0f} px apart")
+    if not math.isnan(one.face_presence):
+        parts.append(f"presence {one.face_presence:.2f}")
     if one.n_faces > 1:
         parts.append(f"{one.n_faces} faces seen")
     if one.raw is not None and one.smoothed is not None:

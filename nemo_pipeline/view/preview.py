@@ -127,7 +127,7 @@ def _labels(draw: ImageDraw.ImageDraw, video: FaceVideo, top: int, height: int) 
     draw_text(draw, (_EDGE, top + 15), fit_text(video.id, width, 15, bold=True), 15, INK, bold=True)
     x = _EDGE + chip(draw, (_EDGE, top + 39), video.status, 12, status_colour(video.status)) + 10
     if video.length:
-        draw_text(draw, (x, top + 39), f"{video.n_kept} of {counted(video.n_decoded, 'frame')}", 13, INK)
+        draw_text(draw, (x, top + 39), f"{video.length} of {counted(video.n_decoded, 'frame')}", 13, INK)
         lines = [_technical(video), _known(video), video.message]
     else:
         draw_text(draw, (x, top + 39), counted(video.n_decoded, "frame") + " decoded", 13, MUTED)
@@ -162,17 +162,17 @@ def _faces(
     image: Image.Image, draw: ImageDraw.ImageDraw, video: FaceVideo, top: int, side: int, columns: int
 ) -> None:
     chosen = np.unique(np.linspace(0, video.length - 1, min(columns, video.length)).round().astype(int))
-    times, observed = video.timestamps, video.observed
+    times, tracked = video.timestamps, video.tracked
     for i, index in enumerate(chosen):
         face = Image.fromarray(video.read("frames", int(index), int(index) + 1)[0])
         if face.size != (side, side):
             face = face.resize((side, side), Image.Resampling.LANCZOS)
         x = _EDGE + _LABELS + i * (side + _GAP)
         image.paste(face, (x, top))
-        colour: RGB = MUTED if observed[index] else AMBER
-        if not observed[index]:
+        colour: RGB = MUTED if tracked[index] else AMBER
+        if not tracked[index]:
             draw.rectangle((x, top, x + side - 1, top + side - 1), outline=AMBER, width=2)
-        text = f"{times[index]:.2f} s" + ("" if observed[index] else "  interpolated")
+        text = f"{times[index]:.2f} s" + ("" if tracked[index] else "  interpolated")
         draw_text(draw, (x + 1, top + side + 14), fit_text(text, side, 11), 11, colour)
 
 

@@ -69,8 +69,8 @@ _COLUMNS = (
            lambda r: r.yaw, lambda r: _number(r.yaw)),
     Column("Sharpness", "variance of the Laplacian of the warped face (median)", "num few wide",
            lambda r: r.sharpness, lambda r: _number(r.sharpness)),
-    Column("Score", "presence score of the tracker (median)", "num few wide",
-           lambda r: r.score, lambda r: _number(r.score, 2)),
+    Column("Presence", "presence score of the tracker (median)", "num few wide",
+           lambda r: r.face_presence, lambda r: _number(r.face_presence, 2)),
     Column("Subject", "code of the person", "few wide", lambda r: r.subject, lambda r: r.subject),
     Column("Age", "years", "num few", lambda r: r.age, lambda r: f"{r.age:g}" if math.isfinite(r.age) else ""),
 )
@@ -189,7 +189,7 @@ def _searched(row: Summary) -> dict[str, Any]:
         f"{row.rate:.4g} frames/s" if row.rate > 0 else "",
         f"inter-ocular distance {row.eyes:.0f} px" if math.isfinite(row.eyes) else "",
         f"sharpness {row.sharpness:.0f}" if math.isfinite(row.sharpness) else "",
-        f"score {row.score:.2f}" if math.isfinite(row.score) else "",
+        f"presence {row.face_presence:.2f}" if math.isfinite(row.face_presence) else "",
     ]
     text = " ".join([row.id, row.file, row.subject, row.status, row.message, row.gender, row.condition, row.expression,
                      *(reason.text for reason in row.reasons)])  # fmt: skip

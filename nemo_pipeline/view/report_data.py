@@ -24,7 +24,7 @@ MOST_POINTS = 400
 #: Faces in a strip, and their side: 8 x 96 pixels are as wide as the details on a large screen.
 STRIP_FACES, STRIP_SIDE = 8, 96
 _QUALITY = 62
-_FIELDS = ("landmarks", "landmarks_raw", "observed", "pose", "face_px", "score", "timestamps", "n_faces",
+_FIELDS = ("landmarks", "landmarks_raw", "tracked", "pose", "eye_distance_px", "face_presence", "timestamps", "n_faces",
            "sharpness", "frame_index")  # fmt: skip
 
 
@@ -50,7 +50,7 @@ class Summary:
     eyes: float
     yaw: float
     sharpness: float
-    score: float
+    face_presence: float
     reasons: tuple[Reason, ...]
 
 
@@ -88,20 +88,19 @@ def _usable(video: FaceVideo, eyes_in_crop: float, usual_sharpness: float, faces
         "n": video.length,
         "why": [[reason.code, reason.text] for reason in found],
         "t": _numbers(_thinned(times), 3),
-        "frames": _bar(fields["frame_index"], track.observed, video.n_decoded),
-        "gaps": [
-            [round(float(times[a]), 3), round(float(times[b - 1]), 3)] for a, b in runs(~track.observed)
-        ],
+        "frames": _bar(fields["frame_index"], track.tracked, video.n_decoded),
+        "gaps": [[round(float(times[a]), 3), round(float(times[b - 1]), 3)] for a, b in runs(~track.tracked)],
         "pose": [_numbers(_thinned(fields["pose"][:, k]), 1) for k in range(3)],
     }
     details |= _lips(video, fields, times)
     if faces:
-        details["strip"], details["shown"] = _strip(video, times, track.observed)
+        details["strip"], details["shown"] = _strip(video, times, track.tracked)
     seconds = float(times[-1]) + (float(np.median(np.diff(times))) if len(times) > 1 else 0.0)
-    score = middle(track.score[track.observed])
+    presence = middle(track.face_presence[track.tracked])
     yaw = _largest(track)
     return Reported(
-        _summary(video, seconds, middle(track.face_px), yaw, track.sharpness, score, tuple(found)), details
+        _summary(video, seconds, middle(track.eye_distance_px), yaw, track.sharpness, presence, tuple(found)),
+        details,
     )
 
 
@@ -112,7 +111,7 @@ def _largest(track: Track) -> float:
 
 
 def _summary(
-    video: FaceVideo, seconds: float, eyes: float, yaw: float, sharpness: float, score: float,
+    video: FaceVideo, seconds: float, eyes: float, yaw: float, sharpness: float, presence: float,
     found: tuple[Reason, ...],
 ) -> Summary:  # fmt: skip
     return Summary(
@@ -134,7 +133,7 @@ def _summary(
         eyes=eyes,
         yaw=yaw,
         sharpness=sharpness,
-        score=score,
+        face_presence=presence,
         reasons=found,
     )
 
@@ -167,10 +166,10 @@ def _lips(video: FaceVideo, fields: dict[str, Any], times: NDArray[np.float64]) 
     }
 
 
-def _bar(index: NDArray[np.int32], observed: NDArray[np.bool_], n_decoded: int) -> list[list[int]]:
+def _bar(index: NDArray[np.int32], tracked: NDArray[np.bool_], n_decoded: int) -> list[list[int]]:
     """Stretches of the file's frames, [state, how many]: 0 not kept, 1 kept, 2 interpolated."""
     states = np.zeros(max(n_decoded, int(index[-1]) + 1), np.uint8)
-    states[index] = np.where(observed, 1, 2)
+    states[index] = np.where(tracked, 1, 2)
     cuts = np.flatnonzero(np.diff(states)) + 1
     starts = np.concatenate([[0], cuts])
     lengths = np.diff(np.concatenate([starts, [len(states)]]))
@@ -197,7 +196,7 @@ def _numbers(values: NDArray[np.float64], digits: int) -> list[float | None]:
 
 
 def _strip(
-    video: FaceVideo, times: NDArray[np.float64], observed: NDArray[np.bool_]
+    video: FaceVideo, times: NDArray[np.float64], tracked: NDArray[np.bool_]
 ) -> tuple[str, list[list[Any]]]:
     """Faces evenly spaced in time side by side, as a data URI; and for each its time and whether it was seen."""
     chosen = np.unique(np.linspace(0, video.length - 1, min(STRIP_FACES, video.length)).round().astype(int))
@@ -209,7 +208,7 @@ def _strip(
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
     uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-    return uri, [[round(float(times[k]), 2), bool(observed[k])] for k in chosen]
+    return uri, [[round(float(times[k]), 2), bool(tracked[k])] for k in chosen]
 
 
 def headline(data: FaceDataset) -> str:

@@ -88,7 +88,7 @@ def predict_split(run: OpenRun, split: Split, folder: Path) -> Predictions:
     rows = run.table.rows_of(split.test)
     ages = [
         estimate(
-            network, run.dataset[int(i)].frames, card.normalisation, card.train.frame_step
+            network, run.dataset[int(i)].frames, card.normalisation, card.train.temporal_stride
         ).age
         for i in run.index(rows)
     ]  # fmt: skip

@@ -227,7 +227,7 @@ def open_run(
     if settings.folds is not None:
         check_folds(splits, table)
     check_sums(folder, "copy it again, or begin a new run", ("settings.json", "split.json"))
-    clips = Clips(dataset, table, config.frame_step)
+    clips = Clips(dataset, table, config.temporal_stride)
     return OpenRun(
         folder,
         settings,

@@ -20,7 +20,9 @@ _ELSEWHERE = {
     "lambda": "l2",
     "weight_decay": "l2",
     "wd": "l2",
-    "alpha": "decay",
+    "alpha": "rmsprop_alpha",
+    "decay": "rmsprop_alpha",
+    "attention": "attention_mechanism",
     "d": "attention_dim",
 }
 

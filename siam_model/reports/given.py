@@ -30,7 +30,12 @@ from siam_model.verdict import Verdict, verdict_from
 _PRINCIPAL = {"mechanisms": "indexed", "positions": "conv2", "modules": "full", "conditions": "all"}
 
 #: Settings that a study varies by itself, and refuses to be given.
-_VARIED = ("model.attention", "model.attention_position", "model.temporal_attention", "model.recurrent")
+_VARIED = (
+    "model.attention_mechanism",
+    "model.attention_position",
+    "model.temporal_attention",
+    "model.recurrent",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -44,14 +44,14 @@ class FitInputs:
     def fingerprint(self) -> dict[str, str]:
         """A digest of each part: a checkpoint is resumed only if all of them are the same.
 
-        `config.frame_chunk` is left out: it decides on memory alone.
+        `config.max_frames_per_pass` is left out: it decides on memory alone.
         """
         table = self.clips.table
 
         def videos(rows: np.ndarray) -> list[list[Any]]:
             return [[table.id[r], table.subject[r], float(table.age[r]), int(table.length[r])] for r in rows]
 
-        settings = {k: v for k, v in self.config.to_dict().items() if k != "frame_chunk"}
+        settings = {k: v for k, v in self.config.to_dict().items() if k != "max_frames_per_pass"}
         parts: dict[str, Any] = {
             "network": self.model.to_dict(),
             "training settings": settings,

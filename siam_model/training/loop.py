@@ -118,7 +118,7 @@ class _Training:
         seed = int(derived >> np.uint64(1))
         torch.manual_seed(seed)
         self.model = SIAM(inputs.model)
-        self.model.frame_chunk = self.config.frame_chunk
+        self.model.max_frames_per_pass = self.config.max_frames_per_pass
         ages = inputs.clips.table.age[inputs.training]
         self.model.start_at(float(np.median(ages)))
         self.age_weights = density_weights(ages) if self.config.age_weighting == "density" else None
@@ -134,7 +134,7 @@ class _Training:
         self.optimiser = torch.optim.RMSprop(
             self.model.parameters(),
             lr=self.config.learning_rate,
-            alpha=self.config.decay,
+            alpha=self.config.rmsprop_alpha,
             eps=self.config.epsilon,
         )
         # float16 alone needs its gradients scaled; on other settings this does nothing.

@@ -131,7 +131,7 @@ def test_exit_codes(tmp_path):
         [tmp_path, "o.h5", "--size", "3"],
         [tmp_path, "o.h5", "--part", "3/2"],
         [tmp_path, "o.h5", "--workers", "0"],
-        [tmp_path, "o.h5", "--subject", "nobody"],
+        [tmp_path, "o.h5", "--follow", "nobody"],
     ):
         nemo("prep", *words, code=2, cwd=tmp_path)
     assert not list(tmp_path.glob("o.*"))

@@ -50,7 +50,7 @@ def make_run(
         face_size=SIZE, channels=(4, 5, 6), fully_connected=9, hidden=7, attention_dim=5, temporal_dim=4
     )
     card = ModelCard(
-        model=config, train=TrainConfig(frame_step=2), normalisation=Normalisation(100, 40),
+        model=config, train=TrainConfig(temporal_stride=2), normalisation=Normalisation(100, 40),
         prep=dataclasses.replace(PrepConfig(), size=SIZE).to_dict(), mean_shape=shipped_mean_shape(),
         triangles=shipped_triangles(), ages={"min": ages[0], "median": 40.0, "max": ages[1]},
         subjects={"training": ["a"], "validation": ["b"]}, dataset={"uuid": "u", "file": "out.h5"},
@@ -319,15 +319,15 @@ def test_warnings(place):
     length = 20
     fields = {name: values[:length] for name, values in row.fields.items()}
     fields |= {
-        "observed": np.arange(length) >= 5,
-        "face_px": np.full(length, 9.0),
-        "score": np.full(length, 0.2),
+        "tracked": np.arange(length) >= 5,
+        "eye_distance_px": np.full(length, 9.0),
+        "face_presence": np.full(length, 0.2),
     }
     poor = dataclasses.replace(row, frames=row.frames[:length], timestamps=row.timestamps[:length],
                                frame_index=row.frame_index[:length], fields=fields, n_decoded=length)  # fmt: skip
     assert [d.code for d in answer_for(poor, model, interval).doubts] == [
         "interpolated",
-        "score",
+        "face_presence",
         "small",
         "short",
     ]

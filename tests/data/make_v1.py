@@ -34,7 +34,7 @@ PEOPLE = 6
 NETWORK = {
     "model.channels": "2,3,4", "model.kernels": "5,3,3", "model.paddings": "0,0,1", "model.pools": "3,0,0",
     "model.fully_connected": "8", "model.hidden": "4", "model.attention_dim": "3", "model.temporal_dim": "3",
-    "train.batch_size": "2", "train.frame_step": "2", "train.learning_rate": "0.003",
+    "train.batch_size": "2", "train.temporal_stride": "2", "train.learning_rate": "0.003",
 }  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def write_expected(folder: Path) -> None:
     predictions = {}
     for path in sorted(folder.rglob("predictions.csv")):
         with path.open(newline="") as table:
-            rows = {row["video"]: float(row["predicted"]) for row in csv.DictReader(table)}
+            rows = {row["video"]: float(row["age_predicted"]) for row in csv.DictReader(table)}
         predictions[str(path.relative_to(folder))] = rows
     values = {"videos": columns, "sums": sums, "predictions": predictions}
     (folder / "expected.json").write_text(json.dumps(values, indent=1) + "\n")

@@ -123,7 +123,7 @@ def siam(
                     t[f"{name}.first_bias"],
                     t[f"{name}.second_weight"],
                     float(t[f"{name}.second_bias"]),
-                    config["attention"],
+                    config["attention_mechanism"],
                 )
                 maps.append(attention)
         x = relu(t["appearance.first.weight"] @ x.ravel() + t["appearance.first.bias"])

@@ -19,8 +19,13 @@ def test_the_papers_preset():
     model, train = preset("paper")
     assert (model.channels, model.kernels, model.strides) == ((128, 256, 256), (7, 5, 3), (2, 1, 1))
     assert (model.fully_connected, model.hidden, model.recurrent_layers) == (4096, 256, 2)
-    assert (model.attention, model.attention_position, model.attention_dim) == ("indexed", 2, 256)
-    assert (train.learning_rate, train.decay, train.clip, train.frame_step) == (1e-4, 0.9, 5.0, 1)
+    assert (model.attention_mechanism, model.attention_position, model.attention_dim) == ("indexed", 2, 256)
+    assert (train.learning_rate, train.rmsprop_alpha, train.clip, train.temporal_stride) == (
+        1e-4,
+        0.9,
+        5.0,
+        1,
+    )
     assert train.schedule == "constant"
 
 
@@ -38,7 +43,7 @@ def test_typed_overrides():
             "model.hidden": "512",
             "model.channels": "8, 16,32",
             "model.lrn": "off",
-            "model.attention": "mediate",
+            "model.attention_mechanism": "mediate",
             "model.attention_position": "none",
             "model.dropout_conv": "0.2",
             "train.l2": "3e-3",
@@ -46,7 +51,12 @@ def test_typed_overrides():
         train__epochs=7,
         model__face_size=130,
     )
-    assert (model.hidden, model.channels, model.lrn, model.attention) == (512, (8, 16, 32), False, "mediate")
+    assert (model.hidden, model.channels, model.lrn, model.attention_mechanism) == (
+        512,
+        (8, 16, 32),
+        False,
+        "mediate",
+    )
     assert (model.attention_position, model.dropout_conv, model.face_size) == (0, 0.2, 130)
     assert (train.l2, train.epochs) == (3e-3, 7)
     assert configure("paper", None, train__epochs=None)[1].epochs == TrainConfig().epochs
@@ -68,7 +78,7 @@ def test_typed_overrides():
         ("model.hidden", "2.5", "takes a whole number"),
         ("train.l2", "x", "takes a number"),
         ("model.lrn", "maybe", "takes true or false"),
-        ("model.attention", "spatial", "takes one of indexed, agnostic, full, mediate"),
+        ("model.attention_mechanism", "spatial", "takes one of indexed, agnostic, full, mediate"),
         ("model.hidden", "0", "model.hidden is 0; it must be at least 1"),
         ("model.channels", "1,2", "three whole numbers"),
         ("model.dropout_conv", "1", "at least 0 and below 1"),

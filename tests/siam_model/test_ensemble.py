@@ -74,7 +74,7 @@ def test_numpy_reads_a_trained_model_and_gets_its_age(tmp_path):
     run = quick(data, tmp_path / "run", epochs=3)
     values = json.loads((run / "model" / "config.json").read_text())
     tensors = read_safetensors(run / "model" / "model.safetensors")
-    norm, step = values["normalisation"], values["train"]["frame_step"]
+    norm, step = values["normalisation"], values["train"]["temporal_stride"]
     for video in list(FaceDataset(data).values())[:3]:
         frames = (video.frames.astype(np.float64) - norm["mean"]) / norm["deviation"]
         ages = [numpy_siam.siam(tensors, values["model"], frames[k::step])[0] for k in range(step)]

@@ -49,7 +49,7 @@ WRONG = [
     ("settings.json", {"train": {"learning_rate": 10**400}}, "it must be a number"),
     ("model/config.json", {"normalisation": {"mean": 1.0}}, "normalisation: deviation is missing"),
     ("model/config.json", {"model": {"pools": [1, 2]}}, r"pools is \[1, 2\]; it must be a list of 3"),
-    ("model/config.json", {"train": {"decay": True}}, "decay is True; it must be a number"),
+    ("model/config.json", {"train": {"rmsprop_alpha": True}}, "rmsprop_alpha is True; it must be a number"),
 ]
 
 

@@ -58,7 +58,7 @@ ABLATIONS = {
     ("mechanism", "position"), [*itertools.product(MECHANISMS, (1, 2, 3)), ("indexed", 0)]
 )
 def test_whole_model_matches_numpy(mechanism, position, ablation):
-    config = tiny(attention=mechanism, attention_position=position, **ABLATIONS[ablation])
+    config = tiny(attention_mechanism=mechanism, attention_position=position, **ABLATIONS[ablation])
     rng = np.random.default_rng(position)
     frames, lengths = rng.normal(size=(2, 4, 62, 62)), [4, 3]
     for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
@@ -157,7 +157,9 @@ def test_spatial_attention_alone(mechanism):
 def test_gradients_by_finite_differences(mechanism, position, ablation):
     """Backward through every module: a directional derivative of the loss against central differences of the forward
     pass, which equals NumPy's; for each parameter, and for the frames."""
-    model = random_model(tiny(attention=mechanism, attention_position=position, **ABLATIONS[ablation]))
+    model = random_model(
+        tiny(attention_mechanism=mechanism, attention_position=position, **ABLATIONS[ablation])
+    )
     frames = torch.randn(2, 3, 62, 62, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     frames.requires_grad_()
     lengths, age = torch.tensor([3, 2]), torch.tensor([30.0, 50.0], dtype=torch.float64)
@@ -198,7 +200,7 @@ def test_chunks_with_recomputation_change_nothing():
     frames, lengths = torch.randn(2, 6, 62, 62, dtype=torch.float64), torch.tensor([6, 4])
     results = []
     for chunk in (256, 3):
-        model.frame_chunk = chunk
+        model.max_frames_per_pass = chunk
         model.zero_grad()
         output = model(frames, lengths)
         output.age.sum().backward()

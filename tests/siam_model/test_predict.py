@@ -29,7 +29,7 @@ def test_numpy_reads_the_files_and_gets_the_same_age(tmp_path, length):
     prediction = model.predict(frames)
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     tensors = read_safetensors(tmp_path / "model" / "model.safetensors")
-    step = min(config["train"]["frame_step"], length)
+    step = min(config["train"]["temporal_stride"], length)
     scaled = (frames - config["normalisation"]["mean"]) / config["normalisation"]["deviation"]
     series = [numpy_siam.siam(tensors, config["model"], scaled[phase::step]) for phase in range(step)]
     assert prediction.age == pytest.approx(np.mean([age for age, _, _ in series]), abs=1e-3)

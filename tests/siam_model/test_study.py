@@ -36,7 +36,7 @@ def whole(data, tmp_path_factory) -> Path:
 
 def test_variants_are_the_papers():
     for study, field, values in (
-        ("mechanisms", "attention", ["indexed", "agnostic", "full", "mediate"]),
+        ("mechanisms", "attention_mechanism", ["indexed", "agnostic", "full", "mediate"]),
         ("positions", "attention_position", [1, 2, 3, 0]),
     ):
         models = [configure("paper", variant.overrides)[0] for variant in STUDIES[study]]
@@ -116,7 +116,7 @@ def test_trials_and_no_folds(data, tmp_path):
     study = studied(data, tmp_path / "s", study="mechanisms", folds=None, trials=2)
     for variant in variants_in(study):
         assert json.loads((study / variant.name / "choice.json").read_text())["budget"] == 2
-        assert load(study / variant.name).config.attention == variant.name
+        assert load(study / variant.name).config.attention_mechanism == variant.name
 
 
 def conditions(path: Path, few: int = 0) -> Path:

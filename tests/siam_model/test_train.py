@@ -190,7 +190,7 @@ def test_ablations_train(data, tmp_path, ablation):
 def test_batches_of_like_length_cover_every_video_once(data):
     table = labelled_videos(FaceDataset(data))
     everyone = np.arange(len(table))
-    config = TrainConfig(batch_size=4, frame_step=3)
+    config = TrainConfig(batch_size=4, temporal_stride=3)
     epochs = [LengthBuckets(table, everyone, config, (0, 0), epoch).batches for epoch in range(3)]
     for batches in epochs:
         assert sorted(clip.row for batch in batches for clip in batch) == everyone.tolist()
@@ -204,7 +204,9 @@ def test_workers_read_the_same_pixels(data):
     dataset = FaceDataset(data)
     clips = Clips(dataset, labelled_videos(dataset), 3)
     everyone = np.arange(len(clips.table))
-    batches = LengthBuckets(clips.table, everyone, TrainConfig(batch_size=4, frame_step=3), (0, 0), 0).batches
+    batches = LengthBuckets(
+        clips.table, everyone, TrainConfig(batch_size=4, temporal_stride=3), (0, 0), 0
+    ).batches
     alone = list(batch_loader(clips, batches, workers=0))
     for batch, other in zip(alone, batch_loader(clips, batches, workers=2), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(batch, other, strict=True))

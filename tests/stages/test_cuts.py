@@ -139,7 +139,7 @@ def test_a_picture_of_somebody_else_for_a_moment_is_skipped() -> None:
 def test_nothing_is_smoothed_across_a_cut(tmp_path: Path) -> None:
     """Through a file: each row's points are those of its own frames alone."""
     clip = write_clip(tmp_path / "cut.mp4", shot(A, 0)[:14] + shot(B, 1)[14:30], fps=30)
-    config = PrepConfig(keep="all", size=48, mesh=False)
+    config = PrepConfig(segments="all", size=48, mesh=False)
     rows = prep_video_rows(clip, config)
     assert [(v.status, v.frame_index[0], v.frame_index[-1]) for v in rows] == [("ok", 0, 13), ("ok", 14, 29)]
     for video in rows:

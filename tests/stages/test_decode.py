@@ -318,7 +318,7 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
         out.mux([*stream.encode(samples), *stream.encode()])
     with pytest.raises(DecodeError, match="only sound") as caught:
         VideoReader(path)
-    assert caught.value.status == "no_video"
+    assert caught.value.status == "not_a_video"
 
 
 def test_interlaced_frames_are_given_as_stored_and_counted(tmp_path: Path) -> None:

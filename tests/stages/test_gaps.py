@@ -19,8 +19,8 @@ def seen(value: float, person: int = 1, roll: float = 0.0) -> Observation:
         mesh=np.full((478, 3), value, np.float32),
         landmarks=np.full((68, 2), value),
         pose=(value, -value, roll),
-        face_px=value,
-        score=0.9,
+        eye_distance_px=value,
+        face_presence=0.9,
     )
 
 
@@ -50,7 +50,7 @@ def film(pattern: str, fps: float = 25.0) -> list[list[int]]:
     where interpolated."""
     faces = [{"o": seen(k), ".": None, "2": seen(k, person=2)}[c] for k, c in enumerate(pattern)]
     found = segments([k / fps for k in range(len(pattern))], faces)
-    return [[e.index if e.observed else -e.index for e in segment] for segment in found]
+    return [[e.index if e.tracked else -e.index for e in segment] for segment in found]
 
 
 @pytest.mark.parametrize(
@@ -101,15 +101,15 @@ def test_the_limit_is_a_setting() -> None:
 def test_interpolation_is_linear_in_time_not_in_frames() -> None:
     times = [0.0, 0.04, 0.05, 0.2, 0.24]
     (segment,) = segments(times, [seen(0), None, None, seen(20.0), seen(24.0)])
-    assert [e.observed for e in segment] == [True, False, False, True, True]
+    assert [e.tracked for e in segment] == [True, False, False, True, True]
     for e in segment:
         value = e.time * 100
         np.testing.assert_allclose(e.seen.landmarks, value, atol=1e-9)
         np.testing.assert_allclose(e.seen.mesh, value, atol=1e-5)
-        assert e.seen.face_px == pytest.approx(value)
+        assert e.seen.eye_distance_px == pytest.approx(value)
         assert e.seen.pose[:2] == pytest.approx((value, -value))
         assert e.payload == e.index * 10
-        assert np.isnan(e.seen.score) != e.observed
+        assert np.isnan(e.seen.face_presence) != e.tracked
         assert e.seen.mesh.dtype == np.float32
 
 
@@ -132,7 +132,7 @@ def test_neither_a_variable_rate_nor_a_pause_is_a_gap() -> None:
         times = [k / 25 + (pause if k >= 5 else 0) for k in range(10)]
         (segment,) = segments(times, [seen(k) for k in range(10)])
         assert [e.time for e in segment] == times
-        assert all(e.observed for e in segment)
+        assert all(e.tracked for e in segment)
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.45, PAUSE_SECONDS + 0.05, 5.0])
@@ -144,9 +144,9 @@ def test_after_a_pause_the_face_must_be_where_it_was(
     pause: float, moved: float, grown: float, same: bool
 ) -> None:
     """Without a pause that is the tracker's to judge."""
-    here = dataclasses.replace(seen(100), face_px=40.0)
+    here = dataclasses.replace(seen(100), eye_distance_px=40.0)
     there = dataclasses.replace(
-        seen(100), landmarks=here.landmarks + np.array([moved, 0]), face_px=40.0 * grown
+        seen(100), landmarks=here.landmarks + np.array([moved, 0]), eye_distance_px=40.0 * grown
     )
     times = [k / 25 + (pause if k >= 5 else 0) for k in range(10)]
     found = segments(times, [here] * 5 + [there] * 5)
@@ -175,7 +175,7 @@ def test_frames_that_were_left_out_as_damaged(n_left_out: int, n_segments: int) 
     found = segments([k / 25 for k in indices], [seen(k) for k in indices], indices=indices)
     assert len(found) == n_segments
     assert [e.index for segment in found for e in segment] == indices
-    assert all(e.observed for segment in found for e in segment)
+    assert all(e.tracked for segment in found for e in segment)
 
 
 def test_a_gap_that_contains_a_hole_ends_the_segment() -> None:
@@ -196,15 +196,15 @@ def test_the_rules_hold_for_every_clip(clip: list[tuple[str, float]], max_gap: f
     found = segments(times, faces, max_gap)
     entries = [e for segment in found for e in segment]
     # Every face seen is in exactly one segment, in order; nothing is invented.
-    assert [e.index for e in entries if e.observed] == [k for k, face in enumerate(faces) if face is not None]
-    assert all(faces[e.index] is None for e in entries if not e.observed)
+    assert [e.index for e in entries if e.tracked] == [k for k, face in enumerate(faces) if face is not None]
+    assert all(faces[e.index] is None for e in entries if not e.tracked)
     for segment in found:
-        assert segment[0].observed and segment[-1].observed
+        assert segment[0].tracked and segment[-1].tracked
         assert [e.index for e in segment] == list(range(segment[0].index, segment[-1].index + 1))
         assert len({e.seen.person for e in segment}) == 1
         run: list[float] = []
         for e in segment:
-            if e.observed:
+            if e.tracked:
                 assert not run or e.time - run[0] <= max_gap + 0.002
                 run = []
             else:

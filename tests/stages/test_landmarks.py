@@ -128,7 +128,7 @@ def test_a_still_is_the_mean_of_looks_that_agree(portrait):
     other = Frame.from_rgb(np.ascontiguousarray(portrait[:, ::-1]))
     # Vertices 33 and 263 (the outer eye corners, by which a region is turned upright) change places.
     seen[[33, 263]] = seen[[263, 33]]
-    again = still_landmarks(engine, other, type(mesh)(seen, mesh.score))
+    again = still_landmarks(engine, other, type(mesh)(seen, mesh.face_presence))
     assert off(again[MIRROR] * (-1, 1) + (width, 0), mean).max() < 0.5
 
 

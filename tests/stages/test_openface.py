@@ -142,8 +142,10 @@ def test_the_same_faces_from_a_file(clip: Path, tracked: PreparedVideo, tmp_path
     np.testing.assert_array_equal(video.timestamps, tracked.timestamps)  # the video's own, not the file's
     np.testing.assert_allclose(video.landmarks, tracked.landmarks, atol=2e-3)
     assert np.abs(video.frames.astype(int) - tracked.frames).max() <= 2
-    assert video.observed.all() and np.allclose(video.score, 0.98)
-    assert np.abs(video.face_px - tracked.face_px).max() < 0.1 * tracked.face_px.mean()
+    assert video.tracked.all() and np.allclose(video.face_presence, 0.98)
+    assert (
+        np.abs(video.eye_distance_px - tracked.eye_distance_px).max() < 0.1 * tracked.eye_distance_px.mean()
+    )
     assert np.abs(video.pose - tracked.pose).max() < 8
     with pytest.raises(AttributeError):
         _ = video.mesh
@@ -154,7 +156,7 @@ def test_frames_without_success_or_confidence_count_as_no_face(
 ) -> None:
     path = openface(tmp_path / "clip.csv", tracked, lost={5}, low={9: 0.49, 10: 0.5})
     video = prep_video(clip, GIVEN, landmarks=path)
-    assert np.flatnonzero(~video.observed).tolist() == [4, 8]
+    assert np.flatnonzero(~video.tracked).tolist() == [4, 8]
     between = (video.landmarks_raw[3] + video.landmarks_raw[5]) / 2
     np.testing.assert_allclose(video.landmarks_raw[4], between, atol=0.02)  # times in whole milliseconds
     none = prep_video(clip, dataclasses.replace(GIVEN, min_confidence=0.99), landmarks=path)
@@ -217,9 +219,9 @@ def test_pose_of_68_points(yaw: float, pitch: float, roll: float) -> None:
     vertices = canonical_mesh()[0] @ rotation_matrix(yaw, pitch, roll).T * 7 + (300, 200, 0)
     mesh = np.zeros((478, 3))
     mesh[: len(vertices)] = vertices
-    pose, face_px = head_pose_68(from_mesh(mesh))
+    pose, eye_distance_px = head_pose_68(from_mesh(mesh))
     np.testing.assert_allclose(pose, (yaw, pitch, roll), atol=4)
-    assert abs(face_px - np.linalg.norm(vertices[263] - vertices[33])) < 0.06 * face_px
+    assert abs(eye_distance_px - np.linalg.norm(vertices[263] - vertices[33])) < 0.06 * eye_distance_px
     assert np.isnan(head_pose_68(np.full((68, 2), 3.0))[0]).all()
 
 
@@ -291,7 +293,7 @@ def run(folder: Path, output: Path, config: PrepConfig, landmarks: Path | None =
 @pytest.fixture(scope="module")
 def everybody(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("all") / "out.h5"
-    run(folder, output, dataclasses.replace(TRACKED, subject="all"))
+    run(folder, output, dataclasses.replace(TRACKED, follow="all"))
     return output
 
 
@@ -301,7 +303,7 @@ def test_round_trip_through_our_own_files(folder: Path, everybody: Path, tmp_pat
     assert sorted(path.name for path in paths) == ["clip.csv", "nobody.csv", "two.csv"]
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in paths)
     assert len((tmp_path / "two.csv").read_text().splitlines()) == 1 + 2 * 14
-    config = dataclasses.replace(GIVEN, subject="all")
+    config = dataclasses.replace(GIVEN, follow="all")
     run(folder, tmp_path / "again.h5", config, tmp_path)
     again = FaceDataset(tmp_path / "again.h5")
     assert again.videos["id"] == data.videos["id"] and again.videos["status"] == data.videos["status"]
@@ -312,12 +314,12 @@ def test_round_trip_through_our_own_files(folder: Path, everybody: Path, tmp_pat
             "landmarks",
             "landmarks_raw",
             "timestamps",
-            "observed",
+            "tracked",
             "frame_index",
             "sharpness",
         ):
             np.testing.assert_array_equal(again[row].read(name), data[row].read(name), err_msg=name)
-        np.testing.assert_allclose(again[row].score, data[row].score, atol=1e-5)
+        np.testing.assert_allclose(again[row].face_presence, data[row].face_presence, atol=1e-5)
 
 
 def test_one_table_of_several_videos_and_of_one(everybody: Path, tmp_path: Path) -> None:
@@ -373,10 +375,10 @@ def test_the_subject_among_given_faces(folder: Path, everybody: Path, tmp_path: 
     export_landmarks(FaceDataset(everybody), tmp_path)
     path, clip = tmp_path / "two.csv", folder / "two.mp4"
     assert prep_video(clip, GIVEN, landmarks=path).landmarks[:, :, 0].mean() > 200  # the larger face
-    both = prep_video_rows(clip, dataclasses.replace(GIVEN, subject="all"), landmarks=path)
+    both = prep_video_rows(clip, dataclasses.replace(GIVEN, follow="all"), landmarks=path)
     assert [video.suffix for video in both] == ["#1", "#2"] and (both[0].n_faces == 2).all()
     # As the program for several faces writes them: no rows where there is no face.
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line for line in lines if not line.startswith(("3,", "14,1", "14,0"))))
     video = prep_video(clip, GIVEN, landmarks=path)
-    assert (video.status, len(video), (~video.observed).sum()) == ("ok", 13, 1)
+    assert (video.status, len(video), (~video.tracked).sum()) == ("ok", 13, 1)

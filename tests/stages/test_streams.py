@@ -89,7 +89,7 @@ def test_the_stream_with_the_person_is_found(files: dict[str, Path], name: str) 
         assert "a single picture" in video.message
     track = track_video(files[name], CONFIG)
     assert track.info == video.info
-    assert track.observed.sum() == N
+    assert track.tracked.sum() == N
 
 
 def test_the_files_own_choice_stays_where_faces_are_about_as_large(files: dict[str, Path]) -> None:
@@ -128,7 +128,7 @@ def test_a_stream_that_is_not_there(files: dict[str, Path]) -> None:
     ):
         open_video(files["screen.mkv"], "7", None)
     video = prep_video(files["screen.mkv"], dataclasses.replace(CONFIG, stream="7"))
-    assert video.status == "no_video"
+    assert video.status == "not_a_video"
     for wish in ("faces", "-1", "1.5", "", "²"):
         with pytest.raises(ValueError, match="stream is"):
             PrepConfig(stream=wish)
@@ -166,7 +166,7 @@ def test_what_was_used_is_stored_and_used_again(files: dict[str, Path], tmp_path
         assert file["videos/stream"][()].tolist() == [1]
     assert track_video(
         copies / "screen.mp4", CONFIG
-    ).observed.all()  # the webcam's picture and not the screen's
+    ).tracked.all()  # the webcam's picture and not the screen's
     runner = CliRunner()
     facts = json.loads(runner.invoke(main, ["info", str(output), "--json"]).stdout)
     assert facts["video_streams"] == {"1": 1}

@@ -79,8 +79,8 @@ def test_one_face_of_any_size(size: tuple[int, int], eye_px: float) -> None:
     assert tracker.n_faces == 1
     for p, (one,) in zip(places, seen, strict=True):
         assert error(one.landmarks, expected(A, p)) < (0.03 if eye_px > 20 else 0.06)
-        assert one.face_px == pytest.approx(eye_px, rel=0.12)
-        assert one.score > 0.9
+        assert one.eye_distance_px == pytest.approx(eye_px, rel=0.12)
+        assert one.face_presence > 0.9
         assert max(map(abs, one.pose)) < 15
 
 
@@ -254,7 +254,7 @@ def test_all_follows_small_faces_beside_a_large_one() -> None:
     everybody, _ = track(acted(8, size, play), "all")
     assert len({o.person for found in everybody for o in found}) == 2
     one, _ = track(acted(8, size, play), "largest")
-    assert {round(o.face_px / 30) for found in one for o in found} == {3}
+    assert {round(o.eye_distance_px / 30) for found in one for o in found} == {3}
 
 
 def test_a_newcomer_is_followed_from_the_next_census() -> None:

@@ -122,7 +122,7 @@ def test_a_changed_shard_is_refused(path):
     shard = shard_of(path)
 
     def change(file):
-        file["videos/n_kept"][0] = 6
+        file["videos/n_decoded"][0] = 6
 
     edit(shard, change)
     with pytest.raises(DamagedFile, match="digest"):
@@ -231,7 +231,7 @@ def test_attributes_that_nobody_of_ours_writes(path):
         FaceDataset(path)
 
 
-@pytest.mark.parametrize("name", ["frames", "landmarks", "observed"])
+@pytest.mark.parametrize("name", ["frames", "landmarks", "tracked"])
 @pytest.mark.parametrize("case", ["link", "filter", "window", "huge", "short", "type", "gone"])
 def test_frames_are_looked_at_before_they_are_read(path, name, case):
     def change(file):

@@ -93,7 +93,7 @@ def test_stock_h5py_reads_the_same(dataset):
             for name in video.keys() & FRAME_FIELDS.keys():
                 np.testing.assert_array_equal(file[name][start : start + length], video[name])
         assert file["frames"].shape == (29, SIZE, SIZE)
-        assert file["observed"].dtype == bool
+        assert file["tracked"].dtype == bool
         assert file.attrs["format"] == "nemo-faces"
 
 

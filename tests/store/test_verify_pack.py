@@ -65,7 +65,6 @@ def test_a_missing_or_foreign_shard_is_found(path, tmp_path):
         ("videos/start", 2, 3, "end to end"),
         ("videos/status", 0, b"fine", "unknown"),
         ("videos/status", 0, b"no_face", "with 7 frames"),
-        ("videos/n_kept", 0, 3, "n_kept"),
         ("videos/n_interpolated", 0, 99, "n_interpolated"),
         ("videos/id", 0, b"clip2", "2 rows have this id"),
         ("videos/age", 0, 999.0, "outside 0..130"),
@@ -85,9 +84,9 @@ def test_a_changed_index_is_found(path, name, where, value, text):
     [
         ("timestamps", np.zeros(7), "timestamps do not increase"),
         ("frame_index", np.zeros(7, np.int32), "frame numbers do not increase"),
-        ("score", np.full(7, 2.0, np.float32), "score"),
+        ("face_presence", np.full(7, 2.0, np.float32), "face_presence"),
         ("pose", np.full((7, 3), 500.0, np.float32), "angle"),
-        ("face_px", np.zeros(7, np.float32), "no size"),
+        ("eye_distance_px", np.zeros(7, np.float32), "no size"),
         ("frames", np.full((7, 16, 16), 9, np.uint8), "one gray level"),
     ],
 )

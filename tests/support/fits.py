@@ -20,7 +20,7 @@ MODEL = {
     "dropout_conv": 0.2, "dropout_recurrent": 0.1,
 }  # fmt: skip
 TRAIN = {
-    "epochs": EPOCHS, "batch_size": 4, "learning_rate": 3e-3, "frame_step": 2, "schedule": "cosine",
+    "epochs": EPOCHS, "batch_size": 4, "learning_rate": 3e-3, "temporal_stride": 2, "schedule": "cosine",
     "augment_mirror": True, "augment_brightness": 0.2,
 }  # fmt: skip
 
@@ -32,7 +32,7 @@ def go(
     """Train on the first sixteen videos, validate on the next eight; every setting that is random is on."""
     dataset = FaceDataset(data)
     config = TrainConfig(**{**TRAIN, **(train or {})})
-    clips = Clips(dataset, labelled_videos(dataset), config.frame_step)
+    clips = Clips(dataset, labelled_videos(dataset), config.temporal_stride)
     training, validation = np.arange(rows[0]), np.arange(rows[0], rows[1])
     normalisation = measure_normalisation(dataset, clips.table.index[training])
     network = SIAMConfig(**{**MODEL, **(model or {})})

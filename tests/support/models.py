@@ -22,7 +22,7 @@ def card(**changes) -> ModelCard:
     )
     values = {
         "model": config,
-        "train": TrainConfig(frame_step=3),
+        "train": TrainConfig(temporal_stride=3),
         "normalisation": Normalisation(101.25, 1 / 3 + 40),
         "prep": {"size": SIZE},
         "mean_shape": shipped_mean_shape() / 3,

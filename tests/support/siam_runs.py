@@ -21,7 +21,7 @@ TINY = {
     "model.attention_dim": "6",
     "model.temporal_dim": "6",
     "train.learning_rate": "3e-3",
-    "train.frame_step": "3",
+    "train.temporal_stride": "3",
 }
 
 

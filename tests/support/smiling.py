@@ -29,7 +29,7 @@ def smile(length: int) -> np.ndarray:
 
 
 def smiling(name: str, length: int = 60, **changes: Any) -> dict[str, Any]:
-    """One video: eyes 80 pixels apart, lip corners that move outwards, everything observed and well seen."""
+    """One video: eyes 80 pixels apart, lip corners that move outwards, everything tracked and well seen."""
     rng = np.random.default_rng(len(name))
     points = np.repeat((shipped_mean_shape() * 80 + 160)[None], length, axis=0)
     points[:, 48, 0] -= 6 * smile(length)
@@ -44,9 +44,9 @@ def smiling(name: str, length: int = 60, **changes: Any) -> dict[str, Any]:
         "landmarks": points,
         "landmarks_raw": points + rng.normal(0, 0.1, points.shape),
         "pose": np.tile([4.0, -2.0, 1.0], (length, 1)),
-        "face_px": np.full(length, 80.0),
+        "eye_distance_px": np.full(length, 80.0),
         "sharpness": np.full(length, 100.0),
-        "score": np.full(length, 0.99),
+        "face_presence": np.full(length, 0.99),
         "fps": 25.0,
         "width": 320,
         "height": 320,
@@ -61,13 +61,13 @@ def videos() -> Iterator[dict[str, Any]]:
     """Sound ones with hostile names, one for each kind of doubt, and two that failed."""
     for number, name in enumerate(HOSTILE):
         yield smiling(name, age=20.0 + number, subject=name)
-    observed = np.ones(60, bool)
-    observed[10:20] = observed[30:33] = False
-    yield smiling("gaps", observed=observed)
+    tracked = np.ones(60, bool)
+    tracked[10:20] = tracked[30:33] = False
+    yield smiling("gaps", tracked=tracked)
     yield smiling("turned", pose=np.tile([-38.0, 0, 0], (60, 1)))
-    yield smiling("small", face_px=np.full(60, 9.0))
-    yield smiling("many", n_faces=np.full(60, 3), score=np.full(60, 0.3), sharpness=np.full(60, 5.0))
-    yield smiling("cut", status="truncated", message="The file is cut off (9 bytes missing).", n_decoded=400)
+    yield smiling("small", eye_distance_px=np.full(60, 9.0))
+    yield smiling("many", n_faces=np.full(60, 3), face_presence=np.full(60, 0.3), sharpness=np.full(60, 5.0))
+    yield smiling("cut", status="damaged", message="The file is cut off (9 bytes missing).", n_decoded=400)
     yield smiling("without landmarks") | {"landmarks": np.full((60, 68, 2), np.nan),
                                           "landmarks_raw": np.full((60, 68, 2), np.nan)}  # fmt: skip
     nothing = {"frames": np.zeros((0, SIZE, SIZE), np.uint8), "fps": 0.0, "width": 0, "height": 0}

@@ -21,12 +21,20 @@ def make_videos(lengths, seed=0, mesh=False):
             "age": 20.5 + i,
             "fold": i % 2,
             "frames": rng.integers(0, 256, (length, SIZE, SIZE), dtype=np.uint8),
-            "observed": rng.random(length) > 0.3,
+            "tracked": rng.random(length) > 0.3,
             "n_faces": rng.integers(0, 9, length).astype(np.uint8),
             "frame_index": np.sort(rng.integers(0, 1000, length)).astype(np.int32),
             "timestamps": np.sort(rng.random(length)),
         }
-        for name in ("landmarks", "landmarks_raw", "pose", "face_px", "sharpness", "score", "mesh"):
+        for name in (
+            "landmarks",
+            "landmarks_raw",
+            "pose",
+            "eye_distance_px",
+            "sharpness",
+            "face_presence",
+            "mesh",
+        ):
             if name != "mesh" or mesh:
                 shape = (length, *FRAME_FIELDS[name].tail)
                 video[name] = rng.normal(size=shape).astype(np.float32)
@@ -54,6 +62,6 @@ def sound_videos(seed=0):
         length = len(video["frames"])
         video["timestamps"] = np.arange(length) / 25
         video["frame_index"] = np.arange(length, dtype=np.int32)
-        video["score"] = np.full(length, 0.5, np.float32)
-        video["face_px"] = np.full(length, 50, np.float32)
+        video["face_presence"] = np.full(length, 0.5, np.float32)
+        video["eye_distance_px"] = np.full(length, 50, np.float32)
     return videos

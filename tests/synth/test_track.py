@@ -45,7 +45,7 @@ def test_every_frame_is_there_at_its_time(one_clip):
     prepared, truth, _ = one_clip
     assert prepared.status == "ok"
     assert prepared.landmarks.shape == truth.landmarks.shape
-    assert prepared.observed.all()
+    assert prepared.tracked.all()
     np.testing.assert_allclose(prepared.timestamps, np.arange(len(truth.pose)) / FPS, atol=1e-6)
 
 

@@ -124,8 +124,8 @@ def test_times_are_the_sources(clips: dict[str, Path], tmp_path: Path) -> None:
     ("clip", "settings", "states", "n_rows"),
     [
         ("apart", {}, "n" * 17 + "o" * 9, 1),
-        ("apart", {"keep": "all"}, "o" * 8 + "n" * 9 + "o" * 9, 2),
-        ("two", {"subject": "all", "mesh": True}, "o" * 9, 2),
+        ("apart", {"segments": "all"}, "o" * 8 + "n" * 9 + "o" * 9, 2),
+        ("two", {"follow": "all", "mesh": True}, "o" * 9, 2),
         ("two", {"max_yaw_degrees": 1e-6}, "n" * 9, 0),
     ],
 )
@@ -145,13 +145,13 @@ def test_another_video_than_the_one_that_was_prepared(clips: dict[str, Path], se
 
 @pytest.mark.parametrize(("width", "height"), [(31, 17), (480, 640), (1921, 1081), (4000, 300)])
 def test_any_size_of_picture(width: int, height: int) -> None:
-    line = np.array([State.NOT_KEPT, State.OBSERVED], np.uint8)
+    line = np.array([State.NOT_KEPT, State.TRACKED], np.uint8)
     page = Page(width, height, "x" * 300 + " \x1b[31m 微笑", line, "no_face: " + "y" * 300)
     assert page.width % 2 == page.height % 2 == 0 and 560 <= page.width <= 1920
     points = np.random.default_rng(0).uniform(-1e6, 1e6, (68, 2))
     frame = Frame.from_rgb(np.full((height, width, 3), 200, np.uint8), 1, 3723.5)
     people = [
-        Shown(n, State.OBSERVED, f"#{n}/s1", raw=points, smoothed=points, face=np.zeros((9, 9), np.uint8))
+        Shown(n, State.TRACKED, f"#{n}/s1", raw=points, smoothed=points, face=np.zeros((9, 9), np.uint8))
         for n in range(12)
     ]
     assert page.draw(frame, people).shape == (page.height, page.width, 3)

@@ -29,11 +29,9 @@ def dataset(path: Path, names: list[str], size: int = 40, frames: int = 12) -> F
     for i, name in enumerate(names):
         levels = np.linspace(40, 220, frames).astype(np.uint8)
         faces = np.broadcast_to(levels[:, None, None], (frames, size, size)).copy()
-        observed = np.ones(frames, bool)
-        observed[frames // 2 :] = i != 1
-        videos.append(
-            {"id": name, "frames": faces, "observed": observed, "age": 20.0 + i, "subject": f"s{i}"}
-        )
+        tracked = np.ones(frames, bool)
+        tracked[frames // 2 :] = i != 1
+        videos.append({"id": name, "frames": faces, "tracked": tracked, "age": 20.0 + i, "subject": f"s{i}"})
     failed = {"id": "nobody", "frames": np.zeros((0, size, size), np.uint8), "status": "no_face"}
     broken = failed | {
         "id": "broken",

@@ -122,7 +122,7 @@ def test_reasons_to_look(made):
     assert found["gaps"] == ["interpolated"]
     assert found["turned"] == ["turned"]
     assert found["small"] == ["small"]
-    assert found["many"] == ["score", "unsharp", "faces"], "most serious first"
+    assert found["many"] == ["presence", "unsharp", "faces"], "most serious first"
     assert found["cut"] == ["damaged", "part"]
 
 
@@ -135,13 +135,13 @@ def test_reasons_to_look(made):
         ({"pose": np.tile([0, 0, -59.0], (60, 1))}, None),
         ({"pose": np.tile([0, 0, 178.0], (60, 1))}, "rolled"),
         ({"pose": np.tile([0, 0, -61.0], (60, 1))}, "rolled"),
-        ({"face_px": np.full(60, 31.0)}, None),
-        ({"face_px": np.full(60, 29.0)}, "small"),
-        ({"observed": np.arange(60) >= 6}, None),
-        ({"observed": np.arange(60) >= 7}, "interpolated"),
-        ({"score": np.where(np.arange(60) < 6, 0.1, 1)}, None),
-        ({"score": np.where(np.arange(60) < 7, 0.1, 1)}, "score"),
-        ({"score": np.full(60, np.nan)}, None),
+        ({"eye_distance_px": np.full(60, 31.0)}, None),
+        ({"eye_distance_px": np.full(60, 29.0)}, "small"),
+        ({"tracked": np.arange(60) >= 6}, None),
+        ({"tracked": np.arange(60) >= 7}, "interpolated"),
+        ({"face_presence": np.where(np.arange(60) < 6, 0.1, 1)}, None),
+        ({"face_presence": np.where(np.arange(60) < 7, 0.1, 1)}, "presence"),
+        ({"face_presence": np.full(60, np.nan)}, None),
         ({"n_faces": np.where(np.arange(60) < 7, 2, 1)}, "faces"),
         ({"sharpness": np.full(60, 24.0)}, "unsharp"),
         ({"timestamps": np.arange(60) / 15}, None),
@@ -151,7 +151,7 @@ def test_reasons_to_look(made):
     ],
 )
 def test_limits(changes, code):
-    fields = {"observed": np.ones(60, bool), "n_faces": np.ones(60, int), "timestamps": np.arange(60) / 25}
+    fields = {"tracked": np.ones(60, bool), "n_faces": np.ones(60, int), "timestamps": np.arange(60) / 25}
     fields |= smiling("one") | changes
     track = track_of(fields, n_decoded=60, status="ok", message="")
     assert [reason.code for reason in reasons(track, 60.0, 100.0)] == ([code] if code else [])
@@ -159,7 +159,7 @@ def test_limits(changes, code):
 
 def test_points_that_jump():
     fields = smiling("one") | {
-        "observed": np.ones(60, bool),
+        "tracked": np.ones(60, bool),
         "n_faces": np.ones(60, int),
         "timestamps": np.arange(60) / 25,
     }
@@ -174,7 +174,7 @@ def test_points_that_jump():
 def test_a_head_that_moves_fast_is_no_fault_of_the_tracker():
     """The literal form leaves the face, and the flag says so; the default does not, and there is none."""
     fields = smiling("one") | {
-        "observed": np.ones(60, bool),
+        "tracked": np.ones(60, bool),
         "n_faces": np.ones(60, int),
         "timestamps": np.arange(60) / 25,
     }

@@ -293,7 +293,7 @@ def test_augmentation_of_pixels():
 
 def test_augmentation_touches_training_alone_and_follows_from_seed_and_epoch(data):
     table, rows = labelled_videos(FaceDataset(data)), np.arange(20)
-    still = TrainConfig(batch_size=4, frame_step=2)
+    still = TrainConfig(batch_size=4, temporal_stride=2)
     plain = LengthBuckets(table, rows, still, (0,), 3).batches
     moved = dataclasses.replace(still, augment_mirror=True, augment_brightness=0.3)
     varied = LengthBuckets(table, rows, moved, (0,), 3).batches
@@ -341,7 +341,7 @@ def test_long_videos_are_read_in_blocks(tmp_path, monkeypatch, step):
 def test_raw_frames_with_a_normalisation_are_standardised_frames():
     torch.manual_seed(0)
     model = SIAM(SIAMConfig(**{**MODEL, **STILL}))
-    model.frame_chunk = 3
+    model.max_frames_per_pass = 3
     raw = torch.randint(0, 256, (2, 5, 62, 62), dtype=torch.uint8)
     normalisation = data_module.Normalisation(97.5, 41.0)
     lengths = torch.tensor([5, 4])

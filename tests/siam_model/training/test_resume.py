@@ -142,7 +142,7 @@ def test_another_trainings_checkpoint_is_refused(data, tmp_path):
     for sentence, options in cases.items():
         with pytest.raises(NemoError, match=f"belongs to another training: .*{sentence}"):
             go(data, path, **options)
-    go(data, path, train={**one, "frame_chunk": 7})  # decides on memory alone
+    go(data, path, train={**one, "max_frames_per_pass": 7})  # decides on memory alone
 
 
 def test_a_damaged_checkpoint_is_said_and_nothing_is_executed(data, tmp_path):
