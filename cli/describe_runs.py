@@ -34,6 +34,8 @@ def model_facts(path: Path) -> dict[str, Any]:
 
 
 def _card(card: Any, folder: Path) -> dict[str, Any]:
+    from siam_model.config import beyond_paper
+
     weights = folder / "model.safetensors"
     return {
         "synthetic": card.synthetic,
@@ -43,6 +45,7 @@ def _card(card: Any, folder: Path) -> dict[str, Any]:
         "bytes_of_weights": weights.stat().st_size if weights.is_file() else "missing",
         "preset": card.preset,
         "seed": card.seed,
+        "beyond_paper": beyond_paper(card.model.to_dict(), card.train.to_dict()),
         "network": card.model.to_dict(),
         "training": card.train.to_dict(),
         "prepared_with": card.prep,

@@ -18,7 +18,8 @@ from .train_progress import TrainProgress
 DEFAULT_TRIALS = 20
 #: Parameters of the command that are settings of a run, and their names there.
 _SETTINGS = {"preset": "preset", "seed": "seed", "epochs": "epochs", "folds": "folds", "trials": "trials",
-             "study": "study", "precision": "precision", "assignments": "overrides"}  # fmt: skip
+             "study": "study", "precision": "precision", "assignments": "overrides",
+             "pretrain": "overrides"}  # fmt: skip
 
 
 @click.command()
@@ -34,6 +35,10 @@ _SETTINGS = {"preset": "preset", "seed": "seed", "epochs": "epochs", "folds": "f
 )
 @click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE",
               help="Set any setting: --set model.hidden=256 or --set train.l2=1e-3. Can be repeated.")  # fmt: skip
+@click.option("--pretrain", type=click.Choice(["expression", "shape"]), metavar="TARGET",
+              help="Beyond the paper: before ages, teach the appearance module what the warp took out, without labels. "
+                   "expression: how far the expression has gone in each frame; shape: the aligned "
+                   "landmarks.")  # fmt: skip
 @click.option("--folds", type=click.IntRange(min=2), metavar="K",
               help="Cross-validate over K subject-disjoint folds (10 for the paper's protocol), then train on "
                    "all subjects.")  # fmt: skip
@@ -77,6 +82,7 @@ def command(
     seed: int,
     epochs: int | None,
     assignments: tuple[str, ...],
+    pretrain: str | None,
     folds: int | None,
     trials: int | None,
     study: Any,
@@ -102,6 +108,10 @@ def command(
     from siam_model.runs import newest_unfinished
 
     overrides = split_assignments(assignments)
+    if pretrain is not None and overrides.setdefault("train.pretrain", pretrain) != pretrain:
+        raise click.UsageError(
+            "--pretrain and --set train.pretrain say different things: leave one of them out."
+        )
     runtime = Runtime(device, devices, workers, tensorboard, jobs, fold)
     progress = TrainProgress(quiet, runtime)
     if not quiet:
@@ -110,7 +120,7 @@ def command(
         from siam_model.train import resume
 
         target = target or newest_unfinished()
-        values = {**context.params, "assignments": overrides}
+        values = {**context.params, "assignments": overrides, "pretrain": overrides}
         given = {
             setting: values[name]
             for name, setting in _SETTINGS.items()
@@ -158,6 +168,7 @@ def _say_device(device: str) -> None:
 
 def _run(run: Path, as_json: bool) -> None:
     """What a run is worth, on standard error; as JSON on standard output."""
+    from siam_model.config import beyond_paper
     from siam_model.evaluate import SYNTHETIC_NOTE
     from siam_model.runs import read_json
     from siam_model.verdict import verdict_of
@@ -175,6 +186,8 @@ def _run(run: Path, as_json: bool) -> None:
         (say if verdict.outcome == "better" else warn)(verdict)
     if meta["synthetic"]:
         warn(SYNTHETIC_NOTE)
+    if beyond := beyond_paper(meta["model"], meta["train"]):
+        say(f"Beyond the paper: {', '.join(beyond)}.")
     say(f"{run} is finished: nemo evaluate {run}")
 
 

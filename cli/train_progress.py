@@ -26,7 +26,7 @@ class TrainProgress(Reporter):
     def __init__(self, quiet: bool, runtime: Runtime) -> None:
         self.quiet, self.runtime = quiet, runtime
         self.run: Path | None = None
-        self._epochs, self._timed = 0, False
+        self._epochs, self._pretraining, self._timed = 0, 0, False
         self._bar = console.new_progress("steps") if console.err.is_terminal and not quiet else None
         self._tasks: dict[TrainingScope, Any] = {}
 
@@ -42,9 +42,11 @@ class TrainProgress(Reporter):
     def begun(self, run: Path) -> None:
         """The folder is there: an interruption names it from now on."""
         from siam_model.protocol.settings import read_settings
+        from siam_model.training.stages import stages_of
 
         self.run = run
-        self._epochs = read_settings(run)[2].epochs
+        config = read_settings(run)[2]
+        self._epochs, self._pretraining = config.epochs, max(0, -stages_of(config)[0].start)
 
     def say(self, text: str, where: TrainingScope | None = None) -> None:
         """A sentence, after what it is about."""
@@ -74,7 +76,7 @@ class TrainProgress(Reporter):
             self._forget(where)
             self._tasks[where] = self._bar.add_task("", total=total, note="")
         about = f"{where}, " if str(where) else ""
-        name = console.printable(f"{about}epoch {epoch} of {self._epochs}")
+        name = console.printable(f"{about}{self._place(epoch)}")
         self._bar.update(self._tasks[where], description=name, completed=done, total=total)
 
     def timed(self, where: TrainingScope, step: float, steps: int, epoch: float) -> None:
@@ -100,6 +102,12 @@ class TrainProgress(Reporter):
             return
         about, validated = str(where), record.validation_mae == record.validation_mae
         validation = f", validation {record.validation_mae:.2f}" if validated else ""
+        if record.epoch < 1:
+            console.say(
+                f"{about + ', ' if about else ''}{self._place(record.epoch)}: loss {record.loss:.4f}  "
+                f"({record.seconds:.1f} s)"
+            )
+            return
         better = " *" if record.best and validated else ""
         console.say(
             f"{about + ', ' if about else ''}epoch {record.epoch}: training error {record.training_mae:.2f} years"
@@ -107,6 +115,12 @@ class TrainProgress(Reporter):
         )
         if self._bar is not None and where in self._tasks and validated:
             self._bar.update(self._tasks[where], note=f"validation {record.validation_mae:.1f}")
+
+    def _place(self, epoch: int) -> str:
+        """Which epoch of how many; those up to 0 are of pretraining."""
+        if epoch < 1:
+            return f"pretraining {epoch + self._pretraining} of {self._pretraining}"
+        return f"epoch {epoch} of {self._epochs}"
 
     def _forget(self, where: TrainingScope) -> None:
         """Take away the bars of a fold whose next trial begins, or which has ended."""

@@ -10,12 +10,14 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
-from nemo_pipeline.fields import check_kinds, from_record, plain, whole
+from nemo_pipeline.fields import added, check_kinds, from_record, plain, whole
 
 Mechanism = Literal["indexed", "agnostic", "full", "mediate"]
 RecurrentInit = Literal["leaky", "identity"]
 Schedule = Literal["constant", "cosine"]
 AgeWeighting = Literal["none", "density"]
+Pretrain = Literal["none", "expression", "shape"]
+Centre = Literal["none", "clip", "both"]
 Preset = Literal["paper", "small"]
 
 
@@ -52,6 +54,8 @@ class SIAMConfig:
         fully_connected: neurons of the first fully connected layer. The second has `hidden` neurons.
         hidden: h, units of each recurrent layer.
         recurrent_layers: layers of the recurrent module.
+        centre: what the recurrence sees of the features p_t: `none` (the paper's): p_t; `clip`: p_t less its mean over
+            the clip, so that what is constant in a clip, a person's looks, drops out; `both`, one after the other.
         recurrent: False for the ablation without recurrence (age per frame; their mean is the video's age).
         recurrent_init: how a recurrence starts: see `siam_model.layers.Recurrence`.
         attention_mechanism: how weights are shared in the spatial attention (Table I of the paper).
@@ -85,6 +89,7 @@ class SIAMConfig:
     fully_connected: int = 4096
     hidden: int = 256
     recurrent_layers: int = 2
+    centre: Centre = added("none")
     recurrent: bool = True
     recurrent_init: RecurrentInit = "leaky"
     attention_mechanism: Mechanism = "indexed"
@@ -132,6 +137,11 @@ class SIAMConfig:
         _need(self.attention_position in (0, 1, 2, 3), self, "attention_position", "0 (none), 1, 2 or 3")
         for name in ("dropout_conv", "dropout_recurrent"):
             _need(0 <= getattr(self, name) < 1, self, name, "at least 0 and below 1")
+        _need(self.centre in get_args(Centre), self, "centre", _one_of(Centre))
+        _need(
+            self.recurrent or self.centre == "none", self, "centre",
+            "none when model.recurrent is false, since it is the recurrence's input",
+        )  # fmt: skip
         _need(
             self.recurrent or not self.temporal_attention, self, "temporal_attention",
             "false when model.recurrent is false, since it weighs the recurrence's states",
@@ -214,6 +224,14 @@ class TrainConfig:
         augment_mirror: show every other training clip, by chance, mirrored (not the paper's).
         augment_brightness: multiply a training clip's gray levels by a factor between 1/(1+b) and 1+b,
             by chance; 0 is the paper's.
+        pretrain: what the appearance module learns before ages, without labels: `none` (the paper's), `expression` or
+            `shape` (`siam_model.training.pretrain`).
+        pretrain_epochs: passes over the training videos for that.
+        pretrain_learning_rate: of RMSprop in these.
+        pretrain_share: part of the h units that learn it. The others are held at one value, for age to use.
+        freeze_appearance: first epochs of ages in which the appearance module stays as it is. Its features are then
+            computed once. 0 is the paper's.
+        frozen_learning_rate: of RMSprop in these; the schedule spans them alone, and begins anew after them.
 
     Examples:
         >>> from siam_model import TrainConfig
@@ -237,18 +255,34 @@ class TrainConfig:
     age_weighting: AgeWeighting = "none"
     augment_mirror: bool = False
     augment_brightness: float = 0.0
+    pretrain: Pretrain = added("none")
+    pretrain_epochs: int = added(6)
+    pretrain_learning_rate: float = added(1e-3)
+    pretrain_share: float = added(1.0)
+    freeze_appearance: int = added(0)
+    frozen_learning_rate: float = added(3e-3)
 
     def __post_init__(self) -> None:
         """Check every field. Raises ValueError with the field, its value and what is allowed."""
         check_kinds(self)
-        for name in ("epochs", "batch_size", "patience", "temporal_stride", "max_frames_per_pass"):
+        for name in (
+            "epochs",
+            "batch_size",
+            "patience",
+            "temporal_stride",
+            "max_frames_per_pass",
+            "pretrain_epochs",
+        ):
             _need(getattr(self, name) >= 1, self, name, "at least 1")
-        for name in ("learning_rate", "epsilon", "clip"):
+        for name in ("learning_rate", "epsilon", "clip", "pretrain_learning_rate", "frozen_learning_rate"):
             _need(getattr(self, name) > 0, self, name, "above 0")
         _need(self.schedule in get_args(Schedule), self, "schedule", _one_of(Schedule))
         _need(0 <= self.rmsprop_alpha < 1, self, "rmsprop_alpha", "at least 0 and below 1")
         _need(self.l2 >= 0, self, "l2", "at least 0")
         _need(self.age_weighting in get_args(AgeWeighting), self, "age_weighting", _one_of(AgeWeighting))
+        _need(self.pretrain in get_args(Pretrain), self, "pretrain", _one_of(Pretrain))
+        _need(0 < self.pretrain_share <= 1, self, "pretrain_share", "above 0 and at most 1")
+        _need(self.freeze_appearance >= 0, self, "freeze_appearance", "at least 0")
         _need(0 <= self.augment_brightness <= 4, self, "augment_brightness", "from 0 to 4")
         for name in ("validation_fraction", "test_fraction"):
             _need(0 < getattr(self, name) < 0.9, self, name, "above 0 and below 0.9")
@@ -261,6 +295,26 @@ class TrainConfig:
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
         """The inverse of `to_dict`. Raises ValueError on an unknown field or a value that cannot be."""
         return from_record(cls, values, strict=True)
+
+
+#: Settings that the paper has no counterpart of; at their defaults they do nothing.
+_BEYOND = (
+    "model.centre", "train.pretrain", "train.freeze_appearance", "train.age_weighting", "train.augment_mirror",
+    "train.augment_brightness",
+)  # fmt: skip
+
+
+def beyond_paper(model: dict[str, Any], train: dict[str, Any]) -> list[str]:
+    """What a training has that is beyond the paper, as `name=value`; from the `to_dict()` of both configurations."""
+    parts = {"model": (model, SIAMConfig), "train": (train, TrainConfig)}
+    found = []
+    for setting in _BEYOND:
+        section, _, name = setting.partition(".")
+        values, config = parts[section]
+        default = next(field.default for field in dataclasses.fields(config) if field.name == name)
+        if values.get(name, default) != default:
+            found.append(f"{setting}={values[name]}")
+    return found
 
 
 def preset(name: str) -> tuple[SIAMConfig, TrainConfig]:

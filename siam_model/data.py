@@ -176,7 +176,6 @@ class Clips(Dataset):
     def __getitems__(self, clips: Sequence[Clip]) -> Batch:
         """The clips as one zero-padded batch. Frames go from the file to their place in it block by block, so that a
         clip of minutes is in memory once."""
-        rows = [clip.row for clip in clips]
         lengths = [-(-int(self.table.length[c.row] - c.phase) // self.step) for c in clips]
         size = self.dataset.size
         frames = torch.zeros((len(clips), max(lengths), size, size), dtype=torch.uint8)
@@ -185,6 +184,11 @@ class Clips(Dataset):
             for block in blocks(self.dataset, int(self.table.index[clip.row]), clip.phase, self.step):
                 place[done : done + len(block)] = changed(block, clip.mirror, clip.gain)
                 done += len(block)
+        return self.batch(clips, frames, lengths)
+
+    def batch(self, clips: Sequence[Clip], frames: Tensor, lengths: Sequence[int]) -> Batch:
+        """Frames of clips, with what the table says of them."""
+        rows = [clip.row for clip in clips]
         return Batch(
             frames,
             torch.tensor(lengths),

@@ -13,6 +13,7 @@ from typing import Any
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import printable
+from siam_model.config import beyond_paper
 from siam_model.predictions import Predictions, as_csv, write_bytes
 from siam_model.reports.accuracy import add_accuracy, add_breakdowns, add_people, add_phases, headline
 from siam_model.reports.content import Missing, Picture, Report, Table
@@ -268,6 +269,7 @@ def _head(given: Given, report: Report) -> Head:
             meta.get("folds") or ("external test set" if given.main.external else "none, people held out"),
         ),
         ("trials per fold", meta.get("trials") or "none"),
+        ("beyond the paper", ", ".join(beyond_paper(meta.get("model") or {}, meta.get("train") or {}))),
         ("best epochs", ", ".join(map(str, meta.get("best_epochs") or []))),
         ("trained", meta.get("finished")),
         *((name, versions.get(name)) for name in ("nemo-faces", "torch", "numpy") if versions.get(name)),

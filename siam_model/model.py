@@ -133,9 +133,10 @@ class SIAM(nn.Module):
         self.appearance = Appearance(config)
         self.recurrence = nn.ModuleList()
         if config.recurrent:
+            seen = config.hidden * (2 if config.centre == "both" else 1)
             self.recurrence.extend(
-                Recurrence(config.hidden, config.hidden, config.recurrent_init)
-                for _ in range(config.recurrent_layers)
+                Recurrence(config.hidden if layer else seen, config.hidden, config.recurrent_init)
+                for layer in range(config.recurrent_layers)
             )
         self.dropout = nn.Dropout(config.dropout_recurrent)
         self.temporal = (
@@ -176,6 +177,20 @@ class SIAM(nn.Module):
             TypeError: frames that are no tensor.
             ValueError: a wrong shape or dtype, no video, or lengths that are not B whole numbers from 1 to T.
         """
+        return self.regress(*self.features(frames, lengths, prepare))
+
+    def features(
+        self,
+        frames: Tensor,
+        lengths: Tensor | Sequence[int] | None = None,
+        prepare: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What the appearance module makes of a batch; arguments and errors as `forward`.
+
+        Returns:
+            p (B,T,h), 0 on padding; the lengths (B,) int; attention maps (B,T,M,N), 0 on padding, None without spatial
+            attention.
+        """
         side = self.config.face_size
         if not isinstance(frames, Tensor):
             raise TypeError(
@@ -206,7 +221,7 @@ class SIAM(nn.Module):
         if not whole or lengths.shape != (batch,) or int(lengths.min()) < 1 or int(lengths.max()) > time:
             raise ValueError(f"lengths are {lengths.tolist()}; {need}")
 
-        real = torch.arange(time, device=frames.device) < lengths[:, None]  # (B, T) bool
+        real = _real(lengths, time)
         p_real, maps = self._appearance(frames, real, prepare)  # (F, h), (F, M, N), F real frames
         p = p_real.new_zeros(batch, time, p_real.shape[1])  # (B, T, h)
         p[real] = p_real
@@ -216,8 +231,13 @@ class SIAM(nn.Module):
             spatial[real] = maps
         # Half precision ends here: a state that forgets a 32nd per frame, and an age in years, need more digits than
         # bfloat16's three, and what follows costs little.
-        with torch.autocast(frames.device.type, enabled=False):
-            return self._regress(wide(p), real, lengths, spatial)
+        return wide(p), lengths, spatial
+
+    def regress(self, p: Tensor, lengths: Tensor, spatial: Tensor | None = None) -> SIAMOutput:
+        """Recurrence, temporal attention and regression: features p (B,T,h) float32, zero beyond the lengths (B,) ->
+        `SIAMOutput`, with the attention maps given."""
+        with torch.autocast(p.device.type, enabled=False):
+            return self._regress(p, _real(lengths, p.shape[1]), lengths, spatial)
 
     def _regress(self, p: Tensor, real: Tensor, lengths: Tensor, spatial: Tensor | None) -> SIAMOutput:
         """Recurrence, temporal attention and regression: features p (B,T,h) -> `SIAMOutput`."""
@@ -227,7 +247,7 @@ class SIAM(nn.Module):
             frame_age = self.regression(self.dropout(p))[..., 0] * real  # (B, T)
             return SIAMOutput((frame_age * even).sum(1), even, spatial, frame_age)
 
-        z = p  # (B, T, h)
+        z = self._centred(p, real, lengths)  # (B, T, h), or 2 h with both
         for layer in self.recurrence:
             z = layer(self.dropout(z))  # (B, T, h)   equation 3
         if self.temporal is not None:
@@ -236,6 +256,14 @@ class SIAM(nn.Module):
             summary, o = torch.einsum("bt,bth->bh", even, z), even
         age = self.regression(summary)[:, 0]  # (B,)   equation 7
         return SIAMOutput(age, o, spatial)
+
+    def _centred(self, p: Tensor, real: Tensor, lengths: Tensor) -> Tensor:
+        """What the recurrence sees of p (B,T,h): see `SIAMConfig.centre`. 0 stays 0 on padding."""
+        if self.config.centre == "none":
+            return p
+        mean = p.sum(1, keepdim=True) / lengths[:, None, None].to(p.dtype)  # (B, 1, h); padding is 0
+        rest = (p - mean) * real[..., None]
+        return rest if self.config.centre == "clip" else torch.cat([p, rest], -1)
 
     def _appearance(
         self, frames: Tensor, real: Tensor, prepare: Callable[[Tensor], Tensor] | None
@@ -263,6 +291,11 @@ class SIAM(nn.Module):
         if prepare is not None:
             x = prepare(x)
         return self.appearance(x[:, None])
+
+
+def _real(lengths: Tensor, time: int) -> Tensor:
+    """(B,) -> (B,T) bool: False on padding."""
+    return torch.arange(time, device=lengths.device) < lengths[:, None]
 
 
 def absolute_error(output: SIAMOutput, age: Tensor, lengths: Tensor) -> Tensor:

@@ -26,11 +26,15 @@ def curves_figure(history: Sequence[EpochRecord], *, synthetic: bool = False) ->
             validates: its training error alone is drawn, in gray.
         synthetic: mark the picture: its errors mean nothing for people.
     """
+    before = [line for line in history if line.epoch < 1]
+    history = [line for line in history if line.epoch > 0]
     folds = sorted({line.fold for line in history}, key=lambda fold: (fold < 0, fold))
     validated = [fold for fold in folds if any(_there(line) for line in history if line.fold == fold)]
     with plain_text():
         figure = Figure(figsize=(8.4, 3.6), dpi=150, layout="constrained")
-        left, right = figure.subplots(1, 2, sharey=True)
+        left, right, *more = figure.subplots(1, 3 if before else 2)
+        right.sharey(left)
+        right.tick_params(labelleft=False)
         for fold in folds:
             lines = sorted((line for line in history if line.fold == fold), key=lambda line: line.epoch)
             colour = _FAINT if fold < 0 else _colour(folds.index(fold), len(folds))
@@ -53,6 +57,15 @@ def curves_figure(history: Sequence[EpochRecord], *, synthetic: bool = False) ->
                     right.plot(best[-1].epoch, best[-1].validation_mae, "o", color=colour, ms=5)
         left.set(title="training part", xlabel="epoch", ylabel="mean absolute error (years)", ylim=(0, None))
         right.set(title="validation part", xlabel="epoch")
+        for axes in more:
+            for fold in sorted({line.fold for line in before}):
+                lines = sorted((line for line in before if line.fold == fold), key=lambda line: line.epoch)
+                colour = _FAINT if fold < 0 else _colour(folds.index(fold), len(folds))
+                numbers = range(1, len(lines) + 1)
+                axes.plot(numbers, [line.loss for line in lines], color=colour, lw=1.3, marker="o", ms=2)
+            axes.set(title="pretraining on the expression", xlabel="epoch", ylabel="loss", ylim=(0, None))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.grid(alpha=0.25)
         for axes in (left, right):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(alpha=0.25)

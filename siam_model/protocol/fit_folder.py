@@ -19,6 +19,7 @@ from siam_model.protocol.history import read_history, write_history
 from siam_model.protocol.open_run import OpenRun
 from siam_model.protocol.reporter import Reporter, TrainingScope
 from siam_model.training.records import EpochRecord
+from siam_model.training.stages import stages_of
 
 #: A first step that took longer, seconds, is told at once; of a shorter one, what comes once counts for too much.
 _LONG_STEP = 5.0
@@ -86,6 +87,7 @@ def train_in(
     normalisation = measure_normalisation(run.dataset, run.index(training))
     checkpoint = folder / "checkpoint.pt"
     lines = history_so_far(folder)
+    first = stages_of(config)[0].start + 1
 
     def record(line: EpochRecord) -> None:
         lines[:] = [old for old in lines if old.epoch < line.epoch] + [line]
@@ -99,7 +101,7 @@ def train_in(
 
     def batch(done: int, total: int) -> None:
         pace.step(done, total)
-        run.reporter.batch(where, len(lines) + 1, done, total)
+        run.reporter.batch(where, first + len(lines), done, total)
 
     # Every fold has its own start and order; the trials of a fold share them, so that only parameters differ.
     seed = (run.settings.seed, 0 if where.fold in (None, -1) else 1 + people.fold)

@@ -14,6 +14,7 @@ from siam_model.protocol.search import FIRST_TRIALS, epochs_for_all, space_of
 from siam_model.protocol.settings import read_settings
 from siam_model.runs import missing_folds
 from siam_model.study import studied_table
+from siam_model.training.stages import stages_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,15 +68,16 @@ def _of_run(folder: Path, epoch: float, runtime: Runtime) -> Forecast:
         count * max(trials, 1) + final,
         config.epochs,
         epoch * (least * count / in_parallel + final),
-        epoch * (most * count / in_parallel + final * config.epochs),
+        epoch * (most * count / in_parallel + final * _of_model(0, config)[1]),
     )
 
 
 def _of_model(trials: int, config: TrainConfig) -> tuple[int, int]:
     """Fewest and most epochs of one fold: of its trials, or of its only training."""
     stopped = min(config.epochs, config.patience + 1)
+    before = -stages_of(config)[0].start  # of pretraining
     if not trials:
-        return stopped, config.epochs
+        return before + stopped, before + config.epochs
     first = min(trials, FIRST_TRIALS)
     ended = min(stopped, epochs_for_all(config.epochs))
-    return first * stopped + (trials - first) * ended, trials * config.epochs
+    return trials * before + first * stopped + (trials - first) * ended, trials * (before + config.epochs)

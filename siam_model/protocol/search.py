@@ -186,6 +186,8 @@ def _run_trial(
     errors: dict[int, float] = {}
 
     def judge(line: EpochRecord) -> None:
+        if line.epoch < 1:  # pretraining has no errors
+            return
         errors[line.epoch] = line.validation_mae
         if is_hopeless(list(errors.values()), earlier, run.config.epochs):
             raise _EndEarly
@@ -196,7 +198,8 @@ def _run_trial(
             judge(line)
         train_in(run, people, own, where, model, config, on_record=judge)
         # As the file has it, so that a resumed search decides by the same digits.
-        errors = {line.epoch: line.validation_mae for line in read_history(own / "history.csv")}
+        lines = read_history(own / "history.csv")
+        errors = {line.epoch: line.validation_mae for line in lines if line.epoch > 0}
     except _EndEarly:
         ended_early = True
         run.reporter.say("ended early: worse than the median of the trials before", where)

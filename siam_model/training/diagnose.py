@@ -87,7 +87,10 @@ def _first_activation(model: SIAM, batch: Batch, normalisation: Normalisation) -
     ]
     try:
         with torch.no_grad():
-            model(batch.frames, batch.lengths, normalisation)
+            if batch.frames.ndim == 3:  # features of a frozen appearance module
+                model.regress(batch.frames, batch.lengths)
+            else:
+                model(batch.frames, batch.lengths, normalisation)
     finally:
         for handle in handles:
             handle.remove()

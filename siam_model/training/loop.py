@@ -32,9 +32,10 @@ from siam_model.data import (
     validation_loader,
 )
 from siam_model.devices import freed_memory_kept
-from siam_model.model import SIAM, absolute_error, l2_term
+from siam_model.model import SIAM, SIAMOutput, absolute_error, l2_term
 from siam_model.training.diagnose import not_finite
 from siam_model.training.inputs import FitInputs
+from siam_model.training.pretrain import ExpressionLoss, FrozenClips, Targets, targets_of
 from siam_model.training.records import EpochRecord
 from siam_model.training.resume import (
     State,
@@ -44,6 +45,7 @@ from siam_model.training.resume import (
     restore_random_states,
     save_state,
 )
+from siam_model.training.stages import Stage, stages_of
 
 OnEpoch = Callable[[EpochRecord], None]
 OnBatch = Callable[[int, int], None]
@@ -96,15 +98,24 @@ def train(
 
 
 class _Loss(nn.Module):
-    """Equation 8 plus lambda times the sum of squared weights: one module, so that several processes can share it."""
+    """Equation 8 plus lambda times the sum of squared weights: one module, so that several processes can share it.
 
-    def __init__(self, model: SIAM, normalisation: Normalisation, l2: float) -> None:
+    `frozen`: batches hold the features of a frozen appearance module (`FrozenClips`).
+    """
+
+    def __init__(self, model: SIAM, normalisation: Normalisation, l2: float, frozen: bool) -> None:
         super().__init__()
-        self.model, self.normalisation, self.l2 = model, normalisation, l2
+        self.model, self.normalisation, self.l2, self.frozen = model, normalisation, l2, frozen
+
+    def output(self, batch: Batch) -> SIAMOutput:
+        """Ages of a batch."""
+        if self.frozen:
+            return self.model.regress(batch.frames, batch.lengths)
+        return self.model(batch.frames, batch.lengths, self.normalisation)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss of a batch, and (B,) absolute errors in years."""
-        output = self.model(batch.frames, batch.lengths, self.normalisation)
+        output = self.output(batch)
         error = absolute_error(output, batch.age, batch.lengths)
         return (batch.weight * error).sum() + self.l2 * l2_term(self.model), error
 
@@ -127,27 +138,22 @@ class _Training:
                 self.model.load_state_dict(state.best_state)  # whether it could be done at the end
             self.model.load_state_dict(state.model)
         self.model.to(place.device)
-        self.loss: nn.Module = _Loss(self.model, inputs.normalisation, self.config.l2)
+        self.stages = stages_of(self.config)
+        self.done = self.stages[0].start if state is None else state.epoch
+        self._enter(self._next_stage())
         if place.world > 1:
-            self.loss = nn.parallel.DistributedDataParallel(self.loss)
             torch.manual_seed(seed + place.rank)  # dropout of its own; equal weights
-        self.optimiser = torch.optim.RMSprop(
-            self.model.parameters(),
-            lr=self.config.learning_rate,
-            alpha=self.config.rmsprop_alpha,
-            eps=self.config.epsilon,
-        )
         # float16 alone needs its gradients scaled; on other settings this does nothing.
         self.scaler = torch.amp.GradScaler(place.device.type, enabled=inputs.precision == "16-mixed")
-        self.done = 0
         self.history: list[EpochRecord] = []
         self.best_epoch, self.best_error = 0, math.inf
         self.best_state: dict[str, Tensor] | None = None
         if state is not None:
-            self.done, self.history = state.epoch, list(state.history)
+            self.history = list(state.history)
             self.best_epoch, self.best_error = state.best_epoch, state.best_error
             self.best_state = state.best_state
-            self.optimiser.load_state_dict(state.optimiser)
+            if state.epoch > self.stage.start:  # else it is the optimiser of the stage before
+                self.optimiser.load_state_dict(state.optimiser)
             if state.scaler:
                 self.scaler.load_state_dict(state.scaler)
             if place.rank < len(state.random):
@@ -158,33 +164,74 @@ class _Training:
         """Whether no further epoch follows: all are done, or patience has run out."""
         return is_finished(self.done, self.best_epoch, self.best_state is not None, self.config)
 
+    def _next_stage(self) -> Stage:
+        """The stage of the next epoch; after the last one, the last."""
+        return next((stage for stage in self.stages if self.done < stage.end), self.stages[-1])
+
+    def _enter(self, stage: Stage) -> None:
+        """Loss, optimiser and clips of a stage, which begin anew in each."""
+        self.stage, inputs, config = stage, self.inputs, self.config
+        self.model.requires_grad_(stage.kind != "expression")
+        self.model.appearance.requires_grad_(stage.kind != "frozen")
+        self.clips, self.rows = inputs.clips, inputs.training
+        self.targets: Targets | None = None
+        loss: nn.Module
+        if stage.kind == "expression":
+            self.targets = targets_of(inputs.clips, inputs.training, config, self.model.config.hidden)
+            self.rows = self.targets.rows
+            loss = ExpressionLoss(self.model, inputs.normalisation)
+        else:
+            loss = self.ages = _Loss(self.model, inputs.normalisation, config.l2, stage.kind == "frozen")
+        if stage.kind == "frozen":
+            used = np.concatenate([inputs.training, inputs.validation])
+            with self._autocast():
+                self.clips = FrozenClips(
+                    inputs.clips, used, self.model, inputs.normalisation, self.place.device
+                )
+        self.loss = nn.parallel.DistributedDataParallel(loss) if self.place.world > 1 else loss
+        self.optimiser = torch.optim.RMSprop(
+            [parameter for parameter in self.model.parameters() if parameter.requires_grad],
+            lr=stage.learning_rate, alpha=config.rmsprop_alpha, eps=config.epsilon,
+        )  # fmt: skip
+
     def epoch(self, on_batch: OnBatch | None) -> EpochRecord:
         """Train one epoch and validate."""
         started = time.monotonic()
         config, inputs, place = self.config, self.inputs, self.place
+        if self._next_stage() != self.stage:
+            self._enter(self._next_stage())
+        stage, targets = self.stage, self.targets
+        # Mirrored points are not the aligned shape that the file has.
+        mirror = config.augment_mirror and (targets is None or config.pretrain != "shape")
+        shown = dataclasses.replace(config, augment_mirror=mirror)
+        seed = inputs.seed if targets is None else (*inputs.seed, 0xE59)
         sampler = LengthBuckets(
-            inputs.clips.table, inputs.training, config, inputs.seed, self.done, self.age_weights
+            inputs.clips.table, self.rows, shown, seed, self.done - min(stage.start, 0),
+            self.age_weights if targets is None else None,
         )  # fmt: skip
         sizes = [len(batch) for batch in sampler]
-        batches = iter(batch_loader(inputs.clips, shared(sampler, place.rank, place.world), place.workers))
-        sums = np.zeros(3)  # loss times videos, absolute errors, videos
+        mine = shared(sampler, place.rank, place.world)
+        workers = 0 if stage.kind == "frozen" else place.workers
+        batches = iter(batch_loader(self.clips, mine, workers))
+        sums = np.zeros(3)  # loss times videos, errors, videos
         self.model.train()
         for number, size in enumerate(sizes):
-            sums += self._step(next(batches), number, size)
+            target = None if targets is None else targets.of(mine[number], inputs.clips.step)
+            sums += self._step(next(batches), target, number, size)
             if on_batch is not None:
                 on_batch(number + 1, len(sizes))
         errors = np.zeros(2)  # absolute errors, videos
-        if len(inputs.validation):
+        if len(inputs.validation) and targets is None:
             self.model.eval()
             loader = validation_loader(
-                inputs.clips, inputs.validation, config.batch_size, place.workers, place.rank, place.world
+                self.clips, inputs.validation, config.batch_size, workers, place.rank, place.world
             )
             for batch in loader:
                 errors += self._validate(batch)
         loss, training, n, validation, validated = self._over_processes([*sums.tolist(), *errors.tolist()])
         self.done += 1
         error = validation / validated if validated else math.nan
-        best = not validated or error < self.best_error
+        best = targets is None and (not validated or error < self.best_error)
         if best:
             self.best_epoch = self.done
             if validated:
@@ -194,22 +241,26 @@ class _Training:
                     for name, tensor in self.model.state_dict().items()
                 }
         seconds = time.monotonic() - started
-        record = EpochRecord(inputs.fold, self.done, loss / n, training / n, error, best, seconds)
+        mae = training / n if targets is None else math.nan
+        record = EpochRecord(inputs.fold, self.done, loss / n, mae, error, best, seconds)
         self.history.append(record)
         return record
 
-    def _step(self, batch: Batch, number: int, size: int) -> np.ndarray:
+    def _step(self, batch: Batch, target: Tensor | None, number: int, size: int) -> np.ndarray:
         """One step of the optimiser on batch `number` of the epoch, of `size` videos in all processes; what the epoch
-        sums up."""
+        sums up. `target`: of pretraining."""
         batch = self._on_device(batch)
         if self.config.schedule == "cosine":
-            steps = math.ceil(len(self.inputs.training) / self.config.batch_size)
-            progress = (self.done + number / steps) / self.config.epochs
+            steps = math.ceil(len(self.rows) / self.config.batch_size)
+            progress = (self.done - self.stage.start + number / steps) / self.stage.epochs
             for group in self.optimiser.param_groups:
-                group["lr"] = self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+                group["lr"] = self.stage.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
         self.optimiser.zero_grad()
         with self._autocast():
-            loss, error = self.loss(batch)
+            if target is None:
+                loss, error = self.loss(batch)
+            else:
+                loss, error = self.loss(batch, target.to(self.place.device))
         value = float(loss.detach())
         if not math.isfinite(value):
             raise self._not_finite(batch, error.detach(), f"batch {number + 1}")
@@ -232,7 +283,7 @@ class _Training:
         """Summed absolute error of each video's final age, and the number of videos."""
         batch = self._on_device(batch)
         with self._autocast():
-            output = self.model(batch.frames, batch.lengths, self.inputs.normalisation)
+            output = self.ages.output(batch)
         error = (output.age - batch.age).abs()
         if not bool(error.isfinite().all()):
             raise self._not_finite(batch, error, "validation")
@@ -274,7 +325,7 @@ class _Training:
 
     def _not_finite(self, batch: Batch, error: Tensor | None, where: str) -> NemoError:
         ids = [self.inputs.clips.table.id[row] for row in batch.row.tolist()]
-        smaller = f"--set train.learning_rate={self.config.learning_rate / 10:g}"
+        smaller = f"--set {self.stage.step_setting}={self.stage.learning_rate / 10:g}"
         half = "" if self.inputs.precision == "32" else ", or --precision 32"
         return not_finite(
             self.model, batch, self.inputs.normalisation, error, ids, f"epoch {self.done + 1}, {where}",

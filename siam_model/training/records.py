@@ -11,6 +11,9 @@ class EpochRecord:
 
     `fold` is -1 for the final model after a cross-validation, `validation_mae` NaN where nothing validates,
     `best` whether this epoch's weights are the best so far, `seconds` the epoch's duration.
+
+    `epoch` counts from 1. Epochs up to 0 are of pretraining: their loss is the mean absolute difference from its
+    targets, and they have no errors (NaN).
     """
 
     fold: int

@@ -32,7 +32,7 @@ class State:
     """A training after `epoch` finished epochs.
 
     Attributes:
-        epoch: finished epochs.
+        epoch: the last finished epoch: those of ages count from 1, so pretraining ends with 0.
         model, optimiser, scaler: their `state_dict()`; `scaler` (of float16 gradients) is empty without one.
         random: `random_states()` of every process that trains, by rank.
         best_epoch, best_error, best_state: the best epoch so far, its validation error (infinity before any), and
@@ -57,7 +57,10 @@ class State:
 
 def is_finished(epoch: int, best_epoch: int, validated: bool, config: TrainConfig) -> bool:
     """Whether no further epoch follows after `epoch`: all are done, or patience has run out since the best one."""
-    return epoch >= config.epochs or (validated and epoch - best_epoch >= config.patience)
+    # While the appearance module is frozen, that nothing gets better says nothing of what comes after.
+    frozen = config.freeze_appearance if config.freeze_appearance < config.epochs else 0
+    waited = epoch - max(best_epoch, frozen)
+    return epoch >= config.epochs or (validated and waited >= config.patience)
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
@@ -170,7 +173,9 @@ def load_state(path: Path, prints: dict[str, str]) -> State | None:
         )
     try:
         state = from_record(State, values)
-        if len(state.history) != state.epoch or math.isnan(state.best_error):
+        epochs = [line.epoch for line in state.history]
+        first = min([1, *epochs])  # below 1: pretraining
+        if epochs != list(range(first, state.epoch + 1)) or math.isnan(state.best_error):
             raise ValueError("its history is not complete")
     except (TypeError, ValueError, KeyError) as error:
         raise damaged(path, error) from None

@@ -50,6 +50,8 @@ class Scalars:
         """One epoch's numbers."""
         if self.writer is None:
             return
+        if record.epoch < 1:
+            return  # pretraining: in history.csv alone
         self.writer.add_scalar("error/training", record.training_mae, record.epoch)
         if not math.isnan(record.validation_mae):
             self.writer.add_scalar("error/validation", record.validation_mae, record.epoch)

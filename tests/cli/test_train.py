@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+import siam_model
 from nemo_cli.main import main
-from nemo_pipeline.store import write_dataset
+from nemo_pipeline.geometry import shipped_mean_shape
+from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model.protocol.reporter import TrainingScope
 from siam_model.protocol.request import Runtime
 from siam_model.runs import is_finished, missing_folds
@@ -118,6 +122,38 @@ def test_array_job_and_resume(started, place):
     assert "2 of 3 folds are finished" in done.stderr and is_finished(started)
     done = nemo("train", "--resume", "-o", "begun", cwd=place, code=1)
     assert "is finished, and nothing is left to do: nemo evaluate begun." in flat(done.stderr)
+
+
+def test_pretrained_run_is_marked_and_its_model_needs_no_data(tmp_path):
+    """From faces whose lip corners move; afterwards the data are gone."""
+
+    def videos():
+        for video in drawn_videos(10, 1, 8, 70):
+            length = len(video["frames"])
+            points = np.repeat(100 * shipped_mean_shape()[None], length, axis=0)
+            points[:, [48, 54], 0] += np.outer(np.sin(np.linspace(0, np.pi, length)) ** 2, [-9, 9])
+            yield video | {"landmarks": points.astype(np.float32)}
+
+    write_dataset(tmp_path / "out.h5", videos(), synthetic=True)
+    words = ["--epochs", "2", "--set", "train.freeze_appearance=1", "--set", "train.pretrain_epochs=2"]
+    both = nemo(
+        "train", "out.h5", "--pretrain", "shape", "--set", "train.pretrain=expression", cwd=tmp_path, code=2
+    )
+    assert "--pretrain and --set train.pretrain say different things" in flat(both.stderr)
+    done = nemo("train", "out.h5", *SMALL, *words, "--pretrain", "expression", "-o", "run", cwd=tmp_path)
+    said = flat(done.stderr)
+    assert "pretraining 1 of 2: loss" in said and "epoch 2: training error" in said
+    assert "Beyond the paper: train.pretrain=expression, train.freeze_appearance=1." in said
+    again = nemo("train", "--resume", "-o", "run", "--pretrain", "shape", cwd=tmp_path, code=1)
+    assert "train.pretrain=expression" in again.stderr
+    assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
+    faces = FaceDataset(tmp_path / "out.h5")[0].frames
+    shutil.move(tmp_path / "run", tmp_path / "elsewhere")
+    (tmp_path / "out.h5").unlink()
+    model = siam_model.load(tmp_path / "elsewhere")
+    assert np.isfinite(model.predict(faces).age)
+    about = nemo("info", "elsewhere/model", "--json", cwd=tmp_path)
+    assert json.loads(about.stdout)["beyond_paper"][0] == "train.pretrain=expression"
 
 
 def test_resume_takes_the_newest_unfinished_run(place, tmp_path):
