@@ -248,8 +248,7 @@ def unseen_subjects(split: dict[str, Any], wanted: Sequence[str] = ()) -> list[s
 def predict_unseen(
     made: SynthSet, run: Path, result: Evaluation, wanted: Sequence[str], figure: Path
 ) -> list[Shown]:
-    """`nemo predict` on the first clip of every subject held out; draws the figure of the one in the
-    middle."""
+    """`nemo predict` on the first clip of each held-out subject; draws the figure of the clip with the median error."""
     import csv
 
     import numpy as np
@@ -283,7 +282,8 @@ def predict_unseen(
         clip = made.directory / label["video"]
         shown.append(Shown(label["subject"], clip, float(label["age"]), prediction.age, median))
         prepared.append((row, prediction))
-    middle = int(np.argsort([line.age for line in shown])[len(shown) // 2])
+    errors = [abs(line.predicted - line.age) for line in shown]
+    middle = int(np.argsort(errors)[len(errors) // 2])
     line, (row, prediction) = shown[middle], prepared[middle]
     title = f"{row.file}: {shown_age(prediction.age):.0f} years predicted, {line.age:.0f} true"
     figure.parent.mkdir(parents=True, exist_ok=True)

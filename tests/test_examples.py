@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import doctest
+import re
 import shutil
 from pathlib import Path
 
+import cv2
 import pytest
+import skimage.data
 
 import nemo_pipeline
 import siam_model
@@ -45,3 +48,16 @@ def test_examples(name, folder, monkeypatch):
     for test in examples:
         runner.run(test, out=said.append)
     assert not runner.failures, "".join(said)
+
+
+def test_the_code_on_the_page_about_faces(tmp_path, monkeypatch):
+    """Every Python block of docs/looking.md runs, and warps the face of a picture."""
+    page = Path(__file__).parents[1] / "docs" / "looking.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("portrait.jpg", cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2BGR))
+    for block in blocks:
+        exec(block, {})
+    face = cv2.imread("face0.png", cv2.IMREAD_GRAYSCALE)
+    assert face is not None and face.shape == (224, 224) and face.max() > 100

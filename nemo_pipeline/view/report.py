@@ -72,7 +72,7 @@ _COLUMNS = (
     Column("Presence", "presence score of the tracker (median)", "num few wide",
            lambda r: r.face_presence, lambda r: _number(r.face_presence, 2)),
     Column("Subject", "code of the person", "few wide", lambda r: r.subject, lambda r: r.subject),
-    Column("Age", "years", "num few", lambda r: r.age, lambda r: f"{r.age:g}" if math.isfinite(r.age) else ""),
+    Column("Age", "years", "num", lambda r: r.age, lambda r: f"{r.age:g}" if math.isfinite(r.age) else ""),
 )
 # fmt: on
 

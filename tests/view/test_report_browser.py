@@ -144,6 +144,7 @@ def test_it_fits(browser, report, scheme, width):
         ).wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate("document.querySelector('.scroll').scrollWidth") <= width
+    assert page.get_by_role("button", name="Age", exact=True).is_visible()
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, background[4:-1].split(","))) < 200) == (scheme == "dark")
     seen.close()

@@ -135,9 +135,12 @@ def test_it_fits_and_asks_for_nothing(browser, result, width, scheme):
     page.wait_for_load_state("load")
     assert page.evaluate("[...document.images].every(i => i.naturalWidth > 600)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    # The widest table and figure scroll inside themselves, where they must.
+    # A wide table scrolls inside itself; figures and summary cards are whole.
     assert page.evaluate(
-        "[...document.querySelectorAll('.scroll')].every(s => s.getBoundingClientRect().right <= innerWidth)"
+        "[...document.querySelectorAll('.scroll, img')].every(s => s.getBoundingClientRect().right <= innerWidth)"
+    )
+    assert page.evaluate(
+        "[...document.querySelectorAll('.numbers *')].every(e => e.scrollWidth <= e.clientWidth)"
     )
     small = page.evaluate(
         "Math.min(...[...document.querySelectorAll('main *')].filter(e => e.innerText && e.offsetParent"
