@@ -44,6 +44,15 @@ if TYPE_CHECKING:
     help="Treat subjects of an external test set as different from the training subjects, even if they have the same "
     "codes. Without this option, such subjects are left out.",
 )
+@click.option(
+    "--by", multiple=True, metavar="LABEL", help="Also break errors down by this label. Can be repeated."
+)
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.csv",
+    help="Where the labels of --by are: their columns, and video, file or subject. Default: the data.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--no-faces", is_flag=True, help="Omit all pictures that show a face.")
 @click.option("--quick", is_flag=True, help="Omit Table II, which runs the models over every video.")
@@ -53,6 +62,8 @@ def command(
     out: Path | None,
     others: tuple[str, ...],
     data: Path | None,
+    by: tuple[str, ...],
+    labels: Path | None,
     device: str,
     no_faces: bool,
     quick: bool,
@@ -80,7 +91,7 @@ def command(
 
         result = evaluate(
             runs, out, data=data, others=_named(others), device=device, faces=not no_faces, quick=quick,
-            distinct_subjects=distinct_subjects, on_step=step,
+            distinct_subjects=distinct_subjects, by=by, labels=labels, on_step=step,
         )  # fmt: skip
     if as_json:
         console.print_json({**result.numbers, "files": [str(f) for f in (*result.files, *result.parts)]})
@@ -127,6 +138,13 @@ def _print(result: Evaluation) -> None:
     console.out.print(
         console.shown(f"SIAM: {', '.join(f'{name} {value}' for name, value in result.headline)}")
     )
+    for label, worse, better, years, low, high, _ in result.gaps:
+        console.out.print(
+            console.shown(
+                f"Largest gap by {label}: {worse} {years:.2f} years worse than {better} (95 % interval {low:.2f} to "
+                f"{high:.2f})"
+            )
+        )
     if result.report.missing:
         console.out.print()
         console.out.print(console.shown("Not made:"))

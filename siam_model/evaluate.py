@@ -19,6 +19,7 @@ from siam_model.reports.accuracy import add_accuracy, add_breakdowns, add_people
 from siam_model.reports.content import Missing, Picture, Report, Table
 from siam_model.reports.formats import EXTENSIONS, as_json, shown, write_as
 from siam_model.reports.given import Given, gather
+from siam_model.reports.groups import add_groups, read_groups
 from siam_model.reports.numbers import summary_json
 from siam_model.reports.page import Head, render
 from siam_model.reports.studies import add_studies, add_videos
@@ -71,6 +72,12 @@ class Evaluation:
     parts: tuple[Path, ...] = ()
 
     @property
+    def gaps(self) -> tuple[tuple[Any, ...], ...]:
+        """Rows of the table of the largest gaps: label, group of the larger error, of the smaller, difference and its
+        interval, groups compared."""
+        return tuple(row for t in self.report.tables if t.key == "table-gaps" for row in t.groups[0].rows)
+
+    @property
     def missing(self) -> tuple[Missing, ...]:
         """What could not be made."""
         return tuple(self.report.missing)
@@ -86,6 +93,8 @@ def evaluate(
     faces: bool = True,
     quick: bool = False,
     distinct_subjects: bool = False,
+    by: Sequence[str] = (),
+    labels: str | os.PathLike[str] | None = None,
     on_step: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Every table and figure that these runs allow, with their page.
@@ -108,6 +117,8 @@ def evaluate(
         quick: leave out Table II, unless phases.csv of an earlier call has it: it runs models over every video.
         distinct_subjects: subjects of an external test set differ from the training subjects, even if their codes
             agree.
+        by: labels to break errors down by: columns of `labels`, or of the data's videos.
+        labels: CSV with these columns, and `video`, `file` or `subject`.
         on_step: told what is being done.
 
     Raises:
@@ -123,11 +134,15 @@ def evaluate(
         others={name: Path(path) for name, path in (others or {}).items()}, device=device, faces=faces,
         quick=quick, distinct_subjects=distinct_subjects, on_step=on_step or (lambda _: None),
     )  # fmt: skip
+    if by:
+        given = dataclasses.replace(
+            given, groups=read_groups(by, Path(labels) if labels is not None else None, given)
+        )
     for note in given.notes:
         warnings.warn(note, stacklevel=2)
     _make_folders(given.out)
     report = Report()
-    for add in (add_accuracy, add_breakdowns, add_phases, add_videos, add_studies, add_people):
+    for add in (add_accuracy, add_breakdowns, add_groups, add_phases, add_videos, add_studies, add_people):
         if not (given.main.external and add is add_studies):  # they are of the run's own data
             add(given, report)
     numbers = _numbers(given, report)

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from siam_model.reports.style import stamp
 
 Value = str | int | float | None
-#: How a column's values are written: text, whole numbers, years with two places, probabilities.
-Kind = Literal["text", "int", "years", "p"]
+#: How a column's values are written: text, whole numbers, years with two places, probabilities, percent without places.
+Kind = Literal["text", "int", "years", "p", "percent"]
 #: Parts of the page, in its order, with their headings.
 SECTIONS = {
     "accuracy": "How far off the ages are",

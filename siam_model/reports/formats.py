@@ -27,6 +27,8 @@ def shown(value: Value, kind: Kind) -> str:
         return str(value)
     if kind == "years":
         return f"{value:.2f}".replace("-", "−") if value < 0 else f"{value:.2f}"
+    if kind == "percent":
+        return f"{value:.0f}"
     if kind == "p":
         return "< 0.0001" if value < 1e-4 else f"{value:.4f}" if value < 0.01 else f"{value:.2f}"
     return f"{value:g}"

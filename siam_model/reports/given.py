@@ -55,6 +55,7 @@ class Given:
         faces: whether pictures of people may be drawn.
         quick: leave out what runs models over every video, unless it was kept.
         on_step: told what is being done.
+        groups: name -> a label of every predicted video, "" where unknown: what errors are broken down by.
     """
 
     paths: tuple[Path, ...]
@@ -70,6 +71,7 @@ class Given:
     quick: bool
     on_step: Callable[[str], None]
     distinct_subjects: bool = False
+    groups: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     @property
     def synthetic(self) -> bool:
