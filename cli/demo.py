@@ -17,6 +17,7 @@ from . import console
 from .synth import clips_progress, parse_size
 
 if TYPE_CHECKING:
+    from nemo_pipeline.datatypes import VideoFile
     from nemo_pipeline.synth import SynthSet
     from siam_model.evaluate import Evaluation
     from siam_model.predictions import Predictions
@@ -56,6 +57,9 @@ class Shown:
 @click.option("--keep/--no-keep", default=True, show_default=True,
               help="Keep the clips and the prepared faces; the run and the figures always stay.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=1), help="Processes. Default: the cores that may be used.")
+@click.option("--people", type=click.Path(path_type=Path, exists=True), metavar="CLIP|DIR",
+              help="Also estimate the ages in these clips of real people, with nemo predict --model still-age "
+              "(an extra, for still pictures).")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 def command(
     directory: Path,
@@ -68,6 +72,7 @@ def command(
     figure: Path | None,
     keep: bool,
     workers: int | None,
+    people: Path | None,
     as_json: bool,
 ) -> None:
     """Render synthetic smiles, prepare them, train a small SIAM, evaluate it, and predict the ages of
@@ -77,6 +82,7 @@ def command(
     """
     begun = time.monotonic()
     set_dir, faces = directory / "clips", directory / "faces.h5"
+    found = None if people is None else _clips_of_people(people)
     _claim(directory)
     with _stage("1/5  Rendering synthetic smile clips"):
         from nemo_pipeline.synth import render_set
@@ -110,6 +116,12 @@ def command(
         shutil.rmtree(set_dir)
         shutil.rmtree(faces.with_suffix(".shards"), ignore_errors=True)
         faces.unlink()
+    if found is not None:
+        from .predict_still import predict_stills
+
+        with _stage(f"Ages in {people}, as still pictures (nemo predict --model still-age)"):
+            predict_stills(found, table=directory / "people.csv", quiet=as_json)
+        written["people"] = directory / "people.csv"
     seconds = time.monotonic() - begun
     if as_json:
         console.print_json(
@@ -133,6 +145,19 @@ def _stage(title: str) -> Iterator[None]:
     console.say(title, "bold")
     yield
     console.say(f"     {time.monotonic() - begun:.0f} s")
+
+
+def _clips_of_people(people: Path) -> tuple[VideoFile, ...]:
+    """The clips that the user named. Raises NemoError where there are none, or still-age is not installed."""
+    from nemo_pipeline.batch.discover import discover
+    from nemo_pipeline.errors import NemoError
+    from nemo_pipeline.stages.still_age import check_installed
+
+    check_installed()
+    found = discover([str(people)]).videos
+    if not found:
+        raise NemoError(f"There is no video in {people}.")
+    return found
 
 
 def _claim(directory: Path) -> None:

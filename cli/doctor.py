@@ -127,6 +127,13 @@ def _software() -> Iterator[Check]:
             versions.append(f"{name} MISSING")
     missing = any(v.endswith("MISSING") for v in versions)
     yield Check("packages", "error" if missing else "ok", ", ".join(versions), "both")
+    from nemo_pipeline.stages.still_age import check_installed
+
+    try:
+        check_installed()
+        yield Check("still-age", "ok", "installed: nemo predict CLIP --model still-age")
+    except NemoError as error:
+        yield Check("still-age", "ok", f"optional. {error}")
     doubles = [
         n
         for n in ("opencv-python", "opencv-python-headless", "opencv-contrib-python-headless")

@@ -10,7 +10,7 @@ import math
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -19,12 +19,22 @@ from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
 from nemo_pipeline.datatypes import USABLE, VideoFile
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.geometry import shipped_mean_shape, shipped_triangles
+from nemo_pipeline.store.schema import frame_fields
 from nemo_pipeline.store.spool import read_records
-from nemo_pipeline.store.tables import frame_fields
 
 if TYPE_CHECKING:
     from nemo_pipeline.store import FaceDataset
-    from siam_model import LoadedModel
+
+
+class Preparation(Protocol):
+    """What is asked of a model here: how its faces are made. A `LoadedModel` says so."""
+
+    @property
+    def prep_config(self) -> dict[str, Any]: ...
+    @property
+    def mean_shape(self) -> np.ndarray: ...
+    @property
+    def triangles(self) -> np.ndarray: ...
 
 
 _OWN = ("frames", "frame_index", "timestamps")
@@ -77,7 +87,7 @@ class ClipFaces:
     age_true: float = math.nan
 
 
-def prep_for(model: LoadedModel, stream: str = "face") -> tuple[PrepConfig, bool]:
+def prep_for(model: Preparation, stream: str = "face") -> tuple[PrepConfig, bool]:
     """The settings with which a clip becomes what the model was trained on, and whether its shape is the shipped one.
 
     The mesh is left out: the model does not see it. Landmarks are tracked here, also where they came from files, and
@@ -91,6 +101,7 @@ def prep_for(model: LoadedModel, stream: str = "face") -> tuple[PrepConfig, bool
         config = dataclasses.replace(
             PrepConfig.from_dict(values),
             mesh=False,
+            blendshapes=False,
             landmarks_source="track",
             stream=stream,
             algorithm=ALGORITHM_VERSION,
@@ -108,7 +119,7 @@ def prep_for(model: LoadedModel, stream: str = "face") -> tuple[PrepConfig, bool
 
 def clip_faces(
     clips: Sequence[VideoFile],
-    model: LoadedModel,
+    model: Preparation,
     *,
     timeout: float | None = None,
     stream: str = "face",
@@ -145,7 +156,7 @@ def clip_faces(
                 for row in result.rows:
                     blocks = list(read_records(Path(folder) / row.spool, row.start, row.stop, config))
                     usable = bool(blocks) and row.status in USABLE
-                    others = [name for name in frame_fields(config.mesh) if name not in _OWN]
+                    others = [name for name in frame_fields(config) if name not in _OWN]
                     yield ClipFaces(
                         file=clip.file + row.suffix,
                         id=clip.id + row.suffix,

@@ -38,7 +38,8 @@ def _stream(_context: click.Context, _parameter: click.Parameter, value: str) ->
     "model_path",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="A run folder of nemo train, or its model/. Default: the newest run in ./runs.",
+    help="A run folder of nemo train, or its model/; or still-age, a network for still pictures that needs no training "
+    "(an extra). Default: the newest run in ./runs.",
 )
 @click.option(
     "--ensemble",
@@ -125,12 +126,16 @@ def command(
     from siam_model.runs import newest_run
     from siam_model.verdict import verdict_of
 
+    from . import predict_still
     from .outputs import check_timeout
     from .predict_output import Explainer, check_outputs, heat_path, json_line, print_answer, write_csv
     from .progress import ClipProgress, stop_on_signals
 
     check_outputs(table, figure)
     check_timeout(timeout)
+    still = predict_still.asked(model_path)
+    if still:
+        predict_still.refuse_options({"--ensemble": ensemble, "--explain": explain, "--figure": figure})
     if model_path is None:
         model_path = newest_run()
         if not quiet:
@@ -149,6 +154,15 @@ def command(
             console.warn(f"{skipped.path}: {skipped.reason}")
     if not total:
         raise NemoError(f"There is no video in {', '.join(clips)}.")
+    if still:
+        predict_still.refuse_options({"faces of a prepared file": prepared})
+        ages = predict_still.predict_stills(
+            found.videos, stream=stream, timeout=timeout or None, table=table, as_json=as_json, quiet=quiet
+        )
+        failed = sum(answer.age is None for answer in ages)
+        if failed == len(ages) or (strict and failed):
+            raise SystemExit(1)
+        return
     model = _load(model_path, ensemble, device)
     for data in prepared:
         note = check_faces(model.card, data)

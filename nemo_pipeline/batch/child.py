@@ -8,6 +8,7 @@ that a video can do is end this process. The driver is nemo_pipeline.batch.worke
          {"do": "probe", "path"}
          {"do": "heat", and the fields of heat.heat_job}
          {"do": "overlay", and the fields of overlay.overlay_job}
+         {"do": "still-age", and the fields of stills.still_ages}
     out  {"event": "ready"}, {"event": "frames", "n"}, and one last: "done", "error" (a fault in our code)
          or "abort" (nothing can work: disk full, broken installation)
 
@@ -101,7 +102,7 @@ def prepare(job: dict[str, Any], on_frames: Callable[[int], None]) -> dict[str, 
             if any(getattr(before, name) != getattr(after, name) for name in _SAME):
                 text = "The file changed while it was read: run the command again when it is complete."
                 result = VideoResult.failed("unreadable", text)
-    record_bytes = record_dtype(config.size, config.mesh).itemsize
+    record_bytes = record_dtype(config).itemsize
     write_piece(folder, Piece(job["file"], size, digest, config.fingerprint(), result, record_bytes))
     return {}
 
@@ -189,11 +190,12 @@ def merge(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def draw(job: dict[str, Any], on_frames: Callable[[int], None]) -> dict[str, Any]:
-    """A copy of a clip with something drawn on it. Answers why there is none, "" where all is well."""
-    from nemo_pipeline.batch import heat, overlay
+    """A clip that is read once more, for a copy with something drawn on it or for ages of single frames. Answers why it
+    was not done, "" where all is well."""
+    from nemo_pipeline.batch import heat, overlay, stills
 
     try:
-        (heat if job["do"] == "heat" else overlay).draw_job(job, on_frames)
+        {"heat": heat, "overlay": overlay, "still-age": stills}[job["do"]].draw_job(job, on_frames)
     except NemoError as error:  # of this clip: the process is well
         return {"note": str(error)}
     return {"note": ""}
@@ -212,7 +214,7 @@ def serve(parent: Parent) -> None:
         try:
             if job["do"] == "prep":
                 answer = prepare(job, on_frames)
-            elif job["do"] in ("heat", "overlay"):
+            elif job["do"] in ("heat", "overlay", "still-age"):
                 answer = draw(job, on_frames)
             else:
                 answer = merge(job) if job["do"] == "merge" else probe(job)

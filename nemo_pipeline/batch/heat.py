@@ -83,12 +83,17 @@ def draw_in_child(
     *,
     timeout: float | None = None,
     on_frames: Callable[[int], None] | None = None,
+    undone: str = "",
 ) -> str:
     """Have the job done; answers why there is no picture, "" where all is well.
+
+    Args:
+        undone: how that sentence begins. Default: that the job's `target` was not drawn.
 
     Raises:
         NemoError: nothing can work (installation, disk full).
     """
+    undone = undone or f"{printable(job['target'])} was not drawn"
     slot, child = pool.acquire()
     keep = False
     try:
@@ -96,12 +101,12 @@ def draw_in_child(
         keep = True
         return note
     except ChildDied as death:
-        return f"{printable(job['target'])} was not drawn: the process that drew it {death.reason}."
+        return f"{undone}: the process at work {death.reason}."
     except ChildTimeout:
-        return f"{printable(job['target'])} was not drawn within {timeout:g} s."
+        return f"{undone} within {timeout:g} s."
     except JobFailed as fault:
         keep = True
-        return f"{printable(job['target'])} was not drawn, a fault of nemo: {fault}"
+        return f"{undone}, a fault of nemo: {fault}"
     finally:
         pool.release(slot, child, keep)
         if not keep:  # it was killed, and what it was writing shows a face

