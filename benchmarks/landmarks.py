@@ -41,10 +41,9 @@ from numpy.typing import NDArray
 from nemo_pipeline import ibug68
 from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame
-from nemo_pipeline.stages.landmarks import Engine
+from nemo_pipeline.stages.landmarks import Engine, still_landmarks
 from nemo_pipeline.stages.pose import head_pose
 from nemo_pipeline.stages.search import full_search
-from nemo_pipeline.stages.stills import still_landmarks
 
 METHODS = ("table", "ours", "still")
 REGIONS: dict[str, range] = {

@@ -135,6 +135,11 @@ _MOST_PATHS = 5
 )
 @click.option("--no-mesh", is_flag=True, help="Do not store the 478-point mesh (a third of the file).")
 @click.option(
+    "--blendshapes",
+    is_flag=True,
+    help="Also store 52 scores of facial movements per frame (smile, blink, ...).",
+)
+@click.option(
     "--workers", type=click.IntRange(1), help="Videos at a time  [default: cores this process may use]"
 )
 @click.option(
@@ -206,6 +211,7 @@ def command(paths: tuple[str, ...], **options: Any) -> None:
             # Without landmark files it changes nothing, and must not make settings differ.
             min_confidence=options["min_confidence"] if options["landmarks"] else _DEFAULTS.min_confidence,
             smooth=options["smooth"],
+            blendshapes=options["blendshapes"],
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None

@@ -31,6 +31,9 @@ from .progress import RunProgress, stop_on_signals
 @click.option(
     "--smooth", type=click.Choice(list(get_args(Smooth))), help="How the points are smoothed over time."
 )
+@click.option(
+    "--blendshapes", is_flag=True, default=None, help="Add the 52 blendshape scores, from the stored mesh."
+)
 def command(paths: tuple[str, ...], **options: Any) -> None:
     """Warp the faces of a prepared file anew, with another size, margin, mean shape or smoothing, without tracking.
 
@@ -55,9 +58,15 @@ def command(paths: tuple[str, ...], **options: Any) -> None:
         raise click.UsageError(
             f"the last argument must be the file to write, named {' or '.join(H5_ENDINGS)}, and is {printable(output)}."
         )
-    changes = {name: options[name] for name in ("size", "margin", "smooth") if options[name] is not None}
+    changes = {
+        name: options[name]
+        for name in ("size", "margin", "smooth", "blendshapes")
+        if options[name] is not None
+    }
     if not changes and options["mean_shape"] is None:
-        raise click.UsageError("say what is to change: --size, --margin, --mean-shape or --smooth.")
+        raise click.UsageError(
+            "say what is to change: --size, --margin, --mean-shape, --smooth or --blendshapes."
+        )
     check_timeout(options["video_timeout"])
     data = FaceDataset(source)
     try:

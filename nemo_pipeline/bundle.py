@@ -13,6 +13,7 @@ from nemo_pipeline.errors import NemoError
 SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
 DETECTOR = "face_detector.tflite"
 LANDMARKS = "face_landmarks_detector.tflite"
+BLENDSHAPES = "face_blendshapes.tflite"
 
 
 def shipped_path() -> Path:

@@ -49,6 +49,7 @@ class PrepConfig:
             tracker's error: docs/smoothing.md), "4253h" (on raw coordinates, the paper's literal form), or "none".
         stream: which video stream of a file with several is used: "face" (the one in which faces are largest),
             "largest" (in pixels), "default" (as the file says), or its number, as ffprobe counts streams.
+        blendshapes: keep MediaPipe's 52 scores of facial movements (T,52), computed from the mesh.
         algorithm: version of the method that made the numbers. No option sets it: files remember it, and this
             version of nemo makes numbers of `ALGORITHM_VERSION` alone.
 
@@ -79,6 +80,7 @@ class PrepConfig:
     min_confidence: float = 0.5
     smooth: Smooth = added("head", before="4253h")
     stream: str = added("face", before="default")
+    blendshapes: bool = added(False, before=False)
     algorithm: int = ALGORITHM_VERSION
 
     def __post_init__(self) -> None:
@@ -104,6 +106,7 @@ class PrepConfig:
         named = self.stream in STREAMS or (self.stream.isascii() and self.stream.isdigit())
         need(named, "stream", "face, largest, default or the number of a stream, as 1")
         need(self.algorithm >= 1, "algorithm", "at least 1")
+        need(self.mesh or not self.blendshapes, "blendshapes", "False without the mesh, which they come from")
         if self.landmarks_source != "track":
             need(not self.mesh, "mesh", "False, since landmarks from elsewhere have no mesh")
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.stages.blendshapes import blendshapes
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.gaps import Entry, SegmentBuilder
 from nemo_pipeline.stages.headframe import METHODS
@@ -87,7 +88,7 @@ class FaceWriter:
     def __init__(self, spool: Path, config: PrepConfig, warp: FaceWarp, quality: FaceQuality) -> None:
         self.spool = spool
         self._config, self._warp, self._quality = config, warp, quality
-        self._dtype = record_dtype(config.size, config.mesh)
+        self._dtype = record_dtype(config)
         self._file: BinaryIO | None = None
         self._n_records = 0
         self._begin()
@@ -152,6 +153,8 @@ class FaceWriter:
             record["landmarks"] = landmarks
             face = self._warp.warp_patch(patch, record["landmarks"])
             record["frames"] = face
+            if self._config.blendshapes:  # from the mesh as it is stored
+                record["blendshapes"] = blendshapes(record["mesh"])
             record["sharpness"] = self._quality.sharpness(face)
             self._segment.n_blank += self._quality.blank(face)
             block[i] = record
@@ -171,7 +174,7 @@ class PersonRecorder:
         self._config = config
         self._builder: SegmentBuilder[Frame] = SegmentBuilder(config.max_gap_seconds)
         self._writer = FaceWriter(spool, config, warp, quality)
-        self._dtype = record_dtype(config.size, config.mesh)
+        self._dtype = record_dtype(config)
 
     def push(self, frame: Frame, seen: Observation | None, n_faces: int) -> None:
         """The next frame of the video, with this person's observation or None."""

@@ -1,4 +1,5 @@
-"""Warp a video anew at the points that a prepared file holds: another size, margin, mean shape or smoothing.
+"""Warp a video anew at the points that a prepared file holds: another size, margin, mean shape or smoothing,
+or with blendshapes.
 
 What comes out is, to the bit, what preparing the video with those settings gives: faces depend on the stored points and
 the video's pictures alone.
@@ -25,11 +26,11 @@ from nemo_pipeline.store.reader import FaceDataset, FaceVideo
 from nemo_pipeline.store.schema import record_dtype
 
 #: The settings that may change without tracking again.
-WARP_SETTINGS = ("size", "margin", "smooth", "mean_shape", "mean_shape_sha256")
+WARP_SETTINGS = ("size", "margin", "smooth", "mean_shape", "mean_shape_sha256", "blendshapes")
 #: Rows without points whose video may have some.
 _UNTRACKED = RETRIED | {"blank"}
 #: What is made anew.
-_MADE = ("frames", "landmarks", "sharpness")
+_MADE = ("frames", "landmarks", "sharpness", "blendshapes")
 _BLOCK = 256
 
 
@@ -129,7 +130,7 @@ def _warp(
 
 def _records(row: FaceVideo, config: PrepConfig) -> Iterator[NDArray[np.void]]:
     """A row's records, without what is made anew."""
-    dtype = record_dtype(config.size, config.mesh)
+    dtype = record_dtype(config)
     for start in range(0, row.length, _BLOCK):
         block = np.zeros(min(_BLOCK, row.length - start), dtype)
         for name in block.dtype.names or ():

@@ -23,16 +23,16 @@ from nemo_pipeline.person import PersonRecorder, Tally
 from nemo_pipeline.rows import rows_of, subject_first, with_damage
 from nemo_pipeline.stages.decode import DecodeError
 from nemo_pipeline.stages.engines import load_engine
-from nemo_pipeline.stages.frame import as_picture
+from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.gaps import Entry, SegmentBuilder
 from nemo_pipeline.stages.given import GivenLandmarks
 from nemo_pipeline.stages.headframe import METHODS
-from nemo_pipeline.stages.landmarks import Engine
+from nemo_pipeline.stages.landmarks import Engine, still_landmarks
 from nemo_pipeline.stages.openface import LandmarksError, content_hash
 from nemo_pipeline.stages.quality import FaceQuality
-from nemo_pipeline.stages.stills import landmarks_in_picture
+from nemo_pipeline.stages.search import full_search
 from nemo_pipeline.stages.streams import open_video
-from nemo_pipeline.stages.track import Observation, Tracker
+from nemo_pipeline.stages.track import Observation, Tracker, observe
 from nemo_pipeline.stages.unseen import why_no_face
 from nemo_pipeline.stages.warp import FaceWarp
 from nemo_pipeline.store.schema import record_dtype
@@ -54,7 +54,7 @@ def process_video(
         path: the video.
         config: settings.
         spool_stem: record files are written beside it, named after it: `<stem>.p<K>.records`, raw records of
-            `store.schema.record_dtype(config.size, config.mesh)`, on disk when this returns.
+            `store.schema.record_dtype(config)`, on disk when this returns.
         mean_shape: (68, 2), where `config.mean_shape` is not "shipped".
         triangles: (K, 3) of that shape; by default its Delaunay triangles.
         landmarks: OpenFace's CSV, where `config.landmarks_source` is "openface".
@@ -198,7 +198,7 @@ def prep_video_rows(
 ) -> list[PreparedVideo]:
     """As `prep_video`, with every row (`follow="all"`, `segments="all"`)."""
     config = config or PrepConfig()
-    dtype = record_dtype(config.size, config.mesh)
+    dtype = record_dtype(config)
     with tempfile.TemporaryDirectory(prefix="nemo-") as folder:
         stem = Path(folder) / "video"
         result = process_video(path, config, stem, mean_shape=mean_shape, landmarks=landmarks)
@@ -336,11 +336,10 @@ def _assemble(
 def landmarks_in_image(rgb: ArrayLike, *, engine: str = "litert") -> NDArray[np.float64]:
     """The 68 iBUG points of every face in a picture, largest face first.
 
-    A single picture has no neighbours to steady it, so each face is looked at six times. Faces smaller than about a
-    fiftieth of the picture are not found (docs/landmarks.md).
+    A single picture has no neighbours to steady it, so each face is looked at six times (docs/landmarks.md).
 
     Args:
-        rgb: (H, W, 3) uint8, or (H, W) gray.
+        rgb: (H, W, 3) uint8.
         engine: "litert" or "mediapipe".
 
     Returns:
@@ -353,12 +352,15 @@ def landmarks_in_image(rgb: ArrayLike, *, engine: str = "litert") -> NDArray[np.
         (1, 68, 2)
 
     Raises:
-        ValueError: not an (H, W, 3) or (H, W) uint8 picture.
+        ValueError: not an (H, W, 3) uint8 picture.
     """
     picture = np.asarray(rgb)
     if not picture.size:
         raise ValueError(
             f"the picture is empty: its shape is {picture.shape}; (H,W,3) with pixels is needed."
         )
-    faces = landmarks_in_picture(_engine(engine), as_picture(picture))
+    frame, networks = Frame.from_rgb(picture), _engine(engine)
+    found = full_search(networks, frame, everyone=True)
+    found.sort(key=lambda mesh: -observe(mesh).eye_distance_px)
+    faces = [still_landmarks(networks, frame, mesh) for mesh in found]
     return np.stack(faces) if faces else np.zeros((0, 68, 2))

@@ -62,7 +62,7 @@ def source(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> FaceDatase
 
 def facts(folder: Path, result: VideoResult, config: PrepConfig) -> list[tuple]:
     """All that goes into the file."""
-    dtype = record_dtype(config.size, config.mesh)
+    dtype = record_dtype(config)
     return [
         (
             row.suffix,

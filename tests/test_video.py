@@ -79,7 +79,7 @@ def process(path: Path, folder: Path, config: PrepConfig = CONFIG) -> tuple[Vide
     """The result, and each row's records as bytes."""
     folder.mkdir(exist_ok=True)
     result = process_video(path, config, folder / "v")
-    size = record_dtype(config.size, config.mesh).itemsize
+    size = record_dtype(config).itemsize
     return result, [
         (folder / row.spool).read_bytes()[row.start * size : row.stop * size] if row.spool else b""
         for row in result.rows

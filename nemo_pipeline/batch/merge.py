@@ -35,7 +35,7 @@ def merge_pieces(
     """
     config = PrepConfig.from_dict(config_values)
     folder = Path(work)
-    itemsize = record_dtype(config.size, config.mesh).itemsize
+    itemsize = record_dtype(config).itemsize
     batch: list[tuple[ShardRow, Iterator[np.ndarray]]] = []
     held = 0
     names = []

@@ -19,8 +19,8 @@ class LitertEngine:
     def __init__(self) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
-        self._detector = _Network(Interpreter, bundle.network(bundle.DETECTOR))
-        self._landmarks = _Network(Interpreter, bundle.network(bundle.LANDMARKS))
+        self._detector = Network(Interpreter, bundle.network(bundle.DETECTOR))
+        self._landmarks = Network(Interpreter, bundle.network(bundle.LANDMARKS))
         self._anchors = _anchors()
 
     def detect(self, view: NDArray[np.uint8]) -> list[Detection]:
@@ -51,8 +51,9 @@ class LitertEngine:
         return points.reshape(478, 3) - _HALF_PIXEL, score
 
 
-class _Network:
-    """A tflite network with one input: (H, W, 3) float32 in, its outputs in order out."""
+class Network:
+    """A tflite network with one input: that (a picture (H, W, 3), points (P, 2)) as float32 in, its outputs in order
+    out."""
 
     def __init__(self, interpreter_class: type, content: bytes) -> None:
         self._interpreter = interpreter_class(model_content=content, num_threads=1)
@@ -60,8 +61,8 @@ class _Network:
         self._input = self._interpreter.get_input_details()[0]["index"]
         self._outputs = [d["index"] for d in self._interpreter.get_output_details()]
 
-    def __call__(self, image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        self._interpreter.set_tensor(self._input, image[None])
+    def __call__(self, values: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        self._interpreter.set_tensor(self._input, values[None])
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(index) for index in self._outputs]
 

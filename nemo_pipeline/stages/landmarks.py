@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from nemo_pipeline import ibug68
 from nemo_pipeline.stages.frame import Frame, Region
 from nemo_pipeline.stages.pose import head_position
 
@@ -22,6 +23,8 @@ MESH_VIEW = 256
 MIN_PRESENCE = 0.5
 #: A region is the box of the upright mesh, times this (the bundle's own choice).
 REGION_SCALE = 1.5
+#: The sizes of region in which a still picture is looked at.
+STILL_SCALES = (1.3, 1.5, 1.7)
 _FLIP = np.array([-1.0, 1.0, 1.0], dtype=np.float32)
 _FLIP_SHIFT = np.array([MESH_VIEW - 1, 0.0, 0.0], dtype=np.float32)
 
@@ -89,6 +92,31 @@ def find_mesh(engine: Engine, frame: Frame, region: Region, *, mirrored: bool = 
     source[:, :2] = points[:, :2] @ to_source[:, :2].T + to_source[:, 2]
     source[:, 2] = points[:, 2] * (region.size / MESH_VIEW)
     return FaceMesh(source, presence)
+
+
+def still_landmarks(engine: Engine, frame: Frame, mesh: FaceMesh) -> NDArray[np.float64]:
+    """The 68 points of a face in a picture: the mean of looks at `STILL_SCALES`, each as it is and mirrored.
+
+    A clip's frames steady each other; a single picture has only this. What it gains: docs/landmarks.md.
+
+    Args:
+        engine: the landmark engine.
+        frame: the picture.
+        mesh: the face as it was found.
+
+    Returns:
+        (68, 2) source pixels, x then y.
+    """
+    own = region_of(mesh.points)
+    looks = []
+    for scale in STILL_SCALES:
+        region = dataclasses.replace(own, size=own.size / REGION_SCALE * scale)
+        for mirrored in (False, True):
+            seen = find_mesh(engine, frame, region, mirrored=mirrored)
+            if seen is not None:
+                points = ibug68.from_mesh(seen.points)
+                looks.append(points[ibug68.MIRROR] if mirrored else points)
+    return np.mean(looks, axis=0) if looks else ibug68.from_mesh(mesh.points)
 
 
 def region_of(points: NDArray[np.floating]) -> Region:

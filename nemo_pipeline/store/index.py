@@ -14,10 +14,17 @@ import numpy as np
 
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.store.files import replacing, small_h5
-from nemo_pipeline.store.schema import FRAME_FIELDS, LABEL_COLUMNS, MISSING_LABEL, VIDEO_COLUMNS, FieldType
+from nemo_pipeline.store.schema import (
+    FRAME_FIELDS,
+    LABEL_COLUMNS,
+    MISSING_LABEL,
+    VIDEO_COLUMNS,
+    FieldType,
+    frame_fields,
+)
 from nemo_pipeline.store.sealed import seal
 from nemo_pipeline.store.shard import Shard, ShardRow, shards_folder
-from nemo_pipeline.store.tables import frame_fields, typed_fields, write_columns, write_identity
+from nemo_pipeline.store.tables import describe, typed_fields, write_columns, write_identity
 
 #: /layout, a row per row of /videos: where it lies (for our reader, which opens the shards itself), what
 #: its arrays hash to, the size of the video file, the part of its id that tells rows of one video apart, and the
@@ -137,7 +144,7 @@ def _fields(rows: Sequence[IndexRow], config: PrepConfig) -> dict[str, FieldType
     """The frame datasets that the shards of `rows` have, in the schema's order, then those of a later version."""
     found = {name: field for entry in rows for name, field in entry.shard.fields.items()}
     if not found:
-        return typed_fields(frame_fields(config.mesh), config.size)
+        return typed_fields(frame_fields(config), config.size)
     return {name: found[name] for name in (*FRAME_FIELDS, *found) if name in found}
 
 
@@ -178,4 +185,4 @@ def _write_virtual(
                     layout[at : at + count] = window[start : start + count]
                 at += count
             dataset = file.create_virtual_dataset(name, layout, fillvalue=field.missing)
-        dataset.attrs["meaning"] = field.meaning
+        describe(dataset, name, field.meaning)

@@ -52,7 +52,7 @@ def pack(
     attributes = {name: value for name, value in data.attributes.items() if name != "shards_folder"}
     attributes |= {"kind": "packed", "uuid": str(uuid.uuid4()), "fields": " ".join(data.fields)}
     digests = []
-    check_space(path.parent, total * record_dtype(data.size, data.config.mesh).itemsize + SPARE_BYTES)
+    check_space(path.parent, total * record_dtype(data.config).itemsize + SPARE_BYTES)
     with replacing(path) as temporary, create_h5(temporary) as file:
         for name, value in attributes.items():
             escaped = isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value)

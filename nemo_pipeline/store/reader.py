@@ -439,6 +439,12 @@ class FaceVideo:
         return self.read("mesh") if self.dataset.config.mesh else None
 
     @property
+    def blendshapes(self) -> np.ndarray | None:
+        """(T,52) float32 scores, 0..1, in the order of `nemo_pipeline.store.schema.BLENDSHAPES`; None in a file made
+        without them."""
+        return self.read("blendshapes") if self.dataset.config.blendshapes else None
+
+    @property
     def timestamps(self) -> np.ndarray:
         """(T,) float64, seconds."""
         return self.read("timestamps")

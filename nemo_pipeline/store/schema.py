@@ -12,19 +12,37 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nemo_pipeline.config import PrepConfig
+
 FORMAT = "nemo-faces"
 FORMAT_VERSION = 1
+
+
+#: MediaPipe's names of the scores that the bundle's network gives, in its order.
+BLENDSHAPES: tuple[str, ...] = (
+    "_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight",
+    "cheekPuff", "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft", "eyeBlinkRight", "eyeLookDownLeft",
+    "eyeLookDownRight", "eyeLookInLeft", "eyeLookInRight", "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft",
+    "eyeLookUpRight", "eyeSquintLeft", "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft",
+    "jawOpen", "jawRight", "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft",
+    "mouthFrownRight", "mouthFunnel", "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight",
+    "mouthPressLeft", "mouthPressRight", "mouthPucker", "mouthRight", "mouthRollLower", "mouthRollUpper",
+    "mouthShrugLower", "mouthShrugUpper", "mouthSmileLeft", "mouthSmileRight", "mouthStretchLeft",
+    "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight", "noseSneerLeft", "noseSneerRight",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FrameField:
     """One dataset with a row per frame. `tail` is the shape of a row; `None` stands for the crop's side. `missing`
-    fills it where a file was written before there was such a dataset; None: every file has it."""
+    fills it where a file was written before there was such a dataset; None: every file has it. `setting`: the field of
+    `PrepConfig` that says whether a file has it; "": always."""
 
     tail: tuple[int | None, ...]
     dtype: str
     meaning: str
     missing: float | None = None
+    setting: str = ""
 
 
 class FieldType(NamedTuple):
@@ -42,7 +60,10 @@ FRAME_FIELDS: dict[str, FrameField] = {
     "landmarks": FrameField((68, 2), "<f4", "smoothed iBUG points, source pixels, x then y"),
     "landmarks_raw": FrameField((68, 2), "<f4", "points as tracked (interpolated where not tracked)"),
     "mesh": FrameField(
-        (478, 3), "<f4", "face mesh, source pixels (z: same scale, towards the camera negative)"
+        (478, 3),
+        "<f4",
+        "face mesh, source pixels (z: same scale, towards the camera negative)",
+        setting="mesh",
     ),
     "timestamps": FrameField((), "<f8", "presentation time, seconds"),
     "tracked": FrameField((), "?", "False where the frame was interpolated"),
@@ -52,7 +73,16 @@ FRAME_FIELDS: dict[str, FrameField] = {
     "sharpness": FrameField((), "<f4", "variance of the Laplacian of the warped face"),
     "face_presence": FrameField((), "<f4", "presence, 0..1; NaN where the engine has none"),
     "n_faces": FrameField((), "u1", "number of faces seen"),
+    "blendshapes": FrameField(
+        (52,),
+        "<f4",
+        "scores 0..1 of MediaPipe's blendshapes; the attribute `names` has their names",
+        missing=float("nan"),
+        setting="blendshapes",
+    ),
 }
+#: What the columns of some frame datasets are called: written beside them, as the attribute `names`.
+COLUMN_NAMES: dict[str, tuple[str, ...]] = {"blendshapes": BLENDSHAPES}
 
 #: Columns of /videos. "str" is variable-length UTF-8 (surrogateescape bytes kept as bytes by the writer).
 VIDEO_COLUMNS: dict[str, str] = {
@@ -102,12 +132,15 @@ MISSING_LABEL: dict[str, str | float | int] = {
 }
 
 
-def record_dtype(size: int, mesh: bool) -> np.dtype:
+def frame_fields(config: PrepConfig) -> list[str]:
+    """Names of the frame datasets that a new file of these settings has, in the schema's order."""
+    return [name for name, f in FRAME_FIELDS.items() if not f.setting or getattr(config, f.setting)]
+
+
+def record_dtype(config: PrepConfig) -> np.dtype:
     """Structured dtype of one frame: what a spool file holds, field for field what a shard holds."""
     fields = []
-    for name, field in FRAME_FIELDS.items():
-        if name == "mesh" and not mesh:
-            continue
-        tail = tuple(size if n is None else n for n in field.tail)
-        fields.append((name, field.dtype, tail))
+    for name in frame_fields(config):
+        tail = tuple(config.size if n is None else n for n in FRAME_FIELDS[name].tail)
+        fields.append((name, FRAME_FIELDS[name].dtype, tail))
     return np.dtype(fields)

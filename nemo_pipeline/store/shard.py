@@ -16,7 +16,7 @@ import numpy as np
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import DamagedFile, NemoError
 from nemo_pipeline.store.files import check_space, create_h5, open_h5, replacing
-from nemo_pipeline.store.schema import FieldType, record_dtype
+from nemo_pipeline.store.schema import FieldType, frame_fields, record_dtype
 from nemo_pipeline.store.sealed import CHANGED, read_tables, seal
 from nemo_pipeline.store.strict import reading
 from nemo_pipeline.store.tables import (
@@ -24,7 +24,6 @@ from nemo_pipeline.store.tables import (
     config_of,
     create_frame_datasets,
     data_hash,
-    frame_fields,
     stored_fields,
     typed_fields,
     versions_of,
@@ -146,10 +145,10 @@ def write_shard(
     """
     identity = str(uuid.uuid4())
     total = sum(row.length for row, _ in videos)
-    itemsize = record_dtype(config.size, config.mesh).itemsize
+    itemsize = record_dtype(config).itemsize
     check_space(final.parent, total * itemsize + total // 8 + SPARE_BYTES)
     with replacing(final, temporary) as path, create_h5(path) as file:
-        fields = typed_fields(frame_fields(config.mesh), config.size)
+        fields = typed_fields(frame_fields(config), config.size)
         write_identity(
             file, "shard", identity, config, versions, model_sha256, fields, created_ns=time.time_ns()
         )

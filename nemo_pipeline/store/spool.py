@@ -88,7 +88,7 @@ def read_piece(path: Path, config: PrepConfig | None = None) -> Piece | None:
     except (OSError, ValueError):
         return None
     if config is not None and piece.fingerprint == config.fingerprint():
-        itemsize = record_dtype(config.size, config.mesh).itemsize
+        itemsize = record_dtype(config).itemsize
         if piece.record_bytes != itemsize and piece.spools:
             return None
         for row in piece.result.rows:
@@ -158,7 +158,7 @@ def piece_rows(folder: Path, piece: Piece, config: PrepConfig) -> list[tuple[Sha
 
 def read_records(path: Path, start: int, stop: int, config: PrepConfig) -> Iterator[np.ndarray]:
     """Records `start` to `stop` of a record file, in structured blocks. Raises NemoError if it is short."""
-    dtype = record_dtype(config.size, config.mesh)
+    dtype = record_dtype(config)
     if start == stop:
         return
     with path.open("rb") as handle:

@@ -14,7 +14,14 @@ import numpy as np
 
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import DamagedFile, NemoError
-from nemo_pipeline.store.schema import FORMAT, FORMAT_VERSION, FRAME_FIELDS, FieldType
+from nemo_pipeline.store.schema import (
+    COLUMN_NAMES,
+    FORMAT,
+    FORMAT_VERSION,
+    FRAME_FIELDS,
+    FieldType,
+    frame_fields,
+)
 from nemo_pipeline.store.strict import check_texts, dataset_in
 from nemo_pipeline.store.text import to_bytes, to_text
 
@@ -23,11 +30,6 @@ _SMALL_ROW = 256
 _SMALL_CHUNK = 1024
 
 Blocks = Iterable[Mapping[str, np.ndarray] | np.ndarray]
-
-
-def frame_fields(mesh: bool) -> list[str]:
-    """Names of the frame datasets that a new file with or without the mesh has, in the schema's order."""
-    return [name for name in FRAME_FIELDS if mesh or name != "mesh"]
 
 
 def typed_fields(names: Iterable[str], size: int) -> dict[str, FieldType]:
@@ -51,11 +53,11 @@ def stored_fields(
         DamagedFile: one that it does not know is not there, or no plain array.
     """
     if "fields" not in attributes:  # files of the first version
-        names = [n for n in frame_fields(config.mesh) if FRAME_FIELDS[n].missing is None]
+        names = [n for n in frame_fields(config) if FRAME_FIELDS[n].missing is None]
         return typed_fields(names, config.size)
     fields: dict[str, FieldType] = {}
     names = str(attributes["fields"]).split()
-    for name in frame_fields(config.mesh):
+    for name in frame_fields(config):
         if FRAME_FIELDS[name].missing is None and name not in names:
             raise DamagedFile(file.filename, f"/{name}", "is missing")
     for name in names:
@@ -96,8 +98,15 @@ def create_frame_datasets(
                     "shuffle": dtype.itemsize > 1,
                 }
         datasets[name] = file.create_dataset(name, (total, *tail), dtype, **options)
-        datasets[name].attrs["meaning"] = field.meaning
+        describe(datasets[name], name, field.meaning)
     return datasets
+
+
+def describe(dataset: h5py.Dataset, name: str, meaning: str) -> None:
+    """Say in a frame dataset's attributes what it and its columns are."""
+    dataset.attrs["meaning"] = meaning
+    if name in COLUMN_NAMES:
+        dataset.attrs["names"] = list(COLUMN_NAMES[name])
 
 
 def write_frames(

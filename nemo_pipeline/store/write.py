@@ -13,9 +13,9 @@ from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import check_h5_name
 from nemo_pipeline.store.index import IndexRow, write_index
-from nemo_pipeline.store.schema import FRAME_FIELDS, LABEL_COLUMNS, VIDEO_COLUMNS
+from nemo_pipeline.store.schema import FRAME_FIELDS, LABEL_COLUMNS, VIDEO_COLUMNS, frame_fields
 from nemo_pipeline.store.shard import ShardRow, new_shard_path, read_shard, shards_folder, write_shard
-from nemo_pipeline.store.tables import frame_fields, row_shape
+from nemo_pipeline.store.tables import row_shape
 
 #: Videos per shard.
 _PER_SHARD = 64
@@ -119,7 +119,7 @@ def _fit(
         )
     length, fps = len(frames), float(video.get("fps", 25.0))
     arrays: dict[str, np.ndarray] = {}
-    for field in frame_fields(config.mesh):
+    for field in frame_fields(config):
         shape, dtype = (length, *row_shape(field, size)), np.dtype(FRAME_FIELDS[field].dtype)
         if field in video:
             values = np.asarray(video[field])

@@ -16,6 +16,7 @@ from PIL import Image
 from nemo_pipeline.datatypes import USABLE
 from nemo_pipeline.phases import Measure, amplitude, find_phases
 from nemo_pipeline.store.reader import FaceDataset, FaceVideo
+from nemo_pipeline.store.schema import BLENDSHAPES
 from nemo_pipeline.store.text import counted, printable
 from nemo_pipeline.view.distrust import Reason, Track, middle, reasons, track_of
 
@@ -93,6 +94,9 @@ def _usable(video: FaceVideo, eyes_in_crop: float, usual_sharpness: float, faces
         "pose": [_numbers(_thinned(fields["pose"][:, k]), 1) for k in range(3)],
     }
     details |= _lips(video, fields, times)
+    if video.blendshapes is not None:
+        smile = video.blendshapes[:, [BLENDSHAPES.index(f"mouthSmile{side}") for side in ("Left", "Right")]]
+        details["smile"] = [_numbers(_thinned(smile[:, k]), 3) for k in range(2)]
     if faces:
         details["strip"], details["shown"] = _strip(video, times, track.tracked)
     seconds = float(times[-1]) + (float(np.median(np.diff(times))) if len(times) > 1 else 0.0)

@@ -13,9 +13,8 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.ibug68 import MIRROR, from_mesh
 from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame
-from nemo_pipeline.stages.landmarks import find_mesh, region_of
+from nemo_pipeline.stages.landmarks import find_mesh, region_of, still_landmarks
 from nemo_pipeline.stages.search import full_search
-from nemo_pipeline.stages.stills import still_landmarks
 from nemo_pipeline.video import landmarks_in_image
 from tests.support.paths import ROOT
 

@@ -106,6 +106,7 @@
     if (d.strip) panel.append(strip(d, row));
     if (d.frames) panel.append(bar(d, panel));
     if (d.smooth) panel.append(lips(d));
+    if (d.smile) panel.append(smile(d));
     if (d.pose) panel.append(pose(d));
     for (const figure of panel.querySelectorAll(".plot")) figure.draw?.();
   }
@@ -193,6 +194,14 @@
     });
     node.append(make("p", { class: "small" }, d.said));
     return node;
+  }
+  function smile(d) {
+    const most = d.smile.map((values) => Math.max(0, ...values.filter((v) => v !== null)).toFixed(2));
+    const label = `Blendshapes: mouthSmileLeft up to ${most[0]}, mouthSmileRight up to ${most[1]}`;
+    return figure(caption("Blendshapes", ["mark", "mouthSmileLeft"], ["mark b", "mouthSmileRight"], ...gaps(d)), 110, label, (picture, width) => {
+      const [x, y] = axes(picture, width, 110, d, 0, 1, 1);
+      d.smile.forEach((values, k) => picture.append(line(values, d.t, x, y, ["", "b"][k])));
+    });
   }
   function pose(d) {
     const names = ["yaw", "pitch", "roll"];
