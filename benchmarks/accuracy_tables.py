@@ -15,7 +15,7 @@ Measures = list[dict[str, Any]]
 EDGES = ("onset begins", "apex begins", "offset begins", "offset ends")
 
 
-def mean_of(clips: Measures, *keys: str) -> float:
+def pooled_mean(clips: Measures, *keys: str) -> float:
     """Mean of one number over the clips that have it."""
     found = []
     for item in clips:
@@ -43,7 +43,7 @@ def show(clips: Measures, base: SynthConfig) -> dict[str, Any]:
 
 def _landmarks(own: Measures, base: SynthConfig) -> dict[str, Any]:
     kinds = ("raw", "smooth", "raw followed", "smooth followed")
-    result = {region: {kind: mean_of(own, kind, region) for kind in kinds} for region in REGIONS}
+    result = {region: {kind: pooled_mean(own, kind, region) for kind in kinds} for region in REGIONS}
     rows = [[region, *(f"{value:.2f}" for value in values.values())] for region, values in result.items()]
     title = f"Landmark error, % of the outer-eye distance ({len(own)} clips, {base.width} x {base.height})"
     print_table(title, ["region", "raw", "smoothed", "raw, followed", "smoothed, followed"], rows)
@@ -62,12 +62,12 @@ def _levels(by_level: dict[str, Measures]) -> list[dict[str, Any]]:
                     "about": about,
                     "value": value,
                     "clips": len(clips),
-                    "eye_px": mean_of(clips, "eye_px"),
-                    "raw": mean_of(clips, "raw", "inner 51"),
-                    "smoothed": mean_of(clips, "smooth", "inner 51"),
-                    "followed": mean_of(clips, "smooth followed", "inner 51"),
-                    "jaw": mean_of(clips, "smooth", "jaw line"),
-                    "gray": mean_of(clips, "gray"),
+                    "eye_px": pooled_mean(clips, "eye_px"),
+                    "raw": pooled_mean(clips, "raw", "inner 51"),
+                    "smoothed": pooled_mean(clips, "smooth", "inner 51"),
+                    "followed": pooled_mean(clips, "smooth followed", "inner 51"),
+                    "jaw": pooled_mean(clips, "smooth", "jaw line"),
+                    "gray": pooled_mean(clips, "gray"),
                     "frames": frames,
                     "lost": frames - sum(clip["kept"] for clip in clips),
                 }
@@ -95,7 +95,7 @@ def _time(clips: Measures, by_level: dict[str, Measures], base: SynthConfig) -> 
     still, moving = by_level["still"], [clip for clip in clips if "raw lag of the onset" in clip]
     left = np.concatenate([np.zeros(0), *(clip["spikes left"] for clip in clips if "spikes left" in clip)])
     kinds, regions = ("raw", "smooth"), ("inner 51", "jaw line")
-    trembling = {k: {region: mean_of(still, f"{k} jitter", region) for region in regions} for k in kinds}
+    trembling = {k: {region: pooled_mean(still, f"{k} jitter", region) for region in regions} for k in kinds}
     lags = {
         phase: {kind: quantiles([clip[f"{kind} lag of the {phase}"] for clip in moving]) for kind in kinds}
         for phase in ("onset", "offset")
@@ -122,10 +122,10 @@ def _time(clips: Measures, by_level: dict[str, Measures], base: SynthConfig) -> 
 
 def _gray(own: Measures) -> dict[str, float]:
     result = {
-        "the tool": mean_of(own, "gray direct"),
-        "true landmarks": mean_of(own, "gray without tracking"),
-        "and no camera": mean_of(own, "gray without camera"),
-        "followed": mean_of(own, "gray followed"),
+        "the tool": pooled_mean(own, "gray direct"),
+        "true landmarks": pooled_mean(own, "gray without tracking"),
+        "and no camera": pooled_mean(own, "gray without camera"),
+        "followed": pooled_mean(own, "gray followed"),
     }
     title = "Warped face against the face rendered in the mean shape: mean absolute difference in gray levels (of 255)"
     print_table(title, list(result), [[f"{value:.2f}" for value in result.values()]])

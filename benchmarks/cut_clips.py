@@ -13,7 +13,7 @@ import numpy as np
 from nemo_pipeline.stages.decode import VideoReader
 from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame
-from nemo_pipeline.stages.landmarks import region_of
+from nemo_pipeline.stages.landmarks import face_region
 from nemo_pipeline.stages.search import full_search
 from nemo_pipeline.stages.track import Tracker
 
@@ -24,7 +24,7 @@ Pictures = list[np.ndarray]
 
 
 @dataclasses.dataclass
-class Clip:
+class CutClip:
     """One made clip. `last` is the last frame of the first shot alone, `first` the first of the second alone; both
     -1 where there is one shot. `stay` people are the same in both."""
 
@@ -63,7 +63,7 @@ class People:
     def eyes(self, picture: np.ndarray) -> np.ndarray | None:
         """The outer eye corners of the largest face."""
         found = full_search(self.engine, Frame.from_rgb(picture))
-        found.sort(key=lambda face: -region_of(face.points).size)
+        found.sort(key=lambda face: -face_region(face.points).size)
         return found[0].points[[33, 263], :2].astype(float) if found else None
 
 
@@ -101,7 +101,7 @@ def aligned(pictures: Iterable[np.ndarray], eyes: np.ndarray, distance: float = 
     return out
 
 
-def joined(name: str, kind: str, a: Pictures, b: Pictures, mixed: int = 0) -> Clip:
+def joined(name: str, kind: str, a: Pictures, b: Pictures, mixed: int = 0) -> CutClip:
     """Two shots, hard or with so many mixed pictures between them. `a` and `b` hold BEFORE + mixed, mixed + AFTER."""
     steps = [(k + 1) / (mixed + 1) for k in range(mixed)]
     between = [
@@ -109,10 +109,10 @@ def joined(name: str, kind: str, a: Pictures, b: Pictures, mixed: int = 0) -> Cl
         for w, x, y in zip(steps, a[BEFORE:], b[:mixed], strict=False)
     ]
     pictures = a[:BEFORE] + between + b[mixed : mixed + AFTER]
-    return Clip(name, kind, pictures, BEFORE - 1, BEFORE + mixed)
+    return CutClip(name, kind, pictures, BEFORE - 1, BEFORE + mixed)
 
 
-def pairs_of_people(people: People) -> Iterator[Clip]:
+def pairs_of_people(people: People) -> Iterator[CutClip]:
     """Every ordered pair, hard and dissolved, as it is and aligned; every fourth slowly, and in the same room."""
     most = max(BEFORE, AFTER) + 15
     plain, same = {}, {}
@@ -139,7 +139,7 @@ def _head_on(body: np.ndarray, head: np.ndarray) -> np.ndarray:
     return np.round(weight * head + (1 - weight) * body).astype(np.uint8)
 
 
-def galleries(people: People, n: int) -> Iterator[Clip]:
+def galleries(people: People, n: int) -> Iterator[CutClip]:
     """2 x 2 tiles of four people; all or two of them change places."""
     for k in range(n):
         four = [str(name) for name in people.rng.choice(people.names, 4, replace=False)]
@@ -150,39 +150,39 @@ def galleries(people: People, n: int) -> Iterator[Clip]:
             a, b, c, d = (tiles[j][i] for j in (order if i >= BEFORE else range(4)))
             pictures.append(np.vstack([np.hstack([a, b]), np.hstack([c, d])]))
         kind = "gallery, two tiles change" if k % 3 == 0 else "gallery, four tiles change"
-        yield Clip(" ".join(four), kind, pictures, BEFORE - 1, BEFORE, stay=2 if k % 3 == 0 else 0)
+        yield CutClip(" ".join(four), kind, pictures, BEFORE - 1, BEFORE, stay=2 if k % 3 == 0 else 0)
 
 
-def alone(people: People, repeats: int) -> Iterator[Clip]:
+def alone(people: People, repeats: int) -> Iterator[CutClip]:
     """One person, with what is no cut, and a jump cut."""
     rng = people.rng
     for name, _ in itertools.product(people.names, range(repeats)):
         base = as_it_is(people.stretch(name, 20)[0])
         gain = float(rng.uniform(1.4, 2.2))
         flash = dict(zip((10, 11, 12), (1.0, 0.8, 0.3), strict=True))
-        yield Clip(
+        yield CutClip(
             name,
             "flash",
             _each(base, lambda k, p, g=gain, f=flash: p * (1 + (g - 1) * f.get(k, 0)) + 30 * f.get(k, 0)),
         )
         lamp = np.linspace(1.6, 0.5, WIDTH)[None, :, None]
-        yield Clip(
+        yield CutClip(
             name, "lamp from the side", _each(base, lambda k, p, lamp=lamp: p * lamp if 10 <= k < 16 else p)
         )
-        yield Clip(name, "lights out", _each(base, lambda k, p: p * (0.35 if k >= 10 else 1)))
+        yield CutClip(name, "lights out", _each(base, lambda k, p: p * (0.35 if k >= 10 else 1)))
         zoom = [1 + 0.5 * np.clip((k - 10) / 6, 0, 1) for k in range(len(base))]
-        yield Clip(name, "zoom by half in 0.2 s", [_moved(p, s) for p, s in zip(base, zoom, strict=True)])
+        yield CutClip(name, "zoom by half in 0.2 s", [_moved(p, s) for p, s in zip(base, zoom, strict=True)])
         shake = [rng.normal(0, 4, 2) if k >= 10 else np.zeros(2) for k in range(len(base))]
-        yield Clip(name, "shaking camera", [_moved(p, 1.0, d) for p, d in zip(base, shake, strict=True)])
-        yield Clip(name, "every fourth frame", as_it_is(people.stretch(name, 18, 4)[0]), fps=FPS / 4)
+        yield CutClip(name, "shaking camera", [_moved(p, 1.0, d) for p, d in zip(base, shake, strict=True)])
+        yield CutClip(name, "every fourth frame", as_it_is(people.stretch(name, 18, 4)[0]), fps=FPS / 4)
         every, left_out = people.pictures[name], int(rng.integers(15, 60))
         start = int(rng.integers(0, max(1, len(every) - BEFORE - left_out - AFTER)))
         rest = every[start + BEFORE + left_out : start + BEFORE + left_out + AFTER]
         jump = as_it_is(every[start : start + BEFORE] + rest)
-        yield Clip(name, "jump cut", jump, BEFORE - 1, BEFORE)
+        yield CutClip(name, "jump cut", jump, BEFORE - 1, BEFORE)
 
 
-def quickest(people: People) -> Iterator[Clip]:
+def quickest(people: People) -> Iterator[CutClip]:
     """The quickest turn of the head and the longest blink of each person, played 2.5 times as fast."""
     for name in people.names:
         yaw, open_ = [], []
@@ -201,7 +201,7 @@ def quickest(people: People) -> Iterator[Clip]:
                 for k in range(24)
                 if start + int(2.5 * k) < len(yaw)
             ]
-            yield Clip(name, kind, as_it_is(chosen))
+            yield CutClip(name, kind, as_it_is(chosen))
 
 
 def _each(pictures: Pictures, change: Callable[[int, np.ndarray], np.ndarray]) -> Pictures:
@@ -214,7 +214,7 @@ def _moved(picture: np.ndarray, scale: float, shift: Iterable[float] = (0.0, 0.0
     return cv2.warpAffine(picture, place, SIZE, borderMode=cv2.BORDER_REPLICATE)
 
 
-def stills(people: People, folder: Path, n: int) -> Iterator[Clip]:
+def stills(people: People, folder: Path, n: int) -> Iterator[CutClip]:
     """Pairs of pictures of two people, aligned, each swaying, growing and with noise."""
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     made: list[Pictures] = []

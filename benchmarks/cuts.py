@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import av
 import numpy as np
 from common import machine_facts, print_table
-from cut_clips import Clip, People, alone, galleries, pairs_of_people, quickest, stills
+from cut_clips import CutClip, People, alone, galleries, pairs_of_people, quickest, stills
 
 from nemo_pipeline.stages.decode import DecodeError, VideoReader
 from nemo_pipeline.stages.frame import Frame
@@ -47,7 +47,7 @@ from nemo_pipeline.stages.track import Tracker
 from nemo_pipeline.store import FaceDataset
 
 
-def tracked(clip: Clip, engine: Any) -> dict[int, list[int]]:
+def tracked(clip: CutClip, engine: Any) -> dict[int, list[int]]:
     """The frames of each track."""
     tracker = Tracker(engine, "all" if "gallery" in clip.kind else "largest")
     tracks: dict[int, list[int]] = defaultdict(list)
@@ -57,7 +57,7 @@ def tracked(clip: Clip, engine: Any) -> dict[int, list[int]]:
     return tracks
 
 
-def judge(clip: Clip, tracks: dict[int, list[int]]) -> dict[str, Any]:
+def judge(clip: CutClip, tracks: dict[int, list[int]]) -> dict[str, Any]:
     """Whether one track spans both shots (or all of one), and how many frames a boundary is off."""
     tracks = {n: frames for n, frames in tracks.items() if len(frames) > 1}
     if clip.first < 0:
@@ -90,7 +90,7 @@ def followed_through() -> Iterator[list[tuple[float, float, float]]]:
         track.Shot = cuts.Shot  # type: ignore[misc]
 
 
-def measure(clip: Clip, engine: Any) -> tuple[float, float]:
+def measure(clip: CutClip, engine: Any) -> tuple[float, float]:
     """The change at a hard cut, or the largest; and the strongest dissolve. NaN where the face was lost anyway."""
     with followed_through() as notes:
         tracked(clip, engine)
@@ -100,7 +100,7 @@ def measure(clip: Clip, engine: Any) -> tuple[float, float]:
     return max(changes), max(dissolves)
 
 
-def print_margins(clips: Iterable[Clip], people: People, true: Path | None) -> dict[str, Any]:
+def print_margins(clips: Iterable[CutClip], people: People, true: Path | None) -> dict[str, Any]:
     """How far cuts and everything else lie from what counts as a cut."""
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for clip in clips:
@@ -145,7 +145,7 @@ def true_clips(folder: Path, engine: Any) -> list[list[str]]:
     return rows
 
 
-def write(clip: Clip, path: Path) -> None:
+def write(clip: CutClip, path: Path) -> None:
     """One clip as H.264."""
     with av.open(str(path), "w") as out:
         stream: Any = out.add_stream("libx264", rate=Fraction(clip.fps))

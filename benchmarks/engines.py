@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 from nemo_pipeline import bundle, ibug68
 from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame, Region
-from nemo_pipeline.stages.landmarks import REGION_SCALE, Engine, find_mesh, region_of
+from nemo_pipeline.stages.landmarks import REGION_SCALE, Engine, face_region, find_mesh
 from nemo_pipeline.stages.smooth import smooth_4253h_twice
 
 Points = NDArray[np.float64]
@@ -89,7 +89,7 @@ class OwnRegion:
         if mesh is None:
             return None
         if self._upright:
-            own = region_of(mesh.points)
+            own = face_region(mesh.points)
             self._region = dataclasses.replace(own, size=own.size / REGION_SCALE * self._scale)
         else:
             low, high = mesh.points[:, :2].min(axis=0), mesh.points[:, :2].max(axis=0)
@@ -151,7 +151,7 @@ def lookers() -> list[Looker]:
 
 
 @dataclasses.dataclass
-class Clip:
+class EngineClip:
     """Frames in memory, the truth where it is known, and points to begin with."""
 
     frames: list[Frame]
@@ -162,7 +162,7 @@ class Clip:
     onset: tuple[int, int] = (0, 0)
 
 
-def still_clip(rgb: NDArray[np.uint8], points: Points, seed: int) -> Clip:
+def still_clip(rgb: NDArray[np.uint8], points: Points, seed: int) -> EngineClip:
     """A picture swaying by sub-pixel steps, with new noise in every frame.
 
     Args:
@@ -193,10 +193,10 @@ def still_clip(rgb: NDArray[np.uint8], points: Points, seed: int) -> Clip:
         frames.append(Frame.from_rgb(np.clip(np.round(noisy), 0, 255).astype(np.uint8), k, k / 30))
         back.append(cv2.invertAffineTransform(forward))
     first = points @ (scale * np.array([[np.cos(lean), -np.sin(lean)], [np.sin(lean), np.cos(lean)]])).T
-    return Clip(frames, first - first.mean(axis=0) + np.array(SIZE) / 2, back, STILL_EYES / scale)
+    return EngineClip(frames, first - first.mean(axis=0) + np.array(SIZE) / 2, back, STILL_EYES / scale)
 
 
-def smile_clips(count: int) -> Iterator[Clip]:
+def smile_clips(count: int) -> Iterator[EngineClip]:
     """Rendered posed smiles with their true mouth width."""
     from nemo_pipeline.synth.plan import SynthConfig, list_clips
     from nemo_pipeline.synth.render import ClipRenderer, Subject
@@ -209,7 +209,7 @@ def smile_clips(count: int) -> Iterator[Clip]:
             noisy = np.clip(bgr.astype(np.int16) + grain[..., None], 0, 255).astype(np.uint8)
             frames.append(Frame.from_rgb(cv2.cvtColor(noisy, cv2.COLOR_BGR2RGB), k, k / config.fps))
         onset = (max(truth.course.onset[0] - 15, 0), truth.course.onset[1] + 15)
-        yield Clip(frames, truth.landmarks[0], mouth=_mouth_width(truth.landmarks), onset=onset)
+        yield EngineClip(frames, truth.landmarks[0], mouth=_mouth_width(truth.landmarks), onset=onset)
 
 
 def _mouth_width(landmarks: Points) -> NDArray[np.float64]:
@@ -218,7 +218,7 @@ def _mouth_width(landmarks: Points) -> NDArray[np.float64]:
     return mouth / eyes
 
 
-def follow(looker: Looker, clip: Clip) -> tuple[Points | None, list[float]]:
+def follow(looker: Looker, clip: EngineClip) -> tuple[Points | None, list[float]]:
     """(T, 68, 2) points (None when the face was lost) and the CPU seconds of each look."""
     looker.start(clip.first)
     seen, seconds = [], []
@@ -232,7 +232,7 @@ def follow(looker: Looker, clip: Clip) -> tuple[Points | None, list[float]]:
     return np.stack(seen), seconds
 
 
-def jitter(points: Points, clip: Clip) -> tuple[float, float, float]:
+def jitter(points: Points, clip: EngineClip) -> tuple[float, float, float]:
     """Mean second difference in the picture's own frame, percent of the eye distance: inner 51 points, jaw line, and
     the inner 51 after the pipeline's own smoothing."""
 
@@ -244,7 +244,7 @@ def jitter(points: Points, clip: Clip) -> tuple[float, float, float]:
     return float(raw[:, 17:].mean()), float(raw[:, :17].mean()), float(smoothed[:, 17:].mean())
 
 
-def lag(points: Points, clip: Clip) -> float:
+def lag(points: Points, clip: EngineClip) -> float:
     """Frames by which the tracked mouth width follows the true one (best correlation around the onset)."""
     assert clip.mouth is not None
     width, at = _mouth_width(points), np.arange(len(points), dtype=np.float64)
@@ -277,7 +277,7 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
 
 
-def stills(pictures: list[tuple[Path, Points]], count: int) -> Iterator[Clip]:
+def stills(pictures: list[tuple[Path, Points]], count: int) -> Iterator[EngineClip]:
     """Still clips of the astronaut and of the largest faces, one in memory at a time."""
     from skimage.data import astronaut
 

@@ -21,7 +21,7 @@ from nemo_cli.info import describe
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model import load
-from siam_model.interval import interval_of
+from siam_model.interval import load_interval
 from siam_model.predictions import read_predictions
 from siam_model.protocol.history import read_history
 from siam_model.protocol.reporter import Reporter, TrainingScope
@@ -90,7 +90,7 @@ def finished(folder: Path) -> dict[str, Any]:
     """Everything that comes out of the finished run."""
     run = folder / "done"
     video = FaceDataset(folder / "data.h5")["v0"]
-    found: dict[str, Any] = {"info": describe(run), "interval": interval_of(run, 0.8)}
+    found: dict[str, Any] = {"info": describe(run), "interval": load_interval(run, 0.8)}
     for name, model in (("model", load(run)), ("ensemble", load(run, ensemble=True))):
         found[name] = model.predict(video.frames).age
         found[f"{name} card"] = repr(model.card.to_dict())

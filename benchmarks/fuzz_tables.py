@@ -17,7 +17,7 @@ from nemo_pipeline.batch.assemble import relabel
 from nemo_pipeline.batch.label_table import LabelTable, read_labels
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset, write_dataset
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 
 #: Videos of the prepared file that is labelled, one of them with a decomposed accent, as macOS writes it.
 FILES = ("001.mp4", "Zoe\u0308.mp4", "Jürgen Größ.mp4", "a, b.mp4", "folder/say x.mp4", "clip 6.mp4")
@@ -146,7 +146,7 @@ def labels(path: Path, folder: Path) -> dict[str, tuple[str, float]]:
     shutil.copytree(folder / "out.shards", folder / "labelled.shards", dirs_exist_ok=True)
     table = read_labels(path, FILES)
     for note in table.notes:
-        assert note == printable(note) and len(note) < 1000, f"no sentence: {note[:200]!r}"
+        assert note == escape_controls(note) and len(note) < 1000, f"no sentence: {note[:200]!r}"
     by_hand = literal(path, table)
     if by_hand:
         raise AssertionError(by_hand)
@@ -260,7 +260,7 @@ def attempt(folder: Path, target: str) -> str:
         found = labels(folder / target, folder)
     except NemoError as error:
         text = str(error)
-        if text != printable(text) or not 10 < len(text) < 2000:
+        if text != escape_controls(text) or not 10 < len(text) < 2000:
             return f"BARE: {text[:300]!r}"
         return "refused"
     except AssertionError as error:

@@ -21,7 +21,7 @@ from nemo_pipeline.datatypes import STATUSES, USABLE
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.platform import is_out_of_memory
 from nemo_pipeline.stages.decode import DecodeError, VideoReader
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 from nemo_pipeline.video import process_video
 
 os.environ.setdefault("SVT_LOG", "0")  # the AV1 encoder talks
@@ -186,7 +186,7 @@ def _through_all_stages(path: Path, folder: Path) -> None:
 
 def _sentence(text: str) -> None:
     """What is said is one line that a terminal and HDF5 can hold."""
-    assert text == printable(text), f"not printable: {text!r}"
+    assert text == escape_controls(text), f"not escape_controls: {text!r}"
     assert 10 < len(text) < 1000 and "Error" not in text, f"no sentence: {text[:200]!r}"
 
 

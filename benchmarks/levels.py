@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from nemo_pipeline.stages.warp import FaceWarp
-from nemo_pipeline.synth.clips import truth_of
+from nemo_pipeline.synth.clips import clip_truth
 from nemo_pipeline.synth.encode import write_mp4
 from nemo_pipeline.synth.mark import mark_text
 from nemo_pipeline.synth.plan import SynthConfig, list_clips
@@ -102,7 +102,7 @@ def _render_person(job: tuple[dict[str, Any], list[int], str, bool]) -> None:
         path = Path(folder) / f"{clip.name}.mp4"
         write_mp4(path, seen(renderer, faces), renderer.noise(), config.fps, config.quality)
         part = Path(folder) / "parts" / f"{clip.name}.npz"
-        save_part(part.with_suffix(".part"), truth_of(renderer), np.stack(faces))
+        save_part(part.with_suffix(".part"), clip_truth(renderer), np.stack(faces))
         part.with_suffix(".part").replace(part)
 
 

@@ -53,7 +53,7 @@ from nemo_pipeline.stages import headframe
 from nemo_pipeline.stages.decode import VideoReader
 from nemo_pipeline.stages.smooth import smooth_4253h_twice
 from nemo_pipeline.stages.warp import FaceWarp
-from nemo_pipeline.synth.clips import truth_of
+from nemo_pipeline.synth.clips import clip_truth
 from nemo_pipeline.synth.encode import write_mp4
 from nemo_pipeline.synth.plan import SynthConfig, list_clips
 from nemo_pipeline.synth.render import ClipRenderer, Subject
@@ -142,7 +142,7 @@ def rendered(folder: Path, name: str, base: SynthConfig) -> Iterator[dict[str, A
             renderer = ClipRenderer(
                 Subject(config, clip.person), clip, still_take(config, clip) if still else None
             )
-            truth = truth_of(renderer)
+            truth = clip_truth(renderer)
             true = truth.landmarks.astype(np.float64)
             path_px = shake * eye_distance(true).mean() * shaken_by(len(true), fps, k)
             write_mp4(path, moved(renderer.frames(), path_px), renderer.noise(), fps, config.quality)

@@ -12,7 +12,7 @@ from measures import Array, eye_distance
 from nemo_pipeline import track_video
 from nemo_pipeline.geometry import points_off
 from nemo_pipeline.stages import headframe
-from nemo_pipeline.view.distrust import MOST_JUMP, reasons, track_of
+from nemo_pipeline.view.quality_flags import MOST_JUMP, reasons, track_of
 
 #: What the flag should find: points, how far they are moved (eye distances), over how many frames.
 WRONG = {

@@ -48,7 +48,9 @@ def main() -> None:
         for row in random.sample(rows, min(options.each, len(rows))):
             picture = np.asarray(Image.open(options.table.parent / row["file"]).convert("RGB"))
             age = float(row["age"])
-            faces = sorted(full_search(engine, Frame.from_rgb(picture)), key=lambda m: -observe(m).face_px)
+            faces = sorted(
+                full_search(engine, Frame.from_rgb(picture)), key=lambda m: -observe(m).eye_distance_px
+            )
             given = np.nan
             if faces:
                 given = float(network.ages([network.chip(picture, observe(faces[0]).landmarks)])[0])

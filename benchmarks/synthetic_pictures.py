@@ -20,7 +20,7 @@ import numpy as np
 from nemo_pipeline.phases import amplitude, find_phases
 from nemo_pipeline.synth.dynamics import Course
 from nemo_pipeline.synth.encode import write_mp4
-from nemo_pipeline.synth.plan import Clip, SynthConfig, list_clips
+from nemo_pipeline.synth.plan import ClipPlan, SynthConfig, list_clips
 from nemo_pipeline.synth.render import ClipRenderer, Subject
 from nemo_pipeline.synth.take import Take, draw_take
 from nemo_pipeline.video import track_video
@@ -28,7 +28,7 @@ from nemo_pipeline.video import track_video
 SIDE = 180
 
 
-def shown(subject: Subject, clip: Clip, intensity: list[float]) -> list[np.ndarray]:
+def shown(subject: Subject, clip: ClipPlan, intensity: list[float]) -> list[np.ndarray]:
     """Square pictures (SIDE, SIDE, 3) of somebody at some intensities, filmed alike."""
     take = draw_take(subject.config, clip)
     pose = np.zeros((len(intensity), 3))

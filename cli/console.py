@@ -1,7 +1,7 @@
 """Where the commands print: people read standard error (or a report on standard output), programs read JSON.
 
-Text that comes from outside (file names, labels, messages of libraries) is data: it goes through `shown` or
-`printable` and is never taken for markup.
+Text that comes from outside (file names, labels, messages of libraries) is data: it goes through `styled` or
+`escape_controls` and is never taken for markup.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 
 __all__ = [
     "err",
+    "escape_controls",
     "new_progress",
     "new_table",
     "out",
     "panel",
     "print_json",
-    "printable",
     "say",
-    "shown",
+    "styled",
     "warn",
 ]
 
@@ -84,19 +84,19 @@ err = _Console(stderr=True, highlight=False, emoji=False)
 out = _Console(highlight=False, emoji=False)
 
 
-def shown(text: object, style: str = "") -> Text:
+def styled(text: object, style: str = "") -> Text:
     """Any text as rich text: control characters made visible, markup not interpreted."""
-    return Text(printable(str(text)), style=style)
+    return Text(escape_controls(str(text)), style=style)
 
 
 def say(text: object, style: str = "") -> None:
     """One line for people, on standard error. `text` is data, not markup."""
-    err.print(shown(text, style), soft_wrap=True)
+    err.print(styled(text, style), soft_wrap=True)
 
 
 def warn(text: object) -> None:
     """One line that begins with "Warning:", on standard error."""
-    err.print(Text.assemble(("Warning: ", "yellow"), shown(text)), soft_wrap=True)
+    err.print(Text.assemble(("Warning: ", "yellow"), styled(text)), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -174,13 +174,13 @@ def new_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object
     """A table whose title, headings and cells are data. `columns` that are named in `right` (comma-separated) align
     right."""
     table = _Table(
-        title=shown(title) if title else None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False
+        title=styled(title) if title else None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False
     )
     to_right = {name.strip() for name in right.split(",")} - {""}
     for name in columns:
-        table.add_column(shown(name), justify="right" if name in to_right else "left", overflow="fold")
+        table.add_column(styled(name), justify="right" if name in to_right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else shown(cell) for cell in row))
+        table.add_row(*(cell if isinstance(cell, Text) else styled(cell) for cell in row))
     return table
 
 
@@ -201,8 +201,8 @@ def panel(title: str, rows: Iterable[tuple[str, object]]) -> Panel:
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in rows:
-        grid.add_row(shown(name), value if isinstance(value, Text) else shown(value))
-    return _Panel(grid, title=shown(title), title_align="left", expand=False)
+        grid.add_row(styled(name), value if isinstance(value, Text) else styled(value))
+    return _Panel(grid, title=styled(title), title_align="left", expand=False)
 
 
 class _Field(ProgressColumn):
@@ -213,7 +213,7 @@ class _Field(ProgressColumn):
         self.name = name
 
     def render(self, task: Any) -> Text:
-        return shown(task.fields.get(self.name, ""))
+        return styled(task.fields.get(self.name, ""))
 
 
 def new_progress(unit: str = "") -> Progress:

@@ -27,7 +27,7 @@ SYNTHETIC = "Synthetic faces: these ages say nothing about people."
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Shown:
+class DemoPrediction:
     """One line of the final table: a clip of somebody whom the model never saw."""
 
     subject: str
@@ -231,7 +231,7 @@ def learn(faces: Path, directory: Path, seed: int, epochs: int | None) -> Path:
         def epoch(record: EpochRecord) -> None:
             text = f"epoch {record.epoch}: validation error {record.validation_mae:.1f} years"
             if status is not None:
-                status.update(console.shown(text))
+                status.update(console.styled(text))
             elif record.epoch % 5 == 0:
                 console.say(f"     {text}")
 
@@ -272,7 +272,7 @@ def unseen_subjects(split: dict[str, Any], wanted: Sequence[str] = ()) -> list[s
 
 def predict_unseen(
     made: SynthSet, run: Path, result: Evaluation, wanted: Sequence[str], figure: Path
-) -> list[Shown]:
+) -> list[DemoPrediction]:
     """`nemo predict` on the first clip of each held-out subject; draws the figure of the clip with the median error."""
     import csv
 
@@ -305,7 +305,7 @@ def predict_unseen(
         label = labels[Path(row.file).name]
         prediction = model.predict(row.frames)
         clip = made.directory / label["video"]
-        shown.append(Shown(label["subject"], clip, float(label["age"]), prediction.age, median))
+        shown.append(DemoPrediction(label["subject"], clip, float(label["age"]), prediction.age, median))
         prepared.append((row, prediction))
     errors = [abs(line.predicted - line.age) for line in shown]
     middle = int(np.argsort(errors)[len(errors) // 2])
@@ -327,7 +327,7 @@ def _mae(result: Evaluation, method: int) -> float:
     return float(_methods(result)[method].error.mean())
 
 
-def _show_table(shown: list[Shown], result: Evaluation, as_json: bool) -> None:
+def _show_table(shown: list[DemoPrediction], result: Evaluation, as_json: bool) -> None:
     """True and predicted ages, and the training median."""
     from siam_model.predict import shown_age
 
@@ -344,6 +344,6 @@ def _show_table(shown: list[Shown], result: Evaluation, as_json: bool) -> None:
     rows.append(("mean abs. error", "", "", f"{own:.1f}", "", f"{base:.1f}"))
     columns = ["subject", "true age", "predicted", "error", "median", "its error"]
     target = console.err if as_json else console.out
-    target.print(console.shown(f"{count} unseen subjects, one clip each. {SYNTHETIC}"))
+    target.print(console.styled(f"{count} unseen subjects, one clip each. {SYNTHETIC}"))
     target.print(console.new_table("", columns, rows, right=",".join(columns[1:])))
     console.say(result.verdict)

@@ -12,7 +12,7 @@ import numpy as np
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import H5_ENDINGS
-from nemo_pipeline.store.text import counted, delimiter_of, listed
+from nemo_pipeline.store.text import find_delimiter, listed, pluralize
 
 from .describe_runs import model_facts, run_facts, runs_facts, study_facts, typed
 from .outputs import TABLES
@@ -233,10 +233,10 @@ def _table(path: Path) -> dict[str, Any]:
 
     text = read_label_text(path).text
     first = next((line for line in text.splitlines() if line.strip()), "")
-    header = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter_of(first)), [])]
+    header = [cell.strip() for cell in next(csv.reader([first], delimiter=find_delimiter(first)), [])]
     rows = max(0, sum(1 for line in text.splitlines() if line.strip()) - 1)
     if {"frame", "x_0", "y_67"} <= set(header):
-        return _other(path, f"landmarks in OpenFace's columns, {counted(rows, 'row')}",
+        return _other(path, f"landmarks in OpenFace's columns, {pluralize(rows, 'row')}",
                       typed("nemo", "prep", "videos/", "out.h5", "--landmarks", path.absolute().parent))  # fmt: skip
     if has_predictions(header):
         predictions = read_predictions(path)
@@ -249,11 +249,11 @@ def _table(path: Path) -> dict[str, Any]:
             "next": typed("nemo", "evaluate", path.absolute().parent),
         }
     if {"age_predicted", "frames_used"} <= set(header):
-        return _other(path, f"ages from `nemo predict`, {counted(rows, 'row')}", "open it in a spreadsheet")
+        return _other(path, f"ages from `nemo predict`, {pluralize(rows, 'row')}", "open it in a spreadsheet")
     if set(HISTORY_COLUMNS) <= set(header):
         return _other(
             path,
-            f"epochs of a training, {counted(rows, 'row')}",
+            f"epochs of a training, {pluralize(rows, 'row')}",
             typed("nemo", "info", path.absolute().parent),
         )
     try:
@@ -264,7 +264,7 @@ def _table(path: Path) -> dict[str, Any]:
                 path, "text file", "nothing: nemo reads labels from CSV files and from details files"
             )
         return _other(
-            path, f"table of another kind, {counted(rows, 'row')}", "correct it to use it for labels"
+            path, f"table of another kind, {pluralize(rows, 'row')}", "correct it to use it for labels"
         ) | {
             "columns": listed(header, 10),
             "why_no_labels": str(error).removeprefix(f"{path}: "),

@@ -22,7 +22,7 @@ from nemo_pipeline.batch.child import APT_LINE
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.platform import allowed_cores, cgroup_cores, default_workers, locking_problem, memory
 
-from .console import new_table, out, print_json, say, shown
+from .console import new_table, out, print_json, say, styled
 
 _PACKAGES = (
     "ai-edge-litert",
@@ -104,7 +104,7 @@ def command(as_json: bool) -> None:
         )
     else:
         styles = {"ok": "green", "warning": "yellow", "error": "bold red"}
-        rows = [(check.name, shown(check.state, styles[check.state]), check.text) for check in checks]
+        rows = [(check.name, styled(check.state, styles[check.state]), check.text) for check in checks]
         out.print(new_table("", ["", "", ""], rows))
         say(
             "; ".join(f"nemo {task} {'can' if yes else 'cannot'} run here" for task, yes in can.items()) + "."

@@ -87,7 +87,7 @@ def command(
 
         def step(text: str) -> None:
             if status is not None:
-                status.update(console.shown(text))
+                status.update(console.styled(text))
 
         result = evaluate(
             runs, out, data=data, others=_named(others), device=device, faces=not no_faces, quick=quick,
@@ -115,9 +115,9 @@ def _named(others: tuple[str, ...]) -> dict[str, Path]:
     for text in others:
         name, equals, path = text.partition("=")
         if not equals or not name.strip() or not path:
-            raise NemoError(f"--with {console.printable(text)} is not NAME=FILE.csv.")
+            raise NemoError(f"--with {console.escape_controls(text)} is not NAME=FILE.csv.")
         if name in found:
-            raise NemoError(f"--with names {console.printable(name)} twice.")
+            raise NemoError(f"--with names {console.escape_controls(name)} twice.")
         found[name.strip()] = Path(path)
     return found
 
@@ -125,7 +125,7 @@ def _named(others: tuple[str, ...]) -> dict[str, Path]:
 def _print(result: Evaluation) -> None:
     """Table III and what is missing."""
     if result.verdict is not None:
-        console.out.print(console.shown(result.verdict))
+        console.out.print(console.styled(result.verdict))
     # Table III lies on its side in a terminal: a decade a row, so that it fits 80 columns.
     siam, _, *others = result.rows  # without the interval: it is too wide for a decade's cell
     header, *lines = zip(result.header, siam, *others, strict=True)
@@ -136,20 +136,20 @@ def _print(result: Evaluation) -> None:
         column.justify = "right"
     console.out.print(table)
     console.out.print(
-        console.shown(f"SIAM: {', '.join(f'{name} {value}' for name, value in result.headline)}")
+        console.styled(f"SIAM: {', '.join(f'{name} {value}' for name, value in result.headline)}")
     )
     for label, worse, better, years, low, high, _ in result.gaps:
         console.out.print(
-            console.shown(
+            console.styled(
                 f"Largest gap by {label}: {worse} {years:.2f} years worse than {better} (95 % interval {low:.2f} to "
                 f"{high:.2f})"
             )
         )
     if result.report.missing:
         console.out.print()
-        console.out.print(console.shown("Not made:"))
+        console.out.print(console.styled("Not made:"))
     for item in result.report.missing:
         head = f"{item.number}, {item.title}" if item.number else item.title
-        console.out.print(console.shown(f"  {head}: {item.reason}"), soft_wrap=True)
+        console.out.print(console.styled(f"  {head}: {item.reason}"), soft_wrap=True)
         if item.command:
-            console.out.print(console.shown(f"      {item.command}", "dim"), soft_wrap=True)
+            console.out.print(console.styled(f"      {item.command}", "dim"), soft_wrap=True)

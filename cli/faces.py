@@ -38,7 +38,7 @@ class Preparation(Protocol):
 
 
 _OWN = ("frames", "frame_index", "timestamps")
-#: What is looked at to doubt a track (`nemo_pipeline.view.distrust.track_of`).
+#: What is looked at to doubt a track (`nemo_pipeline.view.quality_flags.track_of`).
 _MEASURED = (
     "tracked",
     "pose",
@@ -151,8 +151,8 @@ def clip_faces(
                     triangles=None if shipped else np.asarray(model.triangles).tolist(),
                 )
                 watch = None if on_frames is None else lambda n, clip=clip: on_frames(clip, n)
-                piece = prepare_video(task, pool=pool, on_frames=watch)
-                result = piece.result
+                staged = prepare_video(task, pool=pool, on_frames=watch)
+                result = staged.result
                 for row in result.rows:
                     blocks = list(read_records(Path(folder) / row.spool, row.start, row.stop, config))
                     usable = bool(blocks) and row.status in USABLE
@@ -170,7 +170,7 @@ def clip_faces(
                         stream=result.info.stream,
                         status=row.status,
                         message=result.message(row),
-                        sha256=piece.sha256,
+                        sha256=staged.sha256,
                         fields={name: _column(blocks, name, (), True) for name in others} if usable else {},
                     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from nemo_pipeline.store.text import counted
+from nemo_pipeline.store.text import pluralize
 
 from .console import print_json, say
 from .prep_report import report_labels
@@ -57,7 +57,7 @@ def command(data: Path, file: Path, replace: bool, force: bool, as_json: bool) -
         )
         return
     say(
-        f"{after.path}: labels for {counted(len(matched.labels), 'video')} taken; now {len(aged)} of "
-        f"{counted(len(usable), 'usable video')} have an age ({counted(len(subjects), 'subject')})."
+        f"{after.path}: labels for {pluralize(len(matched.labels), 'video')} taken; now {len(aged)} of "
+        f"{pluralize(len(usable), 'usable video')} have an age ({pluralize(len(subjects), 'subject')})."
     )
     report_labels(matched, after.path)

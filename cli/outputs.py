@@ -8,7 +8,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 
 TABLES = (".csv", ".tsv", ".txt")
 
@@ -24,13 +24,13 @@ def check_target(option: str, path: Path | None, endings: Collection[str], what:
         return
     if path.suffix.lower() not in endings:
         raise click.UsageError(
-            f"{option} writes {what}: name it {' or '.join(endings)}, not {printable(path.name)!r}."
+            f"{option} writes {what}: name it {' or '.join(endings)}, not {escape_controls(path.name)!r}."
         )
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise click.UsageError(f"{option}: the folder {printable(str(path.parent))} does not exist.")
+        raise click.UsageError(f"{option}: the folder {escape_controls(str(path.parent))} does not exist.")
     if not os.access(folder, os.W_OK):
-        raise click.UsageError(f"{option}: the folder {printable(str(path.parent))} is read-only.")
+        raise click.UsageError(f"{option}: the folder {escape_controls(str(path.parent))} is read-only.")
 
 
 def check_timeout(seconds: float | None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
-from nemo_pipeline.store.text import counted
+from nemo_pipeline.store.text import pluralize
 
 from . import console
 
@@ -122,9 +122,9 @@ def command(
     from nemo_pipeline.store import FaceDataset
     from nemo_pipeline.store.files import H5_ENDINGS
     from siam_model.external import check_faces
-    from siam_model.interval import interval_of
+    from siam_model.interval import load_interval
     from siam_model.runs import newest_run
-    from siam_model.verdict import verdict_of
+    from siam_model.verdict import load_verdict
 
     from . import predict_still
     from .outputs import check_timeout
@@ -170,8 +170,8 @@ def command(
             console.warn(note)
     if found.videos:
         _warn_of_other_faces(model)
-    interval = interval_of(model_path, level)
-    verdict = verdict_of(model_path)
+    interval = load_interval(model_path, level)
+    verdict = load_verdict(model_path)
     if not quiet:
         if interval.reason:
             console.say(f"{interval.reason[0].upper()}{interval.reason[1:]}.")
@@ -182,7 +182,9 @@ def command(
 
     def farewell() -> None:
         kept = f"; those that were done are in {table}" if table is not None and answers else ""
-        console.say(f"Stopped after {counted(len(answers), 'answer')} for {counted(total, 'clip')}{kept}.")
+        console.say(
+            f"Stopped after {pluralize(len(answers), 'answer')} for {pluralize(total, 'clip')}{kept}."
+        )
 
     with stop_on_signals(farewell):
         try:
@@ -215,7 +217,7 @@ def command(
     if table is not None:  # last: a disk that is full by now takes no answer from standard output
         kept = write_csv(table, answers, model_path)
         if kept and not quiet:
-            console.say(f"{table} keeps its {counted(kept, 'row')} of other clips.")
+            console.say(f"{table} keeps its {pluralize(kept, 'row')} of other clips.")
     if not quiet:
         for written in (table, explain, figure):
             if written is not None and written.exists():

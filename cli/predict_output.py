@@ -15,8 +15,8 @@ import numpy as np
 import rich_click as click
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.text import counted, csv_cell, printable, safe_name
-from nemo_pipeline.view.distrust import Reason, reasons, track_of
+from nemo_pipeline.store.text import csv_cell, escape_controls, pluralize, safe_name
+from nemo_pipeline.view.quality_flags import Reason, reasons, track_of
 
 from . import console
 from .outputs import TABLES, check_target
@@ -48,7 +48,7 @@ class Answer:
         prediction: None where there is no age.
         bounds: lowest and highest age of the interval, or None.
         notes: what has to be known about the age, clauses.
-        doubts: why the track may be poor (`nemo_pipeline.view.distrust` has the limits).
+        doubts: why the track may be poor (`nemo_pipeline.view.quality_flags` has the limits).
     """
 
     row: ClipFaces
@@ -92,7 +92,7 @@ def answer_for(row: ClipFaces, model: LoadedModel, interval: Interval) -> Answer
         except NemoError as error:
             status, message = "no_face", str(error)
         except (RuntimeError, MemoryError) as error:  # of the device: its memory, most often
-            reason = printable(str(error).splitlines()[0] if str(error) else type(error).__name__)[:200]
+            reason = escape_controls(str(error).splitlines()[0] if str(error) else type(error).__name__)[:200]
             status, message = "crashed", f"The model could not take its {len(row.frames)} frames ({reason})."
     if prediction is not None and not math.isfinite(prediction.age):
         prediction, status = None, "crashed"
@@ -150,7 +150,7 @@ def print_answer(answer: Answer, quiet: bool, said: set[str]) -> None:
     row, age = answer.row, answer.age
     if age is None:
         console.out.print(
-            console.shown(f"{row.file}: no age ({answer.status}). {answer.message}"), soft_wrap=True
+            console.styled(f"{row.file}: no age ({answer.status}). {answer.message}"), soft_wrap=True
         )
         return
     notes = [_AGAIN.get(note, note) if note in said else note for note in answer.notes]
@@ -159,9 +159,11 @@ def print_answer(answer: Answer, quiet: bool, said: set[str]) -> None:
     check = f"; check the track: {', '.join(known)}" if known else ""
     filled = f", {row.n_interpolated} of them interpolated" if row.n_interpolated else ""
     label = f", labelled {row.age_true:g}" if math.isfinite(row.age_true) else ""
-    used = f"from {answer.frames_used} of {counted(row.n_decoded, 'frame')}{filled}"
+    used = f"from {answer.frames_used} of {pluralize(row.n_decoded, 'frame')}{filled}"
     console.out.print(
-        console.shown(f"{row.file}: {shown_age(age):.1f} years{note}{_bounds(answer)}{label}, {used}{check}"),
+        console.styled(
+            f"{row.file}: {shown_age(age):.1f} years{note}{_bounds(answer)}{label}, {used}{check}"
+        ),
         soft_wrap=True,
     )
     new = [reason for reason in answer.doubts if reason.code not in said]
@@ -242,7 +244,7 @@ def check_outputs(table: Path | None, figure: Path | None) -> None:
         with table.open("rb") as there:
             if there.readline().rstrip(b"\r\n") != ",".join(_COLUMNS).encode():
                 raise click.UsageError(
-                    f"--csv: {printable(table.name)} is there already, and is no table of `nemo predict` "
+                    f"--csv: {escape_controls(table.name)} is there already, and is no table of `nemo predict` "
                     "of this version: name another file."
                 )
     check_target("--figure", figure, (".png",), "a picture")

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rich_click as click
 
-from nemo_pipeline.store.text import counted, csv_cell
+from nemo_pipeline.store.text import csv_cell, pluralize
 
 from . import console
 
 if TYPE_CHECKING:
     from nemo_pipeline.datatypes import VideoFile
-    from nemo_pipeline.view.distrust import Reason
+    from nemo_pipeline.view.quality_flags import Reason
 
     from .faces import ClipFaces
 
@@ -190,7 +190,7 @@ def predict_stills(
     said: set[str] = set()
 
     def farewell() -> None:
-        console.say(f"Stopped after {counted(len(done), 'answer')} for {counted(len(videos), 'clip')}.")
+        console.say(f"Stopped after {pluralize(len(done), 'answer')} for {pluralize(len(videos), 'clip')}.")
 
     try:
         with (
@@ -223,9 +223,9 @@ def _print(answer: StillAnswer, quiet: bool, said: set[str]) -> None:
         low, high = answer.spread
         line = (
             f"{row.file}: {answer.age:.1f} years from still pictures, half of the frames {low:.1f} to {high:.1f}, from "
-            f"{len(answer.ages)} of {counted(row.n_decoded, 'frame')}"
+            f"{len(answer.ages)} of {pluralize(row.n_decoded, 'frame')}"
         )
-    console.out.print(console.shown(line), soft_wrap=True)
+    console.out.print(console.styled(line), soft_wrap=True)
     new = [reason for reason in answer.doubts if reason.code not in said]
     if new and not quiet:
         console.warn(f"{row.file}: {sentence(new)}")
@@ -274,4 +274,4 @@ def _write(path: Path, answers: Sequence[StillAnswer]) -> None:
         )
     kept = write_rows(path, rows)
     if kept:
-        console.say(f"{path} keeps its {counted(kept, 'row')} of other clips.")
+        console.say(f"{path} keeps its {pluralize(kept, 'row')} of other clips.")

@@ -12,9 +12,9 @@ import rich_click as click
 
 from nemo_pipeline.config import Engine, Follow, PrepConfig, Segments, Smooth
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.text import counted, listed
+from nemo_pipeline.store.text import listed, pluralize
 
-from .console import err, new_table, print_json, printable, say, warn
+from .console import err, escape_controls, new_table, print_json, say, warn
 from .outputs import check_target, check_timeout
 from .prep_inputs import check_report, draw_sheet, labels, landmark_files, mean_shape, page_report
 from .prep_report import exit_code, report
@@ -236,13 +236,13 @@ def _check_usage(inputs: list[str], output: str, options: dict[str, Any]) -> Non
     if Path(output).suffix.lower() not in H5_ENDINGS or output.endswith("/"):
         raise click.UsageError(
             f"the last argument must be the file to write, named {' or '.join(H5_ENDINGS)}, and is "
-            f"{printable(output)}: nemo prep videos/ out.h5"
+            f"{escape_controls(output)}: nemo prep videos/ out.h5"
         )
     if not inputs and not options["list_file"] and not options["join"]:
         raise click.UsageError(f"give the videos before the file to write: nemo prep videos/ {output}")
     for item in inputs:
         if not os.path.lexists(item) and not any(c in item for c in "*?["):
-            raise click.UsageError(f"{printable(item)} does not exist.")
+            raise click.UsageError(f"{escape_controls(item)} does not exist.")
     if options["part"] and (options["force"] or options["join"] or options["scheduler"]):
         raise click.UsageError("--part goes with neither --force, --join nor --scheduler.")
     if options["prune"] and (options["part"] or options["join"]):
@@ -312,11 +312,11 @@ def _dry_run(found: Any, output: Path, config: PrepConfig, shape: Any, options: 
         err.print(new_table("", ["video", "id", "state"], rows))
         if found.skipped:
             err.print(new_table("Left out", ["path", "why"], _left_out(found.skipped)))
-    left_out = counted(len(found.skipped), "path")
+    left_out = pluralize(len(found.skipped), "path")
     say(f"{len(done)} done, {len(found.videos) - len(done)} to do, {left_out} left out.")
     if absent:
         say(
-            f"{counted(len(absent), 'video')} of {output} not among the inputs would be {fate}: {listed(absent)}."
+            f"{pluralize(len(absent), 'video')} of {output} not among the inputs would be {fate}: {listed(absent)}."
         )
 
 

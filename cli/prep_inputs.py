@@ -11,7 +11,7 @@ import rich_click as click
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import NemoError
 
-from .console import printable, say, warn
+from .console import escape_controls, say, warn
 from .outputs import check_target
 
 #: What --mean-shape means if it is no file.
@@ -27,7 +27,7 @@ def mean_shape(config: PrepConfig, name: Any) -> tuple[PrepConfig, Any]:
     path = Path(name)
     if not path.exists():
         raise click.UsageError(
-            f"--mean-shape is {', '.join(SHAPES)} or a file; {printable(str(path))} does not exist."
+            f"--mean-shape is {', '.join(SHAPES)} or a file; {escape_controls(str(path))} does not exist."
         )
     shape = read_mean_shape(path)
     return dataclasses.replace(config, mean_shape="custom", mean_shape_sha256=shape.sha256), shape

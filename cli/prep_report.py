@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nemo_pipeline.store.text import counted, listed
+from nemo_pipeline.store.text import listed, pluralize
 
-from .console import err, new_table, print_json, printable, say, shown, warn
+from .console import err, escape_controls, new_table, print_json, say, styled, warn
 
 
 def report(summary: Any, options: dict[str, Any], warn_unlabelled: bool) -> None:
@@ -33,8 +33,8 @@ def report(summary: Any, options: dict[str, Any], warn_unlabelled: bool) -> None
         err.print(_table(summary))
     counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.counts.items()))
     say(
-        f"{summary.output}: {counts}; {counted(sum(row['length'] for row in summary.videos), 'frame')}. "
-        f"{counted(summary.done_now, 'video')} in {summary.seconds:.1f} s, "
+        f"{summary.output}: {counts}; {pluralize(sum(row['length'] for row in summary.videos), 'frame')}. "
+        f"{pluralize(summary.done_now, 'video')} in {summary.seconds:.1f} s, "
         f"{summary.frames_per_second:.0f} frames/s."
     )
     report_labels(summary.matched, summary.output if summary.part is None else None, warn_unlabelled)
@@ -84,7 +84,7 @@ def report_labels(matched: Any, path: Path | None, complain: bool = True) -> Non
         (matched.ambiguous, "label", "with a name that means several videos, not used (write the path)"),
     ):
         if names:
-            warn(f"{counted(len(names), noun)} {text}: {listed(names, 20)}.")
+            warn(f"{pluralize(len(names), noun)} {text}: {listed(names, 20)}.")
     if matched.similar:
         warn(similar_names(matched))
     for finding in findings:
@@ -98,7 +98,7 @@ def _table(summary: Any) -> Any:
         rows.append(
             (
                 row["id"],
-                shown(row["status"], style),
+                styled(row["status"], style),
                 row["n_decoded"],
                 row["length"],
                 row["n_interpolated"],
@@ -122,6 +122,8 @@ def why_not(summary: Any) -> str:
     """One sentence on the videos that are not usable: how many, and the first one's reason."""
     failed = [row for row in summary.inputs if not row["length"]]
     first = (
-        f"{printable(failed[0]['id'])}: {printable(failed[0]['message'])}" if failed else "there is no row"
+        f"{escape_controls(failed[0]['id'])}: {escape_controls(failed[0]['message'])}"
+        if failed
+        else "there is no row"
     )
-    return f"{counted(len(failed), 'video')} of {len(summary.inputs)} not usable ({first})"
+    return f"{pluralize(len(failed), 'video')} of {len(summary.inputs)} not usable ({first})"

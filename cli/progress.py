@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from nemo_pipeline.store.text import counted
+from nemo_pipeline.store.text import pluralize
 
-from .console import err, new_progress, say, shown, warn
+from .console import err, new_progress, say, styled, warn
 
 
 class RunProgress:
@@ -52,7 +52,7 @@ class RunProgress:
             self._bar.stop()
         be = "is" if self.n_finished == 1 else "are"
         kept = (
-            f"{self.n_finished} of {counted(self.n_all, 'video')} {be} done and kept"
+            f"{self.n_finished} of {pluralize(self.n_all, 'video')} {be} done and kept"
             if self.n_all
             else "nothing was begun"
         )
@@ -106,7 +106,7 @@ class RunProgress:
     def _video(self, event: Any) -> None:
         self._n = event.n
         self._running.pop(event.file, None)
-        result = event.piece.result
+        result = event.staged.result
         self._frames_done += result.n_decoded
         statuses = sorted({row.status for row in result.rows})
         kept = sum(row.length for row in result.rows)
@@ -124,7 +124,7 @@ class RunProgress:
             )
         elif failed:
             message = result.rows[0].message
-            err.print(shown(f"{event.file}: {', '.join(statuses)}. {message}", "yellow"))
+            err.print(styled(f"{event.file}: {', '.join(statuses)}. {message}", "yellow"))
 
     def _rate(self) -> float:
         frames = self._frames_done + sum(self._running.values())
@@ -146,8 +146,8 @@ class RunProgress:
 def _used(kept: int, decoded: int) -> str:
     """ "68 of 70 frames"; with several persons "140 faces in 70 frames"."""
     if kept > decoded:
-        return f"{counted(kept, 'face')} in {counted(decoded, 'frame')}"
-    return f"{kept} of {counted(decoded, 'frame')}"
+        return f"{pluralize(kept, 'face')} in {pluralize(decoded, 'frame')}"
+    return f"{kept} of {pluralize(decoded, 'frame')}"
 
 
 @contextlib.contextmanager
@@ -212,11 +212,11 @@ class ClipProgress:
 
     def frames(self, clip: Any, n: int) -> None:
         """So many frames of a clip were decoded."""
-        self._show(clip.file, counted(n, "frame"))
+        self._show(clip.file, pluralize(n, "frame"))
 
     def drawing(self, file: str, n: int) -> None:
         """So many frames of a clip were drawn."""
-        self._show(file, f"{counted(n, 'frame')} drawn")
+        self._show(file, f"{pluralize(n, 'frame')} drawn")
 
     def finished(self, path: Any, failed: bool) -> None:
         """One row of a clip is done."""

@@ -12,7 +12,7 @@ import rich_click as click
 from nemo_pipeline.config import Smooth
 
 from . import prep
-from .console import printable
+from .console import escape_controls
 from .outputs import check_timeout
 from .prep_inputs import mean_shape
 from .prep_report import exit_code, report
@@ -56,7 +56,8 @@ def command(paths: tuple[str, ...], **options: Any) -> None:
     source, *folders, output = paths
     if Path(output).suffix.lower() not in H5_ENDINGS:
         raise click.UsageError(
-            f"the last argument must be the file to write, named {' or '.join(H5_ENDINGS)}, and is {printable(output)}."
+            f"the last argument must be the file to write, named {' or '.join(H5_ENDINGS)}, and is "
+            f"{escape_controls(output)}."
         )
     changes = {
         name: options[name]

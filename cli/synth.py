@@ -11,7 +11,7 @@ from typing import Any
 
 import rich_click as click
 
-from nemo_pipeline.store.text import counted
+from nemo_pipeline.store.text import pluralize
 
 from .console import err, new_progress, print_json, say
 from .progress import stop_on_signals
@@ -27,7 +27,7 @@ def clips_progress() -> Iterator[Callable[[int, int], None]]:
             nonlocal last
             if time.monotonic() - last > 10 or done == total:
                 last = time.monotonic()
-                say(f"rendered {done} of {counted(total, 'clip')}")
+                say(f"rendered {done} of {pluralize(total, 'clip')}")
 
         yield lines
         return
@@ -161,7 +161,7 @@ def command(
                     "seconds": took,
                 }
             )
-        say(f"{counted(len(plan), 'synthetic clip')} of {counted(people, 'subject')} in {took:.1f} s.")
+        say(f"{pluralize(len(plan), 'synthetic clip')} of {pluralize(people, 'subject')} in {took:.1f} s.")
         say(f"Warped faces: {file}")
         say(f"Known landmarks, pose and phases: {truth}")
         return
@@ -181,8 +181,8 @@ def command(
                 "seconds": took,
             }
         )
-    rendered = f"{counted(len(made.clips), 'synthetic clip')} of {counted(people, 'subject')}"
-    say(f"{rendered}, {counted(made.frames, 'frame')}, in {took:.1f} s.")
+    rendered = f"{pluralize(len(made.clips), 'synthetic clip')} of {pluralize(people, 'subject')}"
+    say(f"{rendered}, {pluralize(made.frames, 'frame')}, in {took:.1f} s.")
     say(f"Clips: {directory}")
     say(f"Ages and other labels: {made.labels}")
     say(f"Known landmarks, pose and phases: {made.truth}")

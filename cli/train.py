@@ -8,7 +8,7 @@ from typing import Any
 import rich_click as click
 from click.core import ParameterSource
 
-from nemo_pipeline.store.text import counted
+from nemo_pipeline.store.text import pluralize
 
 from .console import new_table, out, print_json, say, warn
 from .progress import stop_on_signals
@@ -160,7 +160,7 @@ def _say_device(device: str) -> None:
     from siam_model.devices import resolve_device
 
     if device == "auto" and resolve_device(device).type == "cpu":
-        cores = counted(len(allowed_cores()), "core")
+        cores = pluralize(len(allowed_cores()), "core")
         say(
             f"No GPU found: training on the CPU ({cores}). After the first step, the time it will take is said."
         )
@@ -171,9 +171,9 @@ def _run(run: Path, as_json: bool) -> None:
     from siam_model.config import beyond_paper
     from siam_model.evaluate import SYNTHETIC_NOTE
     from siam_model.runs import read_json
-    from siam_model.verdict import verdict_of
+    from siam_model.verdict import load_verdict
 
-    errors, meta, verdict = run_errors(run), read_json(run / "run.json"), verdict_of(run)
+    errors, meta, verdict = run_errors(run), read_json(run / "run.json"), load_verdict(run)
     if as_json:
         print_json({
             "run": str(run), "mae": errors["SIAM"], "median_baseline_mae": errors["training median"],
@@ -219,11 +219,11 @@ def _study(folder: Path, as_json: bool) -> None:
     from siam_model.evaluate import SYNTHETIC_NOTE
     from siam_model.runs import read_json
     from siam_model.study import variants_in
-    from siam_model.verdict import verdict_of
+    from siam_model.verdict import load_verdict
 
     meta = read_json(folder / "study.json")
     lines = [(variant, run_errors(folder / variant.name)) for variant in variants_in(folder)]
-    verdicts = {variant.label: verdict_of(folder / variant.name) for variant, _ in lines}
+    verdicts = {variant.label: load_verdict(folder / variant.name) for variant, _ in lines}
     if as_json:
         variants = [{"name": v.name, "label": v.label, "mae": errors} for v, errors in lines]
         print_json(

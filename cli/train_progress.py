@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nemo_pipeline.store.text import counted
+from nemo_pipeline.store.text import pluralize
 from siam_model.protocol.reporter import Reporter, TrainingScope
 
 from . import console
@@ -76,7 +76,7 @@ class TrainProgress(Reporter):
             self._forget(where)
             self._tasks[where] = self._bar.add_task("", total=total, note="")
         about = f"{where}, " if str(where) else ""
-        name = console.printable(f"{about}{self._place(epoch)}")
+        name = console.escape_controls(f"{about}{self._place(epoch)}")
         self._bar.update(self._tasks[where], description=name, completed=done, total=total)
 
     def timed(self, where: TrainingScope, step: float, steps: int, epoch: float) -> None:
@@ -89,8 +89,8 @@ class TrainProgress(Reporter):
         left = forecast(self.run, epoch, self.runtime)
         least, most = duration(left.least), duration(left.most)
         console.say(
-            f"A step takes {duration(step)}, an epoch of {counted(steps, 'step')} about {duration(epoch)}. To do: "
-            f"{counted(left.trainings, 'training')} of at most {counted(left.epochs, 'epoch')}, "
+            f"A step takes {duration(step)}, an epoch of {pluralize(steps, 'step')} about {duration(epoch)}. To do: "
+            f"{pluralize(left.trainings, 'training')} of at most {pluralize(left.epochs, 'epoch')}, "
             f"{f'about {most}' if least == most else f'{least} to {most}'} in all."
         )
         if left.most > _LONG:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import rich_click as click
 
-from nemo_pipeline.store.text import counted
+from nemo_pipeline.store.text import pluralize
 
-from .console import err, new_progress, new_table, out, print_json, say, shown
+from .console import err, new_progress, new_table, out, print_json, say, styled
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
@@ -43,9 +43,9 @@ def command(data: Path, as_json: bool) -> None:
         )
     else:
         if findings:
-            rows = [(shown(f.level, _STYLES[f.level]), f.where, f.text) for f in findings]
+            rows = [(styled(f.level, _STYLES[f.level]), f.where, f.text) for f in findings]
             out.print(new_table("", ["", "where", "what"], rows))
         counts = Counter(finding.level for finding in findings)
-        found = [counted(counts[level], level) for level in ("error", "warning", "note") if counts[level]]
+        found = [pluralize(counts[level], level) for level in ("error", "warning", "note") if counts[level]]
         say(f"{data}: {', '.join(found)}." if found else f"{data}: no issues found.")
     sys.exit(1 if errors else 0)

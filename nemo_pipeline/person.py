@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.stages.blendshapes import blendshapes
 from nemo_pipeline.stages.frame import Frame
-from nemo_pipeline.stages.gaps import Entry, SegmentBuilder
+from nemo_pipeline.stages.gaps import SegmentBuilder, SegmentFrame
 from nemo_pipeline.stages.headframe import METHODS
 from nemo_pipeline.stages.quality import FaceQuality
 from nemo_pipeline.stages.smooth import StreamSmoother
@@ -196,7 +196,7 @@ class PersonRecorder:
         """Close and delete the spool."""
         self._writer.discard()
 
-    def _take(self, entry: Entry[Frame] | None) -> None:
+    def _take(self, entry: SegmentFrame[Frame] | None) -> None:
         if entry is not None:
             self._writer.push(entry.payload, self._record(entry))
             return
@@ -205,7 +205,7 @@ class PersonRecorder:
         if segment.length >= self._config.min_frames:
             self.segments.append(segment)
 
-    def _record(self, entry: Entry[Frame]) -> NDArray[np.void]:
+    def _record(self, entry: SegmentFrame[Frame]) -> NDArray[np.void]:
         """All of a record but the smoothed landmarks, the face and its sharpness."""
         seen = entry.seen
         record = np.zeros((), self._dtype)

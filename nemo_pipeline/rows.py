@@ -12,7 +12,9 @@ from nemo_pipeline.stages.decode import DecodeReport
 from nemo_pipeline.stages.quality import why_none
 
 
-def rows_of(people: Mapping[int, PersonRecorder], config: PrepConfig, report: DecodeReport) -> list[VideoRow]:
+def make_rows(
+    people: Mapping[int, PersonRecorder], config: PrepConfig, report: DecodeReport
+) -> list[VideoRow]:
     """The rows of /videos that a finished video gives, at least one.
 
     Args:

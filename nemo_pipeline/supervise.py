@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from nemo_pipeline.platform import die_with_parent, signal_name
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 
 #: For children that use one core: no library in them may start threads of its own.
 ONE_THREAD = dict.fromkeys(
@@ -178,7 +178,7 @@ class Child:
                 self._stderr.seek(max(self._stderr_from, self._stderr.seek(0, os.SEEK_END) - 4000))
                 lines = self._stderr.read().decode("utf-8", "replace").splitlines()
                 lines = [line for line in lines if line.strip() and not line.startswith(_CHATTER)]
-                return printable(lines[-1].strip())[:200] if lines else ""
+                return escape_controls(lines[-1].strip())[:200] if lines else ""
         return ""
 
     def _forget_stderr(self) -> None:

@@ -20,11 +20,11 @@ from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoInfo, VideoResult
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.person import PersonRecorder, Tally
-from nemo_pipeline.rows import rows_of, subject_first, with_damage
+from nemo_pipeline.rows import make_rows, subject_first, with_damage
 from nemo_pipeline.stages.decode import DecodeError
 from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame
-from nemo_pipeline.stages.gaps import Entry, SegmentBuilder
+from nemo_pipeline.stages.gaps import SegmentBuilder, SegmentFrame
 from nemo_pipeline.stages.given import GivenLandmarks
 from nemo_pipeline.stages.headframe import METHODS
 from nemo_pipeline.stages.landmarks import Engine, still_landmarks
@@ -112,7 +112,7 @@ def process_video(
     if progress is not None:
         progress(report.n_frames)
     trusted = {number: person for number, person in people.items() if source.trusted(number)}
-    rows = rows_of(trusted, config, report)
+    rows = make_rows(trusted, config, report)
     if rows[0].status == "no_face":
         if isinstance(source, GivenLandmarks):
             why = source.why_none(report.n_frames)
@@ -291,10 +291,10 @@ def track_video(path: str | Path, config: PrepConfig | None = None) -> VideoTrac
 
 def _segments(
     seen: dict[int, Observation], times: dict[int, float], config: PrepConfig
-) -> list[list[Entry[None]]]:
+) -> list[list[SegmentFrame[None]]]:
     """One person's segments of at least `config.min_frames`, gaps filled."""
     builder: SegmentBuilder[None] = SegmentBuilder(config.max_gap_seconds)
-    segments: list[list[Entry[None]]] = [[]]
+    segments: list[list[SegmentFrame[None]]] = [[]]
     for i, when in times.items():
         for entry in builder.push(i, when, seen.get(i), 1, None):
             if entry is None:
@@ -305,7 +305,7 @@ def _segments(
 
 
 def _assemble(
-    segments: list[list[Entry[None]]], times: NDArray[np.float64], info: VideoInfo, config: PrepConfig
+    segments: list[list[SegmentFrame[None]]], times: NDArray[np.float64], info: VideoInfo, config: PrepConfig
 ) -> VideoTrack:
     """Arrays over all frames from one person's segments, each smoothed by itself."""
     n = len(times)

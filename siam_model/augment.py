@@ -28,12 +28,12 @@ def density_weights(age: np.ndarray) -> np.ndarray:
     return weight / weight.mean()
 
 
-def gain_of(rng: np.random.Generator, brightness: float, size: int) -> np.ndarray:
+def sample_gain(rng: np.random.Generator, brightness: float, size: int) -> np.ndarray:
     """(size,) factors on gray levels between 1/(1+b) and 1+b, even in their logarithm; 1 for b = 0."""
     return np.exp(rng.uniform(-1, 1, size) * np.log1p(brightness))
 
 
-def changed(frames: np.ndarray, mirror: bool, gain: float) -> np.ndarray:
+def augment_frames(frames: np.ndarray, mirror: bool, gain: float) -> np.ndarray:
     """(T,S,S) uint8 -> the same, mirrored left to right and with gray levels times `gain`, rounded, cut at 255.
 
     What the warp left black stays black. `frames` itself comes back where nothing is to be done.

@@ -25,7 +25,7 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.fields import from_record, plain
 from nemo_pipeline.platform import memory
 from nemo_pipeline.store.files import fsync_path
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import Normalisation
 from siam_model.model import MAX_FRAMES_PER_PASS, SIAM
@@ -165,7 +165,7 @@ def model_folder(path: Path) -> Path:
         if (folder / "config.json").is_file():
             return folder
     what = "is not there" if not path.exists() else "holds no model (no config.json, nor model/config.json)"
-    raise NemoError(f"{printable(str(path))} {what}; give a run folder of `nemo train`.")
+    raise NemoError(f"{escape_controls(str(path))} {what}; give a run folder of `nemo train`.")
 
 
 def load_card(path: Path) -> ModelCard:
@@ -175,7 +175,7 @@ def load_card(path: Path) -> ModelCard:
         NemoError: there is none, it is damaged, or a newer version of nemo wrote it.
     """
     folder = model_folder(path)
-    shown = printable(str(folder / "config.json"))
+    shown = escape_controls(str(folder / "config.json"))
     values = read_json(folder / "config.json")
     if values.get("format") != FORMAT:
         raise NemoError(f"{shown} does not describe a model of `nemo train`.")
@@ -186,7 +186,7 @@ def load_card(path: Path) -> ModelCard:
             )
         return ModelCard.from_dict(values)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise NemoError(f"{shown} is damaged ({printable(str(error))}); {_COPY}.") from None
+        raise NemoError(f"{shown} is damaged ({escape_controls(str(error))}); {_COPY}.") from None
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[SIAM, ModelCard]:
@@ -198,7 +198,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[SIAM, Mo
     """
     card, folder = load_card(path), model_folder(path)
     file = folder / "model.safetensors"
-    shown = printable(str(file))
+    shown = escape_controls(str(file))
     try:
         # Before anything is allocated: what the file says that it holds, and what the configuration says.
         with safe_open(file, framework="pt") as weights:
@@ -225,7 +225,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[SIAM, Mo
             f"{shown} is missing: the folder of a model holds config.json and model.safetensors."
         ) from None
     except (SafetensorError, RuntimeError, ValueError, TypeError, OverflowError, OSError) as error:
-        reason = printable(str(error).splitlines()[0][:200])
+        reason = escape_controls(str(error).splitlines()[0][:200])
         raise NemoError(
             f"{shown} does not hold the weights of its config.json ({reason}); {_COPY}."
         ) from None
@@ -243,6 +243,6 @@ def _check_memory(config: SIAMConfig, weights: int, device: torch.device, folder
     needed = weights + 3 * 4 * largest * MAX_FRAMES_PER_PASS
     if device.type == "cpu" and free is not None and needed > free:
         raise NemoError(
-            f"{printable(str(folder))} needs about {needed / 2**30:.1f} GB of memory, and {free / 2**30:.1f} GB are "
-            "free: end other programs, or use a machine with more."
+            f"{escape_controls(str(folder))} needs about {needed / 2**30:.1f} GB of memory, and {free / 2**30:.1f} GB "
+            "are free: end other programs, or use a machine with more."
         )

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
-from nemo_pipeline.store.text import printable
-from siam_model.augment import changed, gain_of
+from nemo_pipeline.store.text import escape_controls
+from siam_model.augment import augment_frames, sample_gain
 from siam_model.config import TrainConfig
 
 #: Ages outside this range are a mistake in a label file (months, a year of birth, 999 for unknown).
@@ -68,7 +68,7 @@ def labelled_videos(dataset: FaceDataset) -> VideoTable:
     Raises:
         NemoError: there is none (what is missing, and how to add it), or an age cannot be one.
     """
-    columns, file = dataset.videos, printable(str(dataset.path))
+    columns, file = dataset.videos, escape_controls(str(dataset.path))
     how = _HOW_TO_LABEL.format(file=file)
     usable = np.asarray(dataset.usable, dtype=np.int64)
     if not len(usable):
@@ -85,7 +85,7 @@ def labelled_videos(dataset: FaceDataset) -> VideoTable:
         )
     wrong = has_age & ((age < AGE_RANGE[0]) | (age > AGE_RANGE[1]))
     if wrong.any():
-        name = printable(str(columns["id"][usable[wrong][0]]))
+        name = escape_controls(str(columns["id"][usable[wrong][0]]))
         raise NemoError(
             f"{file} gives {name} an age of {age[wrong][0]:g} years, which cannot be right; correct it with "
             f"`nemo label {file} FILE`."
@@ -137,7 +137,7 @@ def blocks(dataset: FaceDataset, index: int, phase: int = 0, step: int = 1) -> I
         yield np.asarray(dataset.read(index, "frames", start, min(start + size, length)))[::step]
 
 
-class Clip(NamedTuple):
+class ClipSample(NamedTuple):
     """What to read, and how it counts.
 
     `row` of the table; which of its interleaved series (frames phase, phase + step, ...); `mirror` and `gain` as
@@ -168,12 +168,12 @@ class Clips(Dataset):
     def __init__(self, dataset: FaceDataset, table: VideoTable, step: int) -> None:
         self.dataset, self.table, self.step = dataset, table, step
 
-    def __getitem__(self, clip: Clip) -> tuple[Tensor, float, int]:
+    def __getitem__(self, clip: ClipSample) -> tuple[Tensor, float, int]:
         """(T,S,S) uint8, age in years, row."""
         batch = self.__getitems__([clip])
         return batch.frames[0], float(self.table.age[clip.row]), clip.row
 
-    def __getitems__(self, clips: Sequence[Clip]) -> Batch:
+    def __getitems__(self, clips: Sequence[ClipSample]) -> Batch:
         """The clips as one zero-padded batch. Frames go from the file to their place in it block by block, so that a
         clip of minutes is in memory once."""
         lengths = [-(-int(self.table.length[c.row] - c.phase) // self.step) for c in clips]
@@ -182,11 +182,11 @@ class Clips(Dataset):
         for place, clip in zip(frames.numpy(), clips, strict=True):
             done = 0
             for block in blocks(self.dataset, int(self.table.index[clip.row]), clip.phase, self.step):
-                place[done : done + len(block)] = changed(block, clip.mirror, clip.gain)
+                place[done : done + len(block)] = augment_frames(block, clip.mirror, clip.gain)
                 done += len(block)
         return self.batch(clips, frames, lengths)
 
-    def batch(self, clips: Sequence[Clip], frames: Tensor, lengths: Sequence[int]) -> Batch:
+    def batch(self, clips: Sequence[ClipSample], frames: Tensor, lengths: Sequence[int]) -> Batch:
         """Frames of clips, with what the table says of them."""
         rows = [clip.row for clip in clips]
         return Batch(
@@ -198,7 +198,7 @@ class Clips(Dataset):
         )
 
 
-class LengthBuckets(Sampler[list[Clip]]):
+class LengthBuckets(Sampler[list[ClipSample]]):
     """Batches of clips of like length, shuffled anew in every epoch.
 
     Lengths are compared with a random factor of up to a quarter either way, so that neighbours change from
@@ -228,14 +228,14 @@ class LengthBuckets(Sampler[list[Clip]]):
         # Drawn last, so that switching augmentation on leaves order and phases as they were.
         mirrored = rng.random(len(rows)) < 0.5 if config.augment_mirror else np.zeros(len(rows), dtype=bool)
         brightness = config.augment_brightness
-        gain = gain_of(rng, brightness, len(rows)) if brightness else np.ones(len(rows))
+        gain = sample_gain(rng, brightness, len(rows)) if brightness else np.ones(len(rows))
         weight = np.ones(len(rows)) if weights is None else weights
         batches = []
         for start in range(0, len(rows), batch_size):
             part = order[start : start + batch_size]
             batches.append(
                 [
-                    Clip(
+                    ClipSample(
                         int(rows[i]), int(phase[i]), bool(mirrored[i]), float(gain[i]),
                         float(weight[i]) / len(part),
                     )
@@ -244,14 +244,14 @@ class LengthBuckets(Sampler[list[Clip]]):
             )  # fmt: skip
         self.batches = [batches[i] for i in shuffle]
 
-    def __iter__(self) -> Iterator[list[Clip]]:
+    def __iter__(self) -> Iterator[list[ClipSample]]:
         return iter(self.batches)
 
     def __len__(self) -> int:
         return len(self.batches)
 
 
-def shared(batches: Iterable[list[Clip]], rank: int, world: int) -> list[list[Clip]]:
+def shared(batches: Iterable[list[ClipSample]], rank: int, world: int) -> list[list[ClipSample]]:
     """The part of every batch that process `rank` of `world` takes.
 
     The mean of all processes' losses is the whole batch's loss: weights are multiplied by `world`. A process for which
@@ -272,12 +272,12 @@ def validation_loader(
     """The middle series of every video once, sorted by length."""
     length = clips.table.length[rows]
     order = rows[np.argsort(length, kind="stable")]
-    keys = [Clip(int(r), int(min(clips.step // 2, clips.table.length[r] - 1))) for r in order]
+    keys = [ClipSample(int(r), int(min(clips.step // 2, clips.table.length[r] - 1))) for r in order]
     batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
     return batch_loader(clips, shared(batches, rank, world), workers)
 
 
-def batch_loader(clips: Clips, batches: list[list[Clip]], workers: int) -> DataLoader:
+def batch_loader(clips: Clips, batches: list[list[ClipSample]], workers: int) -> DataLoader:
     """Reads whole batches in their order. Its own generator, so that reading draws nothing from torch's global one:
     what is drawn there belongs to dropout alone, whatever the number of workers."""
     return DataLoader(

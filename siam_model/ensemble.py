@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 from siam_model.checkpoint import load_model
 from siam_model.predict import LoadedModel, Prediction, faces_of
 from siam_model.runs import fold_folder, read_json
@@ -81,7 +81,7 @@ def load_ensemble(run: Path, device: torch.device) -> Ensemble:
     Raises:
         NemoError: the run has no folds, one is not finished, or they do not belong together.
     """
-    shown = printable(str(run))
+    shown = escape_controls(str(run))
     folders = sorted(path for path in (run / "folds").glob("*") if path.is_dir())
     if not folders:
         raise NemoError(
@@ -94,14 +94,16 @@ def load_ensemble(run: Path, device: torch.device) -> Ensemble:
         if (f / "predictions.csv").is_file() and not (f / "model" / "config.json").is_file()
     ]
     if gone:
-        raise NemoError(f"{printable(str(gone[0]))} is finished, but its model/ is gone: copy it again.")
+        raise NemoError(
+            f"{escape_controls(str(gone[0]))} is finished, but its model/ is gone: copy it again."
+        )
     unfinished = [f.name for f in folders if not (f / "model" / "config.json").is_file()]
     if (run / "settings.json").is_file():
         numbers = range(int(read_json(run / "settings.json").get("folds") or 0))
         unfinished += [str(k) for k in numbers if not fold_folder(run, k).is_dir()]
     if unfinished:
         raise NemoError(
-            f"Fold {printable(unfinished[0])} of {shown} has no model yet; go on with "
+            f"Fold {escape_controls(unfinished[0])} of {shown} has no model yet; go on with "
             f"`nemo train --resume --out {shown}`."
         )
     members = [LoadedModel(*load_model(folder / "model", device)) for folder in folders]
@@ -113,7 +115,7 @@ def load_ensemble(run: Path, device: torch.device) -> Ensemble:
             or not np.array_equal(member.triangles, first.triangles)
         ):
             raise NemoError(
-                f"{printable(str(folder))} was trained on faces that were prepared in another way than those of "
+                f"{escape_controls(str(folder))} was trained on faces that were prepared in another way than those of "
                 f"{folders[0].name}; they do not belong to one run."
             )
     return Ensemble(members)

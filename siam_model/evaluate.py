@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 from siam_model.config import beyond_paper
 from siam_model.predictions import Predictions, as_csv, write_bytes
 from siam_model.reports.accuracy import add_accuracy, add_breakdowns, add_people, add_phases, headline
 from siam_model.reports.content import Missing, Picture, Report, Table
-from siam_model.reports.formats import EXTENSIONS, as_json, shown, write_as
-from siam_model.reports.given import Given, gather
+from siam_model.reports.formats import EXTENSIONS, as_json, format_value, write_as
 from siam_model.reports.groups import add_groups, read_groups
+from siam_model.reports.inputs import EvaluationInputs, gather
 from siam_model.reports.numbers import summary_json
-from siam_model.reports.page import Head, render
+from siam_model.reports.page import PageHead, render
 from siam_model.reports.studies import add_studies, add_videos
 from siam_model.reports.style import to_png, to_svg
 from siam_model.runs import make_private, read_json, write_json
@@ -162,10 +162,10 @@ def _as_text(table: Table) -> tuple[list[str], list[list[str]]]:
     videos = rows[-2]
     keep = [i for i, v in enumerate(videos) if v != 0]
     header = [table.columns[i].head for i in keep]
-    return header, [[shown(row[i], table.columns[i].kind) for i in keep] for row in rows]
+    return header, [[format_value(row[i], table.columns[i].kind) for i in keep] for row in rows]
 
 
-def _numbers(given: Given, report: Report) -> dict[str, Any]:
+def _numbers(given: EvaluationInputs, report: Report) -> dict[str, Any]:
     main = given.main
     return {
         "run": str(main.folder),
@@ -197,12 +197,13 @@ def _make_folders(folder: Path) -> None:
             pass
     except OSError as error:
         raise NemoError(
-            f"Nothing can be written to {printable(str(folder))} ({error.strerror}): name another folder with --out."
+            f"Nothing can be written to {escape_controls(str(folder))} ({error.strerror}): name another folder with "
+            "--out."
         ) from None
 
 
 def _write(
-    given: Given, report: Report, numbers: dict[str, Any]
+    given: EvaluationInputs, report: Report, numbers: dict[str, Any]
 ) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """All files, each by rename and for its owner alone; what an earlier call left and this one lacks goes."""
     folder = given.out
@@ -229,7 +230,7 @@ def _write(
     return (folder / "report.html", folder / "evaluation.json"), tuple(files)
 
 
-def _folders(given: Given) -> set[Path]:
+def _folders(given: EvaluationInputs) -> set[Path]:
     """The folders that sentences and commands of the page may name."""
     named = [*given.paths, given.out, given.main.folder]
     named += [Path(str(run["data"])) for run in (given.main.meta,) if run.get("data")]
@@ -268,12 +269,12 @@ def _make_room(folder: Path, writing: set[Path]) -> None:
 
 def _in_the_way(path: Path) -> NemoError:
     return NemoError(
-        f"{printable(str(path))} is there already, and is not of `nemo evaluate`: give --out another folder, or move "
-        "it."
+        f"{escape_controls(str(path))} is there already, and is not of `nemo evaluate`: give --out another folder, or "
+        "move it."
     )
 
 
-def _head(given: Given, report: Report) -> Head:
+def _head(given: EvaluationInputs, report: Report) -> PageHead:
     meta = given.main.meta
     versions = meta.get("versions") or {}
     settings = [
@@ -290,7 +291,7 @@ def _head(given: Given, report: Report) -> Head:
         *((name, versions.get(name)) for name in ("nemo-faces", "torch", "numpy") if versions.get(name)),
     ]
     shown_faces = any(isinstance(p, Picture) and p.faces for p in report.pictures)
-    return Head(
+    return PageHead(
         title=f"Age estimation: {given.main.name}",
         about=given.main.described(),
         synthetic=SYNTHETIC_NOTE if given.synthetic else "",

@@ -10,12 +10,12 @@ import numpy as np
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
-from nemo_pipeline.store.text import counted, listed, printable
+from nemo_pipeline.store.text import escape_controls, listed, pluralize
 from siam_model.checkpoint import ModelCard
 from siam_model.data import VideoTable, labelled_videos
 from siam_model.loading import load
 from siam_model.predict import LoadedModel
-from siam_model.protocol.baselines import NAMES, predictions_of
+from siam_model.protocol.baselines import NAMES, to_predictions
 from siam_model.reports.source import Run
 
 #: Settings of a preparation that do not change how a face looks, or that are checked by themselves.
@@ -31,7 +31,7 @@ def check_faces(card: ModelCard, dataset: FaceDataset) -> str:
     Raises:
         NemoError: the faces have another size, margin or mean shape than those of the training.
     """
-    shown, prep = printable(str(dataset.path)), PrepConfig.from_dict(card.prep, strict=False)
+    shown, prep = escape_controls(str(dataset.path)), PrepConfig.from_dict(card.prep, strict=False)
     side = card.model.face_size
     if dataset.size != side:
         raise NemoError(
@@ -99,7 +99,9 @@ def runs_on(
         rows = np.intersect1d(rows, unknown)
         models.append(model)
     if not len(rows):
-        raise NemoError(f"{printable(str(dataset.path))} has no video that is new to all of these runs.")
+        raise NemoError(
+            f"{escape_controls(str(dataset.path))} has no video that is new to all of these runs."
+        )
     tested = []
     for run, model in zip(runs, models, strict=True):
         ages = []
@@ -109,7 +111,7 @@ def runs_on(
                 ages.append(model.predict(dataset[int(table.index[row])]).age)
             except NemoError as error:
                 raise NemoError(
-                    f"{printable(str(dataset.path))}, {printable(table.id[row])}: {error}"
+                    f"{escape_controls(str(dataset.path))}, {escape_controls(table.id[row])}: {error}"
                 ) from None
         median = np.full(len(rows), model.card.ages["median"])
         meta = {
@@ -117,15 +119,15 @@ def runs_on(
             "folds": None,
             "subset": {},
             "synthetic": run.synthetic or dataset.synthetic,
-            "dataset": {"uuid": dataset.uuid, "file": printable(dataset.path.name)},
+            "dataset": {"uuid": dataset.uuid, "file": escape_controls(dataset.path.name)},
             "data": str(dataset.path),
         }
         tested.append(
             dataclasses.replace(
                 run,
                 meta=meta,
-                predictions=predictions_of(table, rows, 0, np.array(ages)),
-                baselines={NAMES["median"]: predictions_of(table, rows, 0, median)},
+                predictions=to_predictions(table, rows, 0, np.array(ages)),
+                baselines={NAMES["median"]: to_predictions(table, rows, 0, median)},
                 external=True,
             )
         )
@@ -146,9 +148,11 @@ def _unknown(
         return rows, ""
     people = {table.subject[i] for i in np.flatnonzero(known)}
     copies = sum(digest in model.videos for digest in hashes)
-    shown, who = printable(str(dataset.path)), listed(sorted(people), 5)
+    shown, who = escape_controls(str(dataset.path)), listed(sorted(people), 5)
     how = (
-        f"{counted(copies, 'identical file')}" if copies else "no identical file, but the same subject codes"
+        f"{pluralize(copies, 'identical file')}"
+        if copies
+        else "no identical file, but the same subject codes"
     )
     hint = "" if distinct_subjects or copies else ". If the codes name other people, add --distinct-subjects"
     if not len(rows):
@@ -156,5 +160,5 @@ def _unknown(
             f"{shown} is not the data of this run, and cannot test it either: the model was trained on all of its "
             f"subjects ({who}; {how}){hint}."
         )
-    what = f"{counted(len(table) - len(rows), 'video')} of {counted(len(people), 'subject')} ({who})"
+    what = f"{pluralize(len(table) - len(rows), 'video')} of {pluralize(len(people), 'subject')} ({who})"
     return rows, f"Left out {what} that the model was trained on: {how}{hint}."

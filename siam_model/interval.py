@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.text import counted
+from nemo_pipeline.store.text import pluralize
 from siam_model.checkpoint import model_folder
 from siam_model.predictions import Predictions, read_predictions
 from siam_model.sums import FILE, changed_files
@@ -81,13 +81,13 @@ def interval_from(predictions: Predictions, level: float) -> Interval:
         return Interval(level, width, subjects, videos)
     needed = math.ceil(level / (1 - level) - 1e-9)
     reason = (
-        f"no {100 * level:.4g} % interval: the run predicted only {counted(subjects, 'unseen person')}, and at least "
+        f"no {100 * level:.4g} % interval: the run predicted only {pluralize(subjects, 'unseen person')}, and at least "
         f"{needed} are needed"
     )
     return Interval(level, math.nan, subjects, videos, reason)
 
 
-def interval_of(path: Path, level: float) -> Interval:
+def load_interval(path: Path, level: float) -> Interval:
     """The interval for the model at `path`, a run folder or its `model/`, from predictions.csv beside it.
 
     A model without one (copied without its run) has no interval, which is no error; nor has one whose predictions.csv

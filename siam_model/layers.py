@@ -45,7 +45,7 @@ class _ResponseNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
         # Half-precision maps (--precision) are squared and summed in float32, and normalised maps are as wide as came.
-        full = wide(x)
+        full = to_float32(x)
         base = _window_sum(full * full, size).mul_(alpha).add_(k)  # s, (F,C,M,N)
         ctx.save_for_backward(x, base)
         ctx.size, ctx.alpha, ctx.beta = size, alpha, beta
@@ -54,14 +54,14 @@ class _ResponseNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         (grad,), (x, base) = grads, ctx.saved_tensors
-        full = wide(x)
+        full = to_float32(x)
         direct = _inverse_power(base, ctx.beta).mul_(grad)  # dy s^-beta
         shared = _window_sum(direct * full / base, ctx.size)  # sum of dy x s^(-beta-1)
         change = direct.addcmul_(full, shared, value=-2 * ctx.alpha * ctx.beta)
         return change.to(x.dtype), None, None, None, None
 
 
-def wide(x: Tensor) -> Tensor:
+def to_float32(x: Tensor) -> Tensor:
     """Half-precision numbers as float32; others as they are."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 

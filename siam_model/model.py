@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from siam_model.config import SIAMConfig
-from siam_model.layers import Recurrence, ResponseNorm, SpatialAttention, TemporalAttention, wide
+from siam_model.layers import Recurrence, ResponseNorm, SpatialAttention, TemporalAttention, to_float32
 
 #: Frames that pass through the convolutions at once, where a training did not say otherwise.
 MAX_FRAMES_PER_PASS = 128
@@ -39,7 +39,7 @@ class SIAMOutput:
     frame_age: Tensor | None = None
 
 
-class Appearance(nn.Module):
+class AppearanceModule(nn.Module):
     """Convolutional appearance module with the spatial attention inside it (sections III-A and III-B).
 
     Each convolution is followed by ReLU; the first two then by response normalisation; then by a max-pool
@@ -130,7 +130,7 @@ class SIAM(nn.Module):
         if not isinstance(config, SIAMConfig):
             raise TypeError(f"a SIAM is made from a SIAMConfig, not from {config!r}.")
         self.max_frames_per_pass = MAX_FRAMES_PER_PASS
-        self.appearance = Appearance(config)
+        self.appearance = AppearanceModule(config)
         self.recurrence = nn.ModuleList()
         if config.recurrent:
             seen = config.hidden * (2 if config.centre == "both" else 1)
@@ -231,7 +231,7 @@ class SIAM(nn.Module):
             spatial[real] = maps
         # Half precision ends here: a state that forgets a 32nd per frame, and an age in years, need more digits than
         # bfloat16's three, and what follows costs little.
-        return wide(p), lengths, spatial
+        return to_float32(p), lengths, spatial
 
     def regress(self, p: Tensor, lengths: Tensor, spatial: Tensor | None = None) -> SIAMOutput:
         """Recurrence, temporal attention and regression: features p (B,T,h) float32, zero beyond the lengths (B,) ->
@@ -268,7 +268,7 @@ class SIAM(nn.Module):
     def _appearance(
         self, frames: Tensor, real: Tensor, prepare: Callable[[Tensor], Tensor] | None
     ) -> tuple[Tensor, Tensor]:
-        """`Appearance` of the real frames, some at a time: (B,T,S,S) -> (F,h), (F,M,N)."""
+        """`AppearanceModule` of the real frames, some at a time: (B,T,S,S) -> (F,h), (F,M,N)."""
         videos, times = real.nonzero(as_tuple=True)  # (F,), (F,)
         again = len(videos) > self.max_frames_per_pass and self.training and torch.is_grad_enabled()
         piece = max(1, self.max_frames_per_pass // 4) if again else self.max_frames_per_pass
@@ -286,7 +286,7 @@ class SIAM(nn.Module):
     def _chunk(
         self, frames: Tensor, video: Tensor, time: Tensor, prepare: Callable[[Tensor], Tensor] | None
     ) -> tuple[Tensor, Tensor]:
-        """`Appearance` of single frames of a batch: (B,T,S,S), (F,), (F,) -> (F,h), (F,M,N)."""
+        """`AppearanceModule` of single frames of a batch: (B,T,S,S), (F,), (F,) -> (F,h), (F,M,N)."""
         x = frames[video, time]  # (F, S, S)
         if prepare is not None:
             x = prepare(x)

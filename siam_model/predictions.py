@@ -14,7 +14,7 @@ import numpy as np
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import read_bounded, replacing
-from nemo_pipeline.store.text import csv_cell, csv_value, delimiter_of, printable
+from nemo_pipeline.store.text import csv_cell, csv_value, escape_controls, find_delimiter
 
 #: What is read. `file` (the recording) is written too, where it is known.
 COLUMNS = ("video", "subject", "fold", "age_true", "age_predicted")
@@ -49,13 +49,15 @@ class Predictions:
         for video in self.video:
             if video in seen:
                 raise NemoError(
-                    f"Video {printable(video)} is predicted twice; every video must be predicted once."
+                    f"Video {escape_controls(video)} is predicted twice; every video must be predicted once."
                 )
             seen.add(video)
         for name, values in (("age_true", self.age), ("age_predicted", self.predicted)):
             bad = np.flatnonzero(~np.isfinite(values))
             if len(bad):
-                raise NemoError(f"Video {printable(self.video[bad[0]])} has no finite number as {name}.")
+                raise NemoError(
+                    f"Video {escape_controls(self.video[bad[0]])} has no finite number as {name}."
+                )
 
     def __len__(self) -> int:
         return len(self.video)
@@ -113,7 +115,7 @@ def read_predictions(path: Path) -> Predictions:
     Raises:
         NemoError: the file is missing, lacks a column, holds no row, or a cell is not a number.
     """
-    shown = printable(str(path))
+    shown = escape_controls(str(path))
     try:
         rows = read_table(path)
     except FileNotFoundError:
@@ -121,7 +123,7 @@ def read_predictions(path: Path) -> Predictions:
     except OSError as error:
         raise NemoError(f"{shown} cannot be read: {error.strerror}.") from None
     except ValueError as error:
-        raise NemoError(f"{shown} is no CSV file ({printable(str(error))}).") from None
+        raise NemoError(f"{shown} is no CSV file ({escape_controls(str(error))}).") from None
     if not rows:
         raise NemoError(f"{shown} holds no predictions.")
     missing = _lacking(list(rows[0]))
@@ -157,7 +159,7 @@ def read_table(path: Path) -> list[dict[str, Any]]:
         ValueError: it is no table, or too long for one.
     """
     text = read_bounded(path, _LONGEST_TABLE).decode("utf-8-sig", "surrogateescape")
-    delimiter = delimiter_of(text.partition("\n")[0])
+    delimiter = find_delimiter(text.partition("\n")[0])
     try:
         return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
     except csv.Error as error:

@@ -21,7 +21,7 @@ from typing import Any
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import read_bounded
 from nemo_pipeline.store.locks import hold
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 from siam_model.predictions import write_bytes
 
 #: Where runs are written and looked for by default.
@@ -53,9 +53,13 @@ def new_run_folder(out: Path | None, shared: bool = False) -> Path:
                 if shared and (out / "settings.json").is_file():  # since we looked
                     return out
                 begun = (out / "settings.json").is_file() and not is_finished(out)
-                more = f", or go on with it: nemo train --resume --out {printable(str(out))}" if begun else ""
+                more = (
+                    f", or go on with it: nemo train --resume --out {escape_controls(str(out))}"
+                    if begun
+                    else ""
+                )
                 raise NemoError(
-                    f"{printable(str(out))} exists already; name another folder with --out{more}."
+                    f"{escape_controls(str(out))} exists already; name another folder with --out{more}."
                 )
             out.mkdir(mode=0o700, parents=True, exist_ok=True)
             return out
@@ -68,7 +72,7 @@ def new_run_folder(out: Path | None, shared: bool = False) -> Path:
             except FileExistsError:
                 continue
     except OSError as error:
-        shown = printable(str(out if out is not None else RUNS))
+        shown = escape_controls(str(out if out is not None else RUNS))
         raise NemoError(f"The run folder {shown} cannot be created: {error.strerror}.") from None
     raise NemoError(f"{RUNS} holds a thousand runs of this very second; name a folder with --out.")
 
@@ -89,7 +93,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         NemoError: the file is missing, unreadable or no JSON object.
     """
-    shown = printable(str(path))
+    shown = escape_controls(str(path))
     try:
         values = json.loads(read_bounded(path, LONGEST_JSON).decode("utf-8", "surrogateescape"))
     except FileNotFoundError:
@@ -99,7 +103,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, RecursionError):
         raise NemoError(f"{shown} is damaged: it is no JSON.") from None
     except ValueError as error:
-        raise NemoError(f"{shown} is damaged: {printable(str(error))}.") from None
+        raise NemoError(f"{shown} is damaged: {escape_controls(str(error))}.") from None
     if not isinstance(values, dict):
         raise NemoError(f"{shown} is damaged: it is no JSON object.")
     return values
@@ -125,8 +129,8 @@ def check_no_links(run: Path) -> None:
             path = Path(place, name)
             if path.is_symlink() and name != "evaluation":
                 raise NemoError(
-                    f"{printable(str(path))} is a link to another folder, and training would change what is there; put "
-                    "the folder itself in its place."
+                    f"{escape_controls(str(path))} is a link to another folder, and training would change what is "
+                    "there; put the folder itself in its place."
                 )
 
 
@@ -180,7 +184,7 @@ def held(folder: Path, what: str, patience: float = 0.0) -> contextlib.AbstractC
         Busy: another process holds it.
     """
     busy = Busy(f"{what} is being trained by another process; wait for it, or take another fold.")
-    read_only = f"{printable(str(folder))} is read-only: nothing can be written there."
+    read_only = f"{escape_controls(str(folder))} is read-only: nothing can be written there."
     return hold(folder / ".lock", busy=busy, read_only=read_only, patience=patience)
 
 
@@ -212,7 +216,7 @@ def newest_run(root: Path = RUNS) -> Path:
     if synthetic:
         raise NemoError(
             f"The only runs in {root} were trained on synthetic faces, and their ages mean nothing for people: name "
-            f"one with --model {printable(str(max(synthetic)[2]))} to use it all the same, or train on your own "
+            f"one with --model {escape_controls(str(max(synthetic)[2]))} to use it all the same, or train on your own "
             f"videos with `nemo train out.h5`. {_STILL_AGE}"
         )
     raise NemoError(

@@ -19,7 +19,7 @@ from typing import Literal, get_args
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.fields import from_record, plain
 from nemo_pipeline.store import FaceDataset
-from nemo_pipeline.store.text import counted, printable, safe_name
+from nemo_pipeline.store.text import escape_controls, pluralize, safe_name
 from siam_model.data import VideoTable, labelled_videos
 from siam_model.protocol.open_run import OpenRun, begin, open_run, read_splits
 from siam_model.protocol.overrides import configure
@@ -27,7 +27,7 @@ from siam_model.protocol.reporter import Reporter, TrainingScope
 from siam_model.protocol.request import Runtime
 from siam_model.protocol.settings import RunSettings
 from siam_model.protocol.splits import Split, restrict
-from siam_model.protocol.subsets import subset_of, subsets_present
+from siam_model.protocol.subsets import subsets_present, take_subset
 from siam_model.runs import read_json, write_json
 
 StudyName = Literal["mechanisms", "positions", "modules", "conditions"]
@@ -68,7 +68,7 @@ STUDIES: dict[str, tuple[Variant, ...]] = {
 }
 
 
-def variants_of(
+def make_variants(
     settings: RunSettings,
     splits: Sequence[Split],
     table: VideoTable,
@@ -96,20 +96,20 @@ def variants_of(
     found = []
     for subset in subsets_present(table, dataset):
         name = safe_name("_".join(subset.values()).replace(" ", "_"))
-        part = subset_of(table, dataset, subset)
+        part = take_subset(table, dataset, subset)
         try:
             for split in splits:
                 restrict(split, part)
         except NemoError as error:
             reporter.say(f"left out: {error}", TrainingScope(variant=name))
             continue
-        subjects = counted(len(set(part.subject)), "subject")
-        reporter.say(f"{counted(len(part), 'video')} of {subjects}", TrainingScope(variant=name))
+        subjects = pluralize(len(set(part.subject)), "subject")
+        reporter.say(f"{pluralize(len(part), 'video')} of {subjects}", TrainingScope(variant=name))
         found.append(Variant(name, " ".join(reversed(subset.values())), subset=subset))
-    if not found or (len(found) == 1 and len(subset_of(table, dataset, found[0].subset)) == len(table)):
+    if not found or (len(found) == 1 and len(take_subset(table, dataset, found[0].subset)) == len(table)):
         raise NemoError(
-            f"{printable(str(dataset.path))} does not name two expressions or conditions to compare; add the columns "
-            "expression and condition with `nemo label`."
+            f"{escape_controls(str(dataset.path))} does not name two expressions or conditions to compare; add the "
+            "columns expression and condition with `nemo label`."
         )
     return [*found, Variant("all", "all videos")]
 
@@ -125,8 +125,8 @@ def variants_in(folder: Path) -> list[Variant]:
         found = [from_record(Variant, {**line, "name": line["folder"]}) for line in values["variants"]]
     except (KeyError, TypeError, ValueError) as error:
         raise NemoError(
-            f"{printable(str(folder / 'study.json'))} is damaged ({printable(str(error))}); begin the study anew with "
-            "another --out."
+            f"{escape_controls(str(folder / 'study.json'))} is damaged ({escape_controls(str(error))}); begin the "
+            "study anew with another --out."
         ) from None
     return [dataclasses.replace(variant, name=safe_name(variant.name)) for variant in found]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import file_hash, read_bounded, replacing
-from nemo_pipeline.store.text import listed, printable
+from nemo_pipeline.store.text import escape_controls, listed
 
 FILE = "SHA256SUMS"
 #: Files that are listed where they are there.
@@ -79,5 +79,6 @@ def check_sums(folder: Path, remedy: str, among: Collection[str] | None = None) 
     changed = changed_files(folder, among)
     if changed:
         raise NemoError(
-            f"{printable(str(folder))} is not as it was written: its {FILE} does not fit {listed(changed)}; {remedy}."
+            f"{escape_controls(str(folder))} is not as it was written: its {FILE} does not fit {listed(changed)}; "
+            f"{remedy}."
         )

@@ -15,7 +15,7 @@ from typing import Any
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.files import sweep
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 from siam_model.checkpoint import library_versions, load_card
 from siam_model.figures.curves import draw_curves
 from siam_model.protocol.baselines import Features
@@ -27,7 +27,7 @@ from siam_model.protocol.crossval import (
     join_folds,
     train_folds,
 )
-from siam_model.protocol.fit_folder import Subjects, Trained, train_in
+from siam_model.protocol.fit_folder import FitSubjects, Trained, train_in
 from siam_model.protocol.fold import train_split
 from siam_model.protocol.history import read_history, write_history
 from siam_model.protocol.jobs import run_tasks
@@ -36,7 +36,7 @@ from siam_model.protocol.reporter import Reporter, TrainingScope
 from siam_model.protocol.request import Runtime, TrainRequest
 from siam_model.protocol.settings import RunSettings, check_same, read_settings
 from siam_model.runs import held, is_finished, missing_folds, read_json, write_json
-from siam_model.study import open_variants, variants_of, write_variants
+from siam_model.study import make_variants, open_variants, write_variants
 from siam_model.sums import write_sums
 from siam_model.training.records import EpochRecord
 
@@ -98,7 +98,7 @@ def resume(
             as `train`.
     """
     folder, runtime, reporter = Path(folder), runtime or Runtime(), reporter or Reporter()
-    shown = printable(str(folder))
+    shown = escape_controls(str(folder))
     if not folder.is_dir():
         raise NemoError(f"{shown} is no folder, so there is nothing to go on with.")
     settings, _, _ = read_settings(folder)
@@ -122,7 +122,7 @@ def _begin(
 ) -> Path:
     """The folder of a run or a study, with what it was asked for and its splits."""
     splits, table = plan(settings, dataset, reporter)
-    variants = variants_of(settings, splits, table, dataset, reporter)
+    variants = make_variants(settings, splits, table, dataset, reporter)
     folder, balance = begin(out, settings, dataset, splits, table, shared=shared)
     if settings.study is not None:
         write_variants(folder, settings, variants)
@@ -157,7 +157,7 @@ def _continue(
             reporter.failed(f"failed: {error}", TrainingScope(variant=run.variant))
     if failed:
         name, reason = next(iter(failed.items()))
-        shown = printable(str(folder))
+        shown = escape_controls(str(folder))
         raise NemoError(
             f"{len(failed)} of {len(runs)} variants of {shown} are not finished, first {name}: {reason.rstrip('.')}. "
             f"Go on with `nemo train --resume --out {shown}`."
@@ -228,7 +228,7 @@ def _complete(run: OpenRun, failed: dict[int, str]) -> None:
 def train_on_all(run: OpenRun) -> None:
     """Join the folds and train the model of all subjects, for the median of the folds' best epochs."""
     where = TrainingScope(fold=-1, variant=run.variant)
-    with held(run.folder, f"the model of all subjects of {printable(str(run.folder))}"):
+    with held(run.folder, f"the model of all subjects of {escape_controls(str(run.folder))}"):
         _join(run)
         sweep(run.folder)
         folder = run.folder / "final"
@@ -240,7 +240,7 @@ def train_on_all(run: OpenRun) -> None:
         run.reporter.say(
             f"Now on all subjects, for {config.epochs} epochs (the median of the folds' best){with_what}."
         )
-        everyone = Subjects(-1, tuple(sorted(set(run.table.subject))), ())
+        everyone = FitSubjects(-1, tuple(sorted(set(run.table.subject))), ())
         folder.mkdir(mode=0o700, exist_ok=True)
         last = train_in(run, everyone, folder, where, model, config)
         folded = [line for line in read_history(run.folder / "history.csv") if line.fold >= 0]
@@ -256,7 +256,7 @@ def raise_failed(run: Path, failed: Mapping[int, str], folds: int) -> None:
     if failed:
         first, reason = next(iter(sorted(failed.items())))
         more = f" (so are folds {', '.join(str(k) for k in sorted(failed)[1:])})" if len(failed) > 1 else ""
-        shown = printable(str(run))
+        shown = escape_controls(str(run))
         raise NemoError(
             f"Fold {first} of {folds} is not finished{more}: {reason.rstrip('.')}. What is finished is kept; go on "
             f"with `nemo train --resume --out {shown}`."

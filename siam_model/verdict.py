@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.text import counted
+from nemo_pipeline.store.text import pluralize
 from siam_model.checkpoint import model_folder
 from siam_model.predictions import Predictions, read_predictions
 from siam_model.reports.stats import LEAST_PEOPLE, interval
@@ -48,7 +48,7 @@ class Verdict:
     def __str__(self) -> str:
         """One line."""
         numbers = f"{self.mae:.2f} against {self.median_mae:.2f} years of error"
-        unseen = f"on {counted(self.videos, 'video')} of {self.people} unseen people"
+        unseen = f"on {pluralize(self.videos, 'video')} of {self.people} unseen people"
         if self.outcome == "not better":
             return f"No better than {_GUESSING}: {numbers} {unseen}. Its ages are of no use."
         if math.isnan(self.low):
@@ -82,7 +82,7 @@ def verdict_from(predictions: Predictions, median: Predictions) -> Verdict:
     )
 
 
-def verdict_of(path: Path) -> Verdict | None:
+def load_verdict(path: Path) -> Verdict | None:
     """The verdict on the model at `path`, a run folder or its `model/`; None where predictions of its run, or of the
     training median, are not beside it."""
     from siam_model.reports.source import same_videos

@@ -14,8 +14,8 @@ import pytest
 from nemo_pipeline import PrepConfig
 from nemo_pipeline.batch.cluster import Event
 from nemo_pipeline.batch.discover import discover
-from nemo_pipeline.batch.fromdata import video_shape
 from nemo_pipeline.batch.join import join
+from nemo_pipeline.batch.mean_shape_pass import video_shape
 from nemo_pipeline.batch.parts import Part
 from nemo_pipeline.batch.run import PrepSummary, RunOptions, prep, preview
 from nemo_pipeline.errors import NemoError

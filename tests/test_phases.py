@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nemo_pipeline.phases import LEAST_RISE, MARGIN, Phases, amplitude, cut_phases, find_phases
 from nemo_pipeline.synth import read_truth, render_set
-from nemo_pipeline.synth.clips import renderers, truth_of
+from nemo_pipeline.synth.clips import clip_truth, renderers
 from nemo_pipeline.synth.dynamics import ease
 from nemo_pipeline.synth.plan import SynthConfig, list_clips
 
@@ -158,7 +158,7 @@ def test_true_points_of_the_synthetic_set_with_noise(expression):
     config = SynthConfig(subjects=8, clips=2, seed=5, expression=expression)
     rng, found = np.random.default_rng(0), []
     for renderer in renderers(config, list_clips(config)):
-        truth = truth_of(renderer)
+        truth = clip_truth(renderer)
         eyes = np.linalg.norm(truth.landmarks[0, 45] - truth.landmarks[0, 36])
         noisy = truth.landmarks + rng.normal(0, 0.003 * eyes, truth.landmarks.shape)
         times = np.arange(len(noisy)) / config.fps

@@ -24,8 +24,8 @@ from nemo_pipeline.store.index import IndexRow, video_columns, write_index
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.relabel import write_labels
 from nemo_pipeline.store.schema import LABEL_COLUMNS, VIDEO_COLUMNS
-from nemo_pipeline.store.tables import kind_of
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.tables import column_kind
+from nemo_pipeline.store.text import escape_controls
 from nemo_pipeline.synth.mark import is_marked
 
 Labels = dict[str, Any]
@@ -57,7 +57,7 @@ def known_labels(data: FaceDataset) -> KnownLabels:
     by_file: dict[tuple[str, int], Labels] = {}
     by_content: dict[tuple[str, int], Labels] = {}
     counts: dict[str, int] = {}
-    unknown = {name: kind_of(data.videos[name]) for name in data.videos if name not in VIDEO_COLUMNS}
+    unknown = {name: column_kind(data.videos[name]) for name in data.videos if name not in VIDEO_COLUMNS}
     for i, file in enumerate(data.videos["file"]):
         row = counts.get(file, 0)
         counts[file] = row + 1
@@ -249,8 +249,8 @@ def relabel(path: Path, table: LabelTable, *, replace: bool = False, force: bool
         unknown = (matched.unused or matched.ambiguous or ("it has no rows",))[0]
         hint = f" {similar_names(matched)}" if matched.similar else ""
         raise NemoError(
-            f"{table.source} has no label for any video of {data.path} (its first: {printable(unknown)}); nothing was "
-            f"changed.{hint}"
+            f"{table.source} has no label for any video of {data.path} (its first: {escape_controls(unknown)}); "
+            f"nothing was changed.{hint}"
         )
     labels = []
     for row in data.rows:

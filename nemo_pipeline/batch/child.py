@@ -46,7 +46,7 @@ from nemo_pipeline.datatypes import VideoResult
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import disk_full_message, file_hash, is_disk_full
 from nemo_pipeline.store.schema import record_dtype
-from nemo_pipeline.store.spool import Piece, write_piece
+from nemo_pipeline.store.spool import StagedVideo, write_staged
 from nemo_pipeline.supervise import Parent
 
 #: Installs the system libraries that the wheels of OpenCV and MediaPipe link to.
@@ -78,7 +78,7 @@ class Frames:
 
 
 def prepare(job: dict[str, Any], on_frames: Callable[[int], None]) -> dict[str, Any]:
-    """Do one video and make its piece durable."""
+    """Do one video and make its staged video durable."""
     path, folder = Path(job["path"]), Path(job["folder"])
     config = PrepConfig.from_dict(job["config"])
     size, digest = 0, ""
@@ -103,7 +103,7 @@ def prepare(job: dict[str, Any], on_frames: Callable[[int], None]) -> dict[str, 
                 text = "The file changed while it was read: run the command again when it is complete."
                 result = VideoResult.failed("unreadable", text)
     record_bytes = record_dtype(config).itemsize
-    write_piece(folder, Piece(job["file"], size, digest, config.fingerprint(), result, record_bytes))
+    write_staged(folder, StagedVideo(job["file"], size, digest, config.fingerprint(), result, record_bytes))
     return {}
 
 
@@ -183,9 +183,9 @@ def probe(job: dict[str, Any]) -> dict[str, Any]:
 
 def merge(job: dict[str, Any]) -> dict[str, Any]:
     """Finished videos into shards."""
-    from nemo_pipeline.batch.merge import merge_pieces
+    from nemo_pipeline.batch.merge import merge_staged
 
-    names = merge_pieces(job["files"], job["folder"], job["shards"], job["config"], job["model_sha256"])
+    names = merge_staged(job["files"], job["folder"], job["shards"], job["config"], job["model_sha256"])
     return {"names": names}
 
 

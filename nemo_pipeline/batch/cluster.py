@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from nemo_pipeline.batch.output import OutputFolder
 from nemo_pipeline.batch.parts import Part
-from nemo_pipeline.batch.plan import Finished, Plan, finished_videos, groups_of
+from nemo_pipeline.batch.plan import Finished, Plan, finished_videos, shard_groups
 from nemo_pipeline.batch.worker import (
     VideoTask,
     merge_videos,
-    pool_of,
     prepare_video,
     record_failure,
+    run_pool,
     stop_pool,
 )
 from nemo_pipeline.bundle import SHA256 as MODEL_SHA256
@@ -33,7 +33,7 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.platform import default_workers
 from nemo_pipeline.store.files import disk_full_message, is_disk_full
 from nemo_pipeline.store.shard import read_shard
-from nemo_pipeline.store.spool import Piece, piece_key, read_piece, remove_piece
+from nemo_pipeline.store.spool import StagedVideo, read_staged, remove_staged, staged_name
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -60,7 +60,7 @@ class Event:
     total: int = 0
     file: str = ""
     text: str = ""
-    piece: Piece | None = None
+    staged: StagedVideo | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class RunOptions:
 
 
 class ClusterRun:
-    """The part of a run that Dask does: videos into pieces, pieces into shards.
+    """The part of a run that Dask does: videos into staged videos, staged videos into shards.
 
     Args:
         make_task: what a video's task is to know.
@@ -107,9 +107,9 @@ class ClusterRun:
         self.finished: dict[str, Finished] = dict(plan.finished)
         #: Frames decoded by this run.
         self.n_frames = 0
-        self._groups = groups_of(videos, plan)
+        self._groups = shard_groups(videos, plan)
         self._group_of = {video.file: i for i, group in enumerate(self._groups) for video in group}
-        self._missing = [sum(v.file not in plan.pieces for v in group) for group in self._groups]
+        self._missing = [sum(v.file not in plan.staged_videos for v in group) for group in self._groups]
         self._n_done = 0
         self._next_look = 0.0
         self._said_waiting = False
@@ -159,7 +159,7 @@ class ClusterRun:
             )
 
     def _submit_all(self, client: Client) -> None:
-        """Videos in natural order, but outsized ones first; groups that have all their pieces at once."""
+        """Videos in natural order, but outsized ones first; groups that have all their staged videos at once."""
         client.subscribe_topic(_TOPIC, self._heard)
         self._cores = _first_cores(client)
         for i, missing in enumerate(self._missing):
@@ -181,21 +181,21 @@ class ClusterRun:
             self._results.put(("frames", message["file"], message["n"]))
 
     def _video_done(self, client: Client, task: VideoTask, future: Future) -> None:
-        piece = self._piece_of(task, future)
+        staged = self._finished(task, future)
         self._n_done += 1
-        self.n_frames += piece.result.n_decoded
-        self.on_event(Event("video", self._n_done, len(self.plan.todo), task.file, piece=piece))
+        self.n_frames += staged.result.n_decoded
+        self.on_event(Event("video", self._n_done, len(self.plan.todo), task.file, staged=staged))
         group = self._group_of[task.file]
         self._missing[group] -= 1
         if not self._missing[group]:
             self._merge(client, group)
 
-    def _piece_of(self, task: VideoTask, future: Future) -> Piece:
+    def _finished(self, task: VideoTask, future: Future) -> StagedVideo:
         """What a task gave. A worker that dies again and again under one video makes it `crashed`."""
         from distributed.scheduler import KilledWorker
 
         try:
-            piece: Piece = future.result()
+            staged: StagedVideo = future.result()
         except KilledWorker:
             return record_failure(
                 task, "crashed", "The machines that worked on it died or were taken away, several times."
@@ -204,7 +204,7 @@ class ClusterRun:
             if is_disk_full(error):
                 raise NemoError(disk_full_message(self.out.work)) from None
             raise NemoError(f"{task.file} cannot be worked on in {self.out.work}: {error}.") from None
-        return piece
+        return staged
 
     def _merge(self, client: Client, group: int) -> None:
         future = client.submit(
@@ -223,18 +223,18 @@ class ClusterRun:
         future.add_done_callback(lambda f: self._results.put(("merged", group, f)))
 
     def _group_done(self, group: int, future: Future) -> None:
-        """The group's shards are on disk: note where its videos are, and remove its pieces."""
+        """The group's shards are on disk: note where its videos are, and remove its staged videos."""
         for name in future.result():
             for (_, file), item in finished_videos([read_shard(self.out.shards / name)]).items():
                 self.finished[file] = item
         for video in self._groups[group]:
-            path = self.out.work / f"{piece_key(video.file)}.json"
-            piece = read_piece(path)
-            if piece is not None:
-                remove_piece(self.out.work, piece)
+            path = self.out.work / f"{staged_name(video.file)}.json"
+            staged = read_staged(path)
+            if staged is not None:
+                remove_staged(self.out.work, staged)
 
 
-def _video_task(run: str, task: VideoTask, first_cores: dict[str, int]) -> Piece:
+def _video_task(run: str, task: VideoTask, first_cores: dict[str, int]) -> StagedVideo:
     """Runs on a Dask worker's thread: one video, done by a child of this process."""
     from distributed import get_worker
 
@@ -244,7 +244,7 @@ def _video_task(run: str, task: VideoTask, first_cores: dict[str, int]) -> Piece
         with contextlib.suppress(Exception):
             worker.log_event(_TOPIC, {"run": run, "file": task.file, "n": n})
 
-    return prepare_video(task, pool_of(run), first_core=first_cores.get(worker.address, 0), on_frames=say)
+    return prepare_video(task, run_pool(run), first_core=first_cores.get(worker.address, 0), on_frames=say)
 
 
 def _merge_task(
@@ -260,7 +260,7 @@ def _merge_task(
     from distributed import get_worker
 
     first_core = first_cores.get(get_worker().address, 0)
-    return merge_videos(files, work, shards, config, model_sha256, pool_of(run), first_core=first_core)
+    return merge_videos(files, work, shards, config, model_sha256, run_pool(run), first_core=first_core)
 
 
 def _first_cores(client: Client) -> dict[str, int]:

@@ -15,7 +15,7 @@ from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.shard import Shard
-from nemo_pipeline.store.text import counted, listed
+from nemo_pipeline.store.text import listed, pluralize
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def check_same_names(
         clashing = [video.file for video in named if earlier[video.file].usable and video.path.is_file()]
         if clashing:
             raise NemoError(
-                f"{folder} has {counted(len(clashing), 'video')} with the name of a video in {output} and other "
+                f"{folder} has {pluralize(len(clashing), 'video')} with the name of a video in {output} and other "
                 f"content ({listed(clashing)}). Other recordings: name all folders in one command, so that their "
                 "names tell the videos apart (nemo prep day1/ day2/ out.h5). New versions of the same recordings: "
                 "add --force."
@@ -110,11 +110,11 @@ def find_kept(
             kept[file] = item
     if lost:
         raise NemoError(
-            f"{counted(len(lost), 'video')} of {output} not among the inputs ({listed(lost)}) cannot be kept, since "
+            f"{pluralize(len(lost), 'video')} of {output} not among the inputs ({listed(lost)}) cannot be kept, since "
             "their shards are missing: restore those, name the videos too, or add --prune to drop them."
         )
     remedy = (
-        f"{counted(len(kept), 'video')} not among the inputs ({listed(list(kept))}) cannot stay with new ones: name "
+        f"{pluralize(len(kept), 'video')} not among the inputs ({listed(list(kept))}) cannot stay with new ones: name "
         "them too, or add --prune to drop them."
     )
     check_settings((item.shard for item in kept.values()), [], config, model_sha256, output, remedy)

@@ -12,7 +12,7 @@ from nemo_pipeline.batch.process import JobFailed
 from nemo_pipeline.batch.worker import Pool
 from nemo_pipeline.geometry import Template
 from nemo_pipeline.store.files import leftovers
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 from nemo_pipeline.supervise import ChildDied, ChildTimeout
 from nemo_pipeline.view.attention import Attention
 
@@ -93,7 +93,7 @@ def draw_in_child(
     Raises:
         NemoError: nothing can work (installation, disk full).
     """
-    undone = undone or f"{printable(job['target'])} was not drawn"
+    undone = undone or f"{escape_controls(job['target'])} was not drawn"
     slot, child = pool.acquire()
     keep = False
     try:

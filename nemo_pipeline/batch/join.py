@@ -11,8 +11,8 @@ from pathlib import Path
 
 from nemo_pipeline.batch.assemble import KnownLabels, assemble, known_labels, write_assembled
 from nemo_pipeline.batch.discover import name_videos
-from nemo_pipeline.batch.fromdata import SHAPE_FILE
 from nemo_pipeline.batch.label_table import LabelTable
+from nemo_pipeline.batch.mean_shape_pass import SHAPE_FILE
 from nemo_pipeline.batch.output import OutputFolder
 from nemo_pipeline.batch.parts import mark_done, marks, what_is_missing
 from nemo_pipeline.batch.plan import Finished, finished_videos

@@ -18,7 +18,7 @@ from typing import Any
 from nemo_pipeline.batch.label_text import LabelText, read_label_text, without_bytes
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.schema import LABEL_COLUMNS
-from nemo_pipeline.store.text import csv_value, delimiter_of, listed
+from nemo_pipeline.store.text import csv_value, find_delimiter, listed
 from nemo_pipeline.synth.mark import is_marked
 
 #: Lines before the table in the database's details files.
@@ -117,7 +117,7 @@ def _is_preamble(line: str) -> bool:
 
 def _names_video(line: str) -> bool:
     """Whether a line is the header of a CSV file."""
-    cells = line.lstrip("#").split(delimiter_of(line))
+    cells = line.lstrip("#").split(find_delimiter(line))
     return len(cells) > 1 and "video" in {_column(cell) for cell in cells}
 
 
@@ -231,7 +231,7 @@ def _open_csv(path: Path, text: str) -> tuple[Any, list[str], int]:
         raise NemoError(f"{path} is empty; a label file has a header with video, subject, age.")
     rows = csv.reader(
         itertools.chain([line.lstrip("#")], source),
-        delimiter=delimiter or delimiter_of(line),
+        delimiter=delimiter or find_delimiter(line),
         skipinitialspace=True,
     )
     try:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.text import counted
+from nemo_pipeline.store.text import pluralize
 
 #: Larger files are refused unread: a line per video makes some 50 bytes.
 MOST_BYTES = 64 << 20
@@ -87,7 +87,7 @@ def _decode(data: bytes, path: Path, files: Iterable[str]) -> LabelText:
     text = data.decode("utf-8", "surrogateescape")
     lost = sum("\udc80" <= char <= "\udcff" for char in text)
     if 2 * lost < sum(char > "\x7f" for char in text):  # names keep their bytes, by which a file may be known
-        note = f"{path} is UTF-8 but for {counted(lost, 'byte')}, read as Windows-1252: save it as UTF-8."
+        note = f"{path} is UTF-8 but for {pluralize(lost, 'byte')}, read as Windows-1252: save it as UTF-8."
         return LabelText(text, "utf-8", note)
     encoding = _by_names(data, files) or _by_statistics(data)
     shown = _NAMES.get(encoding, encoding.replace("_", "-"))

@@ -15,7 +15,7 @@ from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.stages.openface import FaceRow, content_hash, format_row, header_line, write_rows
 from nemo_pipeline.store.files import replacing
-from nemo_pipeline.store.text import csv_cell, printable
+from nemo_pipeline.store.text import csv_cell, escape_controls
 
 if TYPE_CHECKING:
     from nemo_pipeline.store.reader import FaceDataset
@@ -55,7 +55,7 @@ def find_landmarks(folder: Path, videos: Sequence[VideoFile]) -> dict[str, Landm
             found[file] = LandmarkFile(
                 "",
                 "",
-                f"There is no landmark file for it: {printable(str(wanted))} was expected in --landmarks.",
+                f"There is no landmark file for it: {escape_controls(str(wanted))} was expected in --landmarks.",
             )
         elif len(takers[name]) > 1:
             other = next(taker for taker in takers[name] if taker != file)
@@ -63,8 +63,8 @@ def find_landmarks(folder: Path, videos: Sequence[VideoFile]) -> dict[str, Landm
             found[file] = LandmarkFile(
                 "",
                 "",
-                f"{printable(str(name))} could hold its landmarks or those of {printable(other)}: "
-                f"call the one that does {printable(str(better))}.",
+                f"{escape_controls(str(name))} could hold its landmarks or those of {escape_controls(other)}: "
+                f"call the one that does {escape_controls(str(better))}.",
             )
         else:
             path = folder / name
@@ -223,4 +223,4 @@ def _by_file(data: FaceDataset, only: str | None) -> Mapping[str, tuple[list[int
 
 def _some(ids: Iterable[str]) -> str:
     some = list(ids)[:5]
-    return f" It has {', '.join(printable(name) for name in some)}, ..." if some else ""
+    return f" It has {', '.join(escape_controls(name) for name in some)}, ..." if some else ""

@@ -1,4 +1,4 @@
-"""Pieces into shards: the second half of a run, one planned shard at a time."""
+"""Staged videos into shards: the second half of a run, one planned shard at a time."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.platform import library_versions
 from nemo_pipeline.store.schema import record_dtype
 from nemo_pipeline.store.shard import ShardRow, new_shard_path, write_shard
-from nemo_pipeline.store.spool import piece_key, piece_rows, read_piece
+from nemo_pipeline.store.spool import read_staged, staged_name, staged_rows
 
 #: A planned shard that grows beyond this is written as several.
 MAX_SHARD_BYTES = 1 << 30
 
 
-def merge_pieces(
+def merge_staged(
     files: Sequence[str], work: str, shards: str, config_values: dict[str, Any], model_sha256: str
 ) -> list[str]:
     """Write the finished videos `files` (in this order) into one shard or, if they are large, several.
 
-    The pieces stay: whoever planned this removes them when it knows of the shards.
+    The staged videos stay: whoever planned this removes them when it knows of the shards.
 
     Returns:
         Names of the shards, complete and on disk.
 
     Raises:
-        NemoError: a piece is missing, or cannot be read.
+        NemoError: a staged video is missing, or cannot be read.
         OSError: the disk is full.
     """
     config = PrepConfig.from_dict(config_values)
@@ -57,10 +57,10 @@ def merge_pieces(
         held = 0
 
     for file in files:
-        piece = read_piece(folder / f"{piece_key(file)}.json", config)
-        if piece is None:
+        staged = read_staged(folder / f"{staged_name(file)}.json", config)
+        if staged is None:
             raise NemoError(f"the finished work on {file} is gone from {folder}; run the command again.")
-        rows = piece_rows(folder, piece, config)
+        rows = staged_rows(folder, staged, config)
         size = sum(row.length for row, _ in rows) * itemsize
         if batch and held + size > MAX_SHARD_BYTES:
             flush()

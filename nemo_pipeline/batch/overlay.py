@@ -15,7 +15,7 @@ from nemo_pipeline.batch.worker import Pool
 from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.platform import default_workers
 from nemo_pipeline.store.reader import FaceDataset, FaceVideo
-from nemo_pipeline.store.text import counted, safe_name
+from nemo_pipeline.store.text import pluralize, safe_name
 
 
 def _target(folder: Path, video_id: str) -> Path:
@@ -51,7 +51,7 @@ def draw_overlays(
         NemoError: nothing can work (installation, disk full).
     """
     from nemo_pipeline.view.annotated import annotation
-    from nemo_pipeline.view.overlay import mark_of
+    from nemo_pipeline.view.overlay import overlay_mark
 
     rows: dict[str, list[FaceVideo]] = {}
     for number, file in enumerate(data.videos["file"]):
@@ -66,11 +66,11 @@ def draw_overlays(
         if mark == "":
             text = f"{target} is there already and is no annotated copy; remove it to have one drawn."
             on_event(Event("note", text=text))
-        elif mark != mark_of(found):
+        elif mark != overlay_mark(found):
             todo.append((video, overlay_job(video.path, target, found)))
     if not todo:
         return
-    on_event(Event("stage", text=f"Drawing annotated copies of {counted(len(todo), 'video')}."))
+    on_event(Event("stage", text=f"Drawing annotated copies of {pluralize(len(todo), 'video')}."))
     pool = Pool()
     draw = functools.partial(draw_in_child, pool=pool, timeout=timeout)
     with ThreadPoolExecutor(min(len(todo), workers or default_workers())) as threads:

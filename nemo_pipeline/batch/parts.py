@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nemo_pipeline.store.files import replacing
-from nemo_pipeline.store.text import counted
+from nemo_pipeline.store.text import pluralize
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def what_is_missing(done: dict[Part, int]) -> str:
         else:
             sentences.append(
                 f"The {of} parts were made of {' and '.join(map(str, counts[:-1]))} and "
-                f"{counted(counts[-1], 'video')}, so that some may be in none: run once without --part, which does "
+                f"{pluralize(counts[-1], 'video')}, so that some may be in none: run once without --part, which does "
                 "what is missing."
             )
     return " ".join(sentences)

@@ -15,8 +15,8 @@ from nemo_pipeline.datatypes import RETRIED, VideoFile
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import file_hash
 from nemo_pipeline.store.shard import Shard, ShardRow
-from nemo_pipeline.store.spool import Piece
-from nemo_pipeline.store.text import counted
+from nemo_pipeline.store.spool import StagedVideo
+from nemo_pipeline.store.text import pluralize
 
 #: Videos per shard, planned from the sorted list before any work is done.
 VIDEOS_PER_SHARD = 32
@@ -38,14 +38,14 @@ class Plan:
     """
 
     finished: dict[str, Finished]
-    pieces: dict[str, Piece]
+    staged_videos: dict[str, StagedVideo]
     todo: tuple[VideoFile, ...]
     hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def n_done(self) -> int:
         """Videos that need no work."""
-        return len(self.finished) + len(self.pieces)
+        return len(self.finished) + len(self.staged_videos)
 
 
 def finished_videos(shards: Iterable[Shard]) -> dict[tuple[str, str], Finished]:
@@ -63,7 +63,7 @@ def finished_videos(shards: Iterable[Shard]) -> dict[tuple[str, str], Finished]:
 def make_plan(
     videos: Sequence[VideoFile],
     shards: Sequence[Shard],
-    pieces: dict[str, Piece],
+    staged_videos: dict[str, StagedVideo],
     *,
     landmarks: Mapping[str, str] | None = None,
     sizes: Collection[int] = (),
@@ -73,7 +73,7 @@ def make_plan(
     """Sort `videos` into finished, waiting for a shard, and to do. Hashes only files that may be finished.
 
     Args:
-        shards, pieces: of these settings only.
+        shards, staged_videos: of these settings only.
         landmarks: sha256 of each video's landmark file, by `file`, where faces are not tracked. A video is
             finished only with the same one.
         sizes: bytes of further videos whose content has to be recognised.
@@ -86,14 +86,14 @@ def make_plan(
         sizes.add(item.rows[0].bytes)
         if digest and all(row.status == "ok" for row in item.rows):
             by_content[digest] = item
-    sizes |= {piece.bytes for piece in pieces.values()}
+    sizes |= {staged.bytes for staged in staged_videos.values()}
     hashes = _hashes([v for v in videos if _size(v) in sizes], threads, on_hashed)
     finished: dict[str, Finished] = {}
-    waiting: dict[str, Piece] = {}
+    waiting: dict[str, StagedVideo] = {}
     todo: list[VideoFile] = []
     for video in videos:
         digest = hashes.get(video.file, "")
-        piece = pieces.get(video.file)
+        staged = staged_videos.get(video.file)
         # A file that changed its name keeps its arrays; a failed one is tried under the new name.
         done = known.get((digest, video.file)) or by_content.get(digest)
         given = (landmarks or {}).get(video.file, "")
@@ -101,29 +101,31 @@ def make_plan(
             done.rows[0].landmarks_sha256 != given or {row.status for row in done.rows} & RETRIED
         ):
             done = None
-        if piece is not None and (piece.sha256 != digest or piece.result.landmarks_sha256 != given):
-            piece = None
+        if staged is not None and (staged.sha256 != digest or staged.result.landmarks_sha256 != given):
+            staged = None
         if not digest:
             todo.append(video)
         elif done is not None:
             finished[video.file] = done
-        elif piece is not None and not piece.statuses & RETRIED:
-            waiting[video.file] = piece
+        elif staged is not None and not staged.statuses & RETRIED:
+            waiting[video.file] = staged
         else:
             todo.append(video)
     return Plan(finished, waiting, tuple(todo), hashes)
 
 
-def groups_of(videos: Sequence[VideoFile], plan: Plan) -> list[tuple[VideoFile, ...]]:
+def shard_groups(videos: Sequence[VideoFile], plan: Plan) -> list[tuple[VideoFile, ...]]:
     """The shards to be: the unfinished videos in natural order, so many at a time."""
     rest = [video for video in videos if video.file not in plan.finished]
     return [tuple(rest[i : i + VIDEOS_PER_SHARD]) for i in range(0, len(rest), VIDEOS_PER_SHARD)]
 
 
-def settings_there(shards: Sequence[Shard], pieces: Iterable[Piece], config: PrepConfig) -> PrepConfig:
+def settings_there(
+    shards: Sequence[Shard], staged_videos: Iterable[StagedVideo], config: PrepConfig
+) -> PrepConfig:
     """The settings that finished work counts under: `config`, or the same of the earlier version of the method that all
     of it was made with. What nobody chose then and nobody chooses now (a new setting at its default) is the same."""
-    prints = {shard.fingerprint for shard in shards} | {piece.fingerprint for piece in pieces}
+    prints = {shard.fingerprint for shard in shards} | {staged.fingerprint for staged in staged_videos}
     unchosen = {
         field.name: field.metadata["before"]
         for field in dataclasses.fields(config)
@@ -139,13 +141,13 @@ def settings_there(shards: Sequence[Shard], pieces: Iterable[Piece], config: Pre
 
 def check_method(plan: Plan, config: PrepConfig, output: object) -> None:
     """Refuse to mix. Raises NemoError where an output of an earlier version of the method is not complete."""
-    open_ = [*(video.file for video in plan.todo), *plan.pieces]
+    open_ = [*(video.file for video in plan.todo), *plan.staged_videos]
     if config.algorithm == ALGORITHM_VERSION or not open_:
         return
     more = ", ..." if len(open_) > 1 else ""
     raise NemoError(
         f"{output} was prepared by version {config.algorithm} of the method, and this nemo has version "
-        f"{ALGORITHM_VERSION}: {counted(len(open_), 'video')} ({open_[0]}{more}) cannot be added, since a file holds "
+        f"{ALGORITHM_VERSION}: {pluralize(len(open_), 'video')} ({open_[0]}{more}) cannot be added, since a file holds "
         "faces of one version. It stays valid for everything else; to add videos, prepare all of them anew with "
         "--force, or into another output."
     )
@@ -153,7 +155,7 @@ def check_method(plan: Plan, config: PrepConfig, output: object) -> None:
 
 def check_settings(
     shards: Iterable[Shard],
-    pieces: Iterable[Piece],
+    staged_videos: Iterable[StagedVideo],
     config: PrepConfig,
     model_sha256: str,
     output: object,
@@ -165,8 +167,8 @@ def check_settings(
             raise NemoError(f"{output} was made with other settings ({_difference(shard, config)}). {remedy}")
         if shard.model_sha256 != model_sha256:
             raise NemoError(f"{output} was made with another landmark bundle. {remedy}")
-    for piece in pieces:
-        if piece.fingerprint != config.fingerprint():
+    for staged in staged_videos:
+        if staged.fingerprint != config.fingerprint():
             raise NemoError(f"{output} was begun with other settings. {remedy}")
 
 

@@ -19,7 +19,7 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.meanshape import MeanShape
 from nemo_pipeline.rewarp import same_points
 from nemo_pipeline.store.reader import FaceDataset
-from nemo_pipeline.store.text import counted, listed
+from nemo_pipeline.store.text import listed, pluralize
 
 
 def rewarp(
@@ -59,14 +59,14 @@ def rewarp(
     # What is done stays as it is when its video is gone.
     videos = [video for video, there in located if there or video.file not in done]
     if len(videos) < len(located):
-        text = f"{counted(len(located) - len(videos), 'video')} not found, done before and kept."
+        text = f"{pluralize(len(located) - len(videos), 'video')} not found, done before and kept."
         on_event(Event("stage", len(located) - len(videos), text=text))
     gone = [video.file for video in videos if not video.path.exists()]
     if gone:
         where = (
             f"in {', '.join(folders)}" if folders else f"beside {source.path.name} or in the current folder"
         )
-        missing = f"{counted(len(gone), 'video')} of {source.path.name} not found {where} ({listed(gone)})"
+        missing = f"{pluralize(len(gone), 'video')} of {source.path.name} not found {where} ({listed(gone)})"
         remedy = f"give the folders that hold them: nemo rewarp {source.path.name} VIDEOS/ {output.name}"
         if len(gone) == len(videos) and not done:
             raise NemoError(f"{missing}: the pixels come from the videos; {remedy}")

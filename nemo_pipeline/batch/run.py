@@ -1,6 +1,6 @@
 """`nemo prep` as a function: plan, have the cluster do what is missing, write the index.
 
-State is on disk alone (pieces, shards), so that a run may end at any moment.
+State is on disk alone (staged videos, shards), so that a run may end at any moment.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from nemo_pipeline.batch.earlier import (
     find_kept,
     with_kept,
 )
-from nemo_pipeline.batch.fromdata import SHAPE_FILE, known_shape, shape_of, with_shape
 from nemo_pipeline.batch.label_table import LabelTable
 from nemo_pipeline.batch.labels import Matched
 from nemo_pipeline.batch.landmark_files import LandmarkFile
+from nemo_pipeline.batch.mean_shape_pass import SHAPE_FILE, known_shape, mean_shape_from, with_shape
 from nemo_pipeline.batch.output import OutputFolder
 from nemo_pipeline.batch.parts import Part, mark_done, unmark
 from nemo_pipeline.batch.plan import Finished, check_method, check_settings, make_plan, settings_there
@@ -47,8 +47,8 @@ from nemo_pipeline.meanshape import MeanShape, save_shape
 from nemo_pipeline.platform import default_workers, library_versions
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.shard import Shard, read_shards
-from nemo_pipeline.store.spool import clear_leftovers, read_pieces, remove_piece
-from nemo_pipeline.store.text import counted, listed
+from nemo_pipeline.store.spool import clear_leftovers, read_all_staged, remove_staged
+from nemo_pipeline.store.text import listed, pluralize
 
 #: In the folder of shards: a file with the shipped shape, while the mean shape is made from the data.
 _TRACKED = Path(".tracked", "tracked.h5")
@@ -153,21 +153,21 @@ def prep(
             if not options.force:
                 check_settings(read_shards(out.shards), [], config, MODEL_SHA256, out.index)
             tracked = source or _track(videos, out, config, options, landmarks, on_event)
-            shape, text = shape_of(tracked, config.smooth)
+            shape, text = mean_shape_from(tracked, config.smooth)
             on_event(Event("stage", text=f"{text} Second pass: warping."))
         config = with_shape(config, shape)
         in_all = len(videos)
         if options.part is not None:
             videos = [videos[i] for i in options.part.share(len(videos))]
         shards, obsolete = _shards(out, config, options.force)
-        pieces = {} if options.force and obsolete is None else read_pieces(out.work, config)
+        staged_videos = {} if options.force and obsolete is None else read_all_staged(out.work, config)
         obsolete = obsolete or set()
-        config = settings_there(shards, pieces.values(), config)
-        check_settings(shards, pieces.values(), config, MODEL_SHA256, out.index)
+        config = settings_there(shards, staged_videos.values(), config)
+        check_settings(shards, staged_videos.values(), config, MODEL_SHA256, out.index)
         plan = make_plan(
             videos,
             shards,
-            pieces,
+            staged_videos,
             landmarks=digests,
             sizes={item.bytes for item in earlier.values()},
             threads=options.workers or default_workers(),
@@ -180,8 +180,10 @@ def prep(
         tell = on_event if source is None else lambda event: None  # `rewarp` says itself what stays
         kept = _kept(out, earlier, videos, plan.hashes, config, options, tell)
         # Finished work on videos that are not among the inputs this time is kept, too.
-        absent = [piece for file, piece in pieces.items() if file not in {video.file for video in videos}]
-        clear_leftovers(out.work, [*plan.pieces.values(), *absent])
+        absent = [
+            staged for file, staged in staged_videos.items() if file not in {video.file for video in videos}
+        ]
+        clear_leftovers(out.work, [*plan.staged_videos.values(), *absent])
         if config.mean_shape != "shipped":
             save_shape(shape, out.shards / SHAPE_FILE, config.mean_shape)
         tracked_file = out.shards / _TRACKED if source is None else source.path
@@ -295,8 +297,8 @@ def _shards(out: OutputFolder, config: PrepConfig, force: bool) -> tuple[list[Sh
     if force and obsolete is None:
         names = {shard.name for shard in shards}
         out.begin_forced(fingerprint, names)
-        for piece in read_pieces(out.work).values():
-            remove_piece(out.work, piece)
+        for staged in read_all_staged(out.work).values():
+            remove_staged(out.work, staged)
         return [], names
     return [shard for shard in shards if not obsolete or shard.name not in obsolete], obsolete
 
@@ -317,7 +319,7 @@ def _kept(
     if not absent:
         return {}
     be = "is" if len(absent) == 1 else "are"
-    what = f"{counted(len(absent), 'video')} of {out.index.name} that {be} not among the inputs"
+    what = f"{pluralize(len(absent), 'video')} of {out.index.name} that {be} not among the inputs"
     if options.prune:
         text = f"--prune drops {what}: {listed(absent, 20)}. Frames and labels stay in {out.shards.name}."
         on_event(Event("note", len(absent), text=text))
@@ -338,7 +340,7 @@ def _check_forced(
     absent = absent_files(earlier, videos, {})
     if absent and shape is None:
         raise NemoError(
-            f"a new mean shape needs all videos, and {counted(len(absent), 'video')} of {out.index} "
+            f"a new mean shape needs all videos, and {pluralize(len(absent), 'video')} of {out.index} "
             f"({listed(absent)}) would not be among them: name them too, or add --prune to drop them."
         )
     if absent and shape is not None:
@@ -384,13 +386,13 @@ def preview(
     config = with_shape(config, shape)
     obsolete = out.obsolete(config.fingerprint()) or set()
     shards = [shard for shard in read_shards(out.shards) if shard.name not in obsolete]
-    pieces = read_pieces(out.work, config)
-    config = settings_there(shards, pieces.values(), config)
-    check_settings(shards, pieces.values(), config, MODEL_SHA256, out.index)
+    staged_videos = read_all_staged(out.work, config)
+    config = settings_there(shards, staged_videos.values(), config)
+    check_settings(shards, staged_videos.values(), config, MODEL_SHA256, out.index)
     digests = {file: item.sha256 for file, item in (landmarks or {}).items()}
     sizes = {item.bytes for item in earlier.values()}
-    plan = make_plan(videos, shards, pieces, landmarks=digests, sizes=sizes, threads=default_workers())
+    plan = make_plan(videos, shards, staged_videos, landmarks=digests, sizes=sizes, threads=default_workers())
     check_method(plan, config, out.index)
     if not prune:
         check_same_names(earlier, videos, plan.hashes, out.index)
-    return set(plan.finished) | set(plan.pieces), absent_files(earlier, videos, plan.hashes)
+    return set(plan.finished) | set(plan.staged_videos), absent_files(earlier, videos, plan.hashes)

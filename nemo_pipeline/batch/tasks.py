@@ -19,7 +19,7 @@ class TaskMaker:
 
     Attributes:
         config: settings, the shape's sha256 included.
-        folder: where the pieces go.
+        folder: where the staged videos go.
         timeout: seconds, or None.
         shape: the mean shape; None for the shipped one.
         landmarks: landmark files by `VideoFile.file`, where faces are not tracked.

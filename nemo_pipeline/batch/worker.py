@@ -19,7 +19,7 @@ from nemo_pipeline.datatypes import VideoResult
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.platform import allowed_cores
 from nemo_pipeline.store.files import file_hash
-from nemo_pipeline.store.spool import Piece, piece_key, read_piece, write_piece
+from nemo_pipeline.store.spool import StagedVideo, read_staged, staged_name, write_staged
 from nemo_pipeline.supervise import ChildDied, ChildTimeout
 
 #: A child is replaced after this many videos: native memory is known not to come back.
@@ -160,7 +160,7 @@ _POOLS: dict[str, Pool] = {}
 _POOLS_LOCK = threading.Lock()
 
 
-def pool_of(run: str) -> Pool:
+def run_pool(run: str) -> Pool:
     """The children that work for `run` in this process."""
     with _POOLS_LOCK:
         return _POOLS.setdefault(run, Pool())
@@ -168,7 +168,7 @@ def pool_of(run: str) -> Pool:
 
 def stop_pool(run: str) -> None:
     """Kill the children of `run` in this process, and start no more for it."""
-    pool_of(run).stop()
+    run_pool(run).stop()
 
 
 def running_children() -> list[int]:
@@ -184,10 +184,10 @@ def prepare_video(
     *,
     first_core: int = 0,
     on_frames: Callable[[int], None] | None = None,
-) -> Piece:
-    """Have one video done by a child; answers its piece, which is on disk by then.
+) -> StagedVideo:
+    """Have one video done by a child; answers what is staged, which is on disk by then.
 
-    A child that dies is replaced once; then, or on time-out, the video's status says so. A piece of the
+    A child that dies is replaced once; then, or on time-out, the video's status says so. A staged video of the
     same run that exists already (this task was started a second time elsewhere) is taken as it is.
 
     Raises:
@@ -196,14 +196,14 @@ def prepare_video(
     """
     config = PrepConfig.from_dict(task.config)
     folder = Path(task.folder)
-    where = folder / f"{piece_key(task.file)}.json"
-    existing = read_piece(where, config)
+    where = folder / f"{staged_name(task.file)}.json"
+    existing = read_staged(where, config)
     if existing is not None and existing.fingerprint == config.fingerprint():
         return existing
     deaths: list[ChildDied] = []
     while True:
         # A stem of its own for every attempt: another machine may be at the same video, believing us dead.
-        stem = f"{piece_key(task.file)}-{secrets.token_hex(4)}"
+        stem = f"{staged_name(task.file)}-{secrets.token_hex(4)}"
         job = task.job | {"stem": stem}
         slot, child = pool.acquire(first_core)
         keep = False
@@ -238,12 +238,12 @@ def prepare_video(
         finally:
             pool.release(slot, child, keep)
             _remove_attempt(folder, stem, child.pid, unless_in=where)
-    piece = read_piece(where, config)
-    if piece is None:
+    staged = read_staged(where, config)
+    if staged is None:
         raise NemoError(
             f"{where} is not there although it was just written: is {folder} being cleaned by someone?"
         )
-    return piece
+    return staged
 
 
 def merge_videos(
@@ -320,16 +320,16 @@ def _core(number: int) -> int | None:
     return cores[number] if number < len(cores) else None
 
 
-def record_failure(task: VideoTask, status: str, message: str) -> Piece:
-    """Make a failure durable, as a piece without frames."""
+def record_failure(task: VideoTask, status: str, message: str) -> StagedVideo:
+    """Make a failure durable, as a staged video without frames."""
     try:
         size, digest = file_hash(Path(task.path))
     except OSError:
         size, digest = 0, ""
     config = PrepConfig.from_dict(task.config)
-    piece = Piece(task.file, size, digest, config.fingerprint(), VideoResult.failed(status, message))
-    write_piece(Path(task.folder), piece)
-    return piece
+    staged = StagedVideo(task.file, size, digest, config.fingerprint(), VideoResult.failed(status, message))
+    write_staged(Path(task.folder), staged)
+    return staged
 
 
 def _crash_message(deaths: list[ChildDied]) -> str:
@@ -341,9 +341,9 @@ def _crash_message(deaths: list[ChildDied]) -> str:
 
 
 def _remove_attempt(folder: Path, stem: str, pid: int, unless_in: Path) -> None:
-    """Remove the files of an attempt that did not become a piece, made by the child `pid`."""
-    piece = read_piece(unless_in)
-    wanted = piece.spools if piece is not None else set()
+    """Remove the files of an attempt that did not become a staged video, made by the child `pid`."""
+    staged = read_staged(unless_in)
+    wanted = staged.spools if staged is not None else set()
     for path in [*folder.glob(f"{stem}*"), folder / f"{unless_in.name}.{pid}.tmp"]:
         if path.name not in wanted:
             path.unlink(missing_ok=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 import av
 
-from nemo_pipeline.stages.wholeness import missing_bytes
-from nemo_pipeline.store.text import counted
+from nemo_pipeline.stages.truncation import missing_bytes
+from nemo_pipeline.store.text import pluralize
 
 av.logging.set_level(av.logging.PANIC)
 
@@ -136,7 +136,7 @@ def not_opened(error: Exception, path: Path) -> str:
     with contextlib.suppress(OSError):
         missing = missing_bytes(path)
     if missing:
-        return f"The file is cut off ({counted(missing, 'byte')} missing) and cannot be opened; {_AGAIN}."
+        return f"The file is cut off ({pluralize(missing, 'byte')} missing) and cannot be opened; {_AGAIN}."
     with contextlib.suppress(OSError), path.open("rb") as file:
         if file.read(8) == b"\x89HDF\r\n\x1a\n":
             return "The file is HDF5, as `nemo prep` writes it, and no video; give the recordings themselves."

@@ -71,7 +71,7 @@ class Glimpse:
 
     @classmethod
     def of(cls, frame: Frame, mesh: FaceMesh, region: Region) -> Glimpse:
-        """A glimpse of a face in a frame; `region` is the `region_of` its points."""
+        """A glimpse of a face in a frame; `region` is the `face_region` its points."""
         close = dataclasses.replace(region, size=region.size / REGION_SCALE * _CLOSE)
         view = frame.gray_view(close, _VIEW)
         c, s = math.cos(close.angle), math.sin(close.angle)

@@ -32,8 +32,8 @@ from nemo_pipeline.stages.container import (
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.framing import Framer
 from nemo_pipeline.stages.times import TimeRepairs, repair_times
-from nemo_pipeline.stages.wholeness import missing_bytes
-from nemo_pipeline.store.text import counted
+from nemo_pipeline.stages.truncation import missing_bytes
+from nemo_pipeline.store.text import pluralize
 
 __all__ = ["DecodeError", "DecodeReport", "VideoReader"]
 
@@ -90,13 +90,13 @@ class DecodeReport:
         """A clause that says what is damaged, or "" for a sound stream."""
         found = []
         if self.missing_bytes:
-            found.append(f"the file is cut off ({counted(self.missing_bytes, 'byte')} missing)")
+            found.append(f"the file is cut off ({pluralize(self.missing_bytes, 'byte')} missing)")
         elif self.ended_early:
             found.append("the stream breaks off with an error")
         if self.n_errors:
-            found.append(f"{counted(self.n_errors, 'packet')} could not be decoded")
+            found.append(f"{pluralize(self.n_errors, 'packet')} could not be decoded")
         if self.n_damaged:
-            found.append(f"{counted(self.n_damaged, 'frame')} decoded to a damaged picture")
+            found.append(f"{pluralize(self.n_damaged, 'frame')} decoded to a damaged picture")
         return " and ".join(found)
 
     @property
@@ -119,12 +119,12 @@ class DecodeReport:
             found.append(f"times began {self.times.moved:.3g} s before zero and were moved to begin at zero")
         if self.times.n_set_back:
             found.append(
-                f"the clock is set back {counted(self.times.n_set_back, 'time')}, as where recordings are joined; "
+                f"the clock is set back {pluralize(self.times.n_set_back, 'time')}, as where recordings are joined; "
                 "times go on from there"
             )
         if self.n_interlaced:
             be = "is" if self.n_interlaced == 1 else "are"
-            found.append(f"{counted(self.n_interlaced, 'frame')} {be} interlaced")
+            found.append(f"{pluralize(self.n_interlaced, 'frame')} {be} interlaced")
         return (*found, *self.picture_notes)
 
 

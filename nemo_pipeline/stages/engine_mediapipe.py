@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nemo_pipeline import bundle
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.stages.landmarks import Detection, region_of
+from nemo_pipeline.stages.landmarks import Detection, face_region
 
 GL_ADVICE = (
     "MediaPipe needs the libraries libEGL and libGLESv2, which this machine lacks; on Debian or Ubuntu: "
@@ -89,7 +89,7 @@ class MediapipeEngine:
         return self._faces(self._certain, view)
 
     def _faces(self, landmarker: object, view: NDArray[np.uint8]) -> list[Detection]:
-        regions = [region_of(points) for points in self._detect(landmarker, view)]
+        regions = [face_region(points) for points in self._detect(landmarker, view)]
         return [
             Detection(r.cx, r.cy, r.size / 1.5, r.angle, 1.0) for r in sorted(regions, key=lambda r: -r.size)
         ]

@@ -14,9 +14,9 @@ import numpy as np
 from nemo_pipeline.stages.container import opened
 from nemo_pipeline.stages.display import PixelAspect, fit
 from nemo_pipeline.stages.frame import Frame
-from nemo_pipeline.stages.planes import SIXTEEN, deep_levels, degrees, display_turn, frame_of, tag_turn
+from nemo_pipeline.stages.planes import SIXTEEN, deep_levels, degrees, display_turn, tag_turn, to_frame
 from nemo_pipeline.stages.transfer import described, doubt
-from nemo_pipeline.store.text import counted
+from nemo_pipeline.store.text import pluralize
 
 #: 16-bit levels of which no more than this many bits are used are stretched; a picture that is only dark uses more.
 _MOST_STRETCHED = 14
@@ -60,7 +60,7 @@ class Framer:
         first = self._display is None
         if first and picture.format.name.startswith(SIXTEEN):
             self._used_bits = used_bits(self._path, self._stream.index, picture)
-        frame = frame_of(
+        frame = to_frame(
             picture, index, time, turn, aspect=aspect, display=self._display, used_bits=self._used_bits
         )
         stored = (picture.width, picture.height)
@@ -81,7 +81,7 @@ class Framer:
             own, *others = (
                 f"{size[0]}x{size[1]}"
                 + (f" with pixels of {_ratio(aspect)}" if shapes else "")
-                + f" in {counted(n, 'frame')}"
+                + f" in {pluralize(n, 'frame')}"
                 for (size, aspect), n in self._stored_as.items()
             )
             more = f" and {len(others) - 3} more" if len(others) > 3 else ""

@@ -27,7 +27,7 @@ SAME_PLACE, SAME_SIZE = 1.0, 1 / 0.6
 
 
 @dataclasses.dataclass(slots=True)
-class Entry(Generic[Payload]):
+class SegmentFrame(Generic[Payload]):
     """A frame of a segment. `tracked` is False where `seen` was interpolated."""
 
     index: int
@@ -59,14 +59,14 @@ class SegmentBuilder(Generic[Payload]):
 
     def __init__(self, max_gap_seconds: float) -> None:
         self._max_gap = max_gap_seconds + _ROUNDING
-        self._last: Entry[Payload] | None = None
+        self._last: SegmentFrame[Payload] | None = None
         self._previous: tuple[int, float] | None = None  # index and time of the last frame
         self._step = math.inf
         self._missing: list[_Missing[Payload]] = []
 
     def push(
         self, index: int, time: float, seen: Observation | None, n_faces: int, payload: Payload
-    ) -> list[Entry[Payload] | None]:
+    ) -> list[SegmentFrame[Payload] | None]:
         """The next frame; `seen` is None where there is no usable face."""
         out = self.finish() if self._breaks(index, time, seen) else []
         return out + self._next(index, time, seen, n_faces, payload)
@@ -89,7 +89,7 @@ class SegmentBuilder(Generic[Payload]):
 
     def _next(
         self, index: int, time: float, seen: Observation | None, n_faces: int, payload: Payload
-    ) -> list[Entry[Payload] | None]:
+    ) -> list[SegmentFrame[Payload] | None]:
         if seen is None:
             if self._last is None:
                 return []
@@ -97,8 +97,8 @@ class SegmentBuilder(Generic[Payload]):
             if time - self._missing[0].time > self._max_gap:
                 return self.finish()
             return []
-        out: list[Entry[Payload] | None] = []
-        entry = Entry(index, time, seen, True, n_faces, payload)
+        out: list[SegmentFrame[Payload] | None] = []
+        entry = SegmentFrame(index, time, seen, True, n_faces, payload)
         if self._last is not None:
             short = not self._missing or time - self._missing[0].time <= self._max_gap
             if short and seen.person == self._last.seen.person:
@@ -109,7 +109,7 @@ class SegmentBuilder(Generic[Payload]):
         self._last = entry
         return [*out, entry]
 
-    def finish(self) -> list[Entry[Payload] | None]:
+    def finish(self) -> list[SegmentFrame[Payload] | None]:
         """No more frames of this segment: frames without a face at its end are not part of it."""
         open_ = self._last is not None
         self._last, self._missing = None, []
@@ -123,7 +123,9 @@ def _same_place(a: Observation, b: Observation) -> bool:
     return moved < SAME_PLACE * other and other < SAME_SIZE * size
 
 
-def _between(before: Entry[Payload], after: Entry[Payload], missing: _Missing[Payload]) -> Entry[Payload]:
+def _between(
+    before: SegmentFrame[Payload], after: SegmentFrame[Payload], missing: _Missing[Payload]
+) -> SegmentFrame[Payload]:
     """A frame without a face, linearly in time between its neighbours with one."""
     w = (missing.time - before.time) / (after.time - before.time)
     a, b = before.seen, after.seen
@@ -140,7 +142,7 @@ def _between(before: Entry[Payload], after: Entry[Payload], missing: _Missing[Pa
         eye_distance_px=(1 - w) * a.eye_distance_px + w * b.eye_distance_px,
         face_presence=float("nan"),
     )
-    return Entry(missing.index, missing.time, seen, False, missing.n_faces, missing.payload)
+    return SegmentFrame(missing.index, missing.time, seen, False, missing.n_faces, missing.payload)
 
 
 def _turn(degrees: float) -> float:

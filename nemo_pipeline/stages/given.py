@@ -15,7 +15,7 @@ from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.openface import FaceRow, LandmarksError, Survey, read_rows, survey
 from nemo_pipeline.stages.pose import head_pose_68
 from nemo_pipeline.stages.track import Observation
-from nemo_pipeline.store.text import counted, printable
+from nemo_pipeline.store.text import escape_controls, pluralize
 
 _NO_MESH = np.zeros((0, 3), dtype=np.float32)
 
@@ -52,7 +52,7 @@ class GivenLandmarks:
         Raises:
             LandmarksError: the file does not fit the video.
         """
-        rows = self._rows_of(frame.index + 1)
+        rows = self._face_rows(frame.index + 1)
         if not rows and len(self.survey.faces) < 2 and frame.index < self.survey.last_frame:
             raise LandmarksError(
                 f"{self._name} has no row for frame {frame.index + 1}, though one for frame "
@@ -81,7 +81,7 @@ class GivenLandmarks:
         # With several faces a frame without any has no row, so that the last frames may be absent.
         if found > n_frames or (found < n_frames and len(self.survey.faces) < 2):
             raise LandmarksError(
-                f"{self._name} has landmarks for {counted(found, 'frame')}, and {n_frames} were decoded from the "
+                f"{self._name} has landmarks for {pluralize(found, 'frame')}, and {n_frames} were decoded from the "
                 "video: it belongs to another version of the clip, or was cut off; make it anew from this one."
             )
 
@@ -94,9 +94,9 @@ class GivenLandmarks:
 
     @property
     def _name(self) -> str:
-        return printable(self.path.name)
+        return escape_controls(self.path.name)
 
-    def _rows_of(self, number: int) -> list[FaceRow]:
+    def _face_rows(self, number: int) -> list[FaceRow]:
         """The rows of frame `number`; those of frames that the decoder did not give out are passed over."""
         found = []
         while self._next is not None and self._next.frame <= number:

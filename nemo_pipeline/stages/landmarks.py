@@ -107,7 +107,7 @@ def still_landmarks(engine: Engine, frame: Frame, mesh: FaceMesh) -> NDArray[np.
     Returns:
         (68, 2) source pixels, x then y.
     """
-    own = region_of(mesh.points)
+    own = face_region(mesh.points)
     looks = []
     for scale in STILL_SCALES:
         region = dataclasses.replace(own, size=own.size / REGION_SCALE * scale)
@@ -119,7 +119,7 @@ def still_landmarks(engine: Engine, frame: Frame, mesh: FaceMesh) -> NDArray[np.
     return np.mean(looks, axis=0) if looks else ibug68.from_mesh(mesh.points)
 
 
-def region_of(points: NDArray[np.floating]) -> Region:
+def face_region(points: NDArray[np.floating]) -> Region:
     """The square region in which to look for a face whose mesh (478, 3) was just seen: the box of the points, turned
     upright by the outer eye corners, times `REGION_SCALE`."""
     right, left = points[33, :2], points[263, :2]

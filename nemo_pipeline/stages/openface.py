@@ -17,7 +17,7 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 
 _POINTS = tuple(f"{axis}_{i}" for axis in "xy" for i in range(68))
 _NEEDED = ("frame", "confidence", "success", *_POINTS)
@@ -139,7 +139,7 @@ def _rows(handle: TextIO, path: Path, points: bool) -> Iterator[FaceRow]:
             try:
                 return float(cells[where[name]])
             except ValueError:
-                text = printable(cells[where[name]])[:40]
+                text = escape_controls(cells[where[name]])[:40]
                 raise LandmarksError(f"{_name(path)} says {text!r} for {name} in line {line}.") from None
 
         frame, face = number("frame"), number("face_id") if "face_id" in where else 0.0
@@ -181,7 +181,7 @@ def _rows(handle: TextIO, path: Path, points: bool) -> Iterator[FaceRow]:
 
 def _name(path: Path) -> str:
     """How a landmark file is called in a sentence: its name alone (the sentence is kept with the faces)."""
-    return printable(path.name)
+    return escape_controls(path.name)
 
 
 def header_line(extra: Sequence[str] = ()) -> str:

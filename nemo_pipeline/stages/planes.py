@@ -36,7 +36,7 @@ _TAG_TURNS: dict[int, Turn] = {
 }
 
 
-def frame_of(
+def to_frame(
     picture: Any,
     index: int,
     time: float,

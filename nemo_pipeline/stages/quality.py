@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_pipeline.geometry import Template
-from nemo_pipeline.store.text import counted
+from nemo_pipeline.store.text import pluralize
 
 #: Faces with less between the outer eye corners than this are not followed reliably, pixels.
 SMALLEST_EYE_DISTANCE_PX = 12.0
@@ -57,7 +57,7 @@ def why_none(
     if n_seen == 0:
         return (
             "no_face",
-            f"No face was found in {counted(n_decoded, 'frame')}; check that the clip shows one.",
+            f"No face was found in {pluralize(n_decoded, 'frame')}; check that the clip shows one.",
         )
     if eye_distance_px < SMALLEST_EYE_DISTANCE_PX:
         return (
@@ -74,6 +74,6 @@ def why_none(
     gaps = "" if n_decoded < min_frames else ", or let `nemo prep` bridge longer gaps with --max-gap"
     return (
         "too_short",
-        f"The longest stretch with a face has {counted(longest, 'frame')}, {min_frames} are needed; use a longer clip"
+        f"The longest stretch with a face has {pluralize(longest, 'frame')}, {min_frames} are needed; use a longer clip"
         f"{gaps}.",
     )

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from nemo_pipeline.stages.frame import Frame, Region
-from nemo_pipeline.stages.landmarks import REGION_SCALE, Engine, FaceMesh, find_mesh, region_of
+from nemo_pipeline.stages.landmarks import REGION_SCALE, Engine, FaceMesh, face_region, find_mesh
 
 #: Side of the detector's view, pixels.
 DETECTOR_VIEW = 128
@@ -135,7 +135,7 @@ def _verified(
         face = None if mesh is None or _implausible(mesh, region) else judged(engine, frame, mesh)
         if face is not None:
             faces.append(face)
-            taken.append(region_of(face.points))
+            taken.append(face_region(face.points))
     return _distinct(faces)
 
 
@@ -145,7 +145,7 @@ def refine(engine: Engine, frame: Frame, region: Region, rounds: int = 2) -> Fac
     for _ in range(rounds):
         if mesh is None:
             return None
-        mesh = find_mesh(engine, frame, region_of(mesh.points))
+        mesh = find_mesh(engine, frame, face_region(mesh.points))
     return mesh
 
 
@@ -154,7 +154,7 @@ def judged(engine: Engine, frame: Frame, mesh: FaceMesh) -> FaceMesh | None:
     None where the detector, shown it upright and with some surroundings, does not agree."""
     least = _least(mesh)
     score = _agreed(engine, frame, mesh) if least < math.inf else 0.0
-    region = region_of(mesh.points)
+    region = face_region(mesh.points)
     turned = mesh if _turned(region) else None
     if least == math.inf or (turned is None and score >= BEYOND_DOUBT):
         return mesh if score >= least else None
@@ -208,7 +208,7 @@ def _turned(region: Region) -> bool:
 
 def _agreed(engine: Engine, frame: Frame, mesh: FaceMesh, surroundings: float = _SURROUNDINGS[0]) -> float:
     """The detector's score of a found face, shown to it upright with so much around it; 0 where it sees none there."""
-    region = region_of(mesh.points)
+    region = face_region(mesh.points)
     around = Region(region.cx, region.cy, region.size * surroundings, region.angle)
     middle = (DETECTOR_VIEW - 1) / 2
     return max(
@@ -228,7 +228,7 @@ def _certainty(engine: Engine, frame: Frame, mesh: FaceMesh) -> float:
 
 def _implausible(mesh: FaceMesh, region: Region) -> bool:
     """The landmarks wandered off from what the detector saw, or turned it upside down."""
-    own = region_of(mesh.points)
+    own = face_region(mesh.points)
     turned = abs((own.angle - region.angle + math.pi) % (2 * math.pi) - math.pi)
     return (
         turned > math.radians(60)
@@ -246,7 +246,7 @@ def _distinct(faces: list[FaceMesh]) -> list[FaceMesh]:
     kept: list[FaceMesh] = []
     regions: list[Region] = []
     for face in faces:
-        region = region_of(face.points)
+        region = face_region(face.points)
         if not any(_overlap(region, other) for other in regions):
             kept.append(face)
             regions.append(region)

@@ -12,7 +12,7 @@ from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.landmarks import Engine
 from nemo_pipeline.stages.search import full_search, quick_search
 from nemo_pipeline.stages.track import observe
-from nemo_pipeline.store.text import counted
+from nemo_pipeline.store.text import pluralize
 
 #: Pictures of each stream that are looked at, spread over its length; fewer where every scale is searched.
 LOOKS, THOROUGH_LOOKS = 8, 3
@@ -83,7 +83,7 @@ def _largest_face(engine: Engine, frame: Frame, thorough: bool) -> float:
 def _clause(sizes: list[float]) -> str:
     there = [size for size in sizes if size]
     if not there:
-        return f"no face in {counted(len(sizes), 'look')}"
+        return f"no face in {pluralize(len(sizes), 'look')}"
     return (
-        f"a face in {len(there)} of {counted(len(sizes), 'look')}, eyes {np.median(there):.0f} pixels apart"
+        f"a face in {len(there)} of {pluralize(len(sizes), 'look')}, eyes {np.median(there):.0f} pixels apart"
     )

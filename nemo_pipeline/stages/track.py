@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nemo_pipeline import ibug68
 from nemo_pipeline.stages.cuts import CUT, Glimpse, Shot
 from nemo_pipeline.stages.frame import Frame, Region
-from nemo_pipeline.stages.landmarks import Engine, FaceMesh, find_mesh, region_of
+from nemo_pipeline.stages.landmarks import Engine, FaceMesh, face_region, find_mesh
 from nemo_pipeline.stages.pose import euler_degrees
 from nemo_pipeline.stages.search import full_search, judged, near_search, quick_search
 
@@ -123,7 +123,7 @@ class Tracker:
         checks.append(face is mesh)
         if face is None or len(checks) < LEAST_CHECKS or self.trusted(follower.person):
             return mesh
-        region = region_of(face.points)
+        region = face_region(face.points)
         follower.person, follower.region = self._new_person(), region
         follower.shot = Shot(Glimpse.of(frame, face, region))
         return face
@@ -139,7 +139,7 @@ class Tracker:
         mesh = find_mesh(self._engine, frame, follower.region)
         if mesh is None:
             return None
-        region = region_of(mesh.points)
+        region = face_region(mesh.points)
         if not _continues(follower, region, 0.35):
             return None
         for other in self._followers:  # two followers on one face: the earlier keeps it
@@ -176,9 +176,11 @@ class Tracker:
             self.n_faces = len(found)
         fresh = self._unfollowed(found)
         if fresh and not everyone:
-            largest = max([region_of(f.points).size for f in fresh] + [region_of(o.mesh).size for o in seen])
-            fresh = [f for f in fresh if region_of(f.points).size >= RIVAL_SIZE * largest]
-        return sorted(fresh, key=lambda face: -region_of(face.points).size)
+            largest = max(
+                [face_region(f.points).size for f in fresh] + [face_region(o.mesh).size for o in seen]
+            )
+            fresh = [f for f in fresh if face_region(f.points).size >= RIVAL_SIZE * largest]
+        return sorted(fresh, key=lambda face: -face_region(face.points).size)
 
     def _look_everywhere(self, frame: Frame) -> list[FaceMesh]:
         if frame.time - self._last_full >= FULL_SEARCH_SECONDS:
@@ -193,7 +195,7 @@ class Tracker:
         active = [f.region for f in self._followers if not f.lost]
         fresh = []
         for face in faces:
-            region = region_of(face.points)
+            region = face_region(face.points)
             if all(_distance(region, r) > 0.3 * max(region.size, r.size) for r in active):
                 active.append(region)
                 fresh.append(face)
@@ -201,7 +203,7 @@ class Tracker:
 
     def _recognise(self, mesh: FaceMesh, frame: Frame) -> int | None:
         """The person of a newly found face: somebody lost a moment ago who was here and looked like this, or new."""
-        region = region_of(mesh.points)
+        region = face_region(mesh.points)
         glimpse = Glimpse.of(frame, mesh, region)
         for follower in self._followers:
             if (

@@ -11,7 +11,7 @@ from nemo_pipeline.stages.decode import DecodeError, VideoReader
 from nemo_pipeline.stages.landmarks import Engine
 from nemo_pipeline.stages.quality import SMALLEST_EYE_DISTANCE_PX
 from nemo_pipeline.stages.search import CONFIRM, candidates
-from nemo_pipeline.store.text import counted
+from nemo_pipeline.store.text import pluralize
 
 #: Pictures that are looked at again.
 LOOKS = 3
@@ -40,7 +40,7 @@ def why_no_face(path: str | Path, stream: int, engine: Engine, n_frames: int) ->
             levels.append(float(gray.mean()))
             spreads.append(float(gray.std()))
             found += candidates(engine, frame)
-    start = f"No face was found in {counted(n_frames, 'frame')}"
+    start = f"No face was found in {pluralize(n_frames, 'frame')}"
     if not levels:
         return f"{start}; check that the clip shows one."
     level, spread = float(np.median(levels)), float(np.median(spreads))

@@ -64,7 +64,7 @@ def pack(
         for row in data.rows:
             start, length = int(data.videos["start"][row]), int(data.videos["length"][row])
             hashes = write_frames(datasets, start, length, _blocks(data, row, length))
-            held = data.fields_of(row) if length else data.fields
+            held = data.written_fields(row) if length else data.fields
             if data_hash(hashes, held) != data.layout["data_sha256"][row]:
                 raise NemoError(
                     f"{data.path}: the arrays of {data.videos['id'][row]!r} are not those that were written; "

@@ -26,7 +26,7 @@ from nemo_pipeline.store.schema import FRAME_FIELDS, VIDEO_COLUMNS, FieldType
 from nemo_pipeline.store.sealed import CHANGED, read_tables
 from nemo_pipeline.store.shard import is_shard_name, shards_folder
 from nemo_pipeline.store.strict import dataset_in, reading
-from nemo_pipeline.store.tables import config_of, read_identity, stored_fields, typed_fields, versions_of
+from nemo_pipeline.store.tables import read_config, read_identity, read_versions, stored_fields, typed_fields
 from nemo_pipeline.store.text import to_bytes
 
 #: Shards kept open at the same time, per process.
@@ -97,7 +97,7 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
             self.unchanged = tables.unchanged()
             if not (changed or self.unchanged):
                 raise DamagedFile(self.path, "", CHANGED)
-            self.config: PrepConfig = config_of(self.attributes, self.path)
+            self.config: PrepConfig = read_config(self.attributes, self.path)
             sources = None if self.packed else self.sources
             self.fields: dict[str, FieldType] = stored_fields(file, self.attributes, self.config, sources)
         self.rows: range = range(len(self.videos["id"]))
@@ -141,7 +141,7 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
     @property
     def versions(self) -> dict[str, str]:
         """Library versions that made it."""
-        return versions_of(self.attributes)
+        return read_versions(self.attributes)
 
     @property
     def usable(self) -> list[int]:
@@ -272,7 +272,7 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
                 )
             return dataset[first + start : first + stop]
 
-    def fields_of(self, row: int) -> list[str]:
+    def written_fields(self, row: int) -> list[str]:
         """The frame datasets that were written for the video `row`: what its hash is over."""
         return list(self._open(row)[0].fields)
 

@@ -21,12 +21,12 @@ from nemo_pipeline.store.sealed import CHANGED, read_tables, seal
 from nemo_pipeline.store.strict import reading
 from nemo_pipeline.store.tables import (
     Blocks,
-    config_of,
     create_frame_datasets,
     data_hash,
+    read_config,
+    read_versions,
     stored_fields,
     typed_fields,
-    versions_of,
     write_columns,
     write_frames,
     write_identity,
@@ -158,12 +158,12 @@ def write_shard(
             digest = data_hash(write_frames(datasets, start, row.length, blocks), fields)
             rows.append(dataclasses.replace(row, start=start, data_sha256=digest))
             start += row.length
-        write_columns(file.create_group("videos"), SHARD_COLUMNS, columns_of(rows, SHARD_COLUMNS))
+        write_columns(file.create_group("videos"), SHARD_COLUMNS, to_columns(rows, SHARD_COLUMNS))
         seal(file)
     return identity
 
 
-def columns_of(rows: Iterable[Any], kinds: Mapping[str, str]) -> dict[str, list[Any]]:
+def to_columns(rows: Iterable[Any], kinds: Mapping[str, str]) -> dict[str, list[Any]]:
     """Rows (objects with the columns as attributes) turned into columns."""
     rows = list(rows)
     return {name: [getattr(row, name) for row in rows] for name in kinds}
@@ -179,7 +179,7 @@ def read_shard(path: Path) -> Shard:
         columns = tables.columns("videos", SHARD_COLUMNS)
         if not tables.unchanged():
             raise DamagedFile(path, "", CHANGED)
-        config = config_of(attributes, path)
+        config = read_config(attributes, path)
         fields = stored_fields(file, attributes, config)
     count = len(columns["file"])
     plain = {name: [v.item() for v in c] if isinstance(c, np.ndarray) else c for name, c in columns.items()}
@@ -190,7 +190,7 @@ def read_shard(path: Path) -> Shard:
         config=config,
         fingerprint=str(attributes["fingerprint"]),
         model_sha256=str(attributes.get("model_sha256", "")),
-        versions=versions_of(attributes),
+        versions=read_versions(attributes),
         created_ns=int(attributes.get("created_ns", 0)),
         rows=rows,
         fields=fields,

@@ -1,7 +1,7 @@
-"""Pieces: what is known of one finished video before it goes into a shard. The unit that survives a kill.
+"""Staged videos: what is known of one finished video before it goes into a shard. The unit that survives a kill.
 
-A piece is `<key>.json` in the work folder, written by rename after its record files were synced. Record
-files without a piece are leftovers and count for nothing.
+A staged video is `<key>.json` in the work folder, written by rename after its record files were synced. Record
+files without a staged video are leftovers and count for nothing.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from nemo_pipeline.store.schema import record_dtype
 from nemo_pipeline.store.shard import ShardRow
 from nemo_pipeline.store.text import to_bytes
 
-#: Frames read at a time when pieces are copied: about 5 MB of 114-pixel faces with their mesh.
+#: Frames read at a time when staged videos are copied: about 5 MB of 114-pixel faces with their mesh.
 _BLOCK = 256
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Piece:
-    """A finished video: `result.rows` name its record files, in the folder that the piece lies in.
+class StagedVideo:
+    """A finished video: `result.rows` name its record files, in the folder that the staged video lies in.
 
     `file` identifies the video in its run, `bytes` and `sha256` its content, `fingerprint` the settings. `record_bytes`
     is the size of one record: files of records of another size hold other frame datasets, and are of no use.
@@ -54,16 +54,16 @@ class Piece:
         return {row.spool for row in self.result.rows if row.spool}
 
 
-def piece_key(file: str) -> str:
-    """File-system-safe name of a video's piece. Not the id, which may be anything and may change."""
+def staged_name(file: str) -> str:
+    """File-system-safe name of a video's staged video. Not the id, which may be anything and may change."""
     return hashlib.sha256(to_bytes(file)).hexdigest()[:24]
 
 
-def write_piece(folder: Path, piece: Piece) -> Path:
-    """Make `piece` durable: written under a temporary name, synced, renamed."""
-    final = folder / f"{piece_key(piece.file)}.json"
+def write_staged(folder: Path, staged: StagedVideo) -> Path:
+    """Make `staged` durable: written under a temporary name, synced, renamed."""
+    final = folder / f"{staged_name(staged.file)}.json"
     temporary = final.with_name(f"{final.name}.{os.getpid()}.tmp")
-    values = plain(piece)
+    values = plain(staged)
     try:
         with temporary.open("w", encoding="ascii") as handle:
             json.dump(values, handle)
@@ -78,20 +78,20 @@ def write_piece(folder: Path, piece: Piece) -> Path:
     return final
 
 
-def read_piece(path: Path, config: PrepConfig | None = None) -> Piece | None:
-    """The piece at `path`; None when there is none, or none that is whole.
+def read_staged(path: Path, config: PrepConfig | None = None) -> StagedVideo | None:
+    """The staged video at `path`; None when there is none, or none that is whole.
 
     With `config`, its record files must be there and long enough.
     """
     try:
-        piece = from_record(Piece, json.loads(path.read_text(encoding="ascii")))
+        staged = from_record(StagedVideo, json.loads(path.read_text(encoding="ascii")))
     except (OSError, ValueError):
         return None
-    if config is not None and piece.fingerprint == config.fingerprint():
+    if config is not None and staged.fingerprint == config.fingerprint():
         itemsize = record_dtype(config).itemsize
-        if piece.record_bytes != itemsize and piece.spools:
+        if staged.record_bytes != itemsize and staged.spools:
             return None
-        for row in piece.result.rows:
+        for row in staged.result.rows:
             if "/" in row.spool or not 0 <= row.start <= row.stop:
                 return None
             try:
@@ -100,25 +100,27 @@ def read_piece(path: Path, config: PrepConfig | None = None) -> Piece | None:
                 return None
             if held < row.stop * itemsize:
                 return None
-    return piece
+    return staged
 
 
-def read_pieces(folder: Path, config: PrepConfig | None = None) -> dict[str, Piece]:
-    """All whole pieces of a work folder, by `file`."""
-    pieces = (read_piece(path, config) for path in sorted(folder.glob("*.json")))
-    return {piece.file: piece for piece in pieces if piece is not None}
+def read_all_staged(folder: Path, config: PrepConfig | None = None) -> dict[str, StagedVideo]:
+    """All whole staged videos of a work folder, by `file`."""
+    staged_videos = (read_staged(path, config) for path in sorted(folder.glob("*.json")))
+    return {staged.file: staged for staged in staged_videos if staged is not None}
 
 
-def remove_piece(folder: Path, piece: Piece) -> None:
-    """Remove a piece and its records, the piece first: records alone count for nothing."""
-    (folder / f"{piece_key(piece.file)}.json").unlink(missing_ok=True)
-    for name in piece.spools:
+def remove_staged(folder: Path, staged: StagedVideo) -> None:
+    """Remove a staged video and its records, the staged video first: records alone count for nothing."""
+    (folder / f"{staged_name(staged.file)}.json").unlink(missing_ok=True)
+    for name in staged.spools:
         (folder / name).unlink(missing_ok=True)
 
 
-def clear_leftovers(folder: Path, keep: Sequence[Piece]) -> int:
-    """Remove every file that belongs to none of the pieces in `keep`; answers how many there were."""
-    wanted = {f"{piece_key(piece.file)}.json" for piece in keep} | {s for piece in keep for s in piece.spools}
+def clear_leftovers(folder: Path, keep: Sequence[StagedVideo]) -> int:
+    """Remove every file that belongs to none of the staged videos in `keep`; answers how many there were."""
+    wanted = {f"{staged_name(staged.file)}.json" for staged in keep} | {
+        s for staged in keep for s in staged.spools
+    }
     count = 0
     for path in folder.iterdir():
         if path.name not in wanted and path.is_file():
@@ -127,16 +129,18 @@ def clear_leftovers(folder: Path, keep: Sequence[Piece]) -> int:
     return count
 
 
-def piece_rows(folder: Path, piece: Piece, config: PrepConfig) -> list[tuple[ShardRow, Iterator[np.ndarray]]]:
-    """The rows of a piece as `write_shard` wants them: what goes into /videos, and its frames in blocks."""
-    info, result = piece.result.info, piece.result
+def staged_rows(
+    folder: Path, staged: StagedVideo, config: PrepConfig
+) -> list[tuple[ShardRow, Iterator[np.ndarray]]]:
+    """The rows of a staged video as `write_shard` wants them: what goes into /videos, and its frames in blocks."""
+    info, result = staged.result.info, staged.result
     items = []
     for row in result.rows:
         shard_row = ShardRow(
-            file=piece.file,
+            file=staged.file,
             suffix=row.suffix,
-            sha256=piece.sha256,
-            bytes=piece.bytes,
+            sha256=staged.sha256,
+            bytes=staged.bytes,
             length=row.length,
             fps=info.fps,
             width=info.width,

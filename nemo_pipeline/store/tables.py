@@ -153,7 +153,7 @@ def write_columns(group: h5py.Group, kinds: Mapping[str, str], columns: Mapping[
     were read."""
     for name in (*kinds, *(name for name in columns if name not in kinds)):
         values = columns[name]
-        kind = kinds.get(name) or kind_of(values)
+        kind = kinds.get(name) or column_kind(values)
         if kind == "str":
             dataset = group.create_dataset(
                 name, (len(values),), h5py.string_dtype("utf-8"), track_times=False
@@ -166,7 +166,7 @@ def write_columns(group: h5py.Group, kinds: Mapping[str, str], columns: Mapping[
             group.create_dataset(name, data=np.asarray(values, dtype=kind), track_times=False)
 
 
-def kind_of(column: Any) -> str:
+def column_kind(column: Any) -> str:
     """ "str" or the NumPy dtype of a column as it was read."""
     return column.dtype.str if isinstance(column, np.ndarray) else "str"
 
@@ -234,7 +234,7 @@ def read_identity(file: h5py.File) -> dict[str, Any]:
     return attributes
 
 
-def config_of(attributes: Mapping[str, Any], path: object) -> PrepConfig:
+def read_config(attributes: Mapping[str, Any], path: object) -> PrepConfig:
     """The settings kept in a file's attributes. Raises NemoError when they are unreadable."""
     try:
         return PrepConfig.from_dict(json.loads(attributes["config"]), strict=False)
@@ -242,7 +242,7 @@ def config_of(attributes: Mapping[str, Any], path: object) -> PrepConfig:
         raise NemoError(f"{path} holds settings that this nemo does not understand ({error}).") from None
 
 
-def versions_of(attributes: Mapping[str, Any]) -> dict[str, str]:
+def read_versions(attributes: Mapping[str, Any]) -> dict[str, str]:
     """Library versions kept in a file's attributes; empty when unreadable."""
     try:
         return {str(k): str(v) for k, v in json.loads(attributes.get("versions", "{}")).items()}

@@ -35,7 +35,7 @@ def to_text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def printable(text: str) -> str:
+def escape_controls(text: str) -> str:
     """`text` with everything that could steer a terminal made visible.
 
     Control and format characters (escape sequences, line breaks, right-to-left overrides) and undecodable
@@ -93,7 +93,7 @@ def csv_value(cell: str) -> str:
     return cell
 
 
-def delimiter_of(header: str) -> str:
+def find_delimiter(header: str) -> str:
     """What separates the cells of a table's first line: comma, semicolon (spreadsheets where the comma is the decimal
     point) or tab."""
     return max(",;\t", key=header.count)
@@ -113,7 +113,7 @@ def equal_codes(codes: Iterable[str]) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def counted(number: int, noun: str) -> str:
+def pluralize(number: int, noun: str) -> str:
     """ "1 video", "2 videos"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
@@ -121,7 +121,7 @@ def counted(number: int, noun: str) -> str:
 def listed(names: Sequence[str], most: int = 5) -> str:
     """ "a.mp4, b.mp4 and 12 more"; names are made printable."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(printable(name) for name in names[:most]) + more
+    return ", ".join(escape_controls(name) for name in names[:most]) + more
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:

@@ -22,7 +22,7 @@ from nemo_pipeline.store.sealed import CHANGED
 from nemo_pipeline.store.shard import read_shard
 from nemo_pipeline.store.strict import member, reading
 from nemo_pipeline.store.tables import array_hash, data_hash
-from nemo_pipeline.store.text import counted, equal_codes, listed
+from nemo_pipeline.store.text import equal_codes, listed, pluralize
 
 #: Bytes that are read at a time.
 _BLOCK = 16 << 20
@@ -175,7 +175,7 @@ def _row(data: FaceDataset, row: int) -> Iterator[Finding]:
             yield data.read(row, field, start, start + step)
 
     try:
-        names = data.fields_of(row)
+        names = data.written_fields(row)
         digest = data_hash({name: array_hash(blocks(name)) for name in names}, names)
         if digest != data.layout["data_sha256"][row]:
             yield Finding("error", name, "its arrays are not those that were written: the file is damaged.")
@@ -216,13 +216,13 @@ def label_findings(data: FaceDataset) -> Iterator[Finding]:
         yield Finding(
             "note",
             "labels",
-            f"{len(usable) - n_aged} of {counted(len(usable), 'usable video')} without an age: {some}",
+            f"{len(usable) - n_aged} of {pluralize(len(usable), 'usable video')} without an age: {some}",
         )
     if n_aged and ((ages < 0) | (ages > 130)).any():
         yield Finding("error", "labels", "an age lies outside 0..130 years.")
     no_subject = [data.videos["id"][i] for i in usable if not data.videos["subject"][i]]
     if n_aged and no_subject:
-        text = f"{counted(len(no_subject), 'usable video')} without a subject cannot be split by person: "
+        text = f"{pluralize(len(no_subject), 'usable video')} without a subject cannot be split by person: "
         yield Finding("warning", "labels", text + ", ".join(no_subject[:5]))
     for group in equal_codes({data.videos["subject"][i] for i in usable} - {""}):
         text = f"{listed([repr(code) for code in group])} may be one person under several codes"

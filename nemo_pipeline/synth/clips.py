@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nemo_pipeline.synth.plan import Clip, SynthConfig
+from nemo_pipeline.synth.plan import ClipPlan, SynthConfig
 from nemo_pipeline.synth.truth import ClipTruth
 
 if TYPE_CHECKING:
     from nemo_pipeline.synth.render import ClipRenderer
 
 
-def render_clips(config: SynthConfig, clips: list[Clip], directory: Path) -> Iterator[ClipTruth]:
+def render_clips(config: SynthConfig, clips: list[ClipPlan], directory: Path) -> Iterator[ClipTruth]:
     """Render clips into `directory` (those that are there already are kept) and yield each one's truth."""
     from nemo_pipeline.synth.encode import is_whole, write_mp4
 
@@ -24,10 +24,12 @@ def render_clips(config: SynthConfig, clips: list[Clip], directory: Path) -> Ite
         path = directory / f"{renderer.clip.name}.mp4"
         if not is_whole(path, len(renderer.truth.landmarks)):
             write_mp4(path, renderer.frames(), renderer.noise(), config.fps, config.quality)
-        yield truth_of(renderer)
+        yield clip_truth(renderer)
 
 
-def warped_clips(config: SynthConfig, clips: list[Clip], size: int) -> Iterator[tuple[ClipTruth, np.ndarray]]:
+def warped_clips(
+    config: SynthConfig, clips: list[ClipPlan], size: int
+) -> Iterator[tuple[ClipTruth, np.ndarray]]:
     """Each clip's truth and its faces, (T, size, size) uint8: gray, noisy, warped to the shipped mean
     shape."""
     import cv2
@@ -36,7 +38,7 @@ def warped_clips(config: SynthConfig, clips: list[Clip], size: int) -> Iterator[
 
     warp = FaceWarp(size=size)
     for renderer in renderers(config, clips):
-        truth = truth_of(renderer)
+        truth = clip_truth(renderer)
         faces = np.empty((len(truth.landmarks), size, size), np.uint8)
         gray = np.zeros((config.height, config.width), np.uint8)
         pairs = zip(renderer.faces(), renderer.noise(), strict=True)
@@ -47,7 +49,7 @@ def warped_clips(config: SynthConfig, clips: list[Clip], size: int) -> Iterator[
         yield truth, faces
 
 
-def renderers(config: SynthConfig, clips: list[Clip]) -> Iterator[ClipRenderer]:
+def renderers(config: SynthConfig, clips: list[ClipPlan]) -> Iterator[ClipRenderer]:
     """A renderer for each clip in turn; OpenCV keeps to one thread meanwhile, since the work is shared by
     clips."""
     import cv2
@@ -66,7 +68,7 @@ def renderers(config: SynthConfig, clips: list[Clip]) -> Iterator[ClipRenderer]:
         cv2.setNumThreads(threads)
 
 
-def truth_of(renderer: ClipRenderer) -> ClipTruth:
+def clip_truth(renderer: ClipRenderer) -> ClipTruth:
     """What is known of a clip, ready to be written."""
     truth, subject, clip = renderer.truth, renderer.subject, renderer.clip
     values = {

@@ -57,7 +57,7 @@ def is_whole(path: Path, frames: int) -> bool:
     again."""
     import av
 
-    from nemo_pipeline.stages.wholeness import missing_bytes
+    from nemo_pipeline.stages.truncation import missing_bytes
 
     try:
         with av.open(f"file:{path}", metadata_errors="replace") as container:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nemo_pipeline.store.files import replacing
 from nemo_pipeline.synth.place import open_as_folder
-from nemo_pipeline.synth.plan import Clip
+from nemo_pipeline.synth.plan import ClipPlan
 
 LABEL_COLUMNS = ("video", "subject", "age", "gender", "expression", "condition", "synthetic")
 
@@ -18,7 +18,7 @@ FILE_DETAILS = "UvA-NEMO_Smile_Database_File_Details.txt"
 SUBJECT_DETAILS = "UvA-NEMO_Smile_Database_Subject_Details.txt"
 
 
-def write_details(directory: Path, plan: list[Clip]) -> None:
+def write_details(directory: Path, plan: list[ClipPlan]) -> None:
     """Both files, tab-separated after five lines, which say that the set is synthetic.
 
     Args:
@@ -42,7 +42,7 @@ def write_details(directory: Path, plan: list[Clip]) -> None:
     _write(directory / SUBJECT_DETAILS, "Subject Details", columns[1:4], subjects)
 
 
-def write_labels(path: Path, plan: list[Clip]) -> None:
+def write_labels(path: Path, plan: list[ClipPlan]) -> None:
     """labels.csv: a row for each clip."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)

@@ -64,7 +64,7 @@ class Mouth:
         return upper, lower
 
 
-def mouth_of(landmarks: np.ndarray) -> Mouth:
+def mouth_shape(landmarks: np.ndarray) -> Mouth:
     """The lips' line from (68, 2) points: monotone cubic curves through the inner lip points."""
     from scipy.interpolate import PchipInterpolator
 

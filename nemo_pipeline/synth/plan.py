@@ -129,7 +129,7 @@ class Person:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Clip:
+class ClipPlan:
     """One clip to be made."""
 
     person: Person
@@ -212,7 +212,7 @@ def _conditions(config: SynthConfig, people: list[Person]) -> list[list[str]]:
     ]
 
 
-def list_clips(config: SynthConfig) -> list[Clip]:
+def list_clips(config: SynthConfig) -> list[ClipPlan]:
     """Every clip of the set, in order of subject and clip."""
     clips = []
     people = draw_people(config)
@@ -226,7 +226,7 @@ def list_clips(config: SynthConfig) -> list[Clip]:
                 name = f"{person.code}_{kind}_{expression}_{conditions[: k + 1].count(condition)}"
             else:
                 name = f"{person.code}_{condition}_{expression}_{k + 1}"
-            clips.append(Clip(person, k, name, expression, condition))
+            clips.append(ClipPlan(person, k, name, expression, condition))
     return clips
 
 

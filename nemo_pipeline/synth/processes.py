@@ -9,11 +9,11 @@ from typing import Any
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.supervise import ONE_THREAD, Child
-from nemo_pipeline.synth.plan import Clip, SynthConfig
+from nemo_pipeline.synth.plan import ClipPlan, SynthConfig
 
 
 def finished_clips(
-    config: SynthConfig, plan: list[Clip], workers: int, parts: Path, request: dict[str, Any]
+    config: SynthConfig, plan: list[ClipPlan], workers: int, parts: Path, request: dict[str, Any]
 ) -> Iterator[int]:
     """Render all clips of `plan` in `workers` processes; yields the index of each as it is finished.
 

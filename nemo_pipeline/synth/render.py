@@ -16,10 +16,10 @@ import numpy as np
 from nemo_pipeline.synth.backdrop import make_backdrop
 from nemo_pipeline.synth.dynamics import Course
 from nemo_pipeline.synth.identity import PLATE, Head, draw_identity
-from nemo_pipeline.synth.layers import Expressions, Layer, Mouth, mouth_of
+from nemo_pipeline.synth.layers import Expressions, Layer, Mouth, mouth_shape
 from nemo_pipeline.synth.lips import above_share, fold_factor, paint_lips, to_texture
 from nemo_pipeline.synth.motion import Turn
-from nemo_pipeline.synth.plan import Camera, Clip, Person, SynthConfig, generator
+from nemo_pipeline.synth.plan import Camera, ClipPlan, Person, SynthConfig, generator
 from nemo_pipeline.synth.portrait import portrait
 from nemo_pipeline.synth.take import Take, draw_take
 from nemo_pipeline.synth.texture import Texture, draw_complexion, make_texture
@@ -89,7 +89,7 @@ class ClipRenderer:
         take: what happens in it; by default what chance gives (`take.draw_take`).
     """
 
-    def __init__(self, subject: Subject, clip: Clip, take: Take | None = None) -> None:
+    def __init__(self, subject: Subject, clip: ClipPlan, take: Take | None = None) -> None:
         config = subject.config
         take = take or draw_take(config, clip)
         self.camera, self.pose, self.course, self._noise_rng = take.camera, take.pose, take.course, take.rng
@@ -223,13 +223,13 @@ class ClipRenderer:
 
         texture = self.texture()
         scale, exposure, backdrop = texture.scale, self.exposure(), self.backdrop()
-        portrait_mouth = mouth_of(self.subject.face.landmarks)
+        portrait_mouth = mouth_shape(self.subject.face.landmarks)
         for frame, intensity in enumerate(self.course.intensity):
             nodes = choose(frame)
             window = self._pixels(nodes)
             behind = backdrop[window]
             expressive, above, below = self.sampling(frame, nodes)
-            mouth = mouth_of(self._expressions.points(intensity))
+            mouth = mouth_shape(self._expressions.points(intensity))
             x, y = mouth.coordinates(expressive)
             upper, lower = mouth.edges(x)
             share = above_share(x, y - (upper + lower) / 2, 0.5)[..., None]

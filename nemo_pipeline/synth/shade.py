@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from nemo_pipeline.geometry import Template, shipped_mean_shape, shipped_triangles
-from nemo_pipeline.synth.layers import mouth_of
+from nemo_pipeline.synth.layers import mouth_shape
 from nemo_pipeline.synth.lips import fold_factor, paint_lips, to_texture
 from nemo_pipeline.synth.render import ClipRenderer
 
@@ -32,7 +32,7 @@ def shade(renderer: ClipRenderer, frame: int, positions: np.ndarray) -> np.ndarr
     expressive = renderer.unturned(frame, np.asarray(positions, np.float64)).astype(np.float32)
     face = renderer.subject.face
     painted = paint_lips(
-        texture, expressive, layers, mouth_of(points), mouth_of(face.landmarks), renderer.soft
+        texture, expressive, layers, mouth_shape(points), mouth_shape(face.landmarks), renderer.soft
     )
     sampled = np.clip(painted + 0.5, 0, 255).astype(np.uint8)
     colours = sampled[..., :3].astype(np.float32) * fold_factor(sampled[..., 3], intensity)

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from nemo_pipeline.synth.dynamics import Course, balanced_course, head_motion, natural_course
-from nemo_pipeline.synth.plan import Camera, Clip, SynthConfig, draw_camera, draw_frames, generator
+from nemo_pipeline.synth.plan import Camera, ClipPlan, SynthConfig, draw_camera, draw_frames, generator
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Take:
     rng: np.random.Generator
 
 
-def draw_take(config: SynthConfig, clip: Clip) -> Take:
+def draw_take(config: SynthConfig, clip: ClipPlan) -> Take:
     """A clip's course of events, from the clip's own generator. Renders nothing."""
     rng = generator(config, 2, clip.person.index, clip.index)
     count = draw_frames(rng, config)
@@ -41,7 +41,7 @@ def draw_take(config: SynthConfig, clip: Clip) -> Take:
     return Take(camera, pose, course, rng)
 
 
-def still_take(config: SynthConfig, clip: Clip) -> Take:
+def still_take(config: SynthConfig, clip: ClipPlan) -> Take:
     """The same clip of a face at rest that does not move: what then moves in its track is the tracker's own."""
     take = draw_take(config, clip)
     empty = (0, 0)

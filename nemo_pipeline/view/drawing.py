@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 
 RGB = tuple[int, int, int]
 
@@ -65,7 +65,7 @@ def _lacks(number: int, bold: bool) -> bytes:
 
 
 @functools.cache
-def _font_of(char: str, bold: bool) -> int:
+def _font_for(char: str, bold: bool) -> int:
     """The first font that has this letter."""
     fonts = _fonts(24, bold)
     for number, font in enumerate(fonts[:-1]):
@@ -78,7 +78,7 @@ def _runs(text: str, bold: bool) -> list[tuple[int, str]]:
     """Stretches of text that one font draws."""
     runs: list[tuple[int, str]] = []
     for char in text:
-        number = _font_of(char, bold)
+        number = _font_for(char, bold)
         if runs and runs[-1][0] == number:
             runs[-1] = (number, runs[-1][1] + char)
         else:
@@ -88,7 +88,9 @@ def _runs(text: str, bold: bool) -> list[tuple[int, str]]:
 
 def text_width(text: str, size: int, *, bold: bool = False) -> float:
     """Pixels that `draw_text` moves on by."""
-    return sum(_fonts(size, bold)[number].getlength(run) for number, run in _runs(printable(text), bold))
+    return sum(
+        _fonts(size, bold)[number].getlength(run) for number, run in _runs(escape_controls(text), bold)
+    )
 
 
 def draw_text(
@@ -103,7 +105,7 @@ def draw_text(
     """Draw one line with its base line's left end at `place`; answers its width, pixels. Any text is data:
     control characters are made visible."""
     x = place[0]
-    for number, run in _runs(printable(text), bold):
+    for number, run in _runs(escape_controls(text), bold):
         font = _fonts(size, bold)[number]
         draw.text((x, place[1]), run, fill=fill, font=font, anchor="ls")
         x += font.getlength(run)
@@ -112,7 +114,7 @@ def draw_text(
 
 def fit_text(text: str, width: float, size: int, *, bold: bool = False) -> str:
     """`text`, or its two ends with an ellipsis between them, not wider than `width` pixels."""
-    text = printable(text)
+    text = escape_controls(text)
     if text_width(text, size, bold=bold) <= width:
         return text
     low, high = 0, len(text)
@@ -133,7 +135,7 @@ def _shortened(text: str, keep: int) -> str:
 def wrap_text(text: str, width: float, size: int, lines: int) -> list[str]:
     """`text` in at most `lines` lines of at most `width` pixels, broken at blanks; the last one ends in an ellipsis
     where it is too long."""
-    words = printable(text).split()
+    words = escape_controls(text).split()
     found: list[str] = []
     while words and len(found) < lines:
         line = words.pop(0)

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.stages.frame import Frame
-from nemo_pipeline.stages.landmarks import region_of
+from nemo_pipeline.stages.landmarks import face_region
 from nemo_pipeline.store.reader import FaceVideo
 from nemo_pipeline.view.annotated import ANNOTATED
 from nemo_pipeline.view.encode import draw_copy
 from nemo_pipeline.view.overlay_draw import Page
-from nemo_pipeline.view.overlay_strip import Shown, State
+from nemo_pipeline.view.overlay_strip import FrameState, PersonInFrame
 
 #: Frames read at a time.
 _BLOCK = 256
@@ -28,7 +28,7 @@ _FIELDS = ("frame_index", "timestamps", "tracked", "frames", "landmarks", "landm
            "face_presence", "n_faces")  # fmt: skip
 
 
-def mark_of(rows: Sequence[FaceVideo]) -> str:
+def overlay_mark(rows: Sequence[FaceVideo]) -> str:
     """What a copy that was drawn from these rows says of itself: it changes when they do."""
     facts = [(row.id, row.status, row.message, row.dataset.layout["data_sha256"][row.row]) for row in rows]
     return f"{ANNOTATED} {hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
@@ -62,7 +62,7 @@ def draw_overlay(
         page = page or Page(frame.width, frame.height, first.file, timeline(rows), nobody)
         return page.draw(frame, [one.shown() for one in kept if one.is_in(frame)])
 
-    draw_copy(path, target, draw, stream=first.stream, comment=mark_of(rows), progress=progress)
+    draw_copy(path, target, draw, stream=first.stream, comment=overlay_mark(rows), progress=progress)
 
 
 class _Kept:
@@ -97,16 +97,16 @@ class _Kept:
             )
         return True
 
-    def shown(self) -> Shown:
+    def shown(self) -> PersonInFrame:
         """The row in this frame."""
         now = self._now
-        return Shown(
+        return PersonInFrame(
             self._number,
-            State.TRACKED if now["tracked"] else State.INTERPOLATED,
+            FrameState.TRACKED if now["tracked"] else FrameState.INTERPOLATED,
             self._suffix,
             raw=now["landmarks_raw"].astype(np.float64),
             smoothed=now["landmarks"].astype(np.float64),
-            region=region_of(now["mesh"]) if self._mesh and now["tracked"] else None,
+            region=face_region(now["mesh"]) if self._mesh and now["tracked"] else None,
             face=now["frames"],
             pose=tuple(float(angle) for angle in now["pose"]),
             eye_distance_px=float(now["eye_distance_px"]),
@@ -116,10 +116,12 @@ class _Kept:
 
 
 def timeline(rows: Sequence[FaceVideo]) -> NDArray[np.uint8]:
-    """(n_decoded,) the best `State` of each frame in any of a video's rows, in one byte each."""
+    """(n_decoded,) the best `FrameState` of each frame in any of a video's rows, in one byte each."""
     indices = [row.read("frame_index") for row in rows]
     count = max([rows[0].n_decoded, *(int(index[-1]) + 1 for index in indices if len(index))])
-    states = np.full(count, State.NOT_KEPT, np.uint8)
+    states = np.full(count, FrameState.NOT_KEPT, np.uint8)
     for row, index in zip(rows, indices, strict=True):
-        states[index] = np.maximum(states[index], np.where(row.tracked, State.TRACKED, State.INTERPOLATED))
+        states[index] = np.maximum(
+            states[index], np.where(row.tracked, FrameState.TRACKED, FrameState.INTERPOLATED)
+        )
     return states

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from nemo_pipeline.ibug68 import GROUPS
 from nemo_pipeline.stages.frame import Frame, Region
 from nemo_pipeline.view.drawing import RGB, chip, text_width
-from nemo_pipeline.view.overlay_strip import COLOURS, NIGHT, TRACKED, Shown, Strip
+from nemo_pipeline.view.overlay_strip import COLOURS, NIGHT, TRACKED, PersonInFrame, Strip
 
 # Neighbours along brows, nose, eyes and lips; True where the line is closed.
 _LINES = [
@@ -36,7 +36,7 @@ class Page:
     Args:
         width, height: of the video, pixels. Small ones are enlarged by a whole factor, large ones reduced.
         title: what to call it.
-        timeline: (n,) `State` of every frame of the video.
+        timeline: (n,) `FrameState` of every frame of the video.
         nobody: what is said of frames that no row holds.
     """
 
@@ -52,7 +52,7 @@ class Page:
         self._left = (self.width - self._picture[0]) // 2
         self._empty = np.full((self.height, self.width, 3), NIGHT, np.uint8)
 
-    def draw(self, frame: Frame, people: Sequence[Shown]) -> NDArray[np.uint8]:
+    def draw(self, frame: Frame, people: Sequence[PersonInFrame]) -> NDArray[np.uint8]:
         """(height, width, 3) RGB."""
         enlarge = cv2.INTER_CUBIC if self._scale > 1 else cv2.INTER_AREA
         picture: Any = cv2.resize(frame.rgb(), self._picture, interpolation=enlarge)
@@ -69,7 +69,7 @@ class Page:
     def _to_page(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         return (points + 0.5) * self._scale - 0.5
 
-    def _annotate(self, picture: NDArray[np.uint8], one: Shown) -> None:
+    def _annotate(self, picture: NDArray[np.uint8], one: PersonInFrame) -> None:
         """Region, raw points as rings, smoothed points as dots joined by lines."""
         colour = COLOURS[one.state]
         if one.region is not None:
@@ -91,7 +91,7 @@ class Page:
             _dots(picture, points, dot + 0.8, NIGHT)
             _dots(picture, points, dot, colour)
 
-    def _tag(self, page: NDArray[np.uint8], one: Shown) -> None:
+    def _tag(self, page: NDArray[np.uint8], one: PersonInFrame) -> None:
         """The row's suffix above the face."""
         points = one.smoothed if one.smoothed is not None else one.raw
         text = one.suffix

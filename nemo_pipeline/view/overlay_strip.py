@@ -13,11 +13,11 @@ from PIL import Image, ImageDraw
 
 from nemo_pipeline.geometry import points_off
 from nemo_pipeline.stages.frame import Frame, Region
-from nemo_pipeline.view.distrust import MOST_OFF
 from nemo_pipeline.view.drawing import RGB, canvas, chip, draw_text, fit_text
+from nemo_pipeline.view.quality_flags import MOST_OFF
 
 
-class State(enum.IntEnum):
+class FrameState(enum.IntEnum):
     """What the file holds of a frame; the best of several rows counts."""
 
     NOT_KEPT = 0
@@ -25,11 +25,15 @@ class State(enum.IntEnum):
     TRACKED = 2
 
 
-NAMES = {State.NOT_KEPT: "not kept", State.INTERPOLATED: "interpolated", State.TRACKED: "tracked"}
-COLOURS: dict[State, RGB] = {
-    State.NOT_KEPT: (160, 172, 189),
-    State.INTERPOLATED: (251, 191, 36),
-    State.TRACKED: (52, 211, 153),
+NAMES = {
+    FrameState.NOT_KEPT: "not kept",
+    FrameState.INTERPOLATED: "interpolated",
+    FrameState.TRACKED: "tracked",
+}
+COLOURS: dict[FrameState, RGB] = {
+    FrameState.NOT_KEPT: (160, 172, 189),
+    FrameState.INTERPOLATED: (251, 191, 36),
+    FrameState.TRACKED: (52, 211, 153),
 }
 TRACKED: RGB = (255, 138, 76)
 NIGHT: RGB = (17, 21, 28)
@@ -38,7 +42,7 @@ _DIM: RGB = (150, 160, 175)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Shown:
+class PersonInFrame:
     """One row of the file in one frame.
 
     Attributes:
@@ -53,7 +57,7 @@ class Shown:
     """
 
     number: int
-    state: State
+    state: FrameState
     suffix: str = ""
     raw: NDArray[np.float64] | None = None
     smoothed: NDArray[np.float64] | None = None
@@ -71,7 +75,7 @@ class Strip:
     Args:
         width: of the page, pixels; letters grow with it.
         title: what to call the video.
-        timeline: (n,) `State` of every frame of the video.
+        timeline: (n,) `FrameState` of every frame of the video.
         nobody: what is said of frames that no row holds.
     """
 
@@ -82,14 +86,14 @@ class Strip:
         self.height = self._px(148)
         self._blank = self._unchanging(title, timeline)
 
-    def draw(self, frame: Frame, people: Sequence[Shown]) -> NDArray[np.uint8]:
+    def draw(self, frame: Frame, people: Sequence[PersonInFrame]) -> NDArray[np.uint8]:
         """(height, width, 3) RGB. `people` in ascending order of their state: the last one is spoken of."""
         px = self._px
         image = self._blank.copy()
         draw = ImageDraw.Draw(image)
         faces = [one for one in people if one.face is not None][-max(1, (self._width - px(440)) // px(124)) :]
         width = self._text_width(max(1, len(faces)))
-        best = people[-1] if people else Shown(0, State.NOT_KEPT)
+        best = people[-1] if people else PersonInFrame(0, FrameState.NOT_KEPT)
         x = px(26) + chip(draw, (px(16), px(56)), NAMES[best.state], px(13), COLOURS[best.state], ink=NIGHT)
         text = f"row {best.suffix}" if best.suffix else "" if people else self._nobody
         draw_text(draw, (x, px(56)), fit_text(text, width + px(16) - x, px(13)), px(13), _WHITE)
@@ -130,7 +134,7 @@ class Strip:
         image, draw = canvas(self._width, self.height, NIGHT)
         name = fit_text(title, self._text_width(1), px(17), bold=True)
         draw_text(draw, (px(16), px(28)), name, px(17), _WHITE, bold=True)
-        x, y, green = float(px(16)), px(118), COLOURS[State.TRACKED]
+        x, y, green = float(px(16)), px(118), COLOURS[FrameState.TRACKED]
         for text in ("smoothed", "as tracked", "region"):
             a, b = px(5), px(3)  # half a symbol
             cx, cy = x + a, y
@@ -146,7 +150,7 @@ class Strip:
         return image
 
 
-def _measures(one: Shown) -> str:
+def _measures(one: PersonInFrame) -> str:
     parts = []
     if one.pose and not math.isnan(one.pose[0]):
         parts.append("yaw {:+d}°  pitch {:+d}°  roll {:+d}°".format(*(round(angle) for angle in one.pose)))
@@ -169,5 +173,5 @@ def _bar_image(timeline: NDArray[np.uint8], width: int, height: int) -> Image.Im
     starts = np.minimum(np.arange(width) * n // width, n - 1)
     stops = np.maximum(starts + 1, (np.arange(width) + 1) * n // width)
     states = [int(timeline[a:b].min()) if len(timeline) else 0 for a, b in zip(starts, stops, strict=True)]
-    colours = np.array([COLOURS[State(state)] for state in states], np.uint8)
+    colours = np.array([COLOURS[FrameState(state)] for state in states], np.uint8)
     return Image.fromarray(np.repeat(colours[None], height, axis=0))

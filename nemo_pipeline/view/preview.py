@@ -14,7 +14,7 @@ from nemo_pipeline.datatypes import FACELESS, USABLE
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.reader import FaceDataset, FaceVideo
-from nemo_pipeline.store.text import counted
+from nemo_pipeline.store.text import pluralize
 from nemo_pipeline.view.drawing import (
     AMBER,
     FAINT,
@@ -111,7 +111,7 @@ def _header(draw: ImageDraw.ImageDraw, data: FaceDataset, width: int, page: int,
     counts = Counter(data.videos["status"])
     usable = sum(n for status, n in counts.items() if status in USABLE)
     others = ", ".join(f"{n} {status}" for status, n in counts.most_common() if status not in USABLE)
-    text = f"{usable} of {counted(len(data.rows), 'video')} usable" + (f" ({others})" if others else "")
+    text = f"{usable} of {pluralize(len(data.rows), 'video')} usable" + (f" ({others})" if others else "")
     shape = {"shipped": "shipped mean shape", "from-data": "mean shape from the data"}.get(
         data.config.mean_shape, "own mean shape"
     )
@@ -127,10 +127,10 @@ def _labels(draw: ImageDraw.ImageDraw, video: FaceVideo, top: int, height: int) 
     draw_text(draw, (_EDGE, top + 15), fit_text(video.id, width, 15, bold=True), 15, INK, bold=True)
     x = _EDGE + chip(draw, (_EDGE, top + 39), video.status, 12, status_colour(video.status)) + 10
     if video.length:
-        draw_text(draw, (x, top + 39), f"{video.length} of {counted(video.n_decoded, 'frame')}", 13, INK)
+        draw_text(draw, (x, top + 39), f"{video.length} of {pluralize(video.n_decoded, 'frame')}", 13, INK)
         lines = [_technical(video), _known(video), video.message]
     else:
-        draw_text(draw, (x, top + 39), counted(video.n_decoded, "frame") + " decoded", 13, MUTED)
+        draw_text(draw, (x, top + 39), pluralize(video.n_decoded, "frame") + " decoded", 13, MUTED)
         lines = [_known(video)]
     y = top + 60
     for line in filter(None, lines):

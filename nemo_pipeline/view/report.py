@@ -26,12 +26,12 @@ from nemo_pipeline.datatypes import FACELESS, USABLE
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.reader import FaceDataset
-from nemo_pipeline.store.text import counted, printable
-from nemo_pipeline.view import distrust
+from nemo_pipeline.store.text import escape_controls, pluralize
+from nemo_pipeline.view import quality_flags
 from nemo_pipeline.view.report_data import Reported, Summary, headline, read_report
 
 
-class Column(NamedTuple):
+class ReportColumn(NamedTuple):
     """A column of the table: its name, what it means, where it is left out (css), and its value and text."""
 
     name: str
@@ -52,27 +52,28 @@ def _look(row: Summary) -> str:
 
 # fmt: off
 _COLUMNS = (
-    Column("Video", "id in the file", "", lambda r: r.id, lambda r: r.id),
-    Column("Status", "result of the preparation", "", lambda r: r.status, lambda r: r.status),
-    Column("Worth a look", "first of the reasons to look at it, and how many more", "",
+    ReportColumn("Video", "id in the file", "", lambda r: r.id, lambda r: r.id),
+    ReportColumn("Status", "result of the preparation", "", lambda r: r.status, lambda r: r.status),
+    ReportColumn("Worth a look", "first of the reasons to look at it, and how many more", "",
            lambda r: len(r.reasons), _look),
-    Column("Kept", "frames with a face in the file", "num few", lambda r: r.kept, lambda r: str(r.kept)),
-    Column("Decoded", "frames of the video", "num few mid", lambda r: r.decoded, lambda r: str(r.decoded)),
-    Column("Interpolated", "frames without a detected face, interpolated", "num few mid",
+    ReportColumn("Kept", "frames with a face in the file", "num few", lambda r: r.kept, lambda r: str(r.kept)),
+    ReportColumn("Decoded", "frames of the video", "num few mid", lambda r: r.decoded, lambda r: str(r.decoded)),
+    ReportColumn("Interpolated", "frames without a detected face, interpolated", "num few mid",
            lambda r: r.interpolated, lambda r: str(r.interpolated) if r.kept else ""),
-    Column("Seconds", "length of the kept segment", "num few", lambda r: r.seconds, lambda r: _number(r.seconds, 1)),
-    Column("Rate", "frames per second", "num few wide",
+    ReportColumn("Seconds", "length of the kept segment", "num few",
+           lambda r: r.seconds, lambda r: _number(r.seconds, 1)),
+    ReportColumn("Rate", "frames per second", "num few wide",
            lambda r: r.rate or math.nan, lambda r: _number(r.rate, 1) if r.rate > 0 else ""),
-    Column("Inter-ocular (px)", "distance of the outer eye corners in the video, pixels (median)", "num few mid",
+    ReportColumn("Inter-ocular (px)", "distance of the outer eye corners in the video, pixels (median)", "num few mid",
            lambda r: r.eyes, lambda r: _number(r.eyes)),
-    Column("Yaw", "head rotation in degrees, exceeded in 5 % of the frames", "num few mid",
+    ReportColumn("Yaw", "head rotation in degrees, exceeded in 5 % of the frames", "num few mid",
            lambda r: r.yaw, lambda r: _number(r.yaw)),
-    Column("Sharpness", "variance of the Laplacian of the warped face (median)", "num few wide",
+    ReportColumn("Sharpness", "variance of the Laplacian of the warped face (median)", "num few wide",
            lambda r: r.sharpness, lambda r: _number(r.sharpness)),
-    Column("Presence", "presence score of the tracker (median)", "num few wide",
+    ReportColumn("Presence", "presence score of the tracker (median)", "num few wide",
            lambda r: r.face_presence, lambda r: _number(r.face_presence, 2)),
-    Column("Subject", "code of the person", "few wide", lambda r: r.subject, lambda r: r.subject),
-    Column("Age", "years", "num", lambda r: r.age, lambda r: f"{r.age:g}" if math.isfinite(r.age) else ""),
+    ReportColumn("Subject", "code of the person", "few wide", lambda r: r.subject, lambda r: r.subject),
+    ReportColumn("Age", "years", "num", lambda r: r.age, lambda r: f"{r.age:g}" if math.isfinite(r.age) else ""),
 )
 # fmt: on
 
@@ -89,7 +90,7 @@ def write_report(data: FaceDataset, path: Path, *, faces: bool = True) -> Path:
         NemoError: the name does not end in .html, or the file cannot be written.
     """
     if path.suffix.lower() not in (".html", ".htm"):
-        raise NemoError(f"{printable(str(path))}: a report is a page, name it .html.")
+        raise NemoError(f"{escape_controls(str(path))}: a report is a page, name it .html.")
     videos = list(read_report(data, faces=faces))
     page = _environment().get_template("report.html").generate(_context(data, videos, faces))
     try:
@@ -97,7 +98,9 @@ def write_report(data: FaceDataset, path: Path, *, faces: bool = True) -> Path:
             for piece in page:
                 file.write(piece)
     except OSError as error:
-        raise NemoError(f"{printable(str(path))} cannot be written: {error.strerror or error}.") from None
+        raise NemoError(
+            f"{escape_controls(str(path))} cannot be written: {error.strerror or error}."
+        ) from None
     return path
 
 
@@ -105,7 +108,7 @@ def _context(data: FaceDataset, videos: Sequence[Reported], faces: bool) -> dict
     rows = [video.summary for video in videos]
     statuses = Counter(row.status for row in rows).most_common()
     codes = Counter(reason.code for row in rows for reason in row.reasons)
-    reasons = [(code, text, codes[code]) for code, text in distrust.CODES.items() if codes[code]]
+    reasons = [(code, text, codes[code]) for code, text in quality_flags.CODES.items() if codes[code]]
     style, script = _resource("report.css"), _resource("report.js")
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
@@ -115,12 +118,12 @@ def _context(data: FaceDataset, videos: Sequence[Reported], faces: bool) -> dict
         "policy": policy,
         "style": Markup(style),
         "script": Markup(script),
-        "title": printable(data.path.name),
+        "title": escape_controls(data.path.name),
         "headline": headline(data),
         "synthetic": data.synthetic,
         "faces": faces,
         "facts": _facts(rows),
-        "statuses": [(printable(name), count, kind_of(name)) for name, count in statuses],
+        "statuses": [(escape_controls(name), count, kind_of(name)) for name, count in statuses],
         "most_status": max((count for _, count in statuses), default=1),
         "reasons": reasons,
         "most_reason": max((count for _, _, count in reasons), default=1),
@@ -130,10 +133,10 @@ def _context(data: FaceDataset, videos: Sequence[Reported], faces: bool) -> dict
         "limit_data": json_for_html({"yaw": data.config.max_yaw_degrees}),
         "details": [json_for_html(video.details) for video in videos],
         "settings": [(name.replace("_", " "), str(value)) for name, value in data.config.to_dict().items()],
-        "versions": [(printable(name), printable(str(v))) for name, v in data.versions.items()],
-        "limits": distrust.LIMITS,
+        "versions": [(escape_controls(name), escape_controls(str(v))) for name, v in data.versions.items()],
+        "limits": quality_flags.LIMITS,
         "version": __version__,
-        "uuid": printable(data.uuid),
+        "uuid": escape_controls(data.uuid),
     }
 
 
@@ -184,7 +187,7 @@ def _searched(row: Summary) -> dict[str, Any]:
         row.gender,
         row.condition,
         row.expression,
-        f"{row.kept} of {counted(row.decoded, 'frame')} kept" if row.decoded else "",
+        f"{row.kept} of {pluralize(row.decoded, 'frame')} kept" if row.decoded else "",
         f"{row.interpolated} interpolated" if row.interpolated else "",
         f"{row.rate:.4g} frames/s" if row.rate > 0 else "",
         f"inter-ocular distance {row.eyes:.0f} px" if math.isfinite(row.eyes) else "",

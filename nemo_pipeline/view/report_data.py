@@ -17,8 +17,8 @@ from nemo_pipeline.datatypes import USABLE
 from nemo_pipeline.phases import Measure, amplitude, find_phases
 from nemo_pipeline.store.reader import FaceDataset, FaceVideo
 from nemo_pipeline.store.schema import BLENDSHAPES
-from nemo_pipeline.store.text import counted, printable
-from nemo_pipeline.view.distrust import Reason, Track, middle, reasons, track_of
+from nemo_pipeline.store.text import escape_controls, pluralize
+from nemo_pipeline.view.quality_flags import Reason, Track, middle, reasons, track_of
 
 #: Points of a curve at most: twice the pixels of a phone, and under 2 kB.
 MOST_POINTS = 400
@@ -31,7 +31,7 @@ _FIELDS = ("landmarks", "landmarks_raw", "tracked", "pose", "eye_distance_px", "
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Summary:
-    """One row of the table: names are made `printable`, numbers are NaN where they are unknown."""
+    """One row of the table: names are made printable, numbers are NaN where they are unknown."""
 
     id: str
     file: str
@@ -119,16 +119,16 @@ def _summary(
     found: tuple[Reason, ...],
 ) -> Summary:  # fmt: skip
     return Summary(
-        id=printable(video.id),
-        file=printable(video.file),
+        id=escape_controls(video.id),
+        file=escape_controls(video.file),
         status=video.status,
         usable=video.status in USABLE and video.length > 0,
-        message=printable(video.message),
-        subject=printable(video.subject),
+        message=escape_controls(video.message),
+        subject=escape_controls(video.subject),
         age=video.age,
-        gender=printable(video.gender),
-        expression=printable(video.expression),
-        condition=printable(video.condition),
+        gender=escape_controls(video.gender),
+        expression=escape_controls(video.expression),
+        condition=escape_controls(video.condition),
         decoded=video.n_decoded,
         kept=video.length,
         interpolated=video.n_interpolated,
@@ -225,6 +225,6 @@ def headline(data: FaceDataset) -> str:
         long = f"{seconds:.0f} seconds"
     frames = int(data.videos["length"].sum())
     return (
-        f"{len(usable)} of {counted(len(data.rows), 'video')} usable, {frames:,} faces of {data.size} × {data.size} "
+        f"{len(usable)} of {pluralize(len(data.rows), 'video')} usable, {frames:,} faces of {data.size} × {data.size} "
         f"pixels, {long}"
     )

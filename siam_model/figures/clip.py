@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 from siam_model.config import SIAMConfig
 from siam_model.explain import face_pixels, flat_note, heat_map, key_frames, largest_heat
 from siam_model.figures.heat import colour_bar, over_face, scale
@@ -146,12 +146,12 @@ def _with_flatness(warning: str, frames: np.ndarray, maps: np.ndarray | None, co
 
 def _short(title: str, most: int = 90) -> str:
     """A long name loses its middle."""
-    text = printable(title)
+    text = escape_controls(title)
     return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 2 :]}"
 
 
 def _wrapped(text: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(printable(text), width))
+    return "\n".join(textwrap.wrap(escape_controls(text), width))
 
 
 def _faces(

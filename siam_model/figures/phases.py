@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from nemo_pipeline.phases import PhaseName, Phases
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 from siam_model.figures.plain import plain_text
 
 _COLOURS: dict[PhaseName, str] = {"onset": "#f2b134", "apex": "#d1495b", "offset": "#3d7ea6"}
@@ -50,5 +50,5 @@ def phase_figure(phases: Phases, title: str) -> Figure:
         axes.set(xlabel="time (s)", ylabel=_AXIS[phases.measure])
         axes.margins(x=0.01)
         axes.legend(frameon=False, fontsize=7, loc="lower center", ncols=2)
-        figure.suptitle(printable(title), fontsize=9)
+        figure.suptitle(escape_controls(title), fontsize=9)
     return figure

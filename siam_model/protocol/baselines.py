@@ -61,14 +61,14 @@ class Features:
         return self._phases
 
 
-def baselines_of(split: Split, table: VideoTable, features: Features) -> dict[str, Predictions]:
+def fit_baselines(split: Split, table: VideoTable, features: Features) -> dict[str, Predictions]:
     """Name (a key of NAMES) -> the predictions of a split's test part, years."""
     known, test = table.rows_of((*split.training, *split.validation)), table.rows_of(split.test)
     groups = [table.subject[r] for r in known]
     predicted = {"median": np.full(len(test), float(np.median(table.age[known])))}
     for name, x in (("ridge_mean_face", features.mean_face), ("ridge_phases", features.phases)):
         predicted[name] = ridge(x[known], table.age[known], groups, x[test])
-    return {name: predictions_of(table, test, split.fold, ages) for name, ages in predicted.items()}
+    return {name: to_predictions(table, test, split.fold, ages) for name, ages in predicted.items()}
 
 
 def training_median(splits: Sequence[Split], table: VideoTable) -> Predictions:
@@ -78,7 +78,7 @@ def training_median(splits: Sequence[Split], table: VideoTable) -> Predictions:
     for split in splits:
         known, test = table.rows_of((*split.training, *split.validation)), table.rows_of(split.test)
         median = float(np.median(table.age[known]))
-        parts.append(predictions_of(table, test, split.fold, np.full(len(test), median)))
+        parts.append(to_predictions(table, test, split.fold, np.full(len(test), median)))
     return join(parts)
 
 
@@ -142,7 +142,7 @@ def phase_features(landmarks: np.ndarray, timestamps: np.ndarray, expression: st
     return np.array(values)
 
 
-def predictions_of(table: VideoTable, rows: np.ndarray, fold: int, predicted: np.ndarray) -> Predictions:
+def to_predictions(table: VideoTable, rows: np.ndarray, fold: int, predicted: np.ndarray) -> Predictions:
     """Rows of the table with their predicted ages, years, as a `Predictions`."""
     return Predictions(
         tuple(table.id[r] for r in rows),

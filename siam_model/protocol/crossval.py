@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 from siam_model.checkpoint import load_card
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.predictions import Predictions, join, read_predictions, write_predictions
@@ -87,7 +87,7 @@ def read_folds(run: Path) -> Joined:
     run = Path(run)
     splits = read_splits(run)
     missing = missing_folds(run, len(splits))
-    shown = printable(str(run))
+    shown = escape_controls(str(run))
     if missing:
         names = ", ".join(map(str, missing))
         raise NemoError(
@@ -138,20 +138,20 @@ def join_folds(run: Path) -> Predictions:
 
 def _check_disjoint(run: Path, splits: Sequence[Split], parts: Sequence[Predictions]) -> None:
     """Every subject predicted in the fold that split.json names, and in no other."""
-    shown = printable(str(run))
+    shown = escape_controls(str(run))
     found: Counter[str] = Counter(subject for part in parts for subject in set(part.subject))
     for subject, n in sorted(found.items()):
         if n > 1:
             raise NemoError(
-                f"Subject {printable(subject)} is predicted by {n} folds of {shown}: its folds are not of one split, "
-                "and no number of theirs may be joined; begin a new run."
+                f"Subject {escape_controls(subject)} is predicted by {n} folds of {shown}: its folds are not of one "
+                "split, and no number of theirs may be joined; begin a new run."
             )
     for split, part in zip(splits, parts, strict=True):
         for subject in sorted(set(part.subject) ^ set(split.test)):
             how = "does not predict" if subject in split.test else "predicts"
             raise NemoError(
-                f"Fold {split.fold} of {shown} {how} subject {printable(subject)}, unlike split.json says; remove "
-                f"folds/{split.fold:02d} and go on with `nemo train --resume --out {shown}`."
+                f"Fold {split.fold} of {shown} {how} subject {escape_controls(subject)}, unlike split.json says; "
+                f"remove folds/{split.fold:02d} and go on with `nemo train --resume --out {shown}`."
             )
         if (part.fold != split.fold).any():
             raise NemoError(f"The predictions of fold {split.fold} of {shown} are marked as another fold's.")
@@ -162,8 +162,8 @@ def _check_models_people(split: Split, folder: Path) -> None:
     seen = load_card(folder).subjects
     for subject in sorted({*seen["training"], *seen["validation"]} & set(split.test)):
         raise NemoError(
-            f"The model of {printable(str(folder))} was trained on subject {printable(subject)}, whom it predicts; "
-            "remove that folder and go on with `nemo train --resume`."
+            f"The model of {escape_controls(str(folder))} was trained on subject {escape_controls(subject)}, whom it "
+            "predicts; remove that folder and go on with `nemo train --resume`."
         )
 
 

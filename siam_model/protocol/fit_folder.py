@@ -28,7 +28,7 @@ _FORWARD = 1 / 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Subjects:
+class FitSubjects:
     """Who trains and who validates (nobody, for the model of all subjects), and the `fold` of their records."""
 
     fold: int
@@ -65,7 +65,7 @@ class Trained:
 
 def train_in(
     run: OpenRun,
-    people: Subjects,
+    people: FitSubjects,
     folder: Path,
     where: TrainingScope,
     model: SIAMConfig,

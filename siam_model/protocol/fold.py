@@ -12,13 +12,13 @@ import numpy as np
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import sweep
-from nemo_pipeline.store.text import counted, printable
+from nemo_pipeline.store.text import escape_controls, pluralize
 from siam_model.checkpoint import load_model
 from siam_model.devices import resolve_device
 from siam_model.predict import estimate
 from siam_model.predictions import Predictions, write_predictions
-from siam_model.protocol.baselines import Features, baselines_of, predictions_of
-from siam_model.protocol.fit_folder import Subjects, has_model, train_in
+from siam_model.protocol.baselines import Features, fit_baselines, to_predictions
+from siam_model.protocol.fit_folder import FitSubjects, has_model, train_in
 from siam_model.protocol.open_run import OpenRun
 from siam_model.protocol.reporter import TrainingScope
 from siam_model.protocol.splits import Split
@@ -45,11 +45,11 @@ def train_split(
     """
     make_private(folder)
     what = "the run" if where.fold is None else f"fold {split.fold}"
-    with held(folder, f"{what} of {printable(str(run.folder))}"):
+    with held(folder, f"{what} of {escape_controls(str(run.folder))}"):
         if (folder / "predictions.csv").is_file():
             return
         sweep(folder)
-        people = Subjects(split.fold, split.training, split.validation)
+        people = FitSubjects(split.fold, split.training, split.validation)
         if not has_model(folder):
             if run.settings.trials:
                 from siam_model.protocol.search import search  # torch, loaded where it is needed
@@ -60,12 +60,12 @@ def train_split(
         shutil.rmtree(folder / "trials", ignore_errors=True)
         (folder / "checkpoint.pt").unlink(missing_ok=True)
         (folder / "baselines").mkdir(mode=0o700, exist_ok=True)
-        for name, line in baselines_of(split, run.table, features).items():
+        for name, line in fit_baselines(split, run.table, features).items():
             write_predictions(folder / "baselines" / f"{name}.csv", line)
         predictions = predict_split(run, split, folder)
         run.reporter.say(
-            f"mean absolute error {predictions.error.mean():.2f} years on {counted(len(predictions), 'video')} of "
-            f"{counted(len(split.test), 'subject')} that it never saw",
+            f"mean absolute error {predictions.error.mean():.2f} years on {pluralize(len(predictions), 'video')} of "
+            f"{pluralize(len(split.test), 'subject')} that it never saw",
             where,
         )
         write_predictions(folder / "predictions.csv", predictions)
@@ -82,8 +82,8 @@ def predict_split(run: OpenRun, split: Split, folder: Path) -> Predictions:
     seen = {*card.subjects["training"], *card.subjects["validation"]} & set(split.test)
     if seen:
         raise NemoError(
-            f"{printable(str(folder / 'model'))} was trained on subject {printable(min(seen))}, whom it should be "
-            "tested on; remove that folder and go on with `nemo train --resume`."
+            f"{escape_controls(str(folder / 'model'))} was trained on subject {escape_controls(min(seen))}, whom it "
+            "should be tested on; remove that folder and go on with `nemo train --resume`."
         )
     rows = run.table.rows_of(split.test)
     ages = [
@@ -92,4 +92,4 @@ def predict_split(run: OpenRun, split: Split, folder: Path) -> Predictions:
         ).age
         for i in run.index(rows)
     ]  # fmt: skip
-    return predictions_of(run.table, rows, split.fold, np.array(ages))
+    return to_predictions(run.table, rows, split.fold, np.array(ages))

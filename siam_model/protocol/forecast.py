@@ -10,7 +10,7 @@ import numpy as np
 from siam_model.config import TrainConfig
 from siam_model.protocol.open_run import read_splits
 from siam_model.protocol.request import Runtime
-from siam_model.protocol.search import FIRST_TRIALS, epochs_for_all, space_of
+from siam_model.protocol.search import FIRST_TRIALS, epochs_for_all, search_space
 from siam_model.protocol.settings import read_settings
 from siam_model.runs import missing_folds
 from siam_model.study import studied_table
@@ -54,7 +54,7 @@ def forecast(folder: Path, epoch: float, runtime: Runtime) -> Forecast:
 def _of_run(folder: Path, epoch: float, runtime: Runtime) -> Forecast:
     settings, model, config = read_settings(folder)
     combinations = np.prod(
-        [len(values) for values in space_of(model, settings.overrides).values()], dtype=int
+        [len(values) for values in search_space(model, settings.overrides).values()], dtype=int
     )
     trials = min(settings.trials, int(combinations))
     least, most = _of_model(trials, config)

@@ -12,7 +12,7 @@ import numpy as np
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.fields import from_record
 from nemo_pipeline.store import FaceDataset
-from nemo_pipeline.store.text import equal_codes, listed, printable
+from nemo_pipeline.store.text import equal_codes, escape_controls, listed
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import Clips, VideoTable, labelled_videos
 from siam_model.protocol.overrides import configure
@@ -20,7 +20,7 @@ from siam_model.protocol.reporter import Reporter
 from siam_model.protocol.request import Runtime, TrainRequest
 from siam_model.protocol.settings import RunSettings, check_data, claim, read_settings
 from siam_model.protocol.splits import HOW_BALANCED, Split, balance, check_folds, plan_splits, restrict
-from siam_model.protocol.subsets import subset_of
+from siam_model.protocol.subsets import take_subset
 from siam_model.runs import check_no_links, new_run_folder, read_json, write_json
 from siam_model.sums import check_sums, write_sums
 
@@ -79,7 +79,7 @@ def settings_for(data: Path, request: TrainRequest) -> tuple[RunSettings, FaceDa
         **asked,
         data=str(dataset.path),
         uuid=dataset.uuid,
-        file=printable(dataset.path.name),
+        file=escape_controls(dataset.path.name),
         synthetic=dataset.synthetic,
     )
     configurations(settings, dataset)
@@ -99,7 +99,7 @@ def _check_codes(dataset: FaceDataset) -> None:
     if groups:
         shown = "; ".join(listed([repr(code) for code in group]) for group in groups[:3])
         more = f" and {len(groups) - 3} more such groups" if len(groups) > 3 else ""
-        file = printable(str(dataset.path))
+        file = escape_controls(str(dataset.path))
         raise NemoError(
             f"{file} has subject codes that may mean one person: {shown}{more}. That person would be in training and "
             f"test. Give every person one code (`nemo label {file} FILE`), or say that they are different people: "
@@ -148,7 +148,7 @@ def doubtful_subjects(table: VideoTable) -> str:
         if max(own) - min(own) > 10 or len(genders[code]) > 1
     ]
     more = f", and {len(found) - 3} more such subjects" if len(found) > 3 else ""
-    return printable(f"subject {', subject '.join(found[:3])}{more}.") if found else ""
+    return escape_controls(f"subject {', subject '.join(found[:3])}{more}.") if found else ""
 
 
 def begin(
@@ -173,7 +173,7 @@ def begin(
     Raises:
         NemoError: the folder holds something else, or the subset leaves too little.
     """
-    part = subset_of(table, dataset, settings.subset)
+    part = take_subset(table, dataset, settings.subset)
     mine = [restrict(split, part) for split in splits]
     if settings.folds is not None:
         check_folds(mine, part)
@@ -208,21 +208,21 @@ def open_run(
     if dataset is None:
         dataset = open_data(folder, settings, data)
     check_data(folder, settings, dataset.uuid, str(dataset.path))
-    table = subset_of(labelled_videos(dataset), dataset, settings.subset)
+    table = take_subset(labelled_videos(dataset), dataset, settings.subset)
     splits = read_splits(folder)
     known = set(table.subject)
     for split in splits:
         for subject in (*split.training, *split.validation, *split.test):
             if subject not in known:
                 raise NemoError(
-                    f"{printable(str(folder / 'split.json'))} names the subject {printable(subject)}, who is not in "
-                    "the data; begin a new run."
+                    f"{escape_controls(str(folder / 'split.json'))} names the subject {escape_controls(subject)}, who "
+                    "is not in the data; begin a new run."
                 )
         left_out = known - {*split.training, *split.validation, *split.test}
         if left_out:
             raise NemoError(
-                f"{printable(str(folder / 'split.json'))} has the subject {printable(min(left_out))} in no part of "
-                f"fold {split.fold}; begin a new run."
+                f"{escape_controls(str(folder / 'split.json'))} has the subject {escape_controls(min(left_out))} in no "
+                f"part of fold {split.fold}; begin a new run."
             )
     if settings.folds is not None:
         check_folds(splits, table)
@@ -250,10 +250,10 @@ def open_data(run: Path, settings: RunSettings, data: Path | None) -> FaceDatase
         NemoError: they are not there, or others.
     """
     if data is None and not Path(settings.data).is_file():
-        shown = printable(str(run))
+        shown = escape_controls(str(run))
         raise NemoError(
-            f"{shown} was begun with {printable(settings.data)}, which is not there any more; say where it is now: "
-            f"nemo train DATA.h5 --resume --out {shown}."
+            f"{shown} was begun with {escape_controls(settings.data)}, which is not there any more; say where it is "
+            f"now: nemo train DATA.h5 --resume --out {shown}."
         )
     dataset = FaceDataset(data if data is not None else settings.data)
     check_data(run, settings, dataset.uuid, str(dataset.path))
@@ -289,5 +289,5 @@ def read_splits(run: Path) -> tuple[Split, ...]:
     try:
         return tuple(from_record(Split, line) for line in values["folds"])
     except (KeyError, TypeError, ValueError) as error:
-        shown, why = printable(str(run / "split.json")), printable(str(error))
+        shown, why = escape_controls(str(run / "split.json")), escape_controls(str(error))
         raise NemoError(f"{shown} is damaged ({why}); begin a new run with another --out.") from None

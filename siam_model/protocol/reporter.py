@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 
 if TYPE_CHECKING:
     from siam_model.training.records import EpochRecord
@@ -78,7 +78,7 @@ class CallbackReporter(Reporter):
         self.say(HOW_BALANCED)
         for line in lines:
             genders = ", ".join(f"{n} {g}" for g, n in line["gender"].items())
-            self.say(printable(
+            self.say(escape_controls(
                 f"Test part of fold {line['fold']}: {line['subjects']} subjects ({genders}), {line['videos']} "
                 f"videos, ages {line['age_min']:.0f} to {line['age_max']:.0f}, mean {line['age_mean']:.1f}."
             ))  # fmt: skip

@@ -31,7 +31,7 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.fields import from_record
 from nemo_pipeline.store.files import sweep
 from siam_model.config import SIAMConfig, TrainConfig
-from siam_model.protocol.fit_folder import Subjects, history_so_far, train_in
+from siam_model.protocol.fit_folder import FitSubjects, history_so_far, train_in
 from siam_model.protocol.history import read_history
 from siam_model.protocol.open_run import OpenRun
 from siam_model.protocol.reporter import TrainingScope
@@ -71,7 +71,7 @@ class _EndEarly(Exception):
     """The running trial is hopeless."""
 
 
-def space_of(model: SIAMConfig, overrides: Mapping[str, str]) -> dict[str, tuple[Any, ...]]:
+def search_space(model: SIAMConfig, overrides: Mapping[str, str]) -> dict[str, tuple[Any, ...]]:
     """Parameter -> the values that are tried. What `overrides` sets is not searched."""
     whole = {
         "model.hidden": (max(1, model.hidden // 2), model.hidden, 2 * model.hidden),
@@ -82,7 +82,7 @@ def space_of(model: SIAMConfig, overrides: Mapping[str, str]) -> dict[str, tuple
     return {name: values for name, values in whole.items() if name not in overrides}
 
 
-def values_of(model: SIAMConfig, config: TrainConfig, names: Mapping[str, Any]) -> dict[str, Any]:
+def read_values(model: SIAMConfig, config: TrainConfig, names: Mapping[str, Any]) -> dict[str, Any]:
     """Parameter -> its value in these configurations."""
     parts = {"model": model, "train": config}
     return {name: getattr(parts[name.partition(".")[0]], name.partition(".")[2]) for name in names}
@@ -99,7 +99,7 @@ def apply(
     return dataclasses.replace(model, **changes["model"]), dataclasses.replace(config, **changes["train"])
 
 
-def search(run: OpenRun, people: Subjects, folder: Path, where: TrainingScope) -> None:
+def search(run: OpenRun, people: FitSubjects, folder: Path, where: TrainingScope) -> None:
     """Choose the parameters of a fold; leaves model/, history.csv and choice.json in its folder.
 
     Hold the folder's lock. Everything is kept as it comes: trials.json, and the weights of the best trial so far and of
@@ -108,8 +108,8 @@ def search(run: OpenRun, people: Subjects, folder: Path, where: TrainingScope) -
     Raises:
         NemoError: no trial ended with a finite error.
     """
-    space = space_of(run.model, run.settings.overrides)
-    order = proposals(space, values_of(run.model, run.config, space), (run.settings.seed, people.fold))
+    space = search_space(run.model, run.settings.overrides)
+    order = proposals(space, read_values(run.model, run.config, space), (run.settings.seed, people.fold))
     budget = min(run.settings.trials, len(order))
     done = _read_trials(folder / "trials.json", order)
     while len(done) < budget:
@@ -174,7 +174,7 @@ def _run_trial(
     parameters: dict[str, Any],
     earlier: Sequence[Trial],
     run: OpenRun,
-    people: Subjects,
+    people: FitSubjects,
     folder: Path,
     where: TrainingScope,
 ) -> Trial:

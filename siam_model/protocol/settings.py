@@ -18,7 +18,7 @@ from typing import Any
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.fields import from_record, plain
 from nemo_pipeline.store.files import read_bounded, temporary_name
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.protocol.request import TrainRequest
 from siam_model.runs import LONGEST_JSON, read_json, write_json
@@ -97,11 +97,11 @@ def read_settings(folder: Path) -> tuple[RunSettings, SIAMConfig, TrainConfig]:
         NemoError: there are none, they are damaged, or a newer version of nemo wrote them.
     """
     file = folder / FILE
-    shown = printable(str(file))
+    shown = escape_controls(str(file))
     if not file.is_file():
         raise NemoError(
-            f"{printable(str(folder))} holds no {FILE}, so there is nothing to go on with; begin with "
-            f"`nemo train DATA.h5 --out {printable(str(folder))}`."
+            f"{escape_controls(str(folder))} holds no {FILE}, so there is nothing to go on with; begin with "
+            f"`nemo train DATA.h5 --out {escape_controls(str(folder))}`."
         )
     values = _patient_json(file)
     if values.get("format") != FORMAT:
@@ -117,15 +117,16 @@ def read_settings(folder: Path) -> tuple[RunSettings, SIAMConfig, TrainConfig]:
             TrainConfig.from_dict(values["train"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise NemoError(f"{shown} is damaged ({printable(str(error))}); begin a new run.") from None
+        raise NemoError(f"{shown} is damaged ({escape_controls(str(error))}); begin a new run.") from None
 
 
 def check_data(folder: Path, recorded: RunSettings, uuid: str, path: str) -> None:
     """Raises NemoError when the data are not those that the run was begun with."""
     if recorded.uuid != uuid:
         raise NemoError(
-            f"{printable(str(folder))} was begun with {printable(recorded.data)}, and {printable(path)} is another "
-            "data set, or the same with other labels or videos; begin a new run with another --out."
+            f"{escape_controls(str(folder))} was begun with {escape_controls(recorded.data)}, and "
+            f"{escape_controls(path)} is another data set, or the same with other labels or videos; begin a new run "
+            "with another --out."
         )
 
 
@@ -135,7 +136,7 @@ def check_same(folder: Path, recorded: RunSettings, asked: Mapping[str, Any]) ->
         before = getattr(recorded, name)
         if value != before:
             raise NemoError(
-                f"{printable(str(folder))} was begun with {_said(name, before)}, not with {_said(name, value)}; "
+                f"{escape_controls(str(folder))} was begun with {_said(name, before)}, not with {_said(name, value)}; "
                 "leave that out to go on with it, or begin a new run with another --out."
             )
 
@@ -144,11 +145,12 @@ def _said(name: str, value: Any) -> str:
     option = _OPTIONS[name]
     if name == "overrides":
         return (
-            " ".join(f"{option} {printable(f'{k}={v}')}" for k, v in sorted(value.items())) or f"no {option}"
+            " ".join(f"{option} {escape_controls(f'{k}={v}')}" for k, v in sorted(value.items()))
+            or f"no {option}"
         )
     if name == "subset":
-        return f"{option} {printable(' '.join(value.values())) or '(all)'}"
-    return f"no {option}" if value is None else f"{option} {printable(str(value))}"
+        return f"{option} {escape_controls(' '.join(value.values())) or '(all)'}"
+    return f"no {option}" if value is None else f"{option} {escape_controls(str(value))}"
 
 
 def _patient_json(file: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.fields import plain
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 from siam_model.data import VideoTable
 
 #: Fewest subjects that a split into training, validation and test makes sense for.
@@ -41,7 +41,7 @@ class Split:
         shared = sorted(subject for subject, n in counts.items() if n > 1)
         if shared:
             raise NemoError(
-                f"Subject {printable(shared[0])} is in more than one of training, validation and test of fold "
+                f"Subject {escape_controls(shared[0])} is in more than one of training, validation and test of fold "
                 f"{self.fold}; a result from this split would not hold for new people."
             )
 
@@ -60,7 +60,7 @@ class Subjects:
     videos: np.ndarray
 
 
-def subjects_of(table: VideoTable) -> Subjects:
+def list_subjects(table: VideoTable) -> Subjects:
     """The people behind the videos. A subject's gender is the one that most of the videos name."""
     rows: dict[str, list[int]] = defaultdict(list)
     for row, subject in enumerate(table.subject):
@@ -105,13 +105,13 @@ def named_folds(table: VideoTable) -> dict[str, int] | None:
     for subject, fold, video in zip(table.subject, table.fold, table.id, strict=True):
         if fold < 0:
             raise NemoError(
-                f"The column fold is filled for some videos and not for {printable(video)}; give every labelled "
+                f"The column fold is filled for some videos and not for {escape_controls(video)}; give every labelled "
                 "video a fold, or none."
             )
         if found.setdefault(subject, int(fold)) != fold:
             raise NemoError(
-                f"Subject {printable(subject)} is in fold {found[subject]} and in fold {fold}; put all videos of a "
-                "person into one fold."
+                f"Subject {escape_controls(subject)} is in fold {found[subject]} and in fold {fold}; put all videos of "
+                "a person into one fold."
             )
     return found
 
@@ -127,7 +127,7 @@ def plan_splits(
     Raises:
         NemoError: too few subjects, or a fold column that contradicts itself or `folds`.
     """
-    subjects = subjects_of(table)
+    subjects = list_subjects(table)
     n, named = len(subjects.code), named_folds(table)
     need = LEAST_SUBJECTS if folds is None else max(LEAST_SUBJECTS, folds + 2)
     if n < need:
@@ -189,8 +189,8 @@ def check_folds(splits: Sequence[Split], table: VideoTable) -> None:
     for subject in sorted(set(table.subject) | set(counts)):
         if counts[subject] != 1:
             raise NemoError(
-                f"Subject {printable(subject)} is in the test part of {counts[subject]} folds; it must be in exactly "
-                "one."
+                f"Subject {escape_controls(subject)} is in the test part of {counts[subject]} folds; it must be in "
+                "exactly one."
             )
 
 
@@ -219,7 +219,7 @@ def balance(splits: Sequence[Split], table: VideoTable) -> list[dict[str, Any]]:
 
     `age_min`, `age_mean`, `age_max` and `age_deviation` are of the subjects' median ages, years.
     """
-    subjects = subjects_of(table)
+    subjects = list_subjects(table)
     row = {code: i for i, code in enumerate(subjects.code)}
     lines = []
     for split in splits:

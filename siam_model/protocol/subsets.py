@@ -9,13 +9,13 @@ import numpy as np
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 from siam_model.data import VideoTable
 
 COLUMNS = ("expression", "condition")
 
 
-def column_of(table: VideoTable, dataset: FaceDataset, name: str) -> list[str]:
+def label_column(table: VideoTable, dataset: FaceDataset, name: str) -> list[str]:
     """The labels `expression` or `condition` of the table's videos, "" where unknown."""
     return [str(dataset.videos[name][i]).strip() for i in table.index]
 
@@ -34,7 +34,7 @@ def take(table: VideoTable, rows: np.ndarray) -> VideoTable:
     )
 
 
-def subset_of(table: VideoTable, dataset: FaceDataset, subset: Mapping[str, str]) -> VideoTable:
+def take_subset(table: VideoTable, dataset: FaceDataset, subset: Mapping[str, str]) -> VideoTable:
     """The videos whose labels are those of `subset`; all of them when it is empty.
 
     Raises:
@@ -44,18 +44,19 @@ def subset_of(table: VideoTable, dataset: FaceDataset, subset: Mapping[str, str]
         return table
     keep = np.ones(len(table), dtype=bool)
     for name, value in subset.items():
-        keep &= np.array([label == value for label in column_of(table, dataset, name)])
+        keep &= np.array([label == value for label in label_column(table, dataset, name)])
     if not keep.any():
         wanted = ", ".join(f"{name} {value}" for name, value in subset.items())
         raise NemoError(
-            f"{printable(str(dataset.path))} has no labelled video with {printable(wanted)}; see `nemo info`."
+            f"{escape_controls(str(dataset.path))} has no labelled video with {escape_controls(wanted)}; see `nemo "
+            "info`."
         )
     return take(table, np.flatnonzero(keep))
 
 
 def subsets_present(table: VideoTable, dataset: FaceDataset) -> list[dict[str, str]]:
     """Every pair of expression and condition that occurs, sorted; a label that is nowhere known is left out."""
-    pairs = zip(*(column_of(table, dataset, name) for name in COLUMNS), strict=True)
+    pairs = zip(*(label_column(table, dataset, name) for name in COLUMNS), strict=True)
     found = []
     for pair in sorted(set(pairs)):
         subset = {name: value for name, value in zip(COLUMNS, pair, strict=True) if value}

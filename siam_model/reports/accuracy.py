@@ -7,10 +7,10 @@ from collections import Counter
 import numpy as np
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 from siam_model.reports import charts, paper
 from siam_model.reports.content import Missing, Picture, Report
-from siam_model.reports.given import Given
+from siam_model.reports.inputs import EvaluationInputs
 from siam_model.reports.phases import (
     FILE,
     WHOLE,
@@ -20,11 +20,11 @@ from siam_model.reports.phases import (
     phase_predictions,
     predict_phases,
 )
-from siam_model.reports.stats import LEAST_PEOPLE, errors_of, paired_test
+from siam_model.reports.stats import LEAST_PEOPLE, paired_test, summarize_errors
 from siam_model.reports.tables import Line, breakdown, table_of_errors, table_of_thresholds, table_three
 
 
-def add_accuracy(given: Given, report: Report) -> None:
+def add_accuracy(given: EvaluationInputs, report: Report) -> None:
     """Table III, Figures 7 and 8, and predicted against true age: all from predictions alone."""
     caption = given.main.described()
     methods, ours = given.methods, given.main.predictions
@@ -80,7 +80,7 @@ def add_accuracy(given: Given, report: Report) -> None:
     )  # fmt: skip
 
 
-def _alt_thresholds(given: Given) -> str:
+def _alt_thresholds(given: EvaluationInputs) -> str:
     ours = given.main.predictions
     text = f"SIAM's mean absolute error on all ages is {ours.error.mean():.1f} years."
     for name, p in list(given.methods.items())[1:2]:
@@ -90,7 +90,7 @@ def _alt_thresholds(given: Given) -> str:
     return text
 
 
-def add_breakdowns(given: Given, report: Report) -> None:
+def add_breakdowns(given: EvaluationInputs, report: Report) -> None:
     """By gender and by condition. The paper prints neither, so no number of it stands beside them."""
     for name, title, head in (
         ("gender", "Errors by gender", "Gender"),
@@ -106,7 +106,7 @@ def add_breakdowns(given: Given, report: Report) -> None:
             expressions = given.data.labels("expression", given.main.predictions)
             labels = [f"{a} {b}".strip() for a, b in zip(labels, expressions, strict=True)]
         if not any(labels):
-            file = printable(str(given.data.dataset.path))
+            file = escape_controls(str(given.data.dataset.path))
             report.add(
                 Missing("", title, f"The data have no {name} labels", f"nemo label {file} LABELS.csv")
             )  # fmt: skip
@@ -116,7 +116,7 @@ def add_breakdowns(given: Given, report: Report) -> None:
         report.add(breakdown(key, title, described, head, labels, given.methods, synthetic=synthetic))
 
 
-def add_people(given: Given, report: Report) -> None:
+def add_people(given: EvaluationInputs, report: Report) -> None:
     """Figure 2."""
     p, data = given.main.predictions, given.data
     parts: dict[str, dict[str, tuple[float, list[str]]]] = {}
@@ -146,7 +146,7 @@ def add_people(given: Given, report: Report) -> None:
     )  # fmt: skip
 
 
-def add_phases(given: Given, report: Report) -> None:
+def add_phases(given: EvaluationInputs, report: Report) -> None:
     """Table II."""
     number, title = "Table II", "Mean absolute error (years) by phases of the expression"
 
@@ -192,16 +192,16 @@ def add_phases(given: Given, report: Report) -> None:
     return None
 
 
-def _tested_by(given: Given) -> str:
+def _tested_by(given: EvaluationInputs) -> str:
     if given.main.external:
         return "external test set"
     return f"{given.main.folds} folds" if given.main.folds else "people held out"
 
 
-def headline(given: Given) -> list[tuple[str, str]]:
+def headline(given: EvaluationInputs) -> list[tuple[str, str]]:
     """The first numbers of the page: (name, value)."""
     p = given.main.predictions
-    found = errors_of(p.error, p.subject)
+    found = summarize_errors(p.error, p.subject)
     verdict, few = given.verdict, f"fewer than {LEAST_PEOPLE} people"
     lines = [
         ("mean absolute error", f"{found.mae:.2f} years"),

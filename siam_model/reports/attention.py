@@ -10,7 +10,7 @@ import torch
 
 from siam_model.config import SIAMConfig
 from siam_model.predict import LoadedModel, Prediction
-from siam_model.reports.inference import by_model, expressive_frame, video_of
+from siam_model.reports.inference import by_model, expressive_frame, predicted_video
 from siam_model.reports.source import Data, Run
 from siam_model.reports.stats import Components, principal_components
 
@@ -67,7 +67,7 @@ def examples(run: Run, data: Data, rows: Sequence[int], device: str) -> list[Exa
     found = {}
     for model, mine in by_model(run, rows, device):
         for i in mine:
-            video = video_of(data, run, i)
+            video = predicted_video(data, run, i)
             frames = video.frames
             found[i] = Example(
                 run.predictions.video[i], run.predictions.subject[i], float(run.predictions.age[i]), frames,
@@ -119,7 +119,7 @@ def components(run: Run, data: Data, device: str, most: int = 24) -> tuple[Compo
     total: np.ndarray | None = None
     for model, mine in by_model(run, rows, device):
         for i in mine:
-            frames = video_of(data, run, i).frames
+            frames = predicted_video(data, run, i).frames
             chosen = np.unique(np.linspace(0, len(frames) - 1, min(_FRAMES, len(frames))).round().astype(int))
             mean = first_layer(model, frames[chosen]).mean(axis=0)
             total = mean if total is None else total + mean

@@ -8,9 +8,16 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 from siam_model.predictions import Predictions
-from siam_model.reports.stats import LEAST_PEOPLE, age_counts, errors_of, interval, paired_test, thresholds
+from siam_model.reports.stats import (
+    LEAST_PEOPLE,
+    age_counts,
+    interval,
+    paired_test,
+    summarize_errors,
+    thresholds,
+)
 from siam_model.reports.style import INK, MARK, OTHERS, OURS, PAPER, WIDTH, line_style, new_figure, plain_text
 
 #: Gender -> colour and hatching; any other label is "unknown".
@@ -47,7 +54,7 @@ def people_by_age(parts: Mapping[str, tuple[Sequence[float], Sequence[str]]]) ->
             )
             axes.legend(frameon=False, loc="upper right", ncols=2, handlelength=1.4, columnspacing=1.2)
             if len(parts) > 1:
-                axes.set_title(f"({'abcdefgh'[i]}) {printable(title)}", loc="left")
+                axes.set_title(f"({'abcdefgh'[i]}) {escape_controls(title)}", loc="left")
         all_axes[0].set_ylabel("people")
     return figure
 
@@ -55,8 +62,8 @@ def people_by_age(parts: Mapping[str, tuple[Sequence[float], Sequence[str]]]) ->
 def bars(lines: Sequence[tuple[str, Predictions]], theirs: Sequence[float | None], synthetic: bool) -> Figure:
     """Figure 6: mean absolute error of every variant with its interval; the paper's beside it, in a panel of its own
     where ours are of synthetic faces."""
-    found = [errors_of(p.error, p.subject) for _, p in lines]
-    names = [printable(name) for name, _ in lines]
+    found = [summarize_errors(p.error, p.subject) for _, p in lines]
+    names = [escape_controls(name) for name, _ in lines]
     place = np.arange(len(lines))[::-1]
     has_paper = any(t is not None for t in theirs)
     apart = synthetic and has_paper
@@ -108,8 +115,8 @@ def cumulative(methods: Mapping[str, Predictions]) -> Figure:
             if not i and len(set(p.subject)) >= LEAST_PEOPLE:
                 low, high = interval(within.astype(np.float64), p.subject)
                 band = axes.fill_between(limits, 100 * low, 100 * high, color=OURS, alpha=0.16, lw=0,
-                                         label=f"{printable(name)}: 95 % interval")  # fmt: skip
-            label = f"{printable(name)} (MAE {p.error.mean():.2f})"
+                                         label=f"{escape_controls(name)}: 95 % interval")  # fmt: skip
+            label = f"{escape_controls(name)} (MAE {p.error.mean():.2f})"
             axes.plot(limits, 100 * within.mean(axis=0), label=label, **line_style(i))
         axes.set(xlabel="absolute error (years)", ylabel="videos with at most this error (%)", ylim=(0, 101),
                  xlim=(0, limits[-1]))  # fmt: skip
@@ -126,7 +133,7 @@ def minimum_samples(methods: Mapping[str, Predictions]) -> Figure:
     name, ours = next(iter(methods.items()))
     counts, steps = age_counts(ours.age), thresholds(ours)
     left = [np.flatnonzero(counts >= n) for n in steps]
-    found = [errors_of(ours.error[rows], [ours.subject[i] for i in rows]) for rows in left]
+    found = [summarize_errors(ours.error[rows], [ours.subject[i] for i in rows]) for rows in left]
     others = list(methods.items())[1:]
     small = 4 if len(steps) < 25 else 2.5
     single = {"marker": "o", "ms": small} if len(steps) < 25 else {}
@@ -137,15 +144,24 @@ def minimum_samples(methods: Mapping[str, Predictions]) -> Figure:
         top = panels[0]
         if np.isfinite(found[0].low):
             top.fill_between(steps, [e.low for e in found], [e.high for e in found], color=OURS, alpha=0.16, lw=0,
-                             label=f"{printable(name)}: 95 % interval")  # fmt: skip
-        top.plot(steps, [e.mae for e in found], label=printable(name), **line_style(0), **single)
+                             label=f"{escape_controls(name)}: 95 % interval")  # fmt: skip
+        top.plot(steps, [e.mae for e in found], label=escape_controls(name), **line_style(0), **single)
         top.plot(
-            steps, [e.deviation for e in found], color=OURS, lw=1, ls=":", label=f"{printable(name)}: SD"
+            steps,
+            [e.deviation for e in found],
+            color=OURS,
+            lw=1,
+            ls=":",
+            label=f"{escape_controls(name)}: SD",
         )
         for i, (other, p) in enumerate(others, 1):
             style = line_style(i)
             top.plot(
-                steps, [p.error[rows].mean() for rows in left], label=printable(other), **style, **single
+                steps,
+                [p.error[rows].mean() for rows in left],
+                label=escape_controls(other),
+                **style,
+                **single,
             )
             tests = [paired_test(ours.error[r], p.error[r], [ours.subject[k] for k in r]) for r in left]
             better = [t.difference < 0 for t in tests]
@@ -184,7 +200,7 @@ def scatter(methods: Mapping[str, Predictions]) -> Figure:
         for i, (name, p) in reversed(list(enumerate(shown))):
             mark = {"ms": 1.2 * size, "mew": 1.2} if i else {"ms": size, "mew": 0}
             axes.plot(p.age, p.predicted, "_" if i else "o", **mark, alpha=0.7,
-                      color=OTHERS[0][0] if i else OURS, label=printable(name))  # fmt: skip
+                      color=OTHERS[0][0] if i else OURS, label=escape_controls(name))  # fmt: skip
         axes.set(xlim=(low, high), ylim=(low, high), xlabel="age (years)", ylabel="predicted age (years)",
                  aspect="equal")  # fmt: skip
         axes.grid(alpha=0.25)

@@ -10,19 +10,19 @@ import math
 import re
 from typing import Any
 
-from nemo_pipeline.store.text import csv_cell, printable
+from nemo_pipeline.store.text import csv_cell, escape_controls
 from siam_model.reports.content import Column, Kind, Table, Value
 
 #: Format -> the file's extension, in the order in which they are named on the page.
 EXTENSIONS = {"CSV": "csv", "JSON": "json", "Markdown": "md", "LaTeX": "tex"}
 
 
-def shown(value: Value, kind: Kind) -> str:
+def format_value(value: Value, kind: Kind) -> str:
     """As people read it; "" for what is not known."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, str):
-        return printable(value)
+        return escape_controls(value)
     if isinstance(value, int):  # counts, in a row of a column of years too
         return str(value)
     if kind == "years":
@@ -55,12 +55,12 @@ def records(table: Table) -> tuple[list[Column], list[dict[str, Value]]]:
                 continue
             if not group.paper:
                 values = dict(zip((c.name for c in table.columns), map(plain, row), strict=True))
-                rows.append({**values, "source": printable(table.source(group))})
+                rows.append({**values, "source": escape_controls(table.source(group))})
                 continue
             mine = next((line for line in rows if line[first.name] == row[0]), None)
             if mine is None:
                 rows.append(mine := {first.name: row[0]})
-            mine["paper_source"] = printable(group.title)
+            mine["paper_source"] = escape_controls(group.title)
             for column, value in zip(rest, map(plain, row[1:]), strict=True):
                 if value is not None:
                     name = f"paper_{column.name}"
@@ -112,7 +112,7 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~$&])")
 
 def markdown(text: str) -> str:
     """`text` as Markdown that shows it as it is, in one line."""
-    return _MARKDOWN.sub(r"\\\1", printable(text))
+    return _MARKDOWN.sub(r"\\\1", escape_controls(text))
 
 
 def to_markdown(table: Table) -> str:
@@ -131,7 +131,7 @@ def to_markdown(table: Table) -> str:
 
 
 def _md_cell(value: Value, column: Column) -> str:
-    return markdown(shown(value, column.kind))
+    return markdown(format_value(value, column.kind))
 
 
 _LATEX = {
@@ -143,7 +143,7 @@ _LATEX = {
 
 def latex(text: str) -> str:
     """`text` as LaTeX that shows it as it is (UTF-8 source, T1 fonts); brackets are no optional arguments."""
-    return "".join(_LATEX.get(char, char) for char in printable(text))
+    return "".join(_LATEX.get(char, char) for char in escape_controls(text))
 
 
 def to_latex(table: Table) -> str:
@@ -166,7 +166,7 @@ def to_latex(table: Table) -> str:
         if group.title:
             lines.append(rf"\multicolumn{{{width}}}{{l}}{{\emph{{{latex(group.title)}}}}} \\")
         for row in group.rows:
-            text = (latex(shown(v, c.kind)) for v, c in zip(row, table.columns, strict=True))
+            text = (latex(format_value(v, c.kind)) for v, c in zip(row, table.columns, strict=True))
             lines.append(" & ".join(text) + r" \\")
     lines += [r"\hline", r"\end{tabular}", rf"\end{{table{star}}}", ""]
     return "\n".join(lines)

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.text import csv_value, listed, printable
+from nemo_pipeline.store.text import csv_value, escape_controls, listed
 from siam_model.interval import half_width
 from siam_model.predictions import Predictions, read_table
 from siam_model.reports.content import Column, Group, Report, Table, Value
-from siam_model.reports.given import Given
+from siam_model.reports.inputs import EvaluationInputs
 from siam_model.reports.stats import COVERAGE, LEAST_PEOPLE, RESAMPLES, interval, per_subject
 from siam_model.reports.tables import breakdown
 
@@ -94,7 +94,7 @@ def covered(predictions: Predictions, level: float = LEVEL) -> np.ndarray:
     return inside
 
 
-def add_groups(given: Given, report: Report) -> None:
+def add_groups(given: EvaluationInputs, report: Report) -> None:
     """Tables by the labels that were asked for with `--by`; gaps and calibration for these, gender and condition."""
     about, ours, synthetic = given.main.described(), given.main.predictions, given.synthetic
     for name, labels in given.groups.items():
@@ -147,10 +147,10 @@ def _rate(
     if len(set(people)) >= LEAST_PEOPLE:
         low, high = (float(v) for v in interval(100 * inside[rows], people))
     share = 100 * float(inside[rows].mean())
-    return printable(group) or "unknown", len(rows), len(set(people)), share, low, high
+    return escape_controls(group) or "unknown", len(rows), len(set(people)), share, low, high
 
 
-def _own_labels(given: Given) -> dict[str, list[str]]:
+def _own_labels(given: EvaluationInputs) -> dict[str, list[str]]:
     """Gender, condition and expression, where the data have more than one."""
     if given.data is None:
         return {}
@@ -166,7 +166,7 @@ def _key(name: str) -> str:
     return f"table-by-label-{plain or zlib.crc32(name.encode('utf-8', 'surrogateescape'))}"
 
 
-def read_groups(names: Sequence[str], table: Path | None, given: Given) -> dict[str, list[str]]:
+def read_groups(names: Sequence[str], table: Path | None, given: EvaluationInputs) -> dict[str, list[str]]:
     """The labels `names` of every predicted video, "" where unknown.
 
     Args:
@@ -177,7 +177,7 @@ def read_groups(names: Sequence[str], table: Path | None, given: Given) -> dict[
         NemoError: there is no such column, or it says nothing about any video.
     """
     rows = _rows(table) if table is not None else []
-    shown, predictions = printable(str(table)), given.main.predictions
+    shown, predictions = escape_controls(str(table)), given.main.predictions
     own = [] if given.data is None else [c for c in given.data.dataset.videos if c not in _OUR_COLUMNS]
     found: dict[str, list[str]] = {}
     for name in names:
@@ -191,11 +191,11 @@ def read_groups(names: Sequence[str], table: Path | None, given: Given) -> dict[
             known = [c for c in (rows[0] if rows else ()) if c not in _KEYS] + own
             has = f"; there are {listed(known)}" if known else ""
             hint = "" if table is not None else ": name a table with it, --labels FILE.csv"
-            raise NemoError(f"--by {printable(name)}: there is no such label{has}{hint}.")
+            raise NemoError(f"--by {escape_controls(name)}: there is no such label{has}{hint}.")
         if not any(found[name]):
             raise NemoError(
-                f"--by {printable(name)}: {where} says nothing about any predicted video; rows are found by `video` "
-                "(an id or the name of a file), `file` or `subject`."
+                f"--by {escape_controls(name)}: {where} says nothing about any predicted video; rows are found by "
+                "`video` (an id or the name of a file), `file` or `subject`."
             )
     return found
 
@@ -204,11 +204,15 @@ def _rows(table: Path) -> list[dict[str, str]]:
     try:
         rows = read_table(table)
     except OSError as error:
-        raise NemoError(f"{printable(str(table))} cannot be read: {error.strerror}.") from None
+        raise NemoError(f"{escape_controls(str(table))} cannot be read: {error.strerror}.") from None
     except ValueError as error:
-        raise NemoError(f"{printable(str(table))} is no CSV file ({printable(str(error))}).") from None
+        raise NemoError(
+            f"{escape_controls(str(table))} is no CSV file ({escape_controls(str(error))})."
+        ) from None
     if not rows or not any(key in rows[0] for key in _KEYS):
-        raise NemoError(f"{printable(str(table))} needs a column video, file or subject, and a row for each.")
+        raise NemoError(
+            f"{escape_controls(str(table))} needs a column video, file or subject, and a row for each."
+        )
     return rows
 
 

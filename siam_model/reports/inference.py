@@ -9,7 +9,7 @@ import numpy as np
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceVideo
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 from siam_model.loading import load
 from siam_model.predict import LoadedModel
 from siam_model.reports.source import Data, Run
@@ -33,13 +33,13 @@ def by_model(run: Run, rows: Iterable[int], device: str) -> Iterator[tuple[Loade
         for i in mine:
             if run.predictions.subject[i] in seen and not run.external:
                 raise NemoError(
-                    f"The model in {printable(str(folder))} was trained on subject "
-                    f"{printable(run.predictions.subject[i])}, whom it should be tested on."
+                    f"The model in {escape_controls(str(folder))} was trained on subject "
+                    f"{escape_controls(run.predictions.subject[i])}, whom it should be tested on."
                 )
         yield model, mine
 
 
-def video_of(data: Data, run: Run, row: int) -> FaceVideo:
+def predicted_video(data: Data, run: Run, row: int) -> FaceVideo:
     """The video behind a row of the predictions."""
     return data.dataset[data.row[run.predictions.video[row]]]
 

@@ -12,9 +12,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 from siam_model.reports.content import SECTIONS, Picture, Report, Table
-from siam_model.reports.formats import EXTENSIONS, shown, write_as
+from siam_model.reports.formats import EXTENSIONS, format_value, write_as
 from siam_model.reports.style import DPI, WIDTH
 
 #: CSS pixels that the widest figure takes on a wide screen.
@@ -23,7 +23,7 @@ _TYPES = {"csv": "text/csv", "json": "application/json", "md": "text/markdown", 
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Head:
+class PageHead:
     """What stands above the parts.
 
     Attributes:
@@ -52,7 +52,7 @@ class Head:
 
 
 def render(
-    head: Head, report: Report, images: Mapping[str, bytes], folders: Collection[Path] = frozenset()
+    head: PageHead, report: Report, images: Mapping[str, bytes], folders: Collection[Path] = frozenset()
 ) -> str:
     """The page.
 
@@ -67,7 +67,7 @@ def render(
         found = str(value)
         for folder in private:
             found = found.replace(folder, "")
-        return printable(found)
+        return escape_controls(found)
 
     environment = Environment(
         loader=PackageLoader("siam_model.reports", "templates"),
@@ -99,7 +99,7 @@ def _part(part: Table | Picture, images: Mapping[str, bytes]) -> dict[str, Any]:
     rows = [
         (
             group,
-            [[shown(v, c.kind) for v, c in zip(row, part.columns, strict=True)] for row in group.rows],
+            [[format_value(v, c.kind) for v, c in zip(row, part.columns, strict=True)] for row in group.rows],
         )
         for group in part.groups
     ]

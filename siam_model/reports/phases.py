@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.text import csv_cell, csv_value, printable
+from nemo_pipeline.store.text import csv_cell, csv_value, escape_controls
 from siam_model.predictions import Predictions, read_table, write_table
 from siam_model.reports import paper
-from siam_model.reports.inference import by_model, phases_of, video_of
+from siam_model.reports.inference import by_model, phases_of, predicted_video
 from siam_model.reports.source import Data, Run
 
 #: Where the predictions are kept, in the folder that an evaluation writes to.
@@ -23,7 +23,7 @@ COLUMNS = ("video", "subject", "fold", "age_true", "phases", "start", "stop", "a
 WHOLE = "whole"
 
 
-class Part(NamedTuple):
+class PhasePrediction(NamedTuple):
     """A stretch of a video, frames start to stop (half-open), and its predicted age in years."""
 
     start: int
@@ -32,7 +32,7 @@ class Part(NamedTuple):
 
 
 #: Video -> phases joined by "+", or "whole", -> its part. A video without three phases has the whole alone.
-Parts = dict[str, dict[str, Part]]
+Parts = dict[str, dict[str, PhasePrediction]]
 
 
 def phase_name(phases: tuple[paper.Phase, ...]) -> str:
@@ -69,11 +69,11 @@ def predict_phases(
     done = 0
     for model, rows in by_model(run, todo, device):
         for i in rows:
-            frames = video_of(data, run, i).frames
-            parts = {WHOLE: Part(*ranges[i][WHOLE], float(p.predicted[i]))}
+            frames = predicted_video(data, run, i).frames
+            parts = {WHOLE: PhasePrediction(*ranges[i][WHOLE], float(p.predicted[i]))}
             for name, (start, stop) in ranges[i].items():
                 if name != WHOLE:
-                    parts[name] = Part(start, stop, model.predict(frames[start:stop]).age)
+                    parts[name] = PhasePrediction(start, stop, model.predict(frames[start:stop]).age)
             found[p.video[i]] = parts
             done += 1
             if progress is not None:
@@ -84,7 +84,7 @@ def predict_phases(
 
 def _ranges(data: Data, run: Run, row: int) -> dict[str, tuple[int, int]]:
     """Name -> frames of the whole video and of every union of its phases; the whole alone where one is not found."""
-    video = video_of(data, run, row)
+    video = predicted_video(data, run, row)
     ranges = {WHOLE: (0, len(video))}
     found = phases_of(video)
     if found is None or not all(found.mask(name).any() for name in ("onset", "apex", "offset")):
@@ -118,12 +118,12 @@ def read_parts(path: Path, uuid: str | None = None) -> Parts:
     try:
         for row in read_table(path):
             if uuid in (None, row["data"]):
-                part = Part(int(row["start"]), int(row["stop"]), float(row["age_predicted"]))
+                part = PhasePrediction(int(row["start"]), int(row["stop"]), float(row["age_predicted"]))
                 found.setdefault(csv_value(row["video"]), {})[row["phases"]] = part
     except OSError as error:
-        raise NemoError(f"{printable(str(path))} cannot be read: {error.strerror}.") from None
+        raise NemoError(f"{escape_controls(str(path))} cannot be read: {error.strerror}.") from None
     except (KeyError, TypeError, ValueError):
-        raise NemoError(f"{printable(str(path))} is damaged; remove it, it is made anew.") from None
+        raise NemoError(f"{escape_controls(str(path))} is damaged; remove it, it is made anew.") from None
     return {video: parts for video, parts in found.items() if WHOLE in parts}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 from siam_model.explain import face_pixels, heat_map, key_frames, largest_heat
 from siam_model.figures.heat import colour_bar, over_face, scale
 from siam_model.predict import shown_age
@@ -34,7 +34,7 @@ def variants(rows: Mapping[str, Sequence[Example]]) -> Figure:
         for line, (label, found) in zip(grid, rows.items(), strict=True):
             for k, example in enumerate(found):
                 _triple(line[3 * k : 3 * k + 3], example, largest)
-            line[0].set_ylabel(fill(printable(label), 13), rotation=0, ha="right", va="center",
+            line[0].set_ylabel(fill(escape_controls(label), 13), rotation=0, ha="right", va="center",
                                labelpad=6)  # fmt: skip
         for k, example in enumerate(next(iter(rows.values()))):
             grid[0, 3 * k].set_title(f"age {example.age:.0f}")
@@ -144,5 +144,5 @@ def _face(axes: Axes, face: np.ndarray) -> None:
 
 
 def _short(text: str, longest: int = 14) -> str:
-    text = printable(text)
+    text = escape_controls(text)
     return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -12,7 +12,7 @@ import numpy as np
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
-from nemo_pipeline.store.text import counted, listed, printable
+from nemo_pipeline.store.text import escape_controls, listed, pluralize
 from siam_model.predictions import Predictions, read_predictions
 from siam_model.protocol.baselines import NAMES
 from siam_model.runs import fold_folder, read_json
@@ -76,14 +76,14 @@ class Run:
         subset = " ".join(str(v) for v in reversed(list((self.meta.get("subset") or {}).values())))
         kind = "SYNTHETIC faces, " if self.synthetic else ""
         part = f" ({subset} only)" if subset else ""
-        videos = counted(len(self.predictions), "video")
+        videos = pluralize(len(self.predictions), "video")
         people = len(set(self.predictions.subject))
         name = self.dataset.get("file", "data without a name")
-        return printable(f"{kind}{name}{part}: {videos} of {people} people, {how}")
+        return escape_controls(f"{kind}{name}{part}: {videos} of {people} people, {how}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Variant:
+class VariantRun:
     """One variant of a study: its run, or why there is none yet."""
 
     name: str
@@ -99,10 +99,10 @@ class Study:
 
     folder: Path
     kind: str
-    variants: tuple[Variant, ...]
+    variants: tuple[VariantRun, ...]
 
     @property
-    def finished(self) -> tuple[tuple[Variant, Run], ...]:
+    def finished(self) -> tuple[tuple[VariantRun, Run], ...]:
         """Variants that have a run."""
         return tuple((v, v.run) for v in self.variants if v.run is not None)
 
@@ -114,7 +114,7 @@ def open_source(path: Path) -> Run | Study:
         NemoError: it is neither, or a run without complete predictions.
     """
     if not path.is_dir():
-        raise NemoError(f"{printable(str(path))} is no folder; give a run folder of `nemo train`.")
+        raise NemoError(f"{escape_controls(str(path))} is no folder; give a run folder of `nemo train`.")
     return _open_study(path) if (path / "study.json").is_file() else open_run(path)
 
 
@@ -143,18 +143,18 @@ def open_run(folder: Path, name: str = "") -> Run:
         line, file = found[stem], folder / "baselines" / f"{stem}.csv"
         if len(line) > len(predictions):
             raise NemoError(
-                f"{printable(str(folder / 'predictions.csv'))} holds {len(predictions)} videos, and "
-                f"{printable(str(file))} {len(line)}: it was cut off; copy it again."
+                f"{escape_controls(str(folder / 'predictions.csv'))} holds {len(predictions)} videos, and "
+                f"{escape_controls(str(file))} {len(line)}: it was cut off; copy it again."
             )
-        baselines[NAMES.get(stem, printable(stem))] = same_videos(line, predictions, file)
+        baselines[NAMES.get(stem, escape_controls(stem))] = same_videos(line, predictions, file)
     changed, note = changed_files(folder), ""
     if changed:
         note = (
-            f"{printable(str(folder))} is not as the training wrote it: its {FILE} does not fit {listed(changed)}. "
-            "Copy the run again; another method's predictions are given with --with NAME=FILE.csv."
+            f"{escape_controls(str(folder))} is not as the training wrote it: its {FILE} does not fit "
+            f"{listed(changed)}. Copy the run again; another method's predictions are given with --with NAME=FILE.csv."
         )
         warnings.warn(note, stacklevel=2)
-    return Run(folder, name or printable(folder.resolve().name), meta, predictions, baselines, note)
+    return Run(folder, name or escape_controls(folder.resolve().name), meta, predictions, baselines, note)
 
 
 def same_videos(other: Predictions, ours: Predictions, path: Path) -> Predictions:
@@ -164,11 +164,11 @@ def same_videos(other: Predictions, ours: Predictions, path: Path) -> Prediction
         NemoError: a video is not predicted, or has another age.
     """
     place = {video: i for i, video in enumerate(other.video)}
-    shown = printable(str(path))
+    shown = escape_controls(str(path))
     missing = [video for video in ours.video if video not in place]
     if missing:
         raise NemoError(
-            f"{shown} does not predict the same videos as predictions.csv: {printable(missing[0])} is missing"
+            f"{shown} does not predict the same videos as predictions.csv: {escape_controls(missing[0])} is missing"
             f"{f', and {len(missing) - 1} more' if len(missing) > 1 else ''}."
         )
     rows = np.array([place[video] for video in ours.video])
@@ -176,7 +176,7 @@ def same_videos(other: Predictions, ours: Predictions, path: Path) -> Prediction
     if len(wrong):
         i = wrong[0]
         raise NemoError(
-            f"{shown} gives {printable(ours.video[i])} the age {other.age[rows][i]:g}, and predictions.csv "
+            f"{shown} gives {escape_controls(ours.video[i])} the age {other.age[rows][i]:g}, and predictions.csv "
             f"{ours.age[i]:g}; both need the same true ages."
         )
     return Predictions(ours.video, ours.subject, ours.fold, ours.age, other.predicted[rows], ours.file)
@@ -190,10 +190,10 @@ def _open_study(folder: Path) -> Study:
     for line in variants_in(folder):
         run, reason = None, ""
         try:
-            run = open_run(folder / line.name, printable(line.label))
+            run = open_run(folder / line.name, escape_controls(line.label))
         except NemoError as error:
             reason = str(error)
-        variants.append(Variant(line.name, printable(line.label), dict(line.subset), run, reason))
+        variants.append(VariantRun(line.name, escape_controls(line.label), dict(line.subset), run, reason))
     return Study(folder, kind, tuple(variants))
 
 
@@ -235,7 +235,7 @@ def open_data(run: Run, given: Path | None) -> Data:
         NemoError: the file is gone, or is other data.
     """
     path = given if given is not None else Path(str(run.meta.get("data") or ""))
-    shown = printable(str(path))
+    shown = escape_controls(str(path))
     if given is None and not run.meta.get("data"):
         raise NemoError("run.json does not say where the data are; name them with --data DATA.h5.")
     if given is None and not path.is_file():
@@ -256,16 +256,20 @@ def open_data(run: Run, given: Path | None) -> Data:
     ):
         i = row.get(video)
         if i is None or dataset.videos["length"][i] < 1:
-            raise NemoError(f"{shown} is not the data of this run: it has no video {printable(video)}.")
+            raise NemoError(f"{shown} is not the data of this run: it has no video {escape_controls(video)}.")
         other = str(dataset.videos["subject"][i]).strip(), float(dataset.videos["age"][i])
         if other[0] != subject or not abs(other[1] - age) <= _SAME_AGE:
             raise NemoError(
-                f"{shown} is not the data of this run: {printable(video)} shows subject {printable(other[0])} of "
-                f"{other[1]:g} years there, and {printable(subject)} of {age:g} years here."
+                f"{shown} is not the data of this run: {escape_controls(video)} shows subject "
+                f"{escape_controls(other[0])} of {other[1]:g} years there, and {escape_controls(subject)} of {age:g} "
+                "years here."
             )
     return Data(dataset, row, f"{shown} is another file than the run was trained on, with the same videos.")
 
 
 def parse_with(values: Mapping[str, Path], ours: Predictions) -> dict[str, Predictions]:
     """`--with NAME=FILE.csv`: name -> predictions for the videos of `ours`. Raises NemoError."""
-    return {printable(name): same_videos(read_predictions(path), ours, path) for name, path in values.items()}
+    return {
+        escape_controls(name): same_videos(read_predictions(path), ours, path)
+        for name, path in values.items()
+    }

@@ -40,7 +40,7 @@ class Errors:
     high: float
 
 
-def errors_of(error: np.ndarray, subject: Sequence[str], seed: int = 0) -> Errors:
+def summarize_errors(error: np.ndarray, subject: Sequence[str], seed: int = 0) -> Errors:
     """Absolute errors (V,) in years, of these subjects' videos, as `Errors`."""
     n, people = len(error), len(set(subject))
     nan = float("nan")

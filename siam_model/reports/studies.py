@@ -11,8 +11,8 @@ from siam_model.explain import FLAT, flat_note
 from siam_model.reports import charts, paper, pictures
 from siam_model.reports.attention import Example, components, examples, spread_by_age
 from siam_model.reports.content import Missing, Picture, Report
-from siam_model.reports.given import Given
-from siam_model.reports.source import Data, Run, Study, Variant, open_data
+from siam_model.reports.inputs import EvaluationInputs
+from siam_model.reports.source import Data, Run, Study, VariantRun, open_data
 from siam_model.reports.tables import Line, table_of_errors
 
 _NO_FACES = "--no-faces leaves out pictures of people"
@@ -28,7 +28,7 @@ _HOW_MAPS = (
 
 def _flatness(found: Sequence[Example]) -> str:
     """Of how many of these maps it has to be said that they are flat; "" of none."""
-    flat = sum(bool(flat_note(e.frames[[e.frame]], _maps_of(e)[[e.frame]], e.config)) for e in found)
+    flat = sum(bool(flat_note(e.frames[[e.frame]], _maps_in(e)[[e.frame]], e.config)) for e in found)
     if not flat:
         return ""
     least = f"{FLAT:.2f}"
@@ -38,12 +38,12 @@ def _flatness(found: Sequence[Example]) -> str:
     )
 
 
-def _maps_of(example: Example) -> np.ndarray:
+def _maps_in(example: Example) -> np.ndarray:
     assert example.prediction.spatial_attention is not None
     return example.prediction.spatial_attention
 
 
-def add_videos(given: Given, report: Report) -> None:
+def add_videos(given: EvaluationInputs, report: Report) -> None:
     """Figures 5, 9 and 10 of the main run."""
     run, data = given.main, given.data
     wanted: list[tuple[str, str, bool, Callable[[], Picture | Missing]]] = [
@@ -68,7 +68,7 @@ def add_videos(given: Given, report: Report) -> None:
                 report.add(Missing(number, title, str(error)))
 
 
-def _figure_nine(given: Given) -> Picture | Missing:
+def _figure_nine(given: EvaluationInputs) -> Picture | Missing:
     run, data, title = given.main, given.data, "Where the model looks, by age"
     assert data is not None
     rows = spread_by_age(run, PEOPLE)
@@ -87,7 +87,7 @@ def _figure_nine(given: Given) -> Picture | Missing:
     )  # fmt: skip
 
 
-def _figure_ten(given: Given) -> Picture | Missing:
+def _figure_ten(given: EvaluationInputs) -> Picture | Missing:
     run, data, title = given.main, given.data, "Temporal attention over key frames"
     assert data is not None
     rows = spread_by_age(run, CLIPS)
@@ -108,7 +108,7 @@ def _figure_ten(given: Given) -> Picture | Missing:
     )  # fmt: skip
 
 
-def _figure_five(given: Given) -> Picture | Missing:
+def _figure_five(given: EvaluationInputs) -> Picture | Missing:
     run, data, title = given.main, given.data, "Principal components of the first attention layer"
     assert data is not None
     example = spread_by_age(run, 1)
@@ -132,7 +132,7 @@ def _figure_five(given: Given) -> Picture | Missing:
     )  # fmt: skip
 
 
-def add_studies(given: Given, report: Report) -> None:
+def add_studies(given: EvaluationInputs, report: Report) -> None:
     """Tables I and IV, Figures 3, 4 and 6."""
     _study(
         given,
@@ -150,12 +150,12 @@ def add_studies(given: Given, report: Report) -> None:
 
 
 def _study(
-    given: Given,
+    given: EvaluationInputs,
     report: Report,
     kind: str,
     number: str,
     title: str,
-    make: Callable[[Given, Report, Study], None],
+    make: Callable[[EvaluationInputs, Report, Study], None],
 ) -> None:
     study = given.studies.get(kind)
     if study is None:
@@ -188,7 +188,7 @@ def _synthetic(study: Study) -> bool:
     return any(run.synthetic for _, run in study.finished)
 
 
-def _mechanisms(given: Given, report: Report, study: Study) -> None:
+def _mechanisms(given: EvaluationInputs, report: Report, study: Study) -> None:
     order = {name: i for i, name in enumerate(paper.MECHANISMS)}
     finished = sorted(study.finished, key=lambda pair: order.get(pair[0].name, 9))
     lines = [Line(v.label, run.predictions, paper.MECHANISMS.get(v.name)) for v, run in finished]
@@ -202,7 +202,7 @@ def _mechanisms(given: Given, report: Report, study: Study) -> None:
           "Attention maps of the four mechanisms")  # fmt: skip
 
 
-def _positions(given: Given, report: Report, study: Study) -> None:
+def _positions(given: EvaluationInputs, report: Report, study: Study) -> None:
     lines = [Line(v.label, run.predictions) for v, run in study.finished]
     report.add(
         table_of_errors(
@@ -217,10 +217,10 @@ def _positions(given: Given, report: Report, study: Study) -> None:
 
 
 def _maps(
-    given: Given,
+    given: EvaluationInputs,
     report: Report,
     study: Study,
-    finished: Sequence[tuple[Variant, Run]],
+    finished: Sequence[tuple[VariantRun, Run]],
     section: str,
     number: str,
     key: str,
@@ -231,7 +231,7 @@ def _maps(
         return report.add(Missing(number, title, _NO_FACES, given.again()))
     first = finished[0][1]
     try:
-        data = _data_of(given, first)
+        data = _study_data(given, first)
         shared = set(first.predictions.video)
         for _, run in finished:
             shared &= set(run.predictions.video)
@@ -256,7 +256,7 @@ def _maps(
     return None
 
 
-def _data_of(given: Given, run: Run) -> Data:
+def _study_data(given: EvaluationInputs, run: Run) -> Data:
     """The data of a run of a study: the main run's where they are the same, else where it says, else the main run's
     all the same, if they hold its videos.
 
@@ -273,7 +273,7 @@ def _data_of(given: Given, run: Run) -> Data:
         return open_data(run, given.data.dataset.path)
 
 
-def _modules(given: Given, report: Report, study: Study) -> None:
+def _modules(given: EvaluationInputs, report: Report, study: Study) -> None:
     synthetic = _synthetic(study)
     lines, theirs = [], []
     for variant, run in study.finished:
@@ -301,7 +301,7 @@ def _modules(given: Given, report: Report, study: Study) -> None:
     )  # fmt: skip
 
 
-def _subsets(given: Given, report: Report, study: Study) -> None:
+def _subsets(given: EvaluationInputs, report: Report, study: Study) -> None:
     lines = []
     for variant, run in study.finished:
         key = (variant.subset.get("expression", ""), variant.subset.get("condition", ""))

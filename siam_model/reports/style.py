@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 from siam_model.figures import plain as figures
 
 INK, OURS, PAPER, MARK = "#222222", "#0b62a4", "#b3541e", "#c0392b"
@@ -57,7 +57,7 @@ def stamp(figure: Figure, text: str) -> None:
     lowest = figure.subfigs[-1] if figure.subfigs else figure
     wide = int(figure.get_figwidth() * 17)  # letters of this size that fit one line
     lowest.supxlabel(
-        fill(printable(text), wide), x=0.01, ha="left", fontsize=7.5, color="#666666", parse_math=False
+        fill(escape_controls(text), wide), x=0.01, ha="left", fontsize=7.5, color="#666666", parse_math=False
     )
 
 

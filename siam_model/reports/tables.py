@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 from siam_model.predictions import Predictions
 from siam_model.reports import paper
 from siam_model.reports.content import Column, Group, Kind, Table, Value
-from siam_model.reports.stats import Errors, errors_of, paired_test, thresholds
+from siam_model.reports.stats import Errors, paired_test, summarize_errors, thresholds
 
 #: Columns of an `Errors`.
 ERRORS = (
@@ -47,7 +47,7 @@ def cells(errors: Errors | None) -> tuple[Value, ...]:
 def errors_of_predictions(predictions: Predictions, rows: np.ndarray | None = None) -> Errors:
     """Of all rows, or of some."""
     rows = np.arange(len(predictions)) if rows is None else rows
-    return errors_of(predictions.error[rows], [predictions.subject[i] for i in rows])
+    return summarize_errors(predictions.error[rows], [predictions.subject[i] for i in rows])
 
 
 def table_of_errors(
@@ -96,7 +96,7 @@ def table_of_errors(
     return Table(key, section, number, title, f"{caption}. {HOW}{whose}", columns, tuple(groups), synthetic)
 
 
-def decade_of(age: np.ndarray) -> np.ndarray:
+def to_decade(age: np.ndarray) -> np.ndarray:
     """(V,) ages in years -> (V,) 0 for 0-9, 1 for 10-19, ..."""
     return np.floor(age / 10).astype(np.int64)
 
@@ -110,7 +110,7 @@ def table_three(methods: Mapping[str, Predictions], caption: str, *, synthetic: 
     """Table III in the paper's layout: of the measured rows, the second is the interval of the first method, the last
     two count videos and people; and all of it in full, a row for each method and decade."""
     first = next(iter(methods.values()))
-    decade = decade_of(first.age)
+    decade = to_decade(first.age)
     shown = range(min(decade.min(), 0), max(decade.max(), len(paper.DECADES) - 1) + 1)
     names = [decade_name(d) for d in shown]
     parts = [np.flatnonzero(decade == d) for d in shown] + [np.arange(len(first))]
@@ -192,7 +192,7 @@ def breakdown(
         mine = np.flatnonzero([label == value for label in labels])
         rows.append(
             (
-                printable(value) or "unknown",
+                escape_controls(value) or "unknown",
                 *cells(errors_of_predictions(ours, mine)),
                 *(float(p.error[mine].mean()) for _, p in others),
             )

@@ -25,7 +25,7 @@ from siam_model.training.diagnose import NotFinite
 from siam_model.training.inputs import FitInputs
 from siam_model.training.loop import OnBatch, OnEpoch, Place, train
 from siam_model.training.records import EpochRecord
-from siam_model.training.resume import State, load_state
+from siam_model.training.resume import TrainingState, load_state
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def fit_together(
     checkpoint: Path | None,
     on_epoch: OnEpoch,
     on_batch: OnBatch | None,
-) -> State:
+) -> TrainingState:
     """The last state of a training by `devices` processes; arguments as `siam_model.training.fit.fit` takes them.
 
     Raises:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 from siam_model.data import Batch, Normalisation
 from siam_model.model import SIAM, l2_term
 
@@ -41,7 +41,7 @@ def not_finite(
         if error is not None
         else []
     )
-    videos = ", ".join(printable(name) for name in (wrong or ids)[:3])
+    videos = ", ".join(escape_controls(name) for name in (wrong or ids)[:3])
     more = len(wrong or ids) - 3
     videos = f"{videos} and {more} more" if more > 0 else videos
     return NotFinite(

@@ -17,7 +17,7 @@ from siam_model.training.ddp import fit_together
 from siam_model.training.inputs import FitInputs
 from siam_model.training.loop import Place, train
 from siam_model.training.records import EpochRecord as EpochRecord
-from siam_model.training.resume import State, damaged, load_state
+from siam_model.training.resume import TrainingState, damaged, load_state
 from siam_model.training.scalars import Scalars
 
 Precision = Literal["32", "bf16-mixed", "16-mixed"]
@@ -108,7 +108,7 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise NemoError("--precision 16-mixed needs a GPU; a CPU has 32 and bf16-mixed.")
 
 
-def _result(model_config: SIAMConfig, state: State) -> Fitted:
+def _result(model_config: SIAMConfig, state: TrainingState) -> Fitted:
     """What a finished training's last state amounts to."""
     with torch.random.fork_rng(
         devices=[]

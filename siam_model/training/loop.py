@@ -38,7 +38,7 @@ from siam_model.training.inputs import FitInputs
 from siam_model.training.pretrain import ExpressionLoss, FrozenClips, Targets, targets_of
 from siam_model.training.records import EpochRecord
 from siam_model.training.resume import (
-    State,
+    TrainingState,
     damaged,
     is_finished,
     random_states,
@@ -67,11 +67,11 @@ class Place:
 def train(
     inputs: FitInputs,
     place: Place,
-    state: State | None,
+    state: TrainingState | None,
     checkpoint: Path | None,
     on_epoch: OnEpoch | None,
     on_batch: OnBatch | None,
-) -> State:
+) -> TrainingState:
     """Train in this process, from `state` on if there is one; the state after the last epoch.
 
     Args:
@@ -123,7 +123,7 @@ class _Loss(nn.Module):
 class _Training:
     """Network, optimiser and what is known of the epochs so far."""
 
-    def __init__(self, inputs: FitInputs, place: Place, state: State | None) -> None:
+    def __init__(self, inputs: FitInputs, place: Place, state: TrainingState | None) -> None:
         self.inputs, self.config, self.place = inputs, inputs.config, place
         derived = np.random.SeedSequence([*inputs.seed, 0x51A]).generate_state(1, np.uint64)[0]
         seed = int(derived >> np.uint64(1))
@@ -290,13 +290,13 @@ class _Training:
         counts = batch.weight > 0
         return np.array([float(error[counts].sum()), int(counts.sum())])
 
-    def state(self) -> State:
+    def state(self) -> TrainingState:
         """All that is needed to continue. Every process has to call it."""
         states: list[Any] = [random_states(self.place.device)]
         if self.place.world > 1:
             states = [None] * self.place.world
             torch.distributed.all_gather_object(states, random_states(self.place.device))
-        return State(
+        return TrainingState(
             epoch=self.done,
             model=self.model.state_dict(),
             optimiser=self.optimiser.state_dict(),

@@ -19,7 +19,7 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.phases import amplitude
 from nemo_pipeline.stages.smooth import smooth_4253h_twice
 from siam_model.config import TrainConfig
-from siam_model.data import Batch, Clip, Clips, Normalisation
+from siam_model.data import Batch, Clips, ClipSample, Normalisation
 from siam_model.model import SIAM
 
 #: Ramps begin at amplitudes from 0 to this, so that even the last one sees a fifth of the way.
@@ -90,7 +90,7 @@ class Targets:
         """The rows that have targets."""
         return np.array(sorted(self.values), dtype=np.int64)
 
-    def of(self, clips: Sequence[Clip], step: int) -> Tensor:
+    def of(self, clips: Sequence[ClipSample], step: int) -> Tensor:
         """The targets of a batch, (B,T,h) float32, zero beyond a length."""
         series = [self.values[clip.row][clip.phase :: step] for clip in clips]
         target = np.zeros((len(series), max(len(s) for s in series), self.hidden), dtype=np.float32)
@@ -185,7 +185,7 @@ class FrozenClips(Clips):
         self.features = {row: _features(clips, row, model, normalisation, device) for row in rows.tolist()}
         model.train(before)
 
-    def __getitems__(self, clips: Sequence[Clip]) -> Batch:
+    def __getitems__(self, clips: Sequence[ClipSample]) -> Batch:
         """The clips as one zero-padded batch."""
         series = [self.features[clip.row][clip.phase :: self.step] for clip in clips]
         padded = nn.utils.rnn.pad_sequence(series, batch_first=True)

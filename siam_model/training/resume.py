@@ -19,7 +19,7 @@ import torch
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.fields import from_record
 from nemo_pipeline.store.files import leftovers, replacing
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 from siam_model.config import TrainConfig
 from siam_model.training.records import EpochRecord
 
@@ -28,7 +28,7 @@ FORMAT_VERSION = 1
 
 
 @dataclasses.dataclass(slots=True)
-class State:
+class TrainingState:
     """A training after `epoch` finished epochs.
 
     Attributes:
@@ -94,7 +94,7 @@ def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
         torch.mps.set_rng_state(states["mps"])
 
 
-def save_state(path: Path, state: State, prints: dict[str, str]) -> None:
+def save_state(path: Path, state: TrainingState, prints: dict[str, str]) -> None:
     """Write `path`; it is the old file, or the new one whole, whenever the process dies."""
     for old in leftovers(path):  # of a process that was killed while it wrote
         old.unlink(missing_ok=True)
@@ -114,7 +114,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         FileNotFoundError: there is none.
         NemoError: it is damaged, or no checkpoint of ours.
     """
-    shown = printable(str(path))
+    shown = escape_controls(str(path))
     try:
         if path.exists() and not path.is_file():
             raise ValueError("it is no file")
@@ -129,7 +129,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except Exception as error:  # whatever the unpickler makes of a file that is not what it seems
-        reason = printable(str(error).splitlines()[0][:120]) if str(error) else type(error).__name__
+        reason = escape_controls(str(error).splitlines()[0][:120]) if str(error) else type(error).__name__
         raise NemoError(
             f"{shown} is damaged or no checkpoint of nemo ({reason}); remove it, and this training begins anew."
         ) from None
@@ -147,13 +147,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def damaged(path: Path, error: Exception) -> NemoError:
     """The sentence for a checkpoint that can be read, but not be gone on with."""
-    reason = printable((str(error) or type(error).__name__).splitlines()[0][:120])
+    reason = escape_controls((str(error) or type(error).__name__).splitlines()[0][:120])
     return NemoError(
-        f"{printable(str(path))} is damaged ({reason}); remove it, and this training begins anew."
+        f"{escape_controls(str(path))} is damaged ({reason}); remove it, and this training begins anew."
     )
 
 
-def load_state(path: Path, prints: dict[str, str]) -> State | None:
+def load_state(path: Path, prints: dict[str, str]) -> TrainingState | None:
     """The state in `path`; None where there is no file.
 
     Raises:
@@ -168,11 +168,11 @@ def load_state(path: Path, prints: dict[str, str]) -> State | None:
     if other:
         verb = "is" if other == ["seed"] else "are"
         raise NemoError(
-            f"{printable(str(path))} belongs to another training: {', '.join(other)} {verb} not the same. Go on with "
-            "what it was begun with, or remove it to begin anew."
+            f"{escape_controls(str(path))} belongs to another training: {', '.join(other)} {verb} not the same. Go on "
+            "with what it was begun with, or remove it to begin anew."
         )
     try:
-        state = from_record(State, values)
+        state = from_record(TrainingState, values)
         epochs = [line.epoch for line in state.history]
         first = min([1, *epochs])  # below 1: pretraining
         if epochs != list(range(first, state.epoch + 1)) or math.isnan(state.best_error):

@@ -10,7 +10,7 @@ from typing import Any
 
 from nemo_pipeline.errors import NemoError
 from siam_model.training.records import EpochRecord
-from siam_model.training.resume import State
+from siam_model.training.resume import TrainingState
 
 
 class Scalars:
@@ -21,7 +21,7 @@ class Scalars:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, checkpoint: Path | None, state: State | None) -> Iterator[Scalars]:
+    def open(cls, checkpoint: Path | None, state: TrainingState | None) -> Iterator[Scalars]:
         """Into tensorboard/ next to the checkpoint, after the epochs of `state`; nothing without a checkpoint.
 
         Raises:

@@ -106,8 +106,8 @@ def test_more_memory_than_a_video_may_have_is_a_status(tmp_path):
     if not sys.platform.startswith("linux"):
         pytest.skip("no limit on the address space here")
     subprocess.run([sys.executable, "-c", code, json.dumps(job)], check=True, timeout=120)
-    (piece,) = tmp_path.glob("*.json")
-    (row,) = json.loads(piece.read_text())["result"]["rows"]
+    (staged,) = tmp_path.glob("*.json")
+    (row,) = json.loads(staged.read_text())["result"]["rows"]
     assert row["status"] == "decode_error"
     assert f"{MOST_MEMORY >> 30} GB of memory" in row["message"]
 

@@ -24,7 +24,7 @@ from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
-from nemo_pipeline.store.spool import read_pieces
+from nemo_pipeline.store.spool import read_all_staged
 from nemo_pipeline.supervise import ChildDied
 from tests.support.processes import children_of, start, wait_for_children, wait_for_none
 from tests.support.runs import write_clip
@@ -177,7 +177,7 @@ def test_disk_full_in_mid_run(folder, tmp_path):
 
         with pytest.raises(NemoError, match="is full"):
             run(folder, small / "out.h5", fill)
-        kept = read_pieces(small / "out.shards" / ".work")
+        kept = read_all_staged(small / "out.shards" / ".work")
         assert kept and not (small / "out.h5").exists()
         filler.unlink()
         summary = run(folder, small / "out.h5")
@@ -200,8 +200,8 @@ def test_a_file_that_is_replaced_while_it_is_read(tmp_path):
             other.replace(clip)
 
     prepare(job, replace)
-    (piece,) = read_pieces(tmp_path).values()
-    assert piece.statuses == {"unreadable"} and "changed while it was read" in piece.result.rows[0].message
+    (staged,) = read_all_staged(tmp_path).values()
+    assert staged.statuses == {"unreadable"} and "changed while it was read" in staged.result.rows[0].message
 
 
 # ---- the command, stopped from outside

@@ -318,8 +318,8 @@ def test_pieces_carry_no_settings_of_others(clips, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run([clips], output, on_event=stop)
-    (piece,) = (tmp_path / "out.shards" / ".work").glob("*.json")
-    assert json.loads(piece.read_text())["fingerprint"] == CONFIG.fingerprint()
+    (staged,) = (tmp_path / "out.shards" / ".work").glob("*.json")
+    assert json.loads(staged.read_text())["fingerprint"] == CONFIG.fingerprint()
     with pytest.raises(NemoError, match="begun with other settings"):
         run([clips], output, config=PrepConfig(size=32))
 

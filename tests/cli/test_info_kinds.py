@@ -18,7 +18,7 @@ from nemo_pipeline.batch.assemble import relabel
 from nemo_pipeline.batch.label_table import read_labels
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
-from siam_model.interval import interval_of
+from siam_model.interval import load_interval
 from tests.support.siam_faces import drawn_file
 from tests.support.siam_runs import TINY, Listener, Stop, train
 
@@ -104,7 +104,7 @@ def test_what_is_not_as_the_training_wrote_it_is_said(place, tmp_path, name):
     (run / name).write_text(f"{text[: digit.start()]}{9 - int(digit[0])}{text[digit.end() :]}")
     assert describe(run)["not_as_written"].startswith(f"{name}: SHA256SUMS does not fit")
     assert ("not_as_written" in describe(run / "model")) == name.startswith("model")
-    found = interval_of(run / "model", 0.5)
+    found = load_interval(run / "model", 0.5)
     assert ("predictions.csv is not as the training wrote it" in found.reason) == name.endswith("csv")
 
 

@@ -30,7 +30,7 @@ from siam_model import SIAM, LoadedModel, Prediction, SIAMConfig, TrainConfig, l
 from siam_model.checkpoint import ModelCard, save_model
 from siam_model.data import Normalisation
 from siam_model.figures.clip import clip_figure, heat_figure, weights_figure
-from siam_model.interval import interval_of
+from siam_model.interval import load_interval
 from siam_model.predictions import Predictions, write_predictions
 from siam_model.sums import write_sums
 
@@ -308,7 +308,7 @@ def test_warnings(place):
     from nemo_pipeline.datatypes import VideoFile
 
     model = load(place / "runs" / "good")
-    interval = interval_of(place / "runs" / "good", 0.9)
+    interval = load_interval(place / "runs" / "good", 0.9)
     row = next(clip_faces([VideoFile(place / "clips" / "$a^^b$.mp4", "a", "a.mp4")], model))
     good = answer_for(row, model, interval)
     assert good.doubts == () and good.note == ""

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from nemo_pipeline.store import FaceDataset
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 from tests.support.commands import nemo, nemo_process
 from tests.support.smiling import HOSTILE, smiling_file
 
@@ -53,7 +53,7 @@ def test_info_writes_the_report(tmp_path):
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert all(
         name in text
-        for name in map(printable, FaceDataset(data).videos["id"])
+        for name in map(escape_controls, FaceDataset(data).videos["id"])
         if not set(name) & set("<&'\"")
     )
     assert HOSTILE[0] not in text

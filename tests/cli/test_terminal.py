@@ -11,12 +11,12 @@ import pytest
 from click.testing import CliRunner
 from tornado.util import TimeoutError as TornadoTimeout
 
-from nemo_cli.console import _Console, new_table, panel, shown
+from nemo_cli.console import _Console, new_table, panel, styled
 from nemo_cli.main import main
 from nemo_cli.predict_output import Answer, print_answer
 from nemo_cli.progress import _used
 from nemo_pipeline.batch.cluster import RunOptions, _client
-from nemo_pipeline.view.distrust import Reason
+from nemo_pipeline.view.quality_flags import Reason
 
 SENTENCE = "The file cannot be opened as a video (Invalid data found when processing input); copy it again."
 IDS = ["001_deliberate_smile_2", "participant_0002_session_2_spontaneous_smile_take_03", "a"]
@@ -38,7 +38,7 @@ def test_words_are_whole_in_tables_panels_and_lines(width, sentences):
         new_table("", ["video", "status", "interpolated", "message"], rows, right="interpolated"), width
     )
     facts = printed(panel("x", [(name[:20], SENTENCE) for name in IDS]), width)
-    line = printed(shown(f"/data/{IDS[0]}/out.h5: {SENTENCE}"), width, soft_wrap=True)
+    line = printed(styled(f"/data/{IDS[0]}/out.h5: {SENTENCE}"), width, soft_wrap=True)
     for text, words in (
         (table, IDS),
         (facts, [name[:20] for name in IDS]),
@@ -54,7 +54,7 @@ def test_words_are_whole_in_tables_panels_and_lines(width, sentences):
 
 def test_a_path_that_is_too_long_stays_in_one_piece():
     path = "/data/" + "x" * 90 + "/out.h5"
-    assert path in printed(shown(f"Wrote the file {path} with all its faces."), 40, soft_wrap=True).split(
+    assert path in printed(styled(f"Wrote the file {path} with all its faces."), 40, soft_wrap=True).split(
         "\n"
     )
 
@@ -108,7 +108,7 @@ def test_dasks_own_time_out_is_not_printed_after_a_run(caplog):
 
 def test_a_note_or_doubt_is_explained_once(capsys):
     class Row:
-        file, n_decoded, n_interpolated = "a.mp4", 70, 0
+        file, n_decoded, n_interpolated, age_true = "a.mp4", 70, 0, float("nan")
 
     class Prediction:
         age = 30.0

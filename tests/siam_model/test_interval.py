@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siam_model.interval import half_width, interval_from, interval_of
+from siam_model.interval import half_width, interval_from, load_interval
 from siam_model.predictions import Predictions, write_predictions
 
 
@@ -89,7 +89,7 @@ def test_it_is_read_beside_the_model(tmp_path: Path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     for path in (tmp_path, tmp_path / "model"):
-        assert "no predictions.csv" in interval_of(path, 0.9).reason
+        assert "no predictions.csv" in load_interval(path, 0.9).reason
     write_predictions(tmp_path / "predictions.csv", made([2.0] * 20, [str(k) for k in range(20)]))
     for path in (tmp_path, tmp_path / "model"):
-        assert interval_of(path, 0.9).half_width == 2.0
+        assert load_interval(path, 0.9).half_width == 2.0

@@ -15,8 +15,8 @@ from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model import load
 from siam_model.config import TrainConfig, preset
 from siam_model.data import (
-    Clip,
     Clips,
+    ClipSample,
     LengthBuckets,
     batch_loader,
     labelled_videos,
@@ -218,7 +218,7 @@ def test_workers_read_the_same_pixels(data):
             assert any(np.array_equal(batch.frames[b, :length].numpy(), e) for e in expected)
             assert not batch.frames[b, length:].any()
     assert sum(len(batch.age) for batch in validation_loader(clips, everyone, 4)) == len(everyone)
-    frames, age, row = clips[Clip(2, 1)]
+    frames, age, row = clips[ClipSample(2, 1)]
     assert (len(frames), row) == (len(dataset[2].frames[1::3]), 2)
     assert age == dataset[2].age
 

@@ -12,8 +12,8 @@ import pytest
 from nemo_pipeline.errors import NemoError
 from siam_model.evaluate import evaluate
 from siam_model.predictions import Predictions, write_predictions
-from siam_model.reports.stats import errors_of
-from siam_model.verdict import verdict_from, verdict_of
+from siam_model.reports.stats import summarize_errors
+from siam_model.verdict import load_verdict, verdict_from
 
 
 def held_out(people: int, error: float, spread: float = 2.0, seed: int = 0) -> Predictions:
@@ -75,11 +75,11 @@ def test_a_poor_or_doubtful_one(people, error, spread, outcome, words):
 def test_it_is_found_beside_a_model(tmp_path):
     p = held_out(12, 5)
     run = written(tmp_path / "run", p)
-    assert verdict_of(run) == verdict_from(p, of_median(p))
+    assert load_verdict(run) == verdict_from(p, of_median(p))
     (run / "baselines" / "median.csv").unlink()
-    assert verdict_of(run) is None
+    assert load_verdict(run) is None
     with pytest.raises(NemoError, match="give a run folder"):
-        verdict_of(tmp_path / "nothing")
+        load_verdict(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize(("error", "poor"), [(5, False), (130, True)])
@@ -104,7 +104,7 @@ def test_the_page_opens_with_it(tmp_path, capsys, error, poor):
 def test_tables_give_no_interval_of_fewer_than_ten_people(tmp_path):
     for people in (9, 10):
         p = held_out(people, 5)
-        errors = errors_of(p.error, p.subject)
+        errors = summarize_errors(p.error, p.subject)
         assert math.isnan(errors.low) == math.isnan(errors.high) == (people < 10)
         result = evaluate(written(tmp_path / str(people), p))
         full = next(t for t in result.report.tables if t.key == "table-3-details")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from nemo_pipeline.stages.decode import DecodeError, VideoReader
-from nemo_pipeline.stages.wholeness import missing_bytes
+from nemo_pipeline.stages.truncation import missing_bytes
 from tests.support.clips import MOTION_JPEG, smooth_pictures, video_frame, write_clip
 from tests.support.decoded import read
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates, uniform_filter
 
 from nemo_pipeline.stages.frame import Frame, Region
-from nemo_pipeline.stages.planes import frame_of
+from nemo_pipeline.stages.planes import to_frame
 from tests.support.clips import RANGES, smooth_pictures, video_frame, ycc
 
 AS_STORED = (False, False, False)
@@ -29,7 +29,7 @@ def frame(rgb: np.ndarray, pixel_format: str, value_range: str, matrix: str) -> 
     picture = video_frame(rgb, pixel_format, value_range, matrix)
     picture.color_range = RANGES[value_range]
     picture.colorspace = {"601": 6, "709": 1}[matrix]
-    return frame_of(picture, 0, 0.0, AS_STORED), picture
+    return to_frame(picture, 0, 0.0, AS_STORED), picture
 
 
 @pytest.mark.parametrize("matrix", ["601", "709"])
@@ -55,7 +55,7 @@ def test_colours(pixel_format: str, value_range: str, matrix: str) -> None:
 @pytest.mark.parametrize("pixel_format", ["rgb24", "bgr24", "gbrp", "bgra", "rgb48le", "gbrp10le"])
 def test_rgb_pictures(pixel_format: str) -> None:
     rgb = smooth_pictures(1, 163, 121)[0]
-    ours = frame_of(video_frame(rgb, pixel_format), 0, 0.0, AS_STORED)
+    ours = to_frame(video_frame(rgb, pixel_format), 0, 0.0, AS_STORED)
     assert np.abs(ours.rgb().astype(int) - rgb).max() <= 2
     assert np.abs(ours.gray() - ycc(rgb)[..., 0]).max() <= 1
 
@@ -70,7 +70,7 @@ def test_gray_pictures(pixel_format: str) -> None:
     # Without a tag gray is taken as it is.
     untagged = video_frame(gray, "gray", "full")
     untagged.color_range = 0
-    np.testing.assert_array_equal(frame_of(untagged, 0, 0.0, AS_STORED).gray(), gray)
+    np.testing.assert_array_equal(to_frame(untagged, 0, 0.0, AS_STORED).gray(), gray)
 
 
 def test_palette_and_bitmap_pictures() -> None:
@@ -80,13 +80,13 @@ def test_palette_and_bitmap_pictures() -> None:
         if pixel_format == "monow":
             picture = picture.reformat(format="monow")
             expected = picture.reformat(format="gray").to_ndarray()
-            assert np.abs(frame_of(picture, 0, 0.0, AS_STORED).gray().astype(int) - expected).max() <= 1
+            assert np.abs(to_frame(picture, 0, 0.0, AS_STORED).gray().astype(int) - expected).max() <= 1
     table = np.zeros((256, 4), np.uint8)
     table[:, 0] = 255  # alpha
     table[:, 1:] = np.arange(256)[:, None]
     indices = smooth_pictures(1, 64, 48, gray=True)[0]
     picture = av.VideoFrame.from_ndarray((indices, table), "pal8")
-    assert np.abs(frame_of(picture, 0, 0.0, AS_STORED).gray().astype(int) - indices).max() <= 1
+    assert np.abs(to_frame(picture, 0, 0.0, AS_STORED).gray().astype(int) - indices).max() <= 1
 
 
 @settings(max_examples=60, deadline=None)
@@ -215,7 +215,7 @@ def test_the_luma_of_rgb_is_that_of_the_primaries_it_states(
     rgb = smooth_pictures(1, 80, 60)[0]
     picture = video_frame(rgb, pixel_format)
     picture.colorspace, picture.color_primaries = 0, primaries
-    ours = frame_of(picture, 0, 0.0, AS_STORED)
+    ours = to_frame(picture, 0, 0.0, AS_STORED)
     assert ours.matrix == matrix
     assert np.abs(ours.gray() - ycc(rgb, matrix)[..., 0]).max() <= 1
     assert np.abs(ours.rgb().astype(int) - rgb).max() <= 2

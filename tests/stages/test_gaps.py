@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemo_pipeline.stages.gaps import PAUSE_SECONDS, Entry, SegmentBuilder
+from nemo_pipeline.stages.gaps import PAUSE_SECONDS, SegmentBuilder, SegmentFrame
 from nemo_pipeline.stages.track import Observation
 
 
@@ -29,10 +29,10 @@ def segments(
     faces: list[Observation | None],
     max_gap: float = 0.2,
     indices: list[int] | None = None,
-) -> list[list[Entry[int]]]:
+) -> list[list[SegmentFrame[int]]]:
     builder: SegmentBuilder[int] = SegmentBuilder(max_gap)
-    out: list[list[Entry[int]]] = [[]]
-    events: list[Entry[int] | None] = []
+    out: list[list[SegmentFrame[int]]] = [[]]
+    events: list[SegmentFrame[int] | None] = []
     for k, (time, face) in enumerate(zip(times, faces, strict=True)):
         index = k if indices is None else indices[k]
         events += builder.push(index, time, face, 1, index * 10)

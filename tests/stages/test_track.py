@@ -9,7 +9,7 @@ import pytest
 from nemo_pipeline.stages.cuts import Glimpse, Shot
 from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame, Region
-from nemo_pipeline.stages.landmarks import REGION_SCALE, Engine, FaceMesh, region_of
+from nemo_pipeline.stages.landmarks import REGION_SCALE, Engine, FaceMesh, face_region
 from nemo_pipeline.stages.search import DETECTOR_VIEW, full_search, judged, refine
 from nemo_pipeline.stages.track import Observation, Tracker, observe
 from tests.support.clips import Actor, acted, masked, other_person, person, scene, smooth_pictures, sway
@@ -144,7 +144,7 @@ def test_who_was_first_taken_for_upside_down_is_followed_upright_after_some_look
     tracker.step(first)
     (follower,) = tracker._followers
     wrong = upside_down(pictures[0]).points
-    follower.region = region_of(wrong)
+    follower.region = face_region(wrong)
     follower.shot = Shot(Glimpse.of(first, FaceMesh(wrong, 1.0), follower.region))
     seen = [tracker.step(Frame.from_rgb(p, k, k / 25)) for k, p in enumerate(pictures) if k]
     rolls = [[abs(round(o.pose[2], -1)) for o in found] for found in seen]

@@ -10,7 +10,7 @@ import pytest
 
 from nemo_pipeline import prep_video
 from nemo_pipeline.stages.frame import Frame, Region
-from nemo_pipeline.stages.planes import frame_of
+from nemo_pipeline.stages.planes import to_frame
 from tests.support.clips import acted, person, smooth_pictures, sway, video_frame, write_clip, ycc
 from tests.support.decoded import read
 from tests.support.hdr import BT709, BT2020, HLG, PQ, SIGNAL, TO_2020, graded, pq, write_hdr
@@ -42,7 +42,7 @@ def test_hdr_has_the_levels_of_sdr(transfer: int, pixel_format: str) -> None:
         picture.color_trc, picture.color_primaries = transfer, BT2020
     else:
         picture = hdr_frame(rgb, transfer, pixel_format)
-    frame = frame_of(picture, 0, 0.0, (False, False, False))
+    frame = to_frame(picture, 0, 0.0, (False, False, False))
     luma = ycc(rgb, "709")[..., 0]
     gray = frame.gray()
     assert gray.dtype == np.uint8 and gray.shape == luma.shape
@@ -62,7 +62,7 @@ def test_light_beyond_white_keeps_its_hue() -> None:
     light = (rgb / 255.0) ** 2.4 * 203 * 1.8
     picture = video_frame(pq(light @ TO_2020.T) * 255, "yuv444p12le", "limited", "2020")
     picture.color_trc, picture.color_primaries = PQ, BT2020
-    shown = frame_of(picture, 0, 0.0, (False, False, False)).rgb()[8, 8]
+    shown = to_frame(picture, 0, 0.0, (False, False, False)).rgb()[8, 8]
     np.testing.assert_allclose(shown, np.array([230, 180, 150]) * 255 / 230, atol=2)
 
 
@@ -81,8 +81,8 @@ def test_pixels_that_are_not_square_in_hdr() -> None:
     from fractions import Fraction
 
     rgb = muted(1)[0]
-    frame = frame_of(hdr_frame(rgb, HLG), 0, 0.0, (False, False, False), aspect=Fraction(2))
-    plain = frame_of(
+    frame = to_frame(hdr_frame(rgb, HLG), 0, 0.0, (False, False, False), aspect=Fraction(2))
+    plain = to_frame(
         video_frame(rgb, "yuv444p", "full", "709"), 0, 0.0, (False, False, False), aspect=Fraction(2)
     )
     assert frame.gray().shape == (120, 320)

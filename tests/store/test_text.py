@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from nemo_pipeline.store.text import (
     csv_cell,
     csv_value,
+    escape_controls,
     natural_key,
     natural_sorted,
-    printable,
     to_bytes,
     to_text,
 )
@@ -28,14 +28,14 @@ def test_file_names_survive(data):
 @given(st.text(st.characters(codec=None)))
 def test_any_text_can_be_stored_and_shown(text):
     assert isinstance(to_bytes(text), bytes)
-    shown = printable(text)
+    shown = escape_controls(text)
     assert shown.encode() is not None
     assert not any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in shown)
 
 
 def test_what_steers_a_terminal_is_made_visible():
-    assert printable("a\x1b[31mb\n\u202ec\udcff") == "a\\x1b[31mb\\x0a\\u202ec\\xff"
-    assert printable("微笑 Ünïcode (1).mp4") == "微笑 Ünïcode (1).mp4"
+    assert escape_controls("a\x1b[31mb\n\u202ec\udcff") == "a\\x1b[31mb\\x0a\\u202ec\\xff"
+    assert escape_controls("微笑 Ünïcode (1).mp4") == "微笑 Ünïcode (1).mp4"
 
 
 @given(st.text())

@@ -8,7 +8,7 @@ from nemo_pipeline import PrepConfig
 from nemo_pipeline.batch.assemble import assemble, write_assembled
 from nemo_pipeline.batch.child import prepare
 from nemo_pipeline.batch.discover import discover
-from nemo_pipeline.batch.merge import merge_pieces
+from nemo_pipeline.batch.merge import merge_staged
 from nemo_pipeline.batch.plan import finished_videos
 from nemo_pipeline.batch.tasks import TaskMaker
 from nemo_pipeline.bundle import SHA256
@@ -26,7 +26,7 @@ def prepared_here(source: Path, output: Path, config: PrepConfig) -> FaceDataset
     for n, video in enumerate(videos):
         prepare(TaskMaker(config, work, None)(video).job | {"stem": f"v{n}"}, lambda n: None)
     files = [video.file for video in videos]
-    names = merge_pieces(files, str(work), str(shards), config.to_dict(), SHA256)
+    names = merge_staged(files, str(work), str(shards), config.to_dict(), SHA256)
     found = finished_videos([read_shard(shards / name) for name in names])
     write_assembled(
         output,

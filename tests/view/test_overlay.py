@@ -23,9 +23,9 @@ from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.reader import FaceVideo
 from nemo_pipeline.store.text import safe_name
 from nemo_pipeline.view.annotated import annotation
-from nemo_pipeline.view.overlay import draw_overlay, mark_of, timeline
+from nemo_pipeline.view.overlay import draw_overlay, overlay_mark, timeline
 from nemo_pipeline.view.overlay_draw import Page
-from nemo_pipeline.view.overlay_strip import Shown, State
+from nemo_pipeline.view.overlay_strip import FrameState, PersonInFrame
 from tests.support.clips import acted, other_person, person, sway, timestamps_of, write_clip
 from tests.support.prepared import prepared_here
 
@@ -69,7 +69,7 @@ def annotated(
     data = prepared_here(path, folder / "out.h5", config)
     copy = folder / "copy.mp4"
     draw_overlay(path, copy, rows_in(data))
-    assert copy.stat().st_mode & 0o777 == 0o600 and annotation(copy) == mark_of(rows_in(data))
+    assert copy.stat().st_mode & 0o777 == 0o600 and annotation(copy) == overlay_mark(rows_in(data))
     with av.open(str(copy)) as container:
         return [(float(f.time), f.to_ndarray(format="rgb24")) for f in container.decode(video=0)], data
 
@@ -82,13 +82,13 @@ def seen(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory):
 
 def names(data: FaceDataset) -> str:
     """One letter for the state of each frame."""
-    return "".join(State(int(state)).name[0].lower() for state in timeline(rows_in(data)))
+    return "".join(FrameState(int(state)).name[0].lower() for state in timeline(rows_in(data)))
 
 
 def test_every_frame_and_its_state(seen) -> None:
     frames, data = seen
     assert len(frames) == 20
-    assert names(data) == "o" * 8 + "i" * 2 + "o" * 7 + "n" * 3
+    assert names(data) == "t" * 8 + "i" * 2 + "t" * 7 + "n" * 3
     # Enlarged by a whole factor, with a strip below; the states' colours stand in the line at its end.
     width, height = frames[0][1].shape[1], frames[0][1].shape[0]
     assert width == 1000 and height == 800 + 164
@@ -117,15 +117,15 @@ def test_times_are_the_sources(clips: dict[str, Path], tmp_path: Path) -> None:
     frames, data = annotated(clips["uneven"], tmp_path / "a")
     times = np.array(timestamps_of(clips["uneven"]))
     np.testing.assert_allclose([time for time, _ in frames], times - times[0], atol=1e-3)
-    assert names(data) == "o" * 10
+    assert names(data) == "t" * 10
 
 
 @pytest.mark.parametrize(
     ("clip", "settings", "states", "n_rows"),
     [
-        ("apart", {}, "n" * 17 + "o" * 9, 1),
-        ("apart", {"segments": "all"}, "o" * 8 + "n" * 9 + "o" * 9, 2),
-        ("two", {"follow": "all", "mesh": True}, "o" * 9, 2),
+        ("apart", {}, "n" * 17 + "t" * 9, 1),
+        ("apart", {"segments": "all"}, "t" * 8 + "n" * 9 + "t" * 9, 2),
+        ("two", {"follow": "all", "mesh": True}, "t" * 9, 2),
         ("two", {"max_yaw_degrees": 1e-6}, "n" * 9, 0),
     ],
 )
@@ -145,13 +145,15 @@ def test_another_video_than_the_one_that_was_prepared(clips: dict[str, Path], se
 
 @pytest.mark.parametrize(("width", "height"), [(31, 17), (480, 640), (1921, 1081), (4000, 300)])
 def test_any_size_of_picture(width: int, height: int) -> None:
-    line = np.array([State.NOT_KEPT, State.TRACKED], np.uint8)
+    line = np.array([FrameState.NOT_KEPT, FrameState.TRACKED], np.uint8)
     page = Page(width, height, "x" * 300 + " \x1b[31m 微笑", line, "no_face: " + "y" * 300)
     assert page.width % 2 == page.height % 2 == 0 and 560 <= page.width <= 1920
     points = np.random.default_rng(0).uniform(-1e6, 1e6, (68, 2))
     frame = Frame.from_rgb(np.full((height, width, 3), 200, np.uint8), 1, 3723.5)
     people = [
-        Shown(n, State.TRACKED, f"#{n}/s1", raw=points, smoothed=points, face=np.zeros((9, 9), np.uint8))
+        PersonInFrame(
+            n, FrameState.TRACKED, f"#{n}/s1", raw=points, smoothed=points, face=np.zeros((9, 9), np.uint8)
+        )
         for n in range(12)
     ]
     assert page.draw(frame, people).shape == (page.height, page.width, 3)

@@ -17,8 +17,8 @@ from PIL import Image
 from nemo_pipeline import NemoError
 from nemo_pipeline.stages.headframe import METHODS
 from nemo_pipeline.store import FaceDataset, write_dataset
-from nemo_pipeline.store.text import printable
-from nemo_pipeline.view.distrust import CODES, reasons, track_of
+from nemo_pipeline.store.text import escape_controls
+from nemo_pipeline.view.quality_flags import CODES, reasons, track_of
 from nemo_pipeline.view.report import json_for_html, write_report
 from nemo_pipeline.view.report_data import MOST_POINTS, read_report, runs
 from tests.support.smiling import HOSTILE, smiling, smiling_file
@@ -66,9 +66,9 @@ def test_names_are_text(made):
     assert "img" not in {tag for tag, _ in page.tags}, "pictures are put in when a video is opened"
     assert sorted(page.scripts) == sorted(["", "rows", "limits", *(f"d{i}" for i in data.rows)])
     for name in HOSTILE:
-        assert printable(name) in page.text
+        assert escape_controls(name) in page.text
     rows = json.loads(page.scripts["rows"])
-    assert [row["v"][0] for row in rows] == [printable(name) for name in data.videos["id"]]
+    assert [row["v"][0] for row in rows] == [escape_controls(name) for name in data.videos["id"]]
     assert "caf\\xe9" in page.text and "\u202e" not in path.read_text(encoding="utf-8")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nemo_pipeline.store import FaceDataset
-from nemo_pipeline.store.text import printable
+from nemo_pipeline.store.text import escape_controls
 from nemo_pipeline.view.report import write_report
 from tests.support.browser import Seen, chromium, in_browser, sync_api
 from tests.support.smiling import HOSTILE, smiling_file
@@ -120,7 +120,7 @@ def test_details_open_by_keyboard(browser, report, scheme):
 def test_hostile_names_are_text(browser, report):
     seen = Report(browser, report, 1280)
     page = seen.page
-    names = [printable(name) for name in HOSTILE]
+    names = [escape_controls(name) for name in HOSTILE]
     assert seen.shown[: len(names)] == names
     page.get_by_role("button", name="Open all").click()
     for name in names:

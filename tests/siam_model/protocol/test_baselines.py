@@ -15,7 +15,7 @@ from siam_model.protocol.baselines import (
     NAMES,
     PENALTIES,
     Features,
-    baselines_of,
+    fit_baselines,
     phase_features,
     ridge,
     shrink,
@@ -114,7 +114,7 @@ def test_baselines_know_nothing_of_the_test_part(tmp_path):
     table = labelled_videos(dataset)
     split = plan_splits(table, folds=3, validation_fraction=0.2, test_fraction=0.25, seed=0)[1]
     features = Features(dataset, table)
-    found = baselines_of(split, table, features)
+    found = fit_baselines(split, table, features)
     assert set(found) == set(NAMES)
     test = table.rows_of(split.test)
     for line in found.values():
@@ -122,7 +122,7 @@ def test_baselines_know_nothing_of_the_test_part(tmp_path):
         np.testing.assert_array_equal(line.age, table.age[test])
     sabotaged = table.age.copy()
     sabotaged[test] = 99.0
-    again = baselines_of(split, dataclasses.replace(table, age=sabotaged), features)
+    again = fit_baselines(split, dataclasses.replace(table, age=sabotaged), features)
     for name in NAMES:
         np.testing.assert_array_equal(found[name].predicted, again[name].predicted)
 
@@ -134,7 +134,7 @@ def test_the_mean_face_sees_what_age_does(tmp_path):
     features = Features(dataset, table)
     errors = {name: [] for name in NAMES}
     for split in plan_splits(table, folds=4, validation_fraction=0.2, test_fraction=0.25, seed=0):
-        for name, line in baselines_of(split, table, features).items():
+        for name, line in fit_baselines(split, table, features).items():
             errors[name] += line.error.tolist()
     assert np.mean(errors["ridge_mean_face"]) < 0.6 * np.mean(errors["median"])
     assert features.mean_face.shape == (48, 38 * 38) and features.phases.shape == (48, 9)

@@ -51,10 +51,10 @@ def choice(folder: Path) -> dict:
 
 def test_the_papers_sets():
     model, _ = preset("paper")
-    space = search.space_of(model, {})
+    space = search.search_space(model, {})
     assert space["model.hidden"] == (128, 256, 512)
     assert np.prod([len(values) for values in space.values()]) == 336
-    small = search.space_of(preset("small")[0], {"train.l2": "0"})
+    small = search.search_space(preset("small")[0], {"train.l2": "0"})
     assert small["model.hidden"] == (16, 32, 64) and "train.l2" not in small
 
 
@@ -74,7 +74,7 @@ def test_what_a_search_leaves_behind(whole):
         assert values["trial"] == best["number"] and values["chosen"] == best["parameters"]
         # The weights are the best trial's own, stopped where it was best.
         card = load(folder).card
-        assert search.values_of(card.model, card.train, values["chosen"]) == values["chosen"]
+        assert search.read_values(card.model, card.train, values["chosen"]) == values["chosen"]
         history = read_history(folder / "history.csv")
         assert min(line.validation_mae for line in history) == values["validation_mae"]
         assert len(history) == best["epochs"]
@@ -193,8 +193,8 @@ def test_the_test_fold_has_no_say(tmp_path):
 
 
 def test_proposals_are_all_combinations_once_in_an_order_of_the_seed():
-    space = search.space_of(preset("paper")[0], {})
-    first = search.values_of(*preset("paper"), space)
+    space = search.search_space(preset("paper")[0], {})
+    first = search.read_values(*preset("paper"), space)
     a = search.proposals(space, first, (0, 1))
     assert a == search.proposals(space, first, (0, 1)) and a[0] == first
     assert len(a) == len({tuple(sorted(v.items())) for v in a}) == 336
@@ -293,7 +293,7 @@ def test_a_search_without_folds(data, tmp_path):
 def test_the_model_of_all_subjects_takes_what_most_folds_chose(whole):
     chosen = [choice(fold_folder(whole, k))["chosen"] for k in range(2)]
     card = load(whole).card
-    assert search.values_of(card.model, card.train, chosen[0]) in chosen
+    assert search.read_values(card.model, card.train, chosen[0]) in chosen
 
 
 def test_h_is_searched_too(data, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from nemo_pipeline.errors import NemoError
 from siam_model.data import VideoTable
 from siam_model.predictions import Predictions, join
 from siam_model.protocol.baselines import training_median
-from siam_model.protocol.splits import Split, balance, check_folds, plan_splits, subjects_of
+from siam_model.protocol.splits import Split, balance, check_folds, list_subjects, plan_splits
 
 
 def table_of(
@@ -129,7 +129,7 @@ def test_subjects_take_the_median_age_and_the_commonest_gender():
     table = dataclasses.replace(
         table, subject=tuple("aaabbbbbb"), age=np.arange(9.0), gender=tuple("fmmfffmmf")
     )
-    subjects = subjects_of(table)
+    subjects = list_subjects(table)
     assert subjects.code == ("a", "b")
     assert subjects.age.tolist() == [1.0, 5.5]
     assert subjects.gender == ("m", "f")

@@ -18,9 +18,9 @@ from siam_model.predictions import Predictions
 from siam_model.reports import paper
 from siam_model.reports.content import Column, Group, Table
 from siam_model.reports.formats import (
+    format_value,
     latex,
     markdown,
-    shown,
     to_csv,
     to_json,
     to_latex,
@@ -29,11 +29,11 @@ from siam_model.reports.formats import (
 )
 from siam_model.reports.stats import (
     age_counts,
-    errors_of,
     interval,
     paired_test,
     per_subject,
     principal_components,
+    summarize_errors,
     thresholds,
 )
 from siam_model.reports.tables import (
@@ -115,11 +115,11 @@ def test_intervals_of_several_means_at_once():
 
 
 def test_summaries_of_little():
-    none = errors_of(np.array([]), [])
+    none = summarize_errors(np.array([]), [])
     assert (none.videos, none.subjects) == (0, 0) and np.isnan(none.mae) and np.isnan(none.low)
-    one = errors_of(np.array([3.0]), ["s"])
+    one = summarize_errors(np.array([3.0]), ["s"])
     assert one.mae == 3 and np.isnan(one.deviation) and np.isnan(one.low)
-    person = errors_of(np.array([3.0, 5.0]), ["s", "s"])
+    person = summarize_errors(np.array([3.0, 5.0]), ["s", "s"])
     assert (person.mae, person.deviation) == (4, pytest.approx(np.sqrt(2))) and np.isnan(person.low)
 
 
@@ -296,8 +296,14 @@ def test_markdown_and_latex_show_names_as_they_are():
 
 
 def test_how_numbers_are_written():
-    assert [shown(v, "years") for v in (1.005, -0.5, 3, None, float("nan"))] == ["1.00", "−0.50", "3", "", ""]
-    assert [shown(v, "p") for v in (1e-9, 0.0012, 0.5)] == ["< 0.0001", "0.0012", "0.50"]
+    assert [format_value(v, "years") for v in (1.005, -0.5, 3, None, float("nan"))] == [
+        "1.00",
+        "−0.50",
+        "3",
+        "",
+        "",
+    ]
+    assert [format_value(v, "p") for v in (1e-9, 0.0012, 0.5)] == ["< 0.0001", "0.0012", "0.50"]
 
 
 # ---- the paper

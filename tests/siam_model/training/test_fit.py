@@ -16,9 +16,9 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model import SIAM, SIAMConfig
 from siam_model import data as data_module
-from siam_model.augment import AGE_DEVIATION, LARGEST_WEIGHT, changed, density_weights, gain_of
+from siam_model.augment import AGE_DEVIATION, LARGEST_WEIGHT, augment_frames, density_weights, sample_gain
 from siam_model.config import TrainConfig
-from siam_model.data import Clip, Clips, LengthBuckets, labelled_videos, measure_normalisation, shared
+from siam_model.data import Clips, ClipSample, LengthBuckets, labelled_videos, measure_normalisation, shared
 from siam_model.figures.curves import curves_figure, draw_curves
 from siam_model.layers import ResponseNorm
 from siam_model.training.diagnose import NotFinite
@@ -216,7 +216,7 @@ def test_an_error_of_a_member_is_the_trainings_error(data):
 
 
 def test_shares_of_a_batch():
-    batches = [[Clip(row, 0, weight=1 / 5) for row in range(5)], [Clip(5, 0)]]
+    batches = [[ClipSample(row, 0, weight=1 / 5) for row in range(5)], [ClipSample(5, 0)]]
     shares = [shared(batches, rank, 3) for rank in range(3)]
     assert all(len(share) == 2 for share in shares)
     rows = sorted(c.row for share in shares for c in share[0] if c.weight)
@@ -280,13 +280,13 @@ def test_density_weights_are_in_the_loss(data):
 
 def test_augmentation_of_pixels():
     frames = np.random.default_rng(0).integers(0, 256, (3, 5, 5), dtype=np.uint8)
-    assert changed(frames, False, 1.0) is frames
-    np.testing.assert_array_equal(changed(frames, True, 1.0), frames[:, :, ::-1])
-    bright = changed(frames, False, 1.5)
+    assert augment_frames(frames, False, 1.0) is frames
+    np.testing.assert_array_equal(augment_frames(frames, True, 1.0), frames[:, :, ::-1])
+    bright = augment_frames(frames, False, 1.5)
     assert bright.dtype == np.uint8
     np.testing.assert_array_equal(bright, np.minimum(np.round(1.5 * frames.astype(float)), 255))
-    assert not changed(np.zeros_like(frames), True, 1.5).any(), "black around the face stays black"
-    gains = gain_of(np.random.default_rng(0), 0.25, 2000)
+    assert not augment_frames(np.zeros_like(frames), True, 1.5).any(), "black around the face stays black"
+    gains = sample_gain(np.random.default_rng(0), 0.25, 2000)
     assert 0.8 <= gains.min() < 0.81 and 1.24 < gains.max() <= 1.25
     assert np.log(gains).mean() == pytest.approx(0, abs=0.01)
 
@@ -330,7 +330,7 @@ def test_long_videos_are_read_in_blocks(tmp_path, monkeypatch, step):
     clips = Clips(dataset, labelled_videos(dataset), step)
     for row in range(2):
         for phase in range(step):
-            frames, _, _ = clips[Clip(row, phase, mirror=True)]
+            frames, _, _ = clips[ClipSample(row, phase, mirror=True)]
             whole = dataset[int(clips.table.index[row])].frames
             np.testing.assert_array_equal(frames.numpy(), whole[phase::step][..., ::-1])
     pixels = np.concatenate([video.frames.ravel() for video in dataset.values()])

@@ -14,7 +14,7 @@ from nemo_pipeline.phases import find_phases
 from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model import SIAM, SIAMConfig
 from siam_model.config import TrainConfig
-from siam_model.data import Clip, Clips, labelled_videos, measure_normalisation
+from siam_model.data import Clips, ClipSample, labelled_videos, measure_normalisation
 from siam_model.training.pretrain import FrozenClips, aligned, amplitude_in_clip, ramps, targets_of
 from siam_model.training.records import EpochRecord
 from siam_model.training.stages import stages_of
@@ -111,7 +111,7 @@ def test_scores_are_principal_components_of_the_training_videos(data):
     theirs = PCA(4).fit(whole).transform(whole)
     for mine, other in zip(scores.T[:2], theirs.T[:2], strict=True):
         assert abs(np.corrcoef(mine, other)[0, 1]) > 0.95
-    batch = targets.of([Clip(0, 1), Clip(3, 0)], 2)
+    batch = targets.of([ClipSample(0, 1), ClipSample(3, 0)], 2)
     np.testing.assert_allclose(batch[1, :4, :4] - batch[1, :4, 4:], targets.values[3][:8:2][:4], atol=1e-6)
     assert (batch >= 0).all()
 
@@ -120,7 +120,7 @@ def test_units_left_to_age_are_held_and_padding_is_zero(data):
     clips = opened(data)
     targets = targets_of(clips, np.arange(4), TrainConfig(pretrain="expression", pretrain_share=0.5), 8)
     lengths = [len(targets.values[r]) for r in range(4)]
-    batch = targets.of([Clip(0, 0), Clip(1, 1)], 2)
+    batch = targets.of([ClipSample(0, 0), ClipSample(1, 1)], 2)
     np.testing.assert_allclose(batch[0, :, :4], ramps(targets.values[0][::2], 4))
     count = -(-(lengths[1] - 1) // 2)
     assert (batch[1, :count, 4:] == 0.5).all() and (batch[1, count:] == 0).all()
@@ -195,7 +195,7 @@ def test_frozen_features_are_those_that_the_network_computes(data):
     network = found.model
     normalisation = measure_normalisation(clips.dataset, clips.table.index[:16])
     frozen = FrozenClips(clips, np.arange(6), network, normalisation, torch.device("cpu"))
-    keys = [Clip(0, 0), Clip(5, 1), Clip(3, 0)]
+    keys = [ClipSample(0, 0), ClipSample(5, 1), ClipSample(3, 0)]
     plain, cached = clips.__getitems__(keys), frozen.__getitems__(keys)
     assert torch.equal(plain.lengths, cached.lengths) and torch.equal(plain.age, cached.age)
     with torch.no_grad():

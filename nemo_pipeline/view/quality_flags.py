@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nemo_pipeline.geometry import points_off
 from nemo_pipeline.stages.headframe import jumps
-from nemo_pipeline.store.text import counted
+from nemo_pipeline.store.text import pluralize
 
 MOST_INTERPOLATED = 0.10
 MOST_YAW = 30.0
@@ -151,7 +151,7 @@ def reasons(track: Track, eyes_in_crop: float, usual_sharpness: float = float("n
     if filled > MOST_INTERPOLATED * n:
         found["interpolated"] = (
             f"{filled / n:.0%} interpolated",
-            f"{filled} of {counted(n, 'frame')} had no face and were interpolated.",
+            f"{filled} of {pluralize(n, 'frame')} had no face and were interpolated.",
         )
     jump = _quantile(track.jumps[track.tracked], 0.99, "higher")
     if jump > MOST_JUMP:
@@ -211,7 +211,7 @@ def reasons(track: Track, eyes_in_crop: float, usual_sharpness: float = float("n
     if track.n_decoded and n < LEAST_KEPT * track.n_decoded:
         found["part"] = (
             f"{n / track.n_decoded:.0%} kept",
-            f"Only {n} of {counted(track.n_decoded, 'frame')} were kept.",
+            f"Only {n} of {pluralize(track.n_decoded, 'frame')} were kept.",
         )
     found |= _in_time(track.timestamps)
     return [Reason(code, *found[code]) for code in CODES if code in found]
@@ -225,7 +225,7 @@ def _in_time(times: NDArray[np.float64]) -> dict[str, tuple[str, str]]:
     if len(times) < FEWEST_FRAMES or seconds < SHORTEST:
         found["short"] = (
             f"{seconds:.1f} s",
-            f"It is short: {counted(len(times), 'frame')}, {seconds:.2f} s.",
+            f"It is short: {pluralize(len(times), 'frame')}, {seconds:.2f} s.",
         )
     if len(steps) and np.isfinite(steps).all() and np.median(steps) > 0:
         usual = float(np.median(steps))

@@ -59,7 +59,7 @@ def known_shape(
     return kept
 
 
-def shape_of(data: FaceDataset, smooth: str) -> tuple[MeanShape, str]:
+def mean_shape_from(data: FaceDataset, smooth: str) -> tuple[MeanShape, str]:
     """The generalised Procrustes mean of the smoothed landmarks of a prepared file, and a sentence on it.
 
     Every video counts once, by the mean over its own frames, whatever its length.

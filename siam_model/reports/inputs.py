@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
-from nemo_pipeline.store.text import printable, safe_name
+from nemo_pipeline.store.text import escape_controls, safe_name
 from siam_model.external import runs_on
 from siam_model.predictions import Predictions
 from siam_model.protocol.baselines import NAMES
@@ -39,7 +39,7 @@ _VARIED = (
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Given:
+class EvaluationInputs:
     """Everything that was given, opened.
 
     Attributes:
@@ -134,7 +134,7 @@ def gather(
     quick: bool,
     distinct_subjects: bool,
     on_step: Callable[[str], None],
-) -> Given:
+) -> EvaluationInputs:
     """Open everything.
 
     Args:
@@ -156,8 +156,8 @@ def gather(
             runs.append(source)
         elif source.kind in studies:
             raise NemoError(
-                f"{printable(str(studies[source.kind].folder))} and {printable(str(path))} are both a study of "
-                f"{source.kind}; give one of them."
+                f"{escape_controls(str(studies[source.kind].folder))} and {escape_controls(str(path))} are both a "
+                f"study of {source.kind}; give one of them."
             )
         else:
             studies[source.kind] = source
@@ -169,8 +169,8 @@ def gather(
         assert data is not None
         if studies:
             raise NemoError(
-                f"{printable(str(data))} is not the data of these studies. An external test set needs runs: name the "
-                "run of a variant."
+                f"{escape_controls(str(data))} is not the data of these studies. An external test set needs runs: name "
+                "the run of a variant."
             )
         runs, notes = runs_on(
             runs, FaceDataset(data), device, distinct_subjects=distinct_subjects, on_step=on_step
@@ -179,7 +179,7 @@ def gather(
     methods = {"SIAM": main.predictions}
     for other in runs[1:]:
         name = f"run {other.name}" if f"run {other.name}" not in methods else f"run {other.folder}"
-        methods[printable(name)] = same_videos(other.predictions, main.predictions, other.folder)
+        methods[escape_controls(name)] = same_videos(other.predictions, main.predictions, other.folder)
     given = parse_with(others, main.predictions)
     for name in given:
         if name in (*methods, *main.baselines):
@@ -201,9 +201,9 @@ def gather(
         out = paths[0] / name
         if out.is_symlink():
             raise NemoError(
-                f"{printable(str(out))} is a link to another folder: name where to write with --out."
+                f"{escape_controls(str(out))} is a link to another folder: name where to write with --out."
             )
-    return Given(
+    return EvaluationInputs(
         tuple(paths),
         out,
         main,
@@ -227,7 +227,7 @@ def _principal_run(studies: dict[str, Study]) -> Run:
             return named.get(_PRINCIPAL.get(kind, ""), next(iter(named.values())))
     study = next(iter(studies.values()))
     reason = next((variant.reason for variant in study.variants), "it has no variants.")
-    raise NemoError(f"No variant of {printable(str(study.folder))} is finished: {reason}")
+    raise NemoError(f"No variant of {escape_controls(str(study.folder))} is finished: {reason}")
 
 
 def _relative(path: Path) -> str:
