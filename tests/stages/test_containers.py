@@ -134,6 +134,20 @@ def test_a_segment_and_a_file_size_that_are_too_large_say_nothing(tmp_path: Path
     assert missing_bytes(path) == 0
 
 
+def test_sound_that_begins_late(tmp_path: Path) -> None:
+    """After 7 MB: a stream that appears when the list of streams is made already."""
+    path = write_clip(tmp_path / "a.flv", PICTURES, codec="flv1")
+
+    def tag(kind: int, data: bytes) -> bytes:
+        length = len(data).to_bytes(3, "big")
+        return bytes([kind]) + length + bytes(7) + data + (11 + len(data)).to_bytes(4, "big")
+
+    with path.open("ab") as file:
+        file.write(tag(18, bytes(1 << 20)) * 7 + tag(8, b"\x3e" + bytes(100)))
+    frames, report, _ = read(path)
+    assert len(frames) == len(PICTURES) and not report.damage
+
+
 # --- packets that say "as before" ----------------------------------------------------------------------------------
 
 
