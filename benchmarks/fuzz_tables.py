@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import re
@@ -184,24 +185,29 @@ _HEADS = {
 def literal(path: Path, table: LabelTable) -> str:
     """What a table says that its bytes do not, "" where there is nothing.
 
-    The bytes are decoded as the table says that it did, split by Python's csv at each of the usual separators, and
-    each video's subject and age are looked for in one record with its name: in columns whose header says so, where
-    the header is one of those known here.
+    The bytes are decoded as the table says that it did, split by Python's csv at each of the usual separators (as a
+    whole, and line by line), and each video's subject and age are looked for in one record with its name: in columns
+    whose header says so, where the header is one of those known here.
     """
     if path.stat().st_size > _MOST_READ_TWICE:
         return ""
     text = path.read_bytes().decode(table.encoding, "surrogateescape")
-    records = []
+    records = [[_plain(cell) for cell in re.split(r"\t+", line.strip())] for line in text.splitlines()]
     for delimiter in ",;\t|":
-        for doubled in (True, False):
-            reader = csv.reader(
-                io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, doublequote=doubled
-            )
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+        while True:
             try:
-                records += [[_plain(cell) for cell in cells] for cells in reader]
+                records.append([_plain(cell) for cell in next(reader)])
+            except StopIteration:
+                break
             except csv.Error:
                 continue
-    records += [[_plain(cell) for cell in re.split(r"\t+", line.strip())] for line in text.splitlines()]
+        for line in text.splitlines():  # a quotation mark that nothing closes swallows what comes after it
+            with contextlib.suppress(csv.Error):
+                records += [
+                    [_plain(c) for c in cells]
+                    for cells in csv.reader([line], delimiter=delimiter, skipinitialspace=True)
+                ]
     header: dict[str, set[int]] = {name: set() for name in _HEADS}
     for record in records:
         for at, cell in enumerate(record):
