@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import tempfile
+import warnings
 from importlib import metadata
 from pathlib import Path
 
@@ -28,6 +29,8 @@ _VERSIONED = (
 )
 
 _PR_SET_PDEATHSIG = 1
+#: Files that a run has open beside those of its children, and those of each child, the most while it starts.
+_OPEN_FILES, _OPEN_FILES_EACH = 36, 7
 
 
 def die_with_parent(parent: int) -> None:
@@ -142,6 +145,33 @@ def default_workers() -> int:
     cores = len(allowed_cores())
     quota = cgroup_cores()
     return max(1, min(cores, int(quota + 0.5)) if quota else cores)
+
+
+def children_at_once(wanted: int) -> int:
+    """How many of `wanted` child processes this process may have at a time, at least 1: each needs open files here.
+
+    The limit on them is raised as far as the system lets us; where that is not enough, a warning says so.
+    """
+    try:
+        import resource
+
+        limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        needed = _OPEN_FILES + wanted * _OPEN_FILES_EACH
+        if limit != resource.RLIM_INFINITY and limit < needed:
+            with contextlib.suppress(OSError, ValueError):
+                more = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
+                limit = more
+    except ImportError:
+        return wanted
+    if limit == resource.RLIM_INFINITY or limit >= needed:
+        return wanted
+    few = max(1, (limit - _OPEN_FILES) // _OPEN_FILES_EACH)
+    warnings.warn(
+        f"{few} at a time in place of {wanted}: this process may open {limit} files only (ulimit -n).",
+        stacklevel=2,
+    )
+    return few
 
 
 def cgroup_cores(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:

@@ -13,7 +13,7 @@ from nemo_pipeline.batch.drawings import open_for_drawings
 from nemo_pipeline.batch.heat import draw_in_child
 from nemo_pipeline.batch.worker import Pool
 from nemo_pipeline.datatypes import VideoFile
-from nemo_pipeline.platform import default_workers
+from nemo_pipeline.platform import children_at_once, default_workers
 from nemo_pipeline.store.reader import FaceDataset, FaceVideo
 from nemo_pipeline.store.text import pluralize, safe_name
 
@@ -73,7 +73,7 @@ def draw_overlays(
     on_event(Event("stage", text=f"Drawing annotated copies of {pluralize(len(todo), 'video')}."))
     pool = Pool()
     draw = functools.partial(draw_in_child, pool=pool, timeout=timeout)
-    with ThreadPoolExecutor(min(len(todo), workers or default_workers())) as threads:
+    with ThreadPoolExecutor(children_at_once(min(len(todo), workers or default_workers()))) as threads:
         try:
             notes = threads.map(draw, [job for _, job in todo])
             for n, ((video, _), note) in enumerate(zip(todo, notes, strict=True), 1):

@@ -44,7 +44,7 @@ from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
 from nemo_pipeline.datatypes import USABLE, VideoFile
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.meanshape import MeanShape, save_shape
-from nemo_pipeline.platform import default_workers, library_versions
+from nemo_pipeline.platform import children_at_once, default_workers, library_versions
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.shard import Shard, read_shards
 from nemo_pipeline.store.spool import clear_leftovers, read_all_staged, remove_staged
@@ -134,6 +134,8 @@ def prep(
         KeyboardInterrupt: passed on after the children were stopped.
     """
     options = options or RunOptions()
+    workers = children_at_once(max(1, min(options.workers or default_workers(), len(videos))))
+    options = dataclasses.replace(options, workers=workers)
     config = dataclasses.replace(config, algorithm=ALGORITHM_VERSION)  # whatever the caller's came from
     started = time.monotonic()
     landmarks = landmarks or {}
@@ -170,7 +172,7 @@ def prep(
             staged_videos,
             landmarks=digests,
             sizes={item.bytes for item in earlier.values()},
-            threads=options.workers or default_workers(),
+            threads=workers,
             on_hashed=lambda n, total: on_event(Event("checking", n, total)),
         )
         check_method(plan, config, out.index)

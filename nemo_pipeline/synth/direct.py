@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.platform import default_workers, library_versions
+from nemo_pipeline.platform import children_at_once, default_workers, library_versions
 from nemo_pipeline.store.files import check_h5_name
 from nemo_pipeline.synth.mark import GENERATOR_VERSION
 from nemo_pipeline.synth.place import held
@@ -64,9 +64,8 @@ def render_faces(
 
     def videos(parts: Path) -> Iterator[dict[str, Any]]:
         """In the plan's order, whichever process is ahead; a part is deleted when it is read."""
-        running = finished_clips(
-            config, plan, min(workers or default_workers(), subjects), parts, {"size": size}
-        )
+        most = children_at_once(min(workers or default_workers(), subjects))
+        running = finished_clips(config, plan, most, parts, {"size": size})
         ready: set[int] = set()
         for index, clip in enumerate(plan):
             report(index, len(plan))

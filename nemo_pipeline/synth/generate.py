@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.platform import default_workers
+from nemo_pipeline.platform import children_at_once, default_workers
 from nemo_pipeline.store.files import replacing, sweep
 from nemo_pipeline.synth.label_files import write_details, write_labels
 from nemo_pipeline.synth.mark import GENERATOR_VERSION, MARK, mark_text
@@ -61,7 +61,7 @@ def render_set(
     directory = Path(directory)
     _claim(directory, config)
     plan = list_clips(config)
-    workers = min(workers or default_workers(), subjects)
+    workers = children_at_once(min(workers or default_workers(), subjects))
     report = progress or (lambda done, total: None)
     with held(directory, MARK, directory) as parts:
         sweep(directory)

@@ -69,10 +69,13 @@ def test_a_reader_that_leaves(prepared, tmp_path):
 
 def test_a_poor_environment(one):
     """No home, no folder for temporary files, no UTF-8, 64 open files, more workers than anything."""
+    for i in range(1, 12):  # each is a child of its own while there are workers left
+        (one / "in" / f"copy{i}.mp4").write_bytes((one / "in" / "clip0.mp4").read_bytes() + bytes(i))
     line = "ulimit -n 64; unset HOME; nemo prep in out.h5 --size 48 --workers 64 --json"
     done = shell(line, one, TMPDIR="/nowhere", LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["counts"] == {"ok": 1}
+    assert json.loads(done.stdout)["counts"] == {"ok": 12}
+    assert b"4 at a time in place of 12: this process may open 64 files only (ulimit -n)" in done.stderr
 
 
 def test_nothing_is_open_to_others_even_after_a_kill(clips, tmp_path):
