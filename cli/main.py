@@ -121,7 +121,7 @@ def _explain(error: Exception) -> None:
         text = str(error)
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         text = f"The disk is full ({error.filename or 'while writing'}): free some space and run it again."
-    elif isinstance(error, OSError) and error.errno == errno.EROFS and error.filename:
+    elif isinstance(error, OSError) and error.filename and _is_read_only(error):
         text = f"{Path(os.fsdecode(error.filename)).parent} is read-only: nothing can be written there."
     elif isinstance(error, OSError) and isinstance(error.filename, str | bytes) and error.strerror:
         text = f"{os.fsdecode(error.filename2 or error.filename)}: {error.strerror}."
@@ -133,6 +133,12 @@ def _explain(error: Exception) -> None:
         text = f"{type(error).__name__}: {error} (a fault of nemo; --debug shows where)"
     err.print("[bold red]Error:[/] ", end="")
     say(text)
+
+
+def _is_read_only(error: OSError) -> bool:
+    """Whether a file system, or a folder in which a temporary file was to be made, cannot be written to."""
+    temporary = os.fsdecode(error.filename).endswith(".tmp") and error.errno in (errno.EACCES, errno.EPERM)
+    return error.errno == errno.EROFS or temporary
 
 
 def _open_closed_streams() -> None:

@@ -224,6 +224,11 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[SIAM, Mo
         raise NemoError(
             f"{shown} is missing: the folder of a model holds config.json and model.safetensors."
         ) from None
+    except MemoryError:
+        raise NemoError(
+            f"{shown} ({file.stat().st_size / 2**30:.1f} GB) needs more memory than there is: it is damaged, or end "
+            "other programs."
+        ) from None
     except (SafetensorError, RuntimeError, ValueError, TypeError, OverflowError, OSError) as error:
         reason = escape_controls(str(error).splitlines()[0][:200])
         raise NemoError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from nemo_cli.main import _explain
 from nemo_pipeline.store.files import leftovers, replacing, temporary_name
 from nemo_pipeline.store.verify import verify
 from tests.support.commands import nemo
@@ -76,6 +78,19 @@ def test_a_poor_environment(one):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["counts"] == {"ok": 12}
     assert b"4 at a time in place of 12: this process may open 64 files only (ulimit -n)" in done.stderr
+
+
+def test_a_folder_of_somebody_else(prepared, tmp_path, capfd):
+    """Not the temporary file's name, but the folder that may not be written to."""
+    if os.geteuid():
+        folder = tmp_path / "theirs"
+        folder.mkdir(mode=0o500)
+        _, said = nemo("pack", prepared[0], folder / "one.h5", code=1)
+    else:  # whom nothing is denied
+        folder = Path("/theirs")
+        _explain(PermissionError(errno.EACCES, "Permission denied", "/theirs/.one.h5.0123456789ab.tmp"))
+        said = capfd.readouterr().err.encode()
+    assert said.decode() == f"Error: {folder} is read-only: nothing can be written there.\n"
 
 
 def test_nothing_is_open_to_others_even_after_a_kill(clips, tmp_path):
