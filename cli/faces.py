@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from nemo_pipeline.batch.content import is_picture
 from nemo_pipeline.batch.worker import Pool, VideoTask, prepare_video
 from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
 from nemo_pipeline.datatypes import USABLE, VideoFile
@@ -104,6 +105,7 @@ def prep_for(model: Preparation, stream: str = "face") -> tuple[PrepConfig, bool
             blendshapes=False,
             landmarks_source="track",
             stream=stream,
+            stills=False,  # each clip says itself whether it is one
             algorithm=ALGORITHM_VERSION,
         )
     except (TypeError, ValueError) as error:
@@ -141,11 +143,12 @@ def clip_faces(
         stack.callback(pool.stop)  # also when the caller stops half-way
         for clip in clips:
             with tempfile.TemporaryDirectory(prefix="nemo-predict-") as folder:  # mode 0700: it holds faces
+                own = dataclasses.replace(config, stills=is_picture(clip.path))
                 task = VideoTask(
                     path=str(clip.path),
                     file=clip.file,
                     folder=folder,
-                    config=config.to_dict(),
+                    config=own.to_dict(),
                     timeout=timeout,
                     mean_shape=None if shipped else np.asarray(model.mean_shape).tolist(),
                     triangles=None if shipped else np.asarray(model.triangles).tolist(),

@@ -116,7 +116,7 @@ def command(
 
     Exit code: 0 when at least one clip has an age, 1 when none has, 2 for wrong usage.
     """
-    from nemo_pipeline.batch.discover import discover
+    from nemo_pipeline.batch.discover import discover_any
     from nemo_pipeline.batch.drawings import open_for_drawings
     from nemo_pipeline.errors import NemoError
     from nemo_pipeline.store import FaceDataset
@@ -142,7 +142,7 @@ def command(
             console.say(f"Using the newest run: {model_path}")
     files = [clip for clip in clips if Path(clip).suffix.lower() in H5_ENDINGS and Path(clip).is_file()]
     prepared = [FaceDataset(Path(file)) for file in files]
-    found = discover([clip for clip in clips if clip not in files])
+    found, _ = discover_any([clip for clip in clips if clip not in files])
     total = len(found.videos) + sum(map(len, prepared))
     if figure is not None and total > 1:
         raise NemoError(f"--figure draws one clip, and {total} were given: --explain DIR draws all.")

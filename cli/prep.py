@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -133,6 +134,9 @@ _MOST_PATHS = 5
     help="How the points are smoothed over time: 4253H, twice, in the head's own frame and within the tracker's "
     "error; the same on raw coordinates, as the paper has it; or not at all.",
 )
+@click.option("--stills", is_flag=True,
+              help="The inputs are pictures (JPEG, PNG, TIFF, WebP and others), each a row of one frame. Assumed where "
+                   "there are pictures and no video.")  # fmt: skip
 @click.option("--no-mesh", is_flag=True, help="Do not store the 478-point mesh (a third of the file).")
 @click.option(
     "--blendshapes",
@@ -212,6 +216,7 @@ def command(paths: tuple[str, ...], **options: Any) -> None:
             min_confidence=options["min_confidence"] if options["landmarks"] else _DEFAULTS.min_confidence,
             smooth=options["smooth"],
             blendshapes=options["blendshapes"],
+            stills=options["stills"],
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None
@@ -219,6 +224,10 @@ def command(paths: tuple[str, ...], **options: Any) -> None:
         sys.exit(_join(inputs, Path(output), options))
     config, shape = mean_shape(config, options["mean_shape"])
     found = _discover(inputs, options)
+    if options["stills"] and not config.stills:
+        if options["landmarks"]:
+            raise click.UsageError("--landmarks is about videos; these are pictures.")
+        config = dataclasses.replace(config, stills=True)
     if options["dry_run"]:
         _dry_run(found, Path(output), config, shape, options)
         return
@@ -261,7 +270,7 @@ def _check_usage(inputs: list[str], output: str, options: dict[str, Any]) -> Non
 
 
 def _discover(inputs: list[str], options: dict[str, Any]) -> Any:
-    from nemo_pipeline.batch.discover import discover, read_list
+    from nemo_pipeline.batch.discover import discover_any, read_list
 
     listed: list[str] = []
     if options["list_file"] == "-":
@@ -271,9 +280,14 @@ def _discover(inputs: list[str], options: dict[str, Any]) -> Any:
             listed = read_list(Path(options["list_file"]).read_bytes())
         except OSError as error:
             raise click.UsageError(f"{options['list_file']}: {error.strerror}.") from None
-    found = discover(
-        inputs, listed=listed, include=options["include"], exclude=options["exclude"], limit=options["limit"]
-    )
+    found, pictures = discover_any(
+        inputs, stills=options["stills"], listed=listed, include=options["include"], exclude=options["exclude"],
+        limit=options["limit"],
+    )  # fmt: skip
+    if pictures and not options["stills"]:
+        options["stills"] = True
+        if not options["quiet"]:
+            say(f"{pluralize(len(found.videos), 'picture')} and no video: each becomes a row of one frame.")
     if not options["dry_run"]:
         for item in found.skipped:
             if item.loud:

@@ -50,6 +50,7 @@ class PrepConfig:
         stream: which video stream of a file with several is used: "face" (the one in which faces are largest),
             "largest" (in pixels), "default" (as the file says), or its number, as ffprobe counts streams.
         blendshapes: keep MediaPipe's 52 scores of facial movements (T,52), computed from the mesh.
+        stills: the inputs are pictures, each a row of one frame with `fps` 0, in place of videos.
         algorithm: version of the method that made the numbers. No option sets it: files remember it, and this
             version of nemo makes numbers of `ALGORITHM_VERSION` alone.
 
@@ -81,6 +82,7 @@ class PrepConfig:
     smooth: Smooth = added("head", before="4253h")
     stream: str = added("face", before="default")
     blendshapes: bool = added(False, before=False)
+    stills: bool = added(False)
     algorithm: int = ALGORITHM_VERSION
 
     def __post_init__(self) -> None:
@@ -107,6 +109,7 @@ class PrepConfig:
         need(named, "stream", "face, largest, default or the number of a stream, as 1")
         need(self.algorithm >= 1, "algorithm", "at least 1")
         need(self.mesh or not self.blendshapes, "blendshapes", "False without the mesh, which they come from")
+        need(not self.stills or self.landmarks_source == "track", "stills", "false with landmark files")
         if self.landmarks_source != "track":
             need(not self.mesh, "mesh", "False, since landmarks from elsewhere have no mesh")
 

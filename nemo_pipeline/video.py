@@ -35,6 +35,7 @@ from nemo_pipeline.stages.streams import open_video
 from nemo_pipeline.stages.track import Observation, Tracker, observe
 from nemo_pipeline.stages.unseen import why_no_face
 from nemo_pipeline.stages.warp import FaceWarp
+from nemo_pipeline.still import process_still
 from nemo_pipeline.store.schema import record_dtype
 
 
@@ -72,9 +73,12 @@ def process_video(
         raise ValueError("landmarks must be given exactly when config.landmarks_source is not 'track'.")
     if (config.mean_shape == "shipped") != (mean_shape is None):
         raise ValueError("mean_shape must be given exactly when config.mean_shape is not 'shipped'.")
-    warp = FaceWarp(mean_shape, config.size, config.margin, triangles)
-    quality = FaceQuality(warp.template)
+    shape = None if mean_shape is None else np.asarray(mean_shape, np.float64).tobytes()
+    corners = None if triangles is None else np.asarray(triangles, np.int32).tobytes()
+    warp, quality = _geometry(shape, config.size, config.margin, corners)
     engine = _engine(config.engine) if landmarks is None else None
+    if config.stills and engine is not None:
+        return process_still(Path(path), config, spool_stem, engine, warp, quality)
     digest = ""
     info, n_decoded = VideoInfo(), 0
     people: dict[int, PersonRecorder] = {}
@@ -128,6 +132,17 @@ def process_video(
 def _discard(people: Iterable[PersonRecorder]) -> None:
     for person in people:
         person.discard()
+
+
+@functools.lru_cache(maxsize=1)
+def _geometry(
+    mean_shape: bytes | None, size: int, margin: float, triangles: bytes | None
+) -> tuple[FaceWarp, FaceQuality]:
+    """The warp of a process, made once: it costs as much as a look at a still picture."""
+    shape = None if mean_shape is None else np.frombuffer(mean_shape).reshape(-1, 2)
+    corners = None if triangles is None else np.frombuffer(triangles, np.int32).reshape(-1, 3)
+    warp = FaceWarp(shape, size, margin, corners)
+    return warp, FaceQuality(warp.template)
 
 
 @functools.cache

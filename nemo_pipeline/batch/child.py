@@ -128,7 +128,7 @@ def _process(
             "It has other content than the video of this name that was prepared: give the original's folder."
         )
         return VideoResult.failed("unreadable", text)
-    if job["tracked"]:
+    if job["tracked"] and not config.stills:
         data = FaceDataset(job["tracked"], check=False)
         rows = tracked_rows(data, job["file"], digest) if same_points(data.config, config) else []
         given = content_hash(Path(job["landmarks"])) if job["landmarks"] else ""

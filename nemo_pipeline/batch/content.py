@@ -19,6 +19,10 @@ _OTHER_EXTENSIONS: frozenset[str] = frozenset({
     ".wav", ".wma", ".xml", ".yaml", ".yml", ".zip",
 })
 # fmt: on
+#: A file in a folder that has one of these extensions is a picture, where pictures are asked for.
+PICTURE_EXTENSIONS: frozenset[str] = frozenset(
+    {".avif", ".bmp", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+)
 #: Small copies that cameras write beside a recording of the same name.
 CAMERA_COPIES: frozenset[str] = frozenset({".lrf", ".lrv"})
 
@@ -64,6 +68,16 @@ def not_taken(path: str, extension: str) -> str:
     if extension in _OTHER_EXTENSIONS:
         return "its extension is not a video's"
     return "" if looks_like_video(path) else "neither its extension nor its content is a video's"
+
+
+def is_picture(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is called a picture."""
+    return os.path.splitext(path)[1].lower() in PICTURE_EXTENSIONS  # noqa: PTH122
+
+
+def not_a_picture(path: str, extension: str) -> str:
+    """Why a file in a folder is no picture, "" where it is one."""
+    return "" if extension in PICTURE_EXTENSIONS else "its extension is not a picture's"
 
 
 def looks_like_video(path: str) -> bool:

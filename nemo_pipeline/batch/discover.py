@@ -16,8 +16,9 @@ import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from nemo_pipeline.batch.content import CAMERA_COPIES, VIDEO_EXTENSIONS, not_taken
+from nemo_pipeline.batch.content import CAMERA_COPIES, VIDEO_EXTENSIONS, is_picture, not_a_picture, not_taken
 from nemo_pipeline.batch.drawings import DRAWN_MARK, is_drawing
 from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError
@@ -48,8 +49,9 @@ class Discovery:
 
 @dataclasses.dataclass(slots=True)
 class _Found:
-    """Paths in the order of discovery: absolute path -> path relative to its input."""
+    """Paths in the order of discovery: absolute path -> path relative to its input. `stills`: pictures are wanted."""
 
+    stills: bool = False
     videos: dict[str, str] = dataclasses.field(default_factory=dict)
     skipped: list[Skipped] = dataclasses.field(default_factory=list)
     folders: list[Path] = dataclasses.field(default_factory=list)
@@ -64,6 +66,7 @@ def discover(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     limit: int | None = None,
+    stills: bool = False,
 ) -> Discovery:
     """Find the videos.
 
@@ -73,11 +76,12 @@ def discover(
             reports it.
         include, exclude: shell patterns for the relative path or the name; with `include`, one must match.
         limit: keep the first so many, in natural order.
+        stills: take the pictures of folders in place of their videos.
 
     Raises:
         NemoError: an input does not exist, or a pattern matches nothing.
     """
-    found = _Found()
+    found = _Found(stills)
     for item in natural_sorted({os.fspath(item) for item in inputs}):
         if os.path.lexists(item):
             _take(item, found)
@@ -104,6 +108,18 @@ def discover(
         else:
             kept.append(video)
     return Discovery(tuple(kept), tuple(found.skipped), tuple(found.folders))
+
+
+def discover_any(
+    inputs: Sequence[str | os.PathLike[str]], *, stills: bool = False, **how: Any
+) -> tuple[Discovery, bool]:
+    """`discover`, and whether what was found are pictures: asked for by `stills`, or because there is no video."""
+    if not stills:
+        found = discover(inputs, **how)
+        if not all(is_picture(video.path) for video in found.videos):
+            return found, False
+    pictures = discover(inputs, **how, stills=True)
+    return (pictures, True) if stills or pictures.videos else (found, False)
 
 
 def read_list(data: bytes) -> list[str]:
@@ -194,7 +210,7 @@ def _search(root: str, found: _Found) -> None:
                         Skipped(entry.path, "a folder, though named like a video", loud=True)
                     )
                 (links if entry.is_symlink() else below).append(entry.path)
-            elif reason := not_taken(entry.path, extension):
+            elif reason := (not_a_picture if found.stills else not_taken)(entry.path, extension):
                 found.skipped.append(Skipped(entry.path, reason, loud=extension in CAMERA_COPIES))
             elif drawn and is_drawing(Path(entry.path)):
                 found.skipped.append(Skipped(entry.path, "drawn by nemo, no recording", loud=True))

@@ -15,6 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -396,3 +397,14 @@ def test_figures_of_any_length(length, spatial):
 
 def test_shortened():
     assert shortened("abc", 3) == "abc" and shortened("abcdefghij", 5) == "ab…ij"
+
+
+def test_a_photo_and_a_folder_of_photos_have_an_age(place, tmp_path):
+    face = Image.fromarray(skimage.data.astronaut()[:220, 110:330])
+    (tmp_path / "photos").mkdir()
+    face.save(tmp_path / "photos" / "a.jpg")
+    face.save(tmp_path / "photo.png")
+    words = ["--model", str(place / "runs" / "good"), "--json", "--explain", str(tmp_path / "seen")]
+    done = nemo("predict", str(tmp_path / "photo.png"), str(tmp_path / "photos"), *words, cwd=tmp_path)
+    ages = [clip["age_predicted"] for clip in json.loads(done.stdout)["clips"]]
+    assert len(ages) == 2 and all(age is not None for age in ages)

@@ -1,0 +1,60 @@
+"""One still picture to rows of one frame: the same engine, warp and statuses as a video's, with six looks at each face
+in place of neighbours in time (`stages.landmarks.still_landmarks`)."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.datatypes import VideoInfo, VideoResult
+from nemo_pipeline.person import PersonRecorder
+from nemo_pipeline.rows import make_rows
+from nemo_pipeline.stages.decode import DecodeError, DecodeReport
+from nemo_pipeline.stages.frame import Frame
+from nemo_pipeline.stages.landmarks import Engine, still_landmarks
+from nemo_pipeline.stages.picture import read_picture
+from nemo_pipeline.stages.quality import FaceQuality
+from nemo_pipeline.stages.search import full_search
+from nemo_pipeline.stages.track import observe
+from nemo_pipeline.stages.unseen import why_no_face_in
+from nemo_pipeline.stages.warp import FaceWarp
+
+
+def process_still(
+    path: Path, config: PrepConfig, spool_stem: Path, engine: Engine, warp: FaceWarp, quality: FaceQuality
+) -> VideoResult:
+    """Prepare one picture; arguments, result and errors as of `nemo_pipeline.video.process_video`.
+
+    Rows have one frame, at 0 s and with `fps` 0. Of several faces `config.follow` says which is taken; "all" gives each
+    a row, largest first. `n_faces` counts those that were looked for: with "largest", of about its size.
+    """
+    try:
+        picture = read_picture(path)
+    except DecodeError as error:
+        return VideoResult.failed(error.status, str(error))
+    frame = Frame.from_rgb(picture.rgb)
+    info = VideoInfo(
+        width=frame.width, height=frame.height, fps=0.0, rotation=picture.rotation, codec=picture.format.lower(),
+        pixel_format=picture.mode, stored_width=picture.stored[0], stored_height=picture.stored[1],
+    )  # fmt: skip
+    # The coarsest scale that shows a face holds the largest; finer ones cost as much again for each.
+    meshes = full_search(engine, frame, everyone=config.follow != "largest")
+    found = sorted(meshes, key=lambda mesh: -observe(mesh).eye_distance_px)
+    own = dataclasses.replace(config, min_frames=1, smooth="none", segments="longest")
+    people: dict[int, PersonRecorder] = {}
+    for number, mesh in enumerate(found, start=1):
+        seen = dataclasses.replace(observe(mesh, number), landmarks=still_landmarks(engine, frame, mesh))
+        spool = spool_stem.with_name(f"{spool_stem.name}.p{number}.records")
+        people[number] = PersonRecorder(spool, own, warp, quality)
+        people[number].push(frame, seen, len(found))
+        people[number].finish()
+    rows = make_rows(people, own, DecodeReport(n_frames=1))
+    if rows[0].status == "no_face":
+        why = why_no_face_in([frame], engine, "the picture", "picture")
+        rows = [dataclasses.replace(rows[0], message=why)]
+    used = {row.spool for row in rows}
+    for person in people.values():
+        if person.spool.name not in used:
+            person.discard()
+    return VideoResult(info, 1, tuple(rows))
