@@ -13,6 +13,9 @@ from . import console
 if TYPE_CHECKING:
     from siam_model.evaluate import Evaluation
 
+#: Methods, and the two lines of counts, beside SIAM that fit a terminal's width as columns.
+_MOST_ACROSS = 7
+
 
 @click.command()
 @click.argument("runs", type=click.Path(path_type=Path), metavar="RUN...", nargs=-1, required=True)
@@ -30,6 +33,13 @@ if TYPE_CHECKING:
     multiple=True,
     help="Predictions of another method (video, subject, fold, age_true, age_predicted) to compare with. Can be "
     "repeated.",
+)
+@click.option(
+    "--figures",
+    default="",
+    metavar="NAME,...",
+    help="Methods of Figures 7 and 8; the first is compared with the others. siam, names of nemo train --methods and "
+    "of --with. Default: siam,ief_dynamics,lbp_dynamics where they were trained.",
 )
 @click.option(
     "--data",
@@ -61,6 +71,7 @@ def command(
     runs: tuple[Path, ...],
     out: Path | None,
     others: tuple[str, ...],
+    figures: str,
     data: Path | None,
     by: tuple[str, ...],
     labels: Path | None,
@@ -89,9 +100,10 @@ def command(
             if status is not None:
                 status.update(console.styled(text))
 
+        chosen = [name for name in figures.split(",") if name.strip()]
         result = evaluate(
-            runs, out, data=data, others=_named(others), device=device, faces=not no_faces, quick=quick,
-            distinct_subjects=distinct_subjects, by=by, labels=labels, on_step=step,
+            runs, out, data=data, others=_named(others), figures=chosen, device=device, faces=not no_faces,
+            quick=quick, distinct_subjects=distinct_subjects, by=by, labels=labels, on_step=step,
         )  # fmt: skip
     if as_json:
         console.print_json({**result.numbers, "files": [str(f) for f in (*result.files, *result.parts)]})
@@ -99,8 +111,8 @@ def command(
         _print(result)
     if result.synthetic:
         console.warn(SYNTHETIC_NOTE)
-    page, figures, tables = result.files[0], len(result.report.pictures), len(result.report.tables)
-    console.say(f"wrote {page} ({figures} figures, {tables} tables; also as files next to it)")
+    pictures, tables = len(result.report.pictures), len(result.report.tables)
+    console.say(f"wrote {result.files[0]} ({pictures} figures, {tables} tables; also as files next to it)")
 
 
 def _named(others: tuple[str, ...]) -> dict[str, Path]:
@@ -126,10 +138,13 @@ def _print(result: Evaluation) -> None:
     """Table III and what is missing."""
     if result.verdict is not None:
         console.out.print(console.styled(result.verdict))
-    # Table III lies on its side in a terminal: a decade a row, so that it fits 80 columns.
     siam, _, *others = result.rows  # without the interval: it is too wide for a decade's cell
-    header, *lines = zip(result.header, siam, *others, strict=True)
-    columns = ["age", *header[1:]]
+    if len(others) > _MOST_ACROSS:
+        columns, lines = ["", *result.header[1:]], [tuple(row) for row in (siam, *others)]
+    else:
+        # Table III lies on its side in a terminal: a decade a row, so that it fits 80 columns.
+        header, *lines = zip(result.header, siam, *others, strict=True)
+        columns = ["age", *header[1:]]
     title = "Mean absolute error (years) by age; SD: of all absolute errors"
     table = console.new_table(title, columns, lines)
     for column in table.columns[1:]:  # not by name: a method may be called anything, with a comma too

@@ -18,8 +18,15 @@ from .train_progress import TrainProgress
 DEFAULT_TRIALS = 20
 #: Parameters of the command that are settings of a run, and their names there.
 _SETTINGS = {"preset": "preset", "seed": "seed", "epochs": "epochs", "folds": "folds", "trials": "trials",
-             "study": "study", "precision": "precision", "assignments": "overrides",
+             "study": "study", "methods": "methods", "precision": "precision", "assignments": "overrides",
              "pretrain": "overrides"}  # fmt: skip
+
+
+def _methods(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    """Names with commas between, or all."""
+    from siam_model.methods import named_methods
+
+    return named_methods(value)
 
 
 @click.command()
@@ -46,6 +53,10 @@ _SETTINGS = {"preset": "preset", "seed": "seed", "epochs": "epochs", "folds": "f
               help="Combinations of h, two dropouts and lambda that each fold tries on its validation subjects, of the "
                    f"paper's 336; 0: no search. Default: {DEFAULT_TRIALS} with --folds and --preset paper, else "
                    "0.")  # fmt: skip
+@click.option("--methods", metavar="all|NAME,...", default="", callback=_methods,
+              help="Also train and test the methods that the paper compares, in the same folds: vlbp, vlbp_regression, "
+                   "lbp_top, deformation, displacement, ief_neutral, ief_fusion, lbp_neutral, lbp_fusion, cnn, "
+                   "ief_dynamics, lbp_dynamics.")  # fmt: skip
 @click.option("--study", type=click.Choice(["mechanisms", "positions", "modules", "conditions"]), metavar="NAME",
               help="Train the runs of one of the paper's comparisons on shared folds: mechanisms (Table I), positions "
                    "(Figure 4), modules (Figure 6) or conditions (Table IV).")  # fmt: skip
@@ -85,6 +96,7 @@ def command(
     pretrain: str | None,
     folds: int | None,
     trials: int | None,
+    methods: tuple[str, ...],
     study: Any,
     resumed: bool,
     distinct_subjects: bool,
@@ -142,7 +154,7 @@ def command(
                 )
         request = TrainRequest(
             preset=preset, seed=seed, epochs=epochs, folds=folds, trials=trials, overrides=overrides,
-            precision=precision, study=study, distinct_subjects=distinct_subjects,
+            precision=precision, study=study, methods=methods, distinct_subjects=distinct_subjects,
         )  # fmt: skip
         with stop_on_signals(progress.farewell), progress:
             run = train(data, target, request, runtime, progress)
@@ -245,10 +257,10 @@ def _study(folder: Path, as_json: bool) -> None:
 def run_errors(folder: Path) -> dict[str, float]:
     """Method -> mean absolute error, years, of a run or of one of its folds: SIAM first, then the baselines."""
     from siam_model.predictions import read_predictions
-    from siam_model.protocol.baselines import NAMES
+    from siam_model.protocol.baselines import LABELS
 
     found = {"SIAM": float(read_predictions(folder / "predictions.csv").error.mean())}
-    for name, label in NAMES.items():
+    for name, label in LABELS.items():
         if (folder / "baselines" / f"{name}.csv").is_file():
             found[label] = float(read_predictions(folder / "baselines" / f"{name}.csv").error.mean())
     return found

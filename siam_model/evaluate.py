@@ -89,6 +89,7 @@ def evaluate(
     *,
     data: str | os.PathLike[str] | None = None,
     others: Mapping[str, str | os.PathLike[str]] | None = None,
+    figures: Sequence[str] = (),
     device: str = "auto",
     faces: bool = True,
     quick: bool = False,
@@ -112,6 +113,8 @@ def evaluate(
             whose videos are predicted by the model of each run. Videos and subjects that a model was trained on are
             left out.
         others: name -> CSV of another method's predictions, in the columns of predictions.csv.
+        figures: methods of Figures 7 and 8, the first of which is compared with the others: names in tables, `siam`,
+            or names of `nemo train --methods`. Empty: the paper's three, or the first six that there are.
         device: for models: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         faces: False leaves out every picture that shows a person.
         quick: leave out Table II, unless phases.csv of an earlier call has it: it runs models over every video.
@@ -131,7 +134,7 @@ def evaluate(
     given = gather(
         [Path(p) for p in paths], Path(out_dir) if out_dir is not None else None,
         data=Path(data) if data is not None else None,
-        others={name: Path(path) for name, path in (others or {}).items()}, device=device, faces=faces,
+        others={name: Path(path) for name, path in (others or {}).items()}, figures=figures, device=device, faces=faces,
         quick=quick, distinct_subjects=distinct_subjects, on_step=on_step or (lambda _: None),
     )  # fmt: skip
     if by:

@@ -210,7 +210,7 @@ def _complete(run: OpenRun, failed: dict[int, str]) -> None:
     """
     if not run.folded:
         where = TrainingScope(variant=run.variant)
-        train_split(run, run.splits[0], run.folder, where, Features(run.dataset, run.table))
+        train_split(run, run.splits[0], run.folder, where, Features(run.dataset, run.table, run.reporter.say))
         finish(run)
         return
     if not failed:

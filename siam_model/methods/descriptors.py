@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,16 @@ from numpy.typing import NDArray
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import replacing
+from nemo_pipeline.store.locks import hold
 from siam_model.methods import lbp_top, vlbp
 from siam_model.methods.deformation import deformation_features
 from siam_model.methods.displacement import displacement_features
 from siam_model.methods.grid import hull_of
 from siam_model.methods.inputs import Video, key_frames, resampled
 from siam_model.methods.lbp import lbp_histograms
+
+#: Videos after which features are written, so that a killed process loses little.
+_BETWEEN = 100
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,16 +83,40 @@ class FeatureCache:
         kept = self._kept.setdefault(name, self._read(name))
         compute = DESCRIPTORS[name].compute
         missing = [video for video in videos if not video.key or video.key not in kept]
-        if len(missing) > 1:
-            self.say(f"features {name}: {len(missing)} videos")
+        if not missing:
+            return np.stack([kept[video.key] for video in videos])
         fresh: dict[int, NDArray[np.generic]] = {}
-        for video in missing:
-            fresh[id(video)] = compute(video)
-            if video.key:
-                kept[video.key] = fresh[id(video)]
-        if any(video.key for video in missing):
-            self._write(name, kept)
+        with self._alone(name):
+            kept |= self._read(name)  # what another process has kept meanwhile
+            missing = [video for video in missing if not video.key or video.key not in kept]
+            if len(missing) > 1:
+                self.say(f"features {name}: {len(missing)} videos")
+            for done, video in enumerate(missing, 1):
+                fresh[id(video)] = compute(video)
+                if video.key:
+                    kept[video.key] = fresh[id(video)]
+                if done % _BETWEEN == 0 or done == len(missing):
+                    self._write(name, kept)
         return np.stack([kept[v.key] if v.key else fresh[id(v)] for v in videos])
+
+    @contextlib.contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """Processes that train side by side compute a descriptor once: one does, the others wait and read."""
+        file = self._file(name)
+        if file is not None:
+            try:
+                file.parent.mkdir(mode=0o700, exist_ok=True)
+            except OSError as error:
+                self.say(f"features are not kept: {error.strerror}")
+                self.folder = file = None
+        if file is None:
+            yield
+            return
+        never = NemoError("nobody waits so long")
+        with hold(
+            file.parent / f".{name}.lock", busy=never, read_only=f"{file.parent} is read-only", patience=-1
+        ):
+            yield
 
     def _file(self, name: str) -> Path | None:
         return self.folder / f"{name}-{DESCRIPTORS[name].version}.npz" if self.folder is not None else None
@@ -105,12 +134,11 @@ class FeatureCache:
 
     def _write(self, name: str, kept: dict[str, NDArray[np.generic]]) -> None:
         file = self._file(name)
-        if file is None:
+        if file is None or not kept:
             return
         text = io.BytesIO()
         np.savez(text, keys=np.array(list(kept)), values=np.stack(list(kept.values())))
         try:
-            file.parent.mkdir(mode=0o700, exist_ok=True)
             with replacing(file) as temporary:
                 temporary.write_bytes(text.getbuffer())
         except (OSError, NemoError) as error:

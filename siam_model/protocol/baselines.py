@@ -7,15 +7,20 @@ regressions choose (how strong their penalty is) they choose inside those subjec
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nemo_pipeline.phases import find_phases
 from nemo_pipeline.store import FaceDataset
 from siam_model.data import VideoTable
+from siam_model.methods import METHODS, labels_of
 from siam_model.predictions import Predictions, join
 from siam_model.protocol.splits import Split
+
+if TYPE_CHECKING:
+    from siam_model.methods.descriptors import FeatureCache
 
 #: File name (without .csv) -> what it is called in tables.
 NAMES = {
@@ -23,6 +28,8 @@ NAMES = {
     "ridge_mean_face": "ridge, mean face",
     "ridge_phases": "ridge, smile phases",
 }
+#: The same of everything that a run may predict with beside SIAM, in the order of tables.
+LABELS = {**labels_of(tuple(METHODS)), **NAMES}
 #: Side of the mean face that the regression sees, cells.
 SIDE = 38
 #: Penalties that the ridge regressions choose from; features have deviation 1, ages are centred.
@@ -37,8 +44,20 @@ class Features:
 
     dataset: FaceDataset
     table: VideoTable
+    say: Callable[[str], None] = lambda text: None
     _mean_face: np.ndarray | None = None
     _phases: np.ndarray | None = None
+    _descriptors: FeatureCache | None = None
+
+    @property
+    def descriptors(self) -> FeatureCache:
+        """What the compared methods look at, kept in a folder beside the data too."""
+        if self._descriptors is None:
+            from siam_model.methods.descriptors import FeatureCache
+
+            data = self.dataset.path
+            self._descriptors = FeatureCache(data.with_name(f"{data.stem}.features"), self.say)
+        return self._descriptors
 
     @property
     def mean_face(self) -> np.ndarray:

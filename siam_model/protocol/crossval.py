@@ -52,7 +52,7 @@ def train_folds(run: OpenRun, folds: Sequence[int], features: Features | None = 
     Returns:
         Fold -> why it failed. A fold that another process is training counts as failed here.
     """
-    features = features or Features(run.dataset, run.table)
+    features = features or Features(run.dataset, run.table, run.reporter.say)
     failed: dict[int, str] = {}
     for fold in folds:
         where = TrainingScope(fold=fold, variant=run.variant)
@@ -94,6 +94,9 @@ def read_folds(run: Path) -> Joined:
             f"{shown} lacks fold{'s' if len(missing) > 1 else ''} {names} of {len(splits)}; train what is missing with "
             f"`nemo train --resume --out {shown}`."
         )
+    compared = {
+        file.stem for split in splits for file in fold_folder(run, split.fold).glob("baselines/*.csv")
+    }
     parts: list[Predictions] = []
     baselines: dict[str, list[Predictions]] = defaultdict(list)
     history: list[EpochRecord] = []
@@ -101,7 +104,7 @@ def read_folds(run: Path) -> Joined:
         folder = fold_folder(run, split.fold)
         part = read_predictions(folder / "predictions.csv")
         parts.append(part)
-        for name in NAMES:
+        for name in sorted(compared | set(NAMES)):
             baselines[name].append(read_predictions(folder / "baselines" / f"{name}.csv"))
         history += read_history(folder / "history.csv")
         _check_models_people(split, folder)

@@ -18,6 +18,7 @@ from siam_model.devices import resolve_device
 from siam_model.predict import estimate
 from siam_model.predictions import Predictions, write_predictions
 from siam_model.protocol.baselines import Features, fit_baselines, to_predictions
+from siam_model.protocol.compared import train_methods
 from siam_model.protocol.fit_folder import FitSubjects, has_model, train_in
 from siam_model.protocol.open_run import OpenRun
 from siam_model.protocol.reporter import TrainingScope
@@ -62,6 +63,7 @@ def train_split(
         (folder / "baselines").mkdir(mode=0o700, exist_ok=True)
         for name, line in fit_baselines(split, run.table, features).items():
             write_predictions(folder / "baselines" / f"{name}.csv", line)
+        train_methods(run, split, folder, where, features.descriptors)
         predictions = predict_split(run, split, folder)
         run.reporter.say(
             f"mean absolute error {predictions.error.mean():.2f} years on {pluralize(len(predictions), 'video')} of "

@@ -60,7 +60,7 @@ def main() -> None:
                     runtime=runtime,
                     reporter=reporter,
                 )
-                opened[task["run"]] = run, Features(run.dataset, run.table)
+                opened[task["run"]] = run, Features(run.dataset, run.table, run.reporter.say)
             run, features = opened[task["run"]]
             failed = train_folds(run, [task["fold"]], features)
         except NemoError as error:

@@ -16,17 +16,20 @@ if TYPE_CHECKING:
 @dataclasses.dataclass(frozen=True, slots=True)
 class TrainingScope:
     """What is being trained: a fold (None without folds, -1 the model of all subjects), a trial of its search
-    (None outside one) of how many, in a variant of a study ("" outside one)."""
+    (None outside one) of how many, in a variant of a study ("" outside one); a compared method ("": SIAM)."""
 
     fold: int | None = None
     trial: int | None = None
     trials: int = 0
     variant: str = ""
+    method: str = ""
 
     def __str__(self) -> str:
         parts = [self.variant] if self.variant else []
         if self.fold is not None:
             parts.append("all subjects" if self.fold < 0 else f"fold {self.fold}")
+        if self.method:
+            parts.append(self.method)
         if self.trial is not None:
             parts.append(f"trial {self.trial + 1}/{self.trials}")
         return ", ".join(parts)

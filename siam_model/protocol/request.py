@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from nemo_pipeline.errors import NemoError
+from siam_model.methods import named_methods
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class TrainRequest:
         overrides: `{"model.hidden": "256", "train.learning_rate": "3e-4"}`.
         subset: `{"expression": "smile", "condition": "posed"}`, or one of them: the videos that take part; empty: all.
         precision: `32`, `bf16-mixed` or `16-mixed`.
+        methods: names of `siam_model.methods.METHODS` that are trained and tested beside SIAM, in the same folds.
         study: `mechanisms`, `positions`, `modules` or `conditions`: train the set of runs of one comparison.
         distinct_subjects: codes such as `1` and `001` are different people; without it they are refused.
     """
@@ -34,6 +36,7 @@ class TrainRequest:
     precision: str = "32"
     study: str | None = None
     distinct_subjects: bool = False
+    methods: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raises NemoError for what no data could make right."""
@@ -47,6 +50,13 @@ class TrainRequest:
             raise NemoError(f"--folds is {self.folds}; a cross-validation takes at least 2 folds.")
         if self.trials < 0:
             raise NemoError(f"--trials is {self.trials}; it is a number of combinations, or 0 for no search.")
+        if self.methods:
+            named_methods(",".join(self.methods))
+            if self.study not in (None, "conditions"):
+                raise NemoError(
+                    f"--methods learn the same in every variant of the study {self.study}: train them in a run of "
+                    "their own, without --study, or with --study conditions."
+                )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ FILE = "settings.json"
 _OPTIONS = {
     "preset": "--preset", "seed": "--seed", "epochs": "--epochs", "folds": "--folds", "trials": "--trials",
     "overrides": "--set", "precision": "--precision", "study": "--study", "subset": "the part of the file",
+    "methods": "--methods",
 }  # fmt: skip
 
 
@@ -150,6 +151,8 @@ def _said(name: str, value: Any) -> str:
         )
     if name == "subset":
         return f"{option} {escape_controls(' '.join(value.values())) or '(all)'}"
+    if name == "methods":
+        return f"{option} {escape_controls(','.join(value))}" if value else f"no {option}"
     return f"no {option}" if value is None else f"{option} {escape_controls(str(value))}"
 
 

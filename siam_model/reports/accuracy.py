@@ -8,6 +8,8 @@ import numpy as np
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import escape_controls
+from siam_model.methods import METHODS
+from siam_model.protocol.baselines import LABELS
 from siam_model.reports import charts, paper
 from siam_model.reports.content import Missing, Picture, Report
 from siam_model.reports.inputs import EvaluationInputs
@@ -21,29 +23,41 @@ from siam_model.reports.phases import (
     predict_phases,
 )
 from siam_model.reports.stats import LEAST_PEOPLE, paired_test, summarize_errors
-from siam_model.reports.tables import Line, breakdown, table_of_errors, table_of_thresholds, table_three
+from siam_model.reports.tables import (
+    REIMPLEMENTATIONS,
+    Line,
+    breakdown,
+    table_of_errors,
+    table_of_tests,
+    table_of_thresholds,
+    table_three,
+)
 
 
 def add_accuracy(given: EvaluationInputs, report: Report) -> None:
     """Table III, Figures 7 and 8, and predicted against true age: all from predictions alone."""
     caption = given.main.described()
-    methods, ours = given.methods, given.main.predictions
-    report.add(*table_three(methods, caption, synthetic=given.synthetic))
-    half, nine = float(np.median(ours.error)), 100 * float((ours.error <= 9).mean())
+    ours = given.main.predictions
+    report.add(*table_three(given.methods, caption, synthetic=given.synthetic))
+    _add_compared(given, report, caption)
+    methods = given.drawn_methods
+    first = next(iter(methods))
+    error = methods[first].error
+    half, nine = float(np.median(error)), 100 * float((error <= 9).mean())
     report.add(
         Picture(
             "figure-7-cumulative-error", "accuracy", "Figure 7", "Cumulative distribution of the absolute error",
             f"{caption}. Shaded: pointwise 95 % interval, by bootstrap over people, from 10 people on.",
-            f"Curves rise from 0 to 100 % of the videos; half of SIAM's errors are below {half:.1f} years, and "
+            f"Curves rise from 0 to 100 % of the videos; half of {first}'s errors are below {half:.1f} years, and "
             f"{nine:.0f} % are at most 9 years.",
             charts.cumulative(methods), caption,
         )
     )  # fmt: skip
     report.add(table_of_thresholds(methods, caption, synthetic=given.synthetic))
-    others = [name for name in methods if name != "SIAM"]
+    others = list(methods)[1:]
     test = (
         " Below: p of the two-sided paired t-test over people (a person's videos averaged) against each other method; "
-        "dots where SIAM is the better one, crosses where it is not."
+        f"dots where {first} is the better one, crosses where it is not; not corrected for their number."
         if others
         else ""
     )
@@ -80,10 +94,32 @@ def add_accuracy(given: EvaluationInputs, report: Report) -> None:
     )  # fmt: skip
 
 
+def _add_compared(given: EvaluationInputs, report: Report, caption: str) -> None:
+    """Table III over all ages: the compared methods measured here with the paper's numbers, and paired tests of all."""
+    measured = [(entry, LABELS[name]) for name, entry in METHODS.items() if LABELS[name] in given.methods]
+    quoted = {method.name: method.all for method in paper.METHODS}
+    if measured:
+        lines = [
+            Line(label, given.methods[label], quoted.get(entry.paper), entry.paper)
+            for entry, label in measured
+        ]
+        lines.append(Line("SIAM", given.main.predictions, quoted["SIAM"], "SIAM"))
+        described = f"{caption}. {REIMPLEMENTATIONS}"
+        title = "Mean absolute error (years) of the compared methods"
+        report.add(
+            table_of_errors(
+                "table-3-methods", "accuracy", "Table III", title, described, "Method", lines,
+                synthetic=given.synthetic,
+            )
+        )  # fmt: skip
+    if len(given.methods) > 1:
+        report.add(table_of_tests(given.methods, caption, synthetic=given.synthetic))
+
+
 def _alt_thresholds(given: EvaluationInputs) -> str:
-    ours = given.main.predictions
-    text = f"SIAM's mean absolute error on all ages is {ours.error.mean():.1f} years."
-    for name, p in list(given.methods.items())[1:2]:
+    (first, ours), *others = given.drawn_methods.items()
+    text = f"{first}'s mean absolute error on all ages is {ours.error.mean():.1f} years."
+    for name, p in others[:1]:
         test = paired_test(ours.error, p.error, ours.subject)
         if np.isfinite(test.p):
             text += f" Against {name} the paired t-test over people gives p = {test.p:.2g} on all ages."
@@ -113,7 +149,8 @@ def add_breakdowns(given: EvaluationInputs, report: Report) -> None:
             continue
         key = f"table-by-{name}"
         described, synthetic = given.main.described(), given.synthetic
-        report.add(breakdown(key, title, described, head, labels, given.methods, synthetic=synthetic))
+        methods = {"SIAM": given.main.predictions, **given.drawn_methods}
+        report.add(breakdown(key, title, described, head, labels, methods, synthetic=synthetic))
 
 
 def add_people(given: EvaluationInputs, report: Report) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from nemo_pipeline.errors import NemoError
@@ -12,7 +12,7 @@ from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import escape_controls, safe_name
 from siam_model.external import runs_on
 from siam_model.predictions import Predictions
-from siam_model.protocol.baselines import NAMES
+from siam_model.protocol.baselines import LABELS, NAMES
 from siam_model.reports.source import (
     Data,
     Run,
@@ -28,6 +28,9 @@ from siam_model.verdict import Verdict, verdict_from
 
 #: Study -> the variant that is the model of the paper.
 _PRINCIPAL = {"mechanisms": "indexed", "positions": "conv2", "modules": "full", "conditions": "all"}
+
+#: Methods that one figure tells apart.
+_MOST_DRAWN = 6
 
 #: Settings that a study varies by itself, and refuses to be given.
 _VARIED = (
@@ -47,6 +50,7 @@ class EvaluationInputs:
         out: the folder to write to.
         main: the run that the tables are about.
         methods: name -> predictions of the same videos: SIAM, further runs, other methods, baselines.
+        drawn: names of those in Figures 7 and 8, the one that the others are compared with first.
         studies: kind -> study.
         data: of the main run; None where they cannot be had.
         notes: what the reader must know about the data, sentences.
@@ -62,6 +66,7 @@ class EvaluationInputs:
     out: Path
     main: Run
     methods: dict[str, Predictions]
+    drawn: tuple[str, ...]
     studies: dict[str, Study]
     data: Data | None
     notes: tuple[str, ...]
@@ -72,6 +77,11 @@ class EvaluationInputs:
     on_step: Callable[[str], None]
     distinct_subjects: bool = False
     groups: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def drawn_methods(self) -> dict[str, Predictions]:
+        """The methods of Figures 7 and 8."""
+        return {name: self.methods[name] for name in self.drawn}
 
     @property
     def synthetic(self) -> bool:
@@ -117,6 +127,8 @@ class EvaluationInputs:
             # --trials 0 is said too: with folds, the paper's preset would search.
             if meta.get(name) not in (None, 0) or (name == "trials" and meta.get(name) == 0):
                 words += [f"--{name}", str(meta[name])]
+        if meta.get("methods") and (not varied or "conditions" in more):
+            words += ["--methods", ",".join(meta["methods"])]
         for name, value in sorted((meta.get("overrides") or {}).items()):
             if not varied or name not in _VARIED:
                 words += ["--set", f"{name}={value}"]
@@ -129,6 +141,7 @@ def gather(
     *,
     data: Path | None,
     others: dict[str, Path],
+    figures: Sequence[str],
     device: str,
     faces: bool,
     quick: bool,
@@ -143,6 +156,7 @@ def gather(
         out: the folder to write to; None: `evaluation` in the first path, `evaluation-NAME` for an external test set.
         data: the main run's data, if they have moved; or an external test set for all runs.
         others: name -> CSV of another method.
+        figures: the methods of Figures 7 and 8; see `_drawn`.
         distinct_subjects: subjects of an external test set differ from the training subjects, even if codes agree.
 
     Raises:
@@ -208,6 +222,7 @@ def gather(
         out,
         main,
         methods,
+        _drawn(methods, figures),
         studies,
         found,
         tuple(notes),
@@ -218,6 +233,29 @@ def gather(
         on_step,
         distinct_subjects,
     )
+
+
+def _drawn(methods: Mapping[str, Predictions], wanted: Sequence[str]) -> tuple[str, ...]:
+    """The methods of Figures 7 and 8: those named, by their names in tables or on the command line. Without names the
+    paper's three where they are there, with what is compared by hand; else the first that a figure can hold.
+
+    Raises:
+        NemoError: a name that is none of them.
+    """
+    names = {"siam": "SIAM", **{name: label for name, label in LABELS.items() if label in methods}}
+    found = []
+    for name in wanted:
+        label = name if name in methods else names.get(name.strip().lower().replace("-", "_"))
+        if label is None:
+            known = ", ".join([*names, *(m for m in methods if m not in names.values())])
+            raise NemoError(f"There is no method {escape_controls(name)} here; there are {known}.")
+        found.append(label)
+    if found:
+        return tuple(dict.fromkeys(found))
+    three = ["SIAM", LABELS["ief_dynamics"], LABELS["lbp_dynamics"]]
+    if all(name in methods for name in three):
+        return tuple(dict.fromkeys([*three, *(name for name in methods if name not in LABELS.values())]))
+    return tuple(methods)[:_MOST_DRAWN]
 
 
 def _principal_run(studies: dict[str, Study]) -> Run:

@@ -14,7 +14,7 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import escape_controls, listed, pluralize
 from siam_model.predictions import Predictions, read_predictions
-from siam_model.protocol.baselines import NAMES
+from siam_model.protocol.baselines import LABELS
 from siam_model.runs import fold_folder, read_json
 from siam_model.sums import FILE, changed_files
 
@@ -139,14 +139,14 @@ def open_run(folder: Path, name: str = "") -> Run:
         predictions = read_predictions(folder / "predictions.csv")
         found = {file.stem: read_predictions(file) for file in sorted((folder / "baselines").glob("*.csv"))}
     baselines = {}
-    for stem in sorted(found, key=lambda s: (list(NAMES).index(s) if s in NAMES else len(NAMES), s)):
+    for stem in sorted(found, key=lambda s: (list(LABELS).index(s) if s in LABELS else len(LABELS), s)):
         line, file = found[stem], folder / "baselines" / f"{stem}.csv"
         if len(line) > len(predictions):
             raise NemoError(
                 f"{escape_controls(str(folder / 'predictions.csv'))} holds {len(predictions)} videos, and "
                 f"{escape_controls(str(file))} {len(line)}: it was cut off; copy it again."
             )
-        baselines[NAMES.get(stem, escape_controls(stem))] = same_videos(line, predictions, file)
+        baselines[LABELS.get(stem, escape_controls(stem))] = same_videos(line, predictions, file)
     changed, note = changed_files(folder), ""
     if changed:
         note = (

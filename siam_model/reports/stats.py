@@ -122,6 +122,19 @@ def paired_test(ours: np.ndarray, theirs: np.ndarray, subject: Sequence[str] | N
     return PairedTest(mean, float(result.statistic), float(result.pvalue), n)
 
 
+def holm(p: Sequence[float]) -> list[float]:
+    """Probabilities of several tests, corrected for their number (Holm, Scandinavian Journal of Statistics 6, 1979):
+    rejecting those below a level wrongly rejects any with at most that probability. NaN stays, and counts as no test.
+    """
+    found = [float("nan")] * len(p)
+    order = sorted((i for i, value in enumerate(p) if np.isfinite(value)), key=lambda i: p[i])
+    largest = 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p[i]))
+        found[i] = largest
+    return found
+
+
 def age_counts(age: np.ndarray) -> np.ndarray:
     """(V,) how many videos show a person of the same age in whole years."""
     years = np.floor(age).astype(np.int64)

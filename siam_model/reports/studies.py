@@ -8,12 +8,14 @@ import numpy as np
 
 from nemo_pipeline.errors import NemoError
 from siam_model.explain import FLAT, flat_note
+from siam_model.methods import METHODS
+from siam_model.protocol.baselines import LABELS
 from siam_model.reports import charts, paper, pictures
 from siam_model.reports.attention import Example, components, examples, spread_by_age
 from siam_model.reports.content import Missing, Picture, Report
 from siam_model.reports.inputs import EvaluationInputs
 from siam_model.reports.source import Data, Run, Study, VariantRun, open_data
-from siam_model.reports.tables import Line, table_of_errors
+from siam_model.reports.tables import REIMPLEMENTATIONS, Line, table_of_errors
 
 _NO_FACES = "--no-faces leaves out pictures of people"
 #: People in Figure 9, videos in Figure 10, videos side by side in Figures 3 and 4.
@@ -305,14 +307,23 @@ def _subsets(given: EvaluationInputs, report: Report, study: Study) -> None:
     lines = []
     for variant, run in study.finished:
         key = (variant.subset.get("expression", ""), variant.subset.get("condition", ""))
-        theirs = paper.SUBSETS.get(key, {}).get("SIAM")
-        lines.append(Line(f"SIAM, {variant.label}", run.predictions, theirs))
+        quoted = paper.SUBSETS.get(key, {})
+        for name, entry in METHODS.items():
+            measured = run.baselines.get(LABELS[name])
+            if measured is not None:
+                called = f"{entry.paper}, {variant.label}"
+                lines.append(
+                    Line(f"{LABELS[name]}, {variant.label}", measured, quoted.get(entry.paper), called)
+                )
+        lines.append(Line(f"SIAM, {variant.label}", run.predictions, quoted.get("SIAM")))
     # The run of all videos is the last one; how many videos each line is about stands in the line.
     described = study.finished[-1][1].described()
+    more = f". {REIMPLEMENTATIONS.rstrip('.')}" if len(lines) > len(study.finished) else ""
     report.add(
         table_of_errors(
             "table-4", "subsets", "Table IV", "Mean absolute error (years) of separate models",
-            f"{described}. Each line is a model trained and tested on these videos alone", "Method and videos", lines,
+            f"{described}. Each line is a model trained and tested on these videos alone{more}", "Method and videos",
+            lines,
             synthetic=_synthetic(study), source=f"{paper.DISGUST}; and the 643 posed ones of the {paper.SMILES}",
         )
     )  # fmt: skip

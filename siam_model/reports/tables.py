@@ -29,12 +29,21 @@ HOW = (
 NOT_COMPARABLE = "people, not synthetic faces: no number above may be compared with these"
 
 
+#: Said where a compared method was measured here.
+REIMPLEMENTATIONS = (
+    "Methods are re-implementations: what was found of each and what was chosen is in docs/methods.md. A number is not "
+    "expected to equal the paper's."
+)
+
+
 class Line(NamedTuple):
-    """A row of a table of errors: its name, our predictions (None: not there), the paper's number beside it."""
+    """A row of a table of errors: its name, our predictions (None: not there), the paper's number, and what the paper
+    calls it, where that is another name."""
 
     label: str
     predictions: Predictions | None
     paper: paper.Error | None = None
+    paper_label: str = ""
 
 
 def cells(errors: Errors | None) -> tuple[Value, ...]:
@@ -88,7 +97,7 @@ def table_of_errors(
         groups = [Group("", tuple(rows))]
         if beside:
             theirs = [
-                (line.label, None, None, line.paper.mae, line.paper.deviation, None, None)
+                (line.paper_label or line.label, None, None, line.paper.mae, line.paper.deviation, None, None)
                 for line in lines
                 if line.paper is not None
             ]
@@ -201,6 +210,31 @@ def breakdown(
     return Table(
         key, "breakdowns", "", title, f"{caption}. Errors of {name}. {HOW}",
         (Column(head, "name"), *ERRORS, *extra), (Group("", tuple(rows)),), synthetic,
+    )  # fmt: skip
+
+
+def table_of_tests(methods: Mapping[str, Predictions], caption: str, *, synthetic: bool) -> Table:
+    """The first method against each other one: paired t-tests over people, corrected for their number."""
+    from siam_model.reports.stats import holm
+
+    (name, ours), *others = methods.items()
+    tests = [paired_test(ours.error, p.error, ours.subject) for _, p in others]
+    corrected = holm([test.p for test in tests])
+    rows = [
+        (other, float(p.error.mean()), test.difference, test.pairs, test.t, test.p, both)
+        for (other, p), test, both in zip(others, tests, corrected, strict=True)
+    ]
+    columns = (
+        Column("Method", "method"), Column("MAE", "mae", "years"), Column("difference", "difference", "years"),
+        Column("people", "subjects", "int"), Column("t", "t", "years"), Column("p", "p", "p"),
+        Column("p, Holm", "p_holm", "p"),
+    )  # fmt: skip
+    return Table(
+        "table-tests", "accuracy", "", f"{name} against every other method",
+        f"{caption}. Difference: {name} minus the other method, mean over people of their mean differences, years; "
+        "below 0 where the first is better. p: two-sided paired t-test over people; p, Holm: corrected for as many "
+        "tests as there are rows (Holm 1979).",
+        columns, (Group("", tuple(rows)),), synthetic, detail=len(rows) < 4,
     )  # fmt: skip
 
 
