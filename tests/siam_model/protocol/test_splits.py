@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from nemo_pipeline.errors import NemoError
-from siam_model.data import VideoTable
+from nemo_pipeline.store import FaceDataset, write_dataset
+from siam_model.data import VideoTable, labelled_videos
 from siam_model.predictions import Predictions, join
 from siam_model.protocol.baselines import training_median
 from siam_model.protocol.splits import Split, balance, check_folds, list_subjects, plan_splits
+from tests.support.commands import invoke
 
 
 def table_of(
@@ -134,3 +136,29 @@ def test_subjects_take_the_median_age_and_the_commonest_gender():
     assert subjects.age.tolist() == [1.0, 5.5]
     assert subjects.gender == ("m", "f")
     assert subjects.videos.tolist() == [3, 6]
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_published_folds_with_names_without_an_ending_are_taken_as_they_are(tmp_path, shuffled):
+    """A table `video,subject,fold` of all videos, as docs/reproducing.md makes it from lists of names."""
+    names = [
+        f"{s:03d}_{kind}_smile_{n}"
+        for s in range(1, 13)
+        for kind, n in (("deliberate", 2), ("spontaneous", 5))
+    ]
+    rng = np.random.default_rng(0)
+    videos = [
+        {"id": name, "file": f"{name}.mp4", "frames": np.full((2, 24, 24), 9, np.uint8), "subject": name[:3],
+         "age": 20.0 + int(name[:3])}
+        for name in names
+    ]  # fmt: skip
+    data = write_dataset(tmp_path / "smile.h5", videos, synthetic=True)
+    lines = [f"{name},{name[:3]},{int(name[:3]) * 7 % 3}" for name in names]
+    if shuffled:
+        rng.shuffle(lines)
+    (tmp_path / "folds.csv").write_text("\n".join(["video,subject,fold", *lines]) + "\n")
+    invoke("label", data, tmp_path / "folds.csv")
+    table = labelled_videos(FaceDataset(data))
+    assert table.age.tolist() == [video["age"] for video in videos]  # what the table lacks stays
+    for split in plan_splits(table, folds=3, validation_fraction=0.2, test_fraction=0.2, seed=5):
+        assert set(split.test) == {f"{s:03d}" for s in range(1, 13) if s * 7 % 3 == split.fold}
