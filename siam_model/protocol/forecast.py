@@ -64,8 +64,10 @@ def _of_run(folder: Path, epoch: float, runtime: Runtime) -> Forecast:
         count = len(todo) if runtime.fold is None else int(runtime.fold in todo)
         final = int(runtime.fold is None)
     in_parallel = max(1, min(runtime.jobs, count))
+    networks = 2 if "cnn" in settings.methods else 1  # the convolutional part alone is trained as SIAM is
+    least, most = networks * least, networks * most
     return Forecast(
-        count * max(trials, 1) + final,
+        networks * count * max(trials, 1) + final,
         config.epochs,
         epoch * (least * count / in_parallel + final),
         epoch * (most * count / in_parallel + final * _of_model(0, config)[1]),

@@ -50,6 +50,16 @@ def test_what_is_left_of_folds_and_trials(folded):
     assert forecast(folded, 2.0, Runtime(fold=1)).most == 0
 
 
+def test_the_convolutional_part_is_one_more_network_a_fold(folded, tmp_path):
+    run = shutil.copytree(folded, tmp_path / "run")
+    text = (run / "settings.json").read_text()
+    assert '"methods": []' in text
+    (run / "settings.json").write_text(text.replace('"methods": []', '"methods": ["vlbp", "cnn"]'))
+    left, alone = forecast(run, 2.0, Runtime()), forecast(folded, 2.0, Runtime())
+    assert left.trainings == 2 * 3 * 10 + 1
+    assert left.most == 2 * alone.most - 2.0 * 100
+
+
 def test_what_is_left_of_a_study(data, tmp_path):
     study = quick(data, tmp_path / "s", study="modules", epochs=1, folds=2)
     assert (

@@ -3,6 +3,8 @@ methods Figures 7 and 8 show."""
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from scipy.stats import ttest_rel
@@ -116,3 +118,31 @@ def test_figures_show_the_papers_three_or_what_was_named(make_run):
     assert "VLBP (re-implemented): 95 % interval" in named and not any("SIAM" in text for text in named)
     with pytest.raises(NemoError, match="no method nobody here; there are siam, vlbp"):
         drawn(figures=["nobody"])
+
+
+def test_table_iv_has_the_compared_methods_of_each_subset(make_run, tmp_path):
+    """Real faces: the paper's numbers in columns of their own, where its subset is the same."""
+    base = make_run(False)
+    study = tmp_path / "study"
+    variants = []
+    for name, subset in (("smile_posed", {"expression": "smile", "condition": "posed"}), ("all", {})):
+        (study / name).mkdir(parents=True)
+        for part in ("predictions.csv", "baselines", "run.json"):
+            copy = shutil.copytree if part == "baselines" else shutil.copy
+            copy(base / part, study / name / part)
+        variants.append({"folder": name, "name": name, "label": name, "overrides": {}, "subset": subset})
+    write_json(study / "study.json", {"study": "conditions", "variants": variants})
+    result = evaluate([base, study], tmp_path / "out", quick=True, faces=False)
+    table = next(table for table in result.report.tables if table.key == "table-4")
+    names = [column.name for column in table.columns]
+    rows = {row[0]: row for row in table.groups[0].rows}
+    assert [name for name in rows if name.endswith("smile_posed")] == [
+        f"{label}, smile_posed" for label in
+        ("VLBP (re-implemented)", "CNNs", "IEF + dynamics (re-implemented)", "LBP + dynamics (re-implemented)", "SIAM")
+    ]  # fmt: skip
+    quoted = names.index("paper_mae")
+    assert rows["IEF + dynamics (re-implemented), smile_posed"][quoted] == 4.91
+    assert rows["SIAM, smile_posed"][quoted] == 6.41
+    assert rows["VLBP (re-implemented), smile_posed"][quoted] is None
+    assert rows["LBP + dynamics (re-implemented), all"][quoted] is None
+    assert "re-implementations" in table.caption
