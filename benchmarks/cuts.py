@@ -179,6 +179,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2, help="of what one person does alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=1, help="only every N-th clip")
+    parser.add_argument("--kinds", default="", metavar="TEXT", help="only kinds of clip whose name has this in it")
     parser.add_argument("--margins", action="store_true", help="measure how far cuts and others lie apart")
     parser.add_argument("--write", type=Path, help="write the clips here instead of tracking them")
     parser.add_argument(
@@ -193,6 +194,7 @@ def main() -> None:
     )  # fmt: skip
     clips = itertools.islice(clips, 0, None, options.every)
     if options.margins:
+        clips = (clip for clip in clips if options.kinds in clip.kind)
         margins = print_margins(clips, people, options.true)
         if options.json:
             result = {"machine": machine_facts(), "seed": options.seed, "margins": margins}
@@ -201,6 +203,8 @@ def main() -> None:
     rows = rows_of_file(options.read) if options.read else None
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for k, clip in enumerate(clips):
+        if options.kinds not in clip.kind:
+            continue
         print(f"{k} {clip.kind}: {clip.name}", file=sys.stderr)
         if options.write and rows is None:
             options.write.mkdir(parents=True, exist_ok=True)
