@@ -179,7 +179,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2, help="of what one person does alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=1, help="only every N-th clip")
-    parser.add_argument("--kinds", default="", metavar="TEXT", help="only kinds of clip whose name has this in it")
+    parser.add_argument(
+        "--kinds", default="", metavar="TEXT", help="only kinds of clip whose name has this in it"
+    )
     parser.add_argument("--margins", action="store_true", help="measure how far cuts and others lie apart")
     parser.add_argument("--write", type=Path, help="write the clips here instead of tracking them")
     parser.add_argument(

@@ -23,16 +23,16 @@ from nemo_pipeline.person import PersonRecorder, Tally
 from nemo_pipeline.rows import make_rows, subject_first, with_damage
 from nemo_pipeline.stages.decode import DecodeError
 from nemo_pipeline.stages.engines import load_engine
-from nemo_pipeline.stages.frame import Frame
+from nemo_pipeline.stages.frame import as_picture
 from nemo_pipeline.stages.gaps import SegmentBuilder, SegmentFrame
 from nemo_pipeline.stages.given import GivenLandmarks
 from nemo_pipeline.stages.headframe import METHODS
-from nemo_pipeline.stages.landmarks import Engine, still_landmarks
+from nemo_pipeline.stages.landmarks import Engine
 from nemo_pipeline.stages.openface import LandmarksError, content_hash
 from nemo_pipeline.stages.quality import FaceQuality
-from nemo_pipeline.stages.search import full_search
+from nemo_pipeline.stages.stills import landmarks_in_picture
 from nemo_pipeline.stages.streams import open_video
-from nemo_pipeline.stages.track import Observation, Tracker, observe
+from nemo_pipeline.stages.track import Observation, Tracker
 from nemo_pipeline.stages.unseen import why_no_face
 from nemo_pipeline.stages.warp import FaceWarp
 from nemo_pipeline.still import process_still
@@ -351,10 +351,11 @@ def _assemble(
 def landmarks_in_image(rgb: ArrayLike, *, engine: str = "litert") -> NDArray[np.float64]:
     """The 68 iBUG points of every face in a picture, largest face first.
 
-    A single picture has no neighbours to steady it, so each face is looked at six times (docs/landmarks.md).
+    A single picture has no neighbours to steady it, so each face is looked at six times. Faces smaller than about a
+    fiftieth of the picture are not found (docs/landmarks.md).
 
     Args:
-        rgb: (H, W, 3) uint8.
+        rgb: (H, W, 3) uint8, or (H, W) gray.
         engine: "litert" or "mediapipe".
 
     Returns:
@@ -367,15 +368,12 @@ def landmarks_in_image(rgb: ArrayLike, *, engine: str = "litert") -> NDArray[np.
         (1, 68, 2)
 
     Raises:
-        ValueError: not an (H, W, 3) uint8 picture.
+        ValueError: not an (H, W, 3) or (H, W) uint8 picture.
     """
     picture = np.asarray(rgb)
     if not picture.size:
         raise ValueError(
             f"the picture is empty: its shape is {picture.shape}; (H,W,3) with pixels is needed."
         )
-    frame, networks = Frame.from_rgb(picture), _engine(engine)
-    found = full_search(networks, frame, everyone=True)
-    found.sort(key=lambda mesh: -observe(mesh).eye_distance_px)
-    faces = [still_landmarks(networks, frame, mesh) for mesh in found]
+    faces = landmarks_in_picture(_engine(engine), as_picture(picture))
     return np.stack(faces) if faces else np.zeros((0, 68, 2))

@@ -12,7 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from nemo_pipeline.stages.display import Fit
 from nemo_pipeline.stages.transfer import ToneMap
@@ -265,17 +265,21 @@ class Frame:
         cls, rgb: NDArray[np.uint8], index: int = 0, time: float = 0.0, matrix: str = "601"
     ) -> Frame:
         """A frame from an (H, W, 3) uint8 RGB picture (or (H, W) gray); `matrix` says what its luma is."""
-        image = np.ascontiguousarray(rgb)
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
-            raise ValueError(
-                f"a picture must be (H, W, 3) or (H, W) uint8; this is {image.shape} {image.dtype}."
-            )
+        image = as_picture(rgb)
         if image.ndim == 2:
             return cls(index, time, (image,), full_range=True)
         forward = np.linalg.inv(_yuv_to_rgb(True, matrix)[:, :3])
         shift = np.array([[0.0], [128.0], [128.0]])
         planes = cv2.split(cv2.transform(image, np.hstack([forward, shift])))
         return cls(index, time, tuple(np.ascontiguousarray(p) for p in planes), True, matrix)
+
+
+def as_picture(rgb: ArrayLike) -> Plane:
+    """An (H, W, 3) or (H, W) uint8 picture whose pixels lie one after the other; ValueError where it is none."""
+    image = np.ascontiguousarray(rgb)
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        raise ValueError(f"a picture must be (H, W, 3) or (H, W) uint8; this is {image.shape} {image.dtype}.")
+    return image
 
 
 @functools.cache

@@ -129,10 +129,10 @@ def _verified(
     faces: list[FaceMesh] = []
     taken: list[Region] = list(known)
     for _, region in candidates:
-        if any(_overlap(region, other) for other in taken):
+        if any(overlap(region, other) for other in taken):
             continue
         mesh = refine(engine, frame, region)
-        face = None if mesh is None or _implausible(mesh, region) else judged(engine, frame, mesh)
+        face = None if mesh is None or implausible(mesh, region) else judged(engine, frame, mesh)
         if face is not None:
             faces.append(face)
             taken.append(face_region(face.points))
@@ -182,7 +182,7 @@ def _other_way_up(engine: Engine, frame: Frame, region: Region) -> FaceMesh | No
         near = math.hypot(place.cx - region.cx, place.cy - region.cy) < 0.5 * max(place.size, region.size)
         if near and _turned(place) != _turned(region):
             mesh = refine(engine, frame, place)
-            if mesh is not None and not _implausible(mesh, place):
+            if mesh is not None and not implausible(mesh, place):
                 return mesh
     return None
 
@@ -226,7 +226,7 @@ def _certainty(engine: Engine, frame: Frame, mesh: FaceMesh) -> float:
     return sum(_agreed(engine, frame, mesh, s) for s in _SURROUNDINGS) / len(_SURROUNDINGS)
 
 
-def _implausible(mesh: FaceMesh, region: Region) -> bool:
+def implausible(mesh: FaceMesh, region: Region) -> bool:
     """The landmarks wandered off from what the detector saw, or turned it upside down."""
     own = face_region(mesh.points)
     turned = abs((own.angle - region.angle + math.pi) % (2 * math.pi) - math.pi)
@@ -237,7 +237,7 @@ def _implausible(mesh: FaceMesh, region: Region) -> bool:
     )
 
 
-def _overlap(a: Region, b: Region) -> bool:
+def overlap(a: Region, b: Region) -> bool:
     """Whether two regions show the same face: the centre of one lies well inside the other."""
     return math.hypot(a.cx - b.cx, a.cy - b.cy) < 0.35 * max(a.size, b.size) / REGION_SCALE * 1.2
 
@@ -247,7 +247,7 @@ def _distinct(faces: list[FaceMesh]) -> list[FaceMesh]:
     regions: list[Region] = []
     for face in faces:
         region = face_region(face.points)
-        if not any(_overlap(region, other) for other in regions):
+        if not any(overlap(region, other) for other in regions):
             kept.append(face)
             regions.append(region)
     return kept

@@ -1,0 +1,196 @@
+"""Stills: the 68 points of every face in a single picture, in a time that hardly depends on the picture's size.
+
+A clip shows a face again in the next frame; a single picture is looked at once, but with care. Faces are searched for
+in a reduced picture, in a fixed number of tiles. Each face is then looked at several times, in a part of the smallest
+reduction that shows it in as many pixels as the landmark network reads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from nemo_pipeline.stages.frame import Frame, Plane, Region
+from nemo_pipeline.stages.landmarks import (
+    MESH_VIEW,
+    REGION_SCALE,
+    STILL_SCALES,
+    Engine,
+    FaceMesh,
+    face_region,
+    still_landmarks,
+)
+from nemo_pipeline.stages.search import DETECTOR_VIEW, SMALLEST_TILE, implausible, judged, overlap, refine
+
+#: Faces are searched for in a picture of no more pixels than this.
+SEARCHED_PIXELS = 1500**2
+#: Tiles get no smaller than this part of the square root of the picture's area: the smallest faces that are found
+#: have a fiftieth of it.
+SMALLEST_PART = 1 / 9
+#: Turned faces are looked for in so many of the coarsest levels, and in one more where there is nobody upright.
+TURNED_LEVELS = 3
+#: How often something like a face is judged at one place.
+TRIES = 2
+#: A candidate of a lower score must show the detector a face in its own region, too.
+CLEAR = 0.75
+_STEP = 0.7  # of a tile, from one to the next
+_FINER = 1.8  # how much smaller the tiles of the next level are
+
+
+def landmarks_in_picture(engine: Engine, picture: Plane) -> list[NDArray[np.float64]]:
+    """(68, 2) points of every face in an (H, W, 3) or (H, W) uint8 picture, in its pixels, largest face first."""
+    sizes = _halved(picture)
+    start = next((k for k, size in enumerate(sizes) if size[..., :1].size <= SEARCHED_PIXELS), len(sizes) - 1)
+    faces = []
+    for mesh in _search(engine, sizes[start:]):
+        points = mesh.points * np.float32(2**start)
+        points[:, :2] += (2**start - 1) / 2
+        faces.append(FaceMesh(points, mesh.face_presence))
+    faces.sort(key=lambda face: -float(np.linalg.norm(face.points[263] - face.points[33])))
+    return [_closely(engine, sizes, face) for face in faces]
+
+
+def _halved(picture: Plane) -> list[Plane]:
+    """A picture, the means of 2 x 2 of its pixels, of 4 x 4 and so on, while more than a detector's view is left."""
+    sizes = [picture]
+    while max(sizes[-1].shape[:2]) >= 2 * DETECTOR_VIEW and min(sizes[-1].shape[:2]) > 1:
+        h, w = (n // 2 for n in sizes[-1].shape[:2])
+        half: Any = cv2.resize(sizes[-1][: 2 * h, : 2 * w], (w, h), interpolation=cv2.INTER_AREA)
+        sizes.append(half)
+    return sizes
+
+
+def _search(engine: Engine, sizes: list[Plane]) -> list[FaceMesh]:
+    """Faces in a picture of several sizes, in pixels of the first."""
+    frame = Frame.from_rgb(sizes[0])
+    sides, least = [1.0 * max(frame.width, frame.height)], 1.0 * min(frame.width, frame.height)
+    side = least if least < sides[0] else least / 2
+    while side >= max(SMALLEST_TILE, SMALLEST_PART * math.sqrt(frame.width * frame.height)):
+        sides.append(side)
+        side /= _FINER
+    sides.insert(1, 1.7 * sides[0])
+    found = _Found(engine, frame)
+    for k, side in enumerate(sides):
+        found.add(_detected(engine, sizes, side, range(4 if k < TURNED_LEVELS else 1), found.regions))
+    if not found.faces:
+        for side in sides[TURNED_LEVELS : TURNED_LEVELS + 1]:
+            found.add(_detected(engine, sizes, side, range(1, 4), []))
+    return found.faces
+
+
+class _Found:
+    """The faces found so far, and places where something like a face was refused, looked at both ways up."""
+
+    def __init__(self, engine: Engine, frame: Frame) -> None:
+        self._engine, self._frame = engine, frame
+        self.faces: list[FaceMesh] = []
+        self.regions: list[Region] = []
+        self._refused: list[Region] = []
+
+    def add(self, candidates: list[tuple[float, Region]]) -> None:
+        """What the landmark network confirms, the right way up."""
+        for score, region in sorted(candidates, key=lambda item: -item[0]):
+            if any(overlap(region, other) for other in self.regions):
+                continue
+            if sum(_alike(region, other) for other in self._refused) >= TRIES:
+                continue
+            mesh = refine(self._engine, self._frame, region) if self._seen_again(score, region) else None
+            if mesh is None or implausible(mesh, region):
+                continue
+            face = judged(self._engine, self._frame, mesh)
+            if face is None:
+                self._refused.append(face_region(mesh.points))
+            elif not any(overlap(face_region(face.points), other) for other in self.regions):
+                self.faces.append(face)
+                self.regions.append(face_region(face.points))
+
+    def _seen_again(self, score: float, region: Region) -> bool:
+        """Whether the detector finds a doubtful face again in its own region: that costs less than the landmarks."""
+        if score >= CLEAR:
+            return True
+        view = self._frame.view(dataclasses.replace(region, size=1.2 * region.size), DETECTOR_VIEW)
+        middle = (DETECTOR_VIEW - 1) / 2
+        return any(
+            math.hypot(face.x - middle, face.y - middle) < 0.3 * face.size
+            for face in self._engine.detect(view)
+        )
+
+
+def _alike(a: Region, b: Region) -> bool:
+    """Whether two regions, whichever way up, show nearly the same."""
+    near = math.hypot(a.cx - b.cx, a.cy - b.cy) < 0.2 * min(a.size, b.size)
+    return near and 0.7 < a.size / b.size < 1 / 0.7
+
+
+def _detected(
+    engine: Engine, sizes: list[Plane], side: float, turns: range, known: list[Region]
+) -> list[tuple[float, Region]]:
+    """(score, region for the landmark network) of what the detector finds in tiles of `side` pixels that show more
+    than a `known` face; `turns`: quarters by which it is shown each tile."""
+    found = []
+    for tile, place in _tiles(sizes, side):
+        if any(_within(place, face) for face in known):
+            continue
+        for quarters in turns:
+            turned = dataclasses.replace(place, angle=quarters * math.pi / 2)
+            to_picture = turned.to_source(DETECTOR_VIEW)
+            for face in engine.detect(np.ascontiguousarray(np.rot90(tile, quarters))):
+                x, y = to_picture[:, :2] @ (face.x, face.y) + to_picture[:, 2]
+                size = face.size * place.size / DETECTOR_VIEW * REGION_SCALE
+                found.append((face.score, Region(float(x), float(y), size, face.angle + turned.angle)))
+    return found
+
+
+def _tiles(sizes: list[Plane], side: float) -> Iterator[tuple[Plane, Region]]:
+    """Overlapping tiles of `side` pixels that cover a picture, as views of the detector: parts of one reduction."""
+    height, width = sizes[0].shape[:2]
+    scale = DETECTOR_VIEW / side
+    k = min(max(0, math.floor(math.log2(1 / scale))), len(sizes) - 1)
+    across, down = max(1, round(width * scale)), max(1, round(height * scale))
+    how = cv2.INTER_AREA if across < sizes[k].shape[1] else cv2.INTER_LINEAR
+    picture: Any = cv2.resize(sizes[k], (across, down), interpolation=how)
+    left, top = (max(0, DETECTOR_VIEW - n) // 2 for n in (across, down))
+    right, bottom = (max(0, DETECTOR_VIEW - n - m) for n, m in ((across, left), (down, top)))
+    picture = cv2.copyMakeBorder(picture, top, bottom, left, right, cv2.BORDER_REPLICATE)
+    if picture.ndim == 2:
+        picture = np.repeat(picture[..., None], 3, axis=-1)
+    for y in _starts(picture.shape[0]):
+        for x in _starts(picture.shape[1]):
+            cx = (x - left + DETECTOR_VIEW / 2) * width / across - 0.5
+            cy = (y - top + DETECTOR_VIEW / 2) * height / down - 0.5
+            yield picture[y : y + DETECTOR_VIEW, x : x + DETECTOR_VIEW], Region(cx, cy, side)
+
+
+def _starts(length: int) -> list[int]:
+    """Where tiles begin that cover `length` pixels."""
+    n = math.ceil((length - DETECTOR_VIEW) / (_STEP * DETECTOR_VIEW)) + 1
+    return [round(float(x)) for x in np.linspace(0, length - DETECTOR_VIEW, n)]
+
+
+def _within(view: Region, face: Region) -> bool:
+    """Whether an upright view shows nothing but a face."""
+    reach = (face.size / REGION_SCALE - view.size) / 2
+    return max(abs(view.cx - face.cx), abs(view.cy - face.cy)) <= reach
+
+
+def _closely(engine: Engine, sizes: list[Plane], face: FaceMesh) -> NDArray[np.float64]:
+    """The points of a face, from the part of one of the sizes that shows it in about the pixels of a view."""
+    region = face_region(face.points)
+    seen = min(STILL_SCALES) / REGION_SCALE * region.size / MESH_VIEW
+    k = min(math.floor(math.log2(max(seen, 1.0))), len(sizes) - 1)
+    scale, picture = 2**k, sizes[k]
+    middle = (np.array([region.cx, region.cy]) + 0.5) / scale
+    reach = max(STILL_SCALES) / REGION_SCALE * region.size / scale * math.sqrt(0.5) + 4
+    size = np.array([picture.shape[1], picture.shape[0]])
+    low = np.clip(np.floor(middle - reach), 0, size - 1).astype(int)
+    high = np.clip(np.ceil(middle + reach), low + 1, size).astype(int)
+    shift = low * scale + (scale - 1) / 2
+    points = (face.points - np.append(shift, 0).astype(np.float32)) / np.float32(scale)
+    part = Frame.from_rgb(picture[low[1] : high[1], low[0] : high[0]])
+    return still_landmarks(engine, part, FaceMesh(points, face.face_presence)) * scale + shift
