@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "info": "What is this file or folder, and what comes next?",
     "verify": "Check a prepared file for damage.",
     "rewarp": "Warp a prepared file's faces anew: size, margin, mean shape, smoothing.",
+    "cite": "A methods section and references for a paper.",
     "pack": "Copy a prepared file and its shards into one file.",
     "doctor": "Check this machine; versions and settings for a bug report.",
 }
@@ -40,7 +41,7 @@ _GROUPS: list[Any] = [  # dicts of rich_click's
     {"name": "Without data of your own", "commands": ["demo", "synth"]},
     {
         "name": "Prepared files and this machine",
-        "commands": ["info", "label", "rewarp", "verify", "pack", "doctor"],
+        "commands": ["info", "label", "rewarp", "verify", "pack", "cite", "doctor"],
     },
 ]
 click.rich_click.COMMAND_GROUPS = {"nemo": _GROUPS}

@@ -20,6 +20,7 @@ from .outputs import check_target, check_timeout
 from .prep_inputs import check_report, draw_sheet, labels, landmark_files, mean_shape, page_report
 from .prep_report import exit_code, report
 from .progress import RunProgress, stop_on_signals
+from .settings_file import current_context, settings_options
 
 _CHOICES = {
     name: list(get_args(kind))
@@ -28,6 +29,25 @@ _CHOICES = {
 _DEFAULTS = PrepConfig()
 #: So many paths of one folder and reason are listed one by one.
 _MOST_PATHS = 5
+
+
+def like_file(path: str) -> dict[str, Any]:
+    """The settings of a prepared file, for `--like`. Raises NemoError."""
+    from nemo_pipeline.store import FaceDataset
+
+    config = FaceDataset(path).config
+    shipped = config.mean_shape == "shipped"
+    found = {
+        "size": config.size, "margin": config.margin, "engine": config.engine, "follow": config.follow,
+        "segments": config.segments, "stream": config.stream, "max-gap": config.max_gap_seconds,
+        "max-yaw": config.max_yaw_degrees, "smooth": config.smooth, "blendshapes": config.blendshapes,
+        "mean-shape": "shipped" if shipped else path,
+    }  # fmt: skip
+    if config.landmarks_source == "track":
+        return {**found, "no-mesh": not config.mesh}
+    if current_context().params.get("landmarks") is None:
+        say(f"{path} was made from OpenFace's landmarks: give those of these videos with --landmarks DIR.")
+    return {**found, "min-confidence": config.min_confidence}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -187,6 +207,7 @@ _MOST_PATHS = 5
 @click.option("--strict", is_flag=True, help="Exit with 1 when any video fails.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @click.option("--quiet", is_flag=True, help="No progress, no table.")
+@settings_options("prep", "OUT.h5", like_file)
 def command(paths: tuple[str, ...], **options: Any) -> None:
     """Track faces in videos, smooth, warp, crop, and write them to OUT.h5.
 

@@ -8,14 +8,18 @@ from typing import Any
 import rich_click as click
 from click.core import ParameterSource
 
-from nemo_pipeline.store.text import pluralize
+from nemo_pipeline.errors import NemoError
+from nemo_pipeline.store.text import escape_controls, pluralize
 
 from .console import new_table, out, print_json, say, warn
 from .progress import stop_on_signals
+from .settings_file import assignments_given, current_context, settings_options
 from .train_progress import TrainProgress
 
 #: Combinations that every fold of the paper's protocol tries, of 336, when --trials is not given.
 DEFAULT_TRIALS = 20
+#: Where the data of the run that `--like` names are kept.
+_LIKE_DATA = "nemo.like_data"
 #: Parameters of the command that are settings of a run, and their names there.
 _SETTINGS = {"preset": "preset", "seed": "seed", "epochs": "epochs", "folds": "folds", "trials": "trials",
              "study": "study", "methods": "methods", "precision": "precision", "assignments": "overrides",
@@ -27,6 +31,17 @@ def _methods(context: click.Context, parameter: click.Parameter, value: str) -> 
     from siam_model.methods import named_methods
 
     return named_methods(value)
+
+
+def like_run(path: str) -> dict[str, Any]:
+    """What a run was asked for, for `--like`; its data are taken where none are named. Raises NemoError."""
+    from siam_model.protocol.settings import as_options, read_settings
+
+    settings, _, _ = read_settings(Path(path))
+    if settings.subset:
+        raise NemoError(f"{escape_controls(path)} is one variant of a study: name the study's folder.")
+    current_context().meta[_LIKE_DATA] = Path(settings.data)
+    return {name: value for name, value in as_options(settings).items() if value is not None}
 
 
 @click.command()
@@ -84,6 +99,7 @@ def _methods(context: click.Context, parameter: click.Parameter, value: str) -> 
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object about the run on standard output."
 )
+@settings_options("train", "RUN", like_run)
 @click.pass_context
 def command(
     context: click.Context,
@@ -119,11 +135,14 @@ def command(
     from siam_model.protocol.request import Runtime, TrainRequest
     from siam_model.runs import newest_unfinished
 
-    overrides = split_assignments(assignments)
-    if pretrain is not None and overrides.setdefault("train.pretrain", pretrain) != pretrain:
+    own = split_assignments(assignments)
+    if pretrain is not None and own.setdefault("train.pretrain", pretrain) != pretrain:
         raise click.UsageError(
             "--pretrain and --set train.pretrain say different things: leave one of them out."
         )
+    overrides = {**assignments_given(context), **own}
+    if data is None and not resumed:
+        data = context.meta.get(_LIKE_DATA)
     runtime = Runtime(device, devices, workers, tensorboard, jobs, fold)
     progress = TrainProgress(quiet, runtime)
     if not quiet:

@@ -21,6 +21,7 @@ DOCS = ROOT / "docs"
 #: What each example leaves behind.
 WRITTEN = {
     "prep": ["smiles.h5", "smiles.shards", "smiles.html"], "rewarp": ["large.h5"], "pack": ["one.h5"],
+    "cite": ["methods.md", "references.bib", "dataset_description.json"],
     "train": ["runs/first/model/model.safetensors"], "evaluate": ["runs/smiles/evaluation/report.html"],
     "predict": ["ages.csv", "seen/clip0.attention.mp4"], "synth": ["synthetic/labels.csv"],
     "demo": ["nemo-demo/run/predictions.csv"],

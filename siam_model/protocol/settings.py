@@ -19,13 +19,17 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.fields import from_record, plain
 from nemo_pipeline.store.files import read_bounded, temporary_name
 from nemo_pipeline.store.text import escape_controls
+from nemo_pipeline.toml import to_toml
 from siam_model.config import SIAMConfig, TrainConfig
+from siam_model.predictions import write_bytes
 from siam_model.protocol.request import TrainRequest
 from siam_model.runs import LONGEST_JSON, read_json, write_json
 
 FORMAT = "nemo-run-settings"
 FORMAT_VERSION = 1
 FILE = "settings.json"
+#: The same for people, and for `nemo train --config`.
+TOML = "settings.toml"
 #: Field -> the option that sets it.
 _OPTIONS = {
     "preset": "--preset", "seed": "--seed", "epochs": "--epochs", "folds": "--folds", "trials": "--trials",
@@ -56,6 +60,22 @@ class RunSettings(TrainRequest):
         return {"uuid": self.uuid, "file": self.file}
 
 
+def as_options(request: TrainRequest) -> dict[str, Any]:
+    """A request by the names of the options of `nemo train`, as a settings file has them."""
+    return {
+        "preset": request.preset,
+        "seed": request.seed,
+        "epochs": request.epochs,
+        "folds": request.folds,
+        "trials": request.trials,
+        "study": request.study,
+        "methods": ",".join(request.methods) or None,
+        "precision": request.precision,
+        "distinct-subjects": request.distinct_subjects or None,
+        "set": request.overrides or None,
+    }
+
+
 def claim(folder: Path, settings: RunSettings, model: SIAMConfig, train: TrainConfig) -> None:
     """Write settings.json, unless another process did: then compare.
 
@@ -71,6 +91,7 @@ def claim(folder: Path, settings: RunSettings, model: SIAMConfig, train: TrainCo
     }
     final, temporary = folder / FILE, temporary_name(folder / FILE)
     write_json(temporary, values)
+    write_bytes(folder / TOML, to_toml("train", as_options(settings)).encode("utf-8", "surrogateescape"))
     try:
         os.link(temporary, final)  # fails where it exists, and appears whole
         return

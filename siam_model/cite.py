@@ -1,0 +1,140 @@
+"""How a run was trained and tested, as a paragraph for a paper. Every number comes from the run's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nemo_pipeline.fields import plain
+from nemo_pipeline.store.text import pluralize
+from siam_model.config import SIAMConfig, TrainConfig, preset
+from siam_model.interval import interval_from
+from siam_model.protocol.settings import read_settings
+from siam_model.reports.source import Run, open_run
+from siam_model.reports.stats import summarize_errors
+
+_SHARING = {
+    "indexed": "spatially-indexed",
+    "agnostic": "spatially-agnostic",
+    "full": "fully indexed",
+    "mediate": "mediate",
+}
+
+
+def run_text(folder: Path) -> str:
+    """The paragraph on a run of `nemo train`, with keys in [@...].
+
+    Raises:
+        NemoError: it is no run with complete predictions.
+    """
+    run = open_run(folder)
+    settings, model, train = read_settings(folder)
+    versions = run.meta.get("versions") or {}
+    p = run.predictions
+    ages = f"{p.age.min():.0f} to {p.age.max():.0f}"
+    who = "synthetic subjects, not people," if run.synthetic else "people"
+    sentences = [
+        f"Ages were estimated with SIAM [@pei2020] as implemented in nemo {versions.get('nemo-faces', '')} [@nemo] "
+        f"with PyTorch {versions.get('torch', '')} [@paszke2019].",
+        _network(model),
+        _training(settings.preset, train),
+        _protocol(run, settings.trials, settings.seed, train),
+        _changed(settings.preset, settings.overrides),
+        f"Each of {pluralize(len(p), 'video')} of {len(set(p.subject))} {who} {ages} years old was predicted once, by "
+        "a model that had not seen its subject.",
+        _errors(run),
+    ]
+    return " ".join(filter(None, sentences))
+
+
+def _network(c: SIAMConfig) -> str:
+    maps = ", ".join(f"{n} of {k} x {k}" for n, k in zip(c.channels, c.kernels, strict=True))
+    parts = [
+        f"Three convolutional layers ({maps}) and two fully connected ones ({c.fully_connected} and {c.hidden} units) "
+        f"read faces of {c.face_size} x {c.face_size} pixels"
+    ]
+    if c.attention_position:
+        parts.append(
+            f"{_SHARING[c.attention_mechanism]} spatial attention follows layer {c.attention_position} "
+            f"(d = {c.attention_dim})"
+        )
+    else:
+        parts.append("there is no spatial attention")
+    if c.recurrent:
+        parts.append(f"{pluralize(c.recurrent_layers, 'recurrent layer')} of {c.hidden} units follow")
+        parts.append(
+            f"temporal attention (n' = {c.temporal_dim}) weighs the frames"
+            if c.temporal_attention
+            else "the frames count alike"
+        )
+    else:
+        parts.append("the age is the mean over the frames")
+    return "; ".join(parts) + "."
+
+
+def _training(name: str, c: TrainConfig) -> str:
+    rate = f"{c.learning_rate:g}" + (", falling to 0 by a cosine" if c.schedule == "cosine" else "")
+    extra = []
+    if c.temporal_stride > 1:
+        extra.append(f"every {c.temporal_stride}th frame of a video was read at a time")
+    if c.age_weighting != "none":
+        extra.append("videos of rare ages weighed more")
+    if c.augment_mirror:
+        extra.append("clips were mirrored by chance")
+    if c.augment_brightness:
+        extra.append("their brightness was changed by chance")
+    tail = f"; {', '.join(extra)}" if extra else ""
+    return (
+        f"The mean absolute error plus lambda = {c.l2:g} times the squared weights was minimised by RMSprop (learning "
+        f"rate {rate}, decay {c.rmsprop_alpha:g}, {pluralize(c.batch_size, 'video')} per step, gradient elements "
+        f"clipped to {c.clip:g}) for at most {pluralize(c.epochs, 'epoch')}, stopped after {c.patience} without a "
+        f"smaller error on validation subjects{tail} (preset {name})."
+    )
+
+
+def _protocol(run: Run, trials: int, seed: int, c: TrainConfig) -> str:
+    if run.folds:
+        how = f"{run.folds}-fold cross-validation with folds that share no subject"
+    else:
+        how = f"{100 * c.test_fraction:g} % of the subjects held out"
+    searched = ""
+    if trials:
+        searched = (
+            f" In each fold {trials} combinations of h, the two dropouts and lambda were tried on validation subjects "
+            f"({100 * c.validation_fraction:g} % of the training subjects)."
+            if run.folds
+            else f" {trials} combinations of h, the two dropouts and lambda were tried on validation subjects."
+        )
+    return f"The models were tested by {how} (seed {seed}).{searched}"
+
+
+def _changed(name: str, overrides: dict[str, str]) -> str:
+    if not overrides:
+        return ""
+    values: dict[str, Any] = {}
+    for section, config in zip(("model", "train"), preset(name), strict=True):
+        values |= {f"{section}.{field}": value for field, value in plain(config).items()}
+    said = ", ".join(
+        f"{field} = {text} instead of {values.get(field)}" for field, text in sorted(overrides.items())
+    )
+    return f"Set by hand: {said}."
+
+
+def _errors(run: Run) -> str:
+    p = run.predictions
+    found = summarize_errors(p.error, p.subject)
+    spread = f" (95 % interval {found.low:.2f} to {found.high:.2f}, by bootstrap over subjects)"
+    others = ", ".join(f"{line.error.mean():.2f} by the {name}" for name, line in run.baselines.items())
+    text = f"The mean absolute error was {found.mae:.2f} years{spread if np.isfinite(found.low) else ''}"
+    text += f", against {others}." if others else "."
+    if any("phases" in name for name in run.baselines):
+        text += " Phases of the smile were found as by Dibeklioglu et al. [@dibeklioglu2012]."
+    width = interval_from(p, 0.9)
+    if not np.isnan(width.half_width):
+        text += (
+            f" An interval of +-{width.half_width:.1f} years holds the age of 90 % of new people of this population, "
+            "by hierarchical conformal prediction [@lee2023]."
+        )
+    return text
