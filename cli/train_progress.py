@@ -165,7 +165,7 @@ def _with_place(text: str, where: TrainingScope | None) -> str:
 def balance_table(lines: Sequence[Mapping[str, Any]]) -> Any:
     """The test parts, one a row: subjects, genders, ages; and how many train and validate."""
     genders = sorted({name for line in lines for name in line["gender"]})
-    columns = ["fold", "people", *genders, "videos", "ages", "mean", "SD", "train", "valid."]
+    columns = ["fold", "subjects", *genders, "videos", "ages", "mean", "SD", "train", "valid."]
     rows = [
         [
             line["fold"], line["subjects"], *(line["gender"].get(name, 0) for name in genders), line["videos"],
@@ -174,5 +174,5 @@ def balance_table(lines: Sequence[Mapping[str, Any]]) -> Any:
         ]
         for line in lines
     ]  # fmt: skip
-    title = "People in the test part of each fold" if len(lines) > 1 else "People held out"
+    title = "Subjects in the test part of each fold" if len(lines) > 1 else "Held-out subjects"
     return console.new_table(title, columns, rows, right=",".join(columns))

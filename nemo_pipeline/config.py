@@ -27,7 +27,7 @@ ALGORITHM_VERSION = 2
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PrepConfig:
-    """Settings of the preparation that matter for its result (labels and worker counts do not, and are not here).
+    """Settings of the preparation that affect its result (labels and worker counts do not).
 
     Attributes:
         size: side of the square face crop, pixels.
@@ -36,10 +36,10 @@ class PrepConfig:
         follow: who is followed when there are several faces.
         segments: the longest segment of a video, or every one as a row of its own.
         max_gap_seconds: a stretch without a face of at most this duration is interpolated; a longer one splits.
-            A pause between two frames that both show the face is none.
+            A pause between two frames that both show the face is not such a gap.
         max_yaw_degrees: a frame turned further than this counts as one without a face (a profile folds the warp).
         min_frames: shortest segment that is data. 7 is the shortest series for which 4253H is published.
-        mesh: keep the 478-point mesh (T,478,3) beside the 68 landmarks.
+        mesh: also keep the 478-point mesh (T,478,3).
         mean_shape: "shipped" (the bundle's canonical face), "from-data" (Procrustes mean of this data), or
             "custom" (given by file).
         mean_shape_sha256: identifies a shape that was not shipped; empty otherwise.
@@ -51,8 +51,8 @@ class PrepConfig:
             "largest" (in pixels), "default" (as the file says), or its number, as ffprobe counts streams.
         blendshapes: keep MediaPipe's 52 scores of facial movements (T,52), computed from the mesh.
         stills: the inputs are pictures, each a row of one frame with `fps` 0, in place of videos.
-        algorithm: version of the method that made the numbers. No option sets it: files remember it, and this
-            version of nemo makes numbers of `ALGORITHM_VERSION` alone.
+        algorithm: version of the method that made the numbers. No option sets it: files record it, and this
+            version of nemo only makes numbers of `ALGORITHM_VERSION`.
 
     A field that is new declares what files without it were made with: `nemo_pipeline.fields.added`.
 

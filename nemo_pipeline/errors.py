@@ -10,12 +10,12 @@ class NemoError(Exception):
 
 
 class DamagedFile(NemoError):
-    """A file of ours that is not as it was written.
+    """A nemo file that is not as it was written.
 
     Attributes:
         path: the file.
         dataset: which part of it, as /videos/age; "" for its structure as a whole.
-        wrong: what is the matter with that part, to follow its name.
+        wrong: what is wrong with that part; follows its name in the message.
     """
 
     def __init__(self, path: Path | str, dataset: str, wrong: str) -> None:

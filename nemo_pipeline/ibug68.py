@@ -134,7 +134,7 @@ def jaw_outline(mesh: NDArray[np.floating]) -> NDArray[np.float64]:
 def from_mesh(mesh: NDArray[np.floating]) -> NDArray[np.float64]:
     """The 68 iBUG points of one face mesh.
 
-    By definition, never fitted to annotations: mesh vertices and midpoints for eyes, mouth and the nose's
+    By a fixed geometric rule, never fitted to annotations: mesh vertices and midpoints for eyes, mouth and the nose's
     base; equal arcs along a polyline for each brow and the nose's bridge; 8 equal arcs along the face's
     outline from each ear to the chin for the jaw line. The measured error against 300-W annotations, and the
     usual table's, stands in docs/landmarks.md.

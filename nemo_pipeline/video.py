@@ -190,7 +190,7 @@ def prep_video(
     mean_shape: ArrayLike | None = None,
     landmarks: str | Path | None = None,
 ) -> PreparedVideo:
-    """Prepare one video in this process and return it in memory (the first row, where there are several).
+    """Prepare one video in this process and return it in memory (the first row if there are several).
 
     Never raises for a bad video: look at `.status` and `.message`. `mean_shape` and `landmarks` as in
     `process_video`.
@@ -237,7 +237,7 @@ def prep_video_rows(
 
 @dataclasses.dataclass(frozen=True)
 class VideoTrack:
-    """Where one person's face is in every decoded frame of a video.
+    """One subject's face in every decoded frame of a video.
 
     Attributes:
         landmarks: (T, 68, 2) float64, smoothed as `config.smooth` says within each segment, source pixels; NaN
@@ -248,7 +248,7 @@ class VideoTrack:
         pose: (T, 3) float64, yaw, pitch, roll in degrees; NaN without a face.
         mesh: (T, 478, 3) float32, source pixels; NaN without a face.
         face_presence: (T,) float32 presence; NaN where unknown.
-        info: what the stream says of itself.
+        info: properties of the stream.
     """
 
     landmarks: NDArray[np.float64]
@@ -351,8 +351,8 @@ def _assemble(
 def landmarks_in_image(rgb: ArrayLike, *, engine: str = "litert") -> NDArray[np.float64]:
     """The 68 iBUG points of every face in a picture, largest face first.
 
-    A single picture has no neighbours to steady it, so each face is looked at six times. Faces smaller than about a
-    fiftieth of the picture are not found (docs/landmarks.md).
+    A single picture has no neighbouring frames to average over, so the network sees each face six times. Faces smaller
+    than about a fiftieth of the picture are not found (docs/landmarks.md).
 
     Args:
         rgb: (H, W, 3) uint8, or (H, W) gray.

@@ -40,7 +40,7 @@ _COPY = "train again or take another copy"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ModelCard:
-    """Everything beside the weights.
+    """Everything that is stored with the weights.
 
     Attributes:
         model: the network.

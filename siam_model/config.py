@@ -32,7 +32,7 @@ class ReceptiveField(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SIAMConfig:
-    """The network, as the paper's section III has it by default.
+    """The network; the defaults are those of the paper's section III.
 
     The paper gives neither padding nor pooling sizes; it cites AlexNet for both normalisation and
     architecture, so 3x3 pools of stride 2, no padding, and AlexNet's response normalisation are the defaults.
@@ -202,7 +202,7 @@ class TrainConfig:
     """How a SIAM is trained. Defaults are the paper's where it gives them (section IV-C).
 
     Attributes:
-        epochs: most passes over the training videos.
+        epochs: maximum number of passes over the training videos.
         batch_size: videos per step.
         learning_rate: of RMSprop.
         schedule: of the learning rate over `epochs`: `constant` (the paper names none), or `cosine`, which falls
@@ -216,14 +216,14 @@ class TrainConfig:
         test_fraction: part of all subjects held out and predicted at the end of a run without folds.
         temporal_stride: a video is read as this many interleaved series of every n-th frame. A training pass
             takes one of them at random, a prediction is the mean over all. 1 is the paper's: every frame.
-        max_frames_per_pass: most frames that pass through the convolutions at once; a training step with more
-            recomputes them, a quarter of that at a time, in its backward pass, so that memory hardly grows
+        max_frames_per_pass: maximum number of frames that pass through the convolutions at once; a training step
+            with more recomputes them, a quarter of that at a time, in its backward pass, so that memory hardly grows
             with a video's length.
         age_weighting: `none` (the paper's), or `density`: videos of rare ages weigh more in the loss
             (`siam_model.augment.density_weights`).
-        augment_mirror: show every other training clip, by chance, mirrored (not the paper's).
-        augment_brightness: multiply a training clip's gray levels by a factor between 1/(1+b) and 1+b,
-            by chance; 0 is the paper's.
+        augment_mirror: mirror half of the training clips, chosen at random (not in the paper).
+        augment_brightness: multiply a training clip's gray levels by a random factor between 1/(1+b) and
+            1+b; 0 is the paper's.
         pretrain: what the appearance module learns before ages, without labels: `none` (the paper's), `expression` or
             `shape` (`siam_model.training.pretrain`).
         pretrain_epochs: passes over the training videos for that.

@@ -41,14 +41,14 @@ FACES_NOTE = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a run is worth.
+    """The results of `evaluate`.
 
     Attributes:
         run: its folder.
         methods: name -> held-out predictions: SIAM first, then what it is compared with.
         synthetic: whether the faces were generated.
         header, rows: the table by decade (Table III's layout) as text, without the paper's rows: a row for each
-            method, the interval of the first one below it; the last two rows count videos and people.
+            method, the interval of the first one below it; the last two rows count videos and subjects.
         numbers: everything as JSON types.
         verdict: whether the model beats always guessing the training median; None where that was not predicted.
         headline: name and value, as text, of the first numbers.
@@ -285,7 +285,7 @@ def _head(given: EvaluationInputs, report: Report) -> PageHead:
         ("seed", meta.get("seed")),
         (
             "folds",
-            meta.get("folds") or ("external test set" if given.main.external else "none, people held out"),
+            meta.get("folds") or ("external test set" if given.main.external else "none, held-out subjects"),
         ),
         ("trials per fold", meta.get("trials") or "none"),
         ("beyond the paper", ", ".join(beyond_paper(meta.get("model") or {}, meta.get("train") or {}))),

@@ -35,8 +35,8 @@ def cell_weights(config: SIAMConfig) -> np.ndarray:
 def heat_map(attention: np.ndarray, config: SIAMConfig) -> np.ndarray:
     """Attention at every pixel: the mean over the cells, each weighted by its Gaussian there (`cell_weights`).
 
-    The map is no small image that could be stretched to the face: its cells' centres start 17 pixels inside the face
-    and end 24 pixels before its other side, so stretching would move every spot. A weighted mean keeps the attention's
+    The map cannot simply be stretched to the face: its cells' centres start 17 pixels inside the face
+    and end 24 pixels before its other side, so every spot would move. A weighted mean keeps the attention's
     own units, and a map that is flat stays flat up to the face's edge, where fewer cells look.
 
     Args:

@@ -1,18 +1,18 @@
-"""An interval beside an age: split conformal prediction by subject, from errors on people that the model never saw.
+"""An interval for an age: split conformal prediction by subject, from errors on unseen subjects.
 
-Videos of one person are not independent, so subjects are what is exchangeable, not videos. The method is hierarchical
+Videos of one subject are not independent, so subjects are what is exchangeable, not videos. The method is hierarchical
 conformal prediction (Lee, Barber and Willett, "Distribution-free inference with hierarchical data", 2023): with K
 subjects, subject k having n_k videos with absolute errors s_ki, the half-width is the level's quantile of
 
     sum over k, i of delta(s_ki) / ((K + 1) n_k)  +  delta(infinity) / (K + 1)
 
-Every subject weighs the same, whatever the number of videos, and one part in K + 1 is kept for the new person, about
-whom nothing is known. For a random video of a new person from the same population the interval holds the true age with
+Every subject weighs the same, whatever the number of videos, and one part in K + 1 is kept for the new subject, about
+whom nothing is known. For a random video of a new subject from the same population the interval holds the true age with
 a probability of at least the level (and at most 2 / (K + 1) above it where errors have no ties): on average over
-people, not for each kind of person. It needs K >= level / (1 - level) subjects: 9 for 90 %.
+subjects, not for each kind of person. It needs K >= level / (1 - level) subjects: 9 for 90 %.
 
-Exact for the model that made the errors, as in a run without folds (its held-out people are drawn within strata of age
-and gender, which stands in for a plain draw). A run with folds has errors of one model per fold,
+Exact for the model that made the errors, as in a run without folds (its held-out subjects are drawn within strata of
+age and gender, which stands in for a plain draw). A run with folds has errors of one model per fold,
 and its own model was trained on all subjects: the errors are then those of slightly poorer models, and the interval is
 as good as that comparison, commonly a little too wide. The same holds for the mean of the folds' models.
 """
@@ -81,8 +81,8 @@ def interval_from(predictions: Predictions, level: float) -> Interval:
         return Interval(level, width, subjects, videos)
     needed = math.ceil(level / (1 - level) - 1e-9)
     reason = (
-        f"no {100 * level:.4g} % interval: the run predicted only {pluralize(subjects, 'unseen person')}, and at least "
-        f"{needed} are needed"
+        f"no {100 * level:.4g} % interval: the run predicted only {pluralize(subjects, 'unseen subject')}, and at "
+        f"least {needed} are needed"
     )
     return Interval(level, math.nan, subjects, videos, reason)
 
@@ -103,7 +103,7 @@ def load_interval(path: Path, level: float) -> Interval:
         predictions = read_predictions(table)
     except NemoError as error:
         reason = (
-            str(error).rstrip(".") if table.is_file() else "the model's run has no predictions.csv beside it"
+            str(error).rstrip(".") if table.is_file() else "there is no predictions.csv next to the model"
         )
         return Interval(level, math.nan, 0, 0, f"no interval: {reason}")
     return interval_from(predictions, level)

@@ -22,7 +22,7 @@ _MIXED = (torch.float32, torch.float16, torch.bfloat16)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SIAMOutput:
-    """What one forward pass gives for B videos of at most T frames.
+    """The output of one forward pass for B videos of at most T frames.
 
     Attributes:
         age: (B,) years.
@@ -106,12 +106,12 @@ class AppearanceModule(nn.Module):
 
 
 class SIAM(nn.Module):
-    """The whole model. `SIAM(config)(frames, lengths)` -> `SIAMOutput`.
+    """The complete model. `SIAM(config)(frames, lengths)` -> `SIAMOutput`.
 
     Attributes:
-        max_frames_per_pass: most frames that pass through the convolutions at once. A training step with more passes
-            them in pieces of a quarter of that, recomputed in the backward pass, so that a long video costs time and
-            not memory. (On a CPU quarters are as fast, and the allocator's heap has far smaller holes.)
+        max_frames_per_pass: maximum number of frames that pass through the convolutions at once. A training step with
+            more passes them in pieces of a quarter of that, recomputed in the backward pass, so that a long video
+            costs time and not memory. (On a CPU quarters are as fast, and the allocator's heap has far smaller holes.)
 
     Examples:
         >>> import torch
@@ -167,7 +167,7 @@ class SIAM(nn.Module):
         """Ages and attention of a batch.
 
         Args:
-            frames: (B,T,S,S) float, standardised; or what `prepare` makes that of. What stands in padding frames is
+            frames: (B,T,S,S) float, standardised; or what `prepare` makes that of. Padding frames are
                 never read.
             lengths: (B,) whole numbers from 1 to T; None when every video has T frames.
             prepare: (F,S,S) -> (F,S,S) float, standardised, applied to `max_frames_per_pass` frames at a time: a

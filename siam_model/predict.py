@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model says about one video of T frames.
+    """A model's prediction for one video of T frames.
 
     Attributes:
         age: years.
@@ -101,7 +101,7 @@ class LoadedModel:
 
     Attributes:
         network: the SIAM, in evaluation mode.
-        card: all that was stored beside its weights.
+        card: all that was stored with its weights.
 
     Examples:
         >>> import siam_model

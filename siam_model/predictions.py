@@ -167,7 +167,7 @@ def read_table(path: Path) -> list[dict[str, Any]]:
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A CSV file, complete or not at all (written beside it, then renamed)."""
+    """A CSV file, complete or not at all (written next to it, then renamed)."""
     write_bytes(path, _table(columns, rows))
 
 

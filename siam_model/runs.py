@@ -54,9 +54,7 @@ def new_run_folder(out: Path | None, shared: bool = False) -> Path:
                     return out
                 begun = (out / "settings.json").is_file() and not is_finished(out)
                 more = (
-                    f", or go on with it: nemo train --resume --out {escape_controls(str(out))}"
-                    if begun
-                    else ""
+                    f", or resume it: nemo train --resume --out {escape_controls(str(out))}" if begun else ""
                 )
                 raise NemoError(
                     f"{escape_controls(str(out))} exists already; name another folder with --out{more}."
@@ -168,7 +166,7 @@ def newest_unfinished(root: Path = RUNS) -> Path:
                 found.append(((folder / "settings.json").stat().st_mtime_ns, folder.name, folder))
     if not found:
         raise NemoError(
-            f"There is no unfinished run in {root}; name the one to go on with: nemo train --resume --out RUN."
+            f"There is no unfinished run in {root}; name the one to resume: nemo train --resume --out RUN."
         )
     return max(found)[2]
 

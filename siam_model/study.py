@@ -6,7 +6,7 @@
 
 mechanisms: Table I, how weights are shared in the spatial attention. positions: Figure 4, after which convolutional
 layer it sits. modules: Figure 6, the model built up module by module. conditions: Table IV, separate models, each
-trained and tested on the videos of one expression and condition, beside one of all videos.
+trained and tested on the videos of one expression and condition, and one of all videos for comparison.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def resume(
     folder, runtime, reporter = Path(folder), runtime or Runtime(), reporter or Reporter()
     shown = escape_controls(str(folder))
     if not folder.is_dir():
-        raise NemoError(f"{shown} is no folder, so there is nothing to go on with.")
+        raise NemoError(f"{shown} is no folder, so there is nothing to resume.")
     settings, _, _ = read_settings(folder)
     check_same(folder, settings, given or {})
     begun = (folder / "split.json").is_file() and (
@@ -160,7 +160,7 @@ def _continue(
         shown = escape_controls(str(folder))
         raise NemoError(
             f"{len(failed)} of {len(runs)} variants of {shown} are not finished, first {name}: {reason.rstrip('.')}. "
-            f"Go on with `nemo train --resume --out {shown}`."
+            f"Resume with `nemo train --resume --out {shown}`."
         )
     return folder
 

@@ -1,4 +1,4 @@
-"""Is a model any good? Its errors on people that it never saw, against always guessing the training median."""
+"""Whether a model is better than always guessing the training median, from its errors on unseen subjects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import pluralize
 from siam_model.checkpoint import model_folder
 from siam_model.predictions import Predictions, read_predictions
-from siam_model.reports.stats import LEAST_PEOPLE, interval
+from siam_model.reports.stats import LEAST_SUBJECTS, interval
 
 _GUESSING = "always guessing the training median"
 
@@ -21,9 +21,9 @@ class Verdict:
     """Mean absolute errors on the same held-out videos, years.
 
     Attributes:
-        mae, median_mae: of the model, and of always guessing the median age of the people it was trained on.
-        low, high: 95 % interval of median_mae - mae, by bootstrap over people; NaN with fewer than 10 people.
-        videos, people: how many.
+        mae, median_mae: of the model, and of always guessing the median age of its training subjects.
+        low, high: 95 % interval of median_mae - mae, by bootstrap over subjects; NaN with fewer than 10 subjects.
+        videos, subjects: how many.
     """
 
     mae: float
@@ -31,7 +31,7 @@ class Verdict:
     low: float
     high: float
     videos: int
-    people: int
+    subjects: int
 
     @property
     def gain(self) -> float:
@@ -40,7 +40,7 @@ class Verdict:
 
     @property
     def outcome(self) -> Literal["better", "unclear", "not better"]:
-        """Unclear: better on these people, but they are too few, or differ too much, to expect it of others."""
+        """Unclear: better on these subjects, but they are too few, or differ too much, to conclude it for others."""
         if self.gain <= 0:
             return "not better"
         return "better" if self.low > 0 else "unclear"
@@ -48,11 +48,11 @@ class Verdict:
     def __str__(self) -> str:
         """One line."""
         numbers = f"{self.mae:.2f} against {self.median_mae:.2f} years of error"
-        unseen = f"on {pluralize(self.videos, 'video')} of {self.people} unseen people"
+        unseen = f"on {pluralize(self.videos, 'video')} of {self.subjects} unseen subjects"
         if self.outcome == "not better":
             return f"No better than {_GUESSING}: {numbers} {unseen}. Its ages are of no use."
         if math.isnan(self.low):
-            few = f"too few to be sure, {LEAST_PEOPLE} are needed"
+            few = f"too few to be sure, {LEAST_SUBJECTS} are needed"
             return f"Better than {_GUESSING} by {self.gain:.2f} years: {numbers} {unseen} ({few})."
         spread = f"95 % interval {self.low:.2f} to {self.high:.2f}"
         if self.outcome == "unclear":
@@ -73,18 +73,18 @@ class Verdict:
 
 def verdict_from(predictions: Predictions, median: Predictions) -> Verdict:
     """Compare a model with the training median. `median` predicts the same videos, in the same order."""
-    gain, people = median.error - predictions.error, len(set(predictions.subject))
+    gain, subjects = median.error - predictions.error, len(set(predictions.subject))
     low = high = math.nan
-    if people >= LEAST_PEOPLE:
+    if subjects >= LEAST_SUBJECTS:
         low, high = map(float, interval(gain, predictions.subject))
     return Verdict(
-        float(predictions.error.mean()), float(median.error.mean()), low, high, len(predictions), people
+        float(predictions.error.mean()), float(median.error.mean()), low, high, len(predictions), subjects
     )
 
 
 def load_verdict(path: Path) -> Verdict | None:
     """The verdict on the model at `path`, a run folder or its `model/`; None where predictions of its run, or of the
-    training median, are not beside it."""
+    training median, are not next to it."""
     from siam_model.reports.source import same_videos
 
     folder = path if (path / "predictions.csv").is_file() else model_folder(path).resolve().parent

@@ -49,7 +49,7 @@ class FaceWarp:
         (64, 64)
 
     Raises:
-        ValueError: the shape is not 68 finite points with an area, or size, margin or triangles are none.
+        ValueError: the shape is not 68 finite points with an area, or size, margin or triangles are invalid.
     """
 
     def __init__(

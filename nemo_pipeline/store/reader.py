@@ -45,19 +45,19 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
 
     Args:
         path: the file that `nemo prep` or `nemo pack` wrote, or a symbolic link to it.
-        check: look at once whether all shards are there (their uuids are compared when they are opened).
-        changed: open a file whose tables are not those that were written, too, to say what is wrong with it.
+        check: check at once that all shards exist (their uuids are compared when they are opened).
+        changed: also open a file whose tables were modified, to report what is wrong with it.
 
     Attributes:
         path: the real path.
-        videos: column name -> list of str, or array of length V; the columns of /videos. Those that this version
-            does not know follow the known ones.
+        videos: column name -> list of str, or array of length V; the columns of /videos. Columns unknown to
+            this version come last.
         fields: name -> type of the frame datasets that it has.
         mean_shape: (68,2) float64, unitless.
         triangles: (K,3) int32, indices into the 68 points.
         config: the settings it was made with.
         attributes: root attributes.
-        unchanged: whether its tables are those that were written.
+        unchanged: whether its tables are as they were written.
 
     Examples:
         >>> from nemo_pipeline import FaceDataset
@@ -69,8 +69,8 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
         ('s000', (70, 70))
 
     Raises:
-        NemoError: the file is missing, damaged, no file of ours or of a newer version; a shard is missing
-            or foreign.
+        NemoError: the file is missing, damaged, not a nemo file or of a newer version; a shard is missing
+            or belongs to another file.
     """
 
     def __init__(self, path: str | os.PathLike[str], check: bool = True, *, changed: bool = False) -> None:
@@ -123,7 +123,7 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
 
     @property
     def in_order(self) -> bool:
-        """Whether the frames of the videos lie end to end, as `start` and `length` say."""
+        """Whether the frames of the videos are stored end to end, as `start` and `length` say."""
         start, length = self.videos["start"], self.videos["length"]
         return bool((length >= 0).all() and (start == np.cumsum(length) - length).all())
 
@@ -140,7 +140,7 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
 
     @property
     def versions(self) -> dict[str, str]:
-        """Library versions that made it."""
+        """Versions of the libraries that wrote it."""
         return read_versions(self.attributes)
 
     @property
@@ -244,7 +244,7 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
     def read(self, row: int, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Frames `start` to `stop` (half-open, within the video) of dataset `name`, for the video `row`.
 
-        One that was not written then, since no version had it, is filled with the schema's `missing`.
+        A dataset that did not exist when the file was written is filled with the schema's `missing`.
         """
         field = self.fields.get(name)
         if field is None and name in FRAME_FIELDS and FRAME_FIELDS[name].missing is not None:
@@ -273,7 +273,7 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
             return dataset[first + start : first + stop]
 
     def written_fields(self, row: int) -> list[str]:
-        """The frame datasets that were written for the video `row`: what its hash is over."""
+        """The frame datasets written for the video `row`, over which its hash is computed."""
         return list(self._open(row)[0].fields)
 
     def shard_path(self, number: int) -> Path:
@@ -281,7 +281,7 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
         return self.shards_folder / self.shards["name"][number]
 
     def check_shards_exist(self) -> None:
-        """Raises NemoError that names the shards which are not there."""
+        """Raise NemoError naming the shards that are missing."""
         missing = [n for i, n in enumerate(self.shards["name"]) if not self.shard_path(i).is_file()]
         if missing:
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
@@ -292,7 +292,7 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
 
     @property
     def sources(self) -> set[str]:
-        """The paths of the shards that HDF5 is told, for those who read the frame datasets of an index themselves."""
+        """Paths of the shards as stored in the index, for code that reads its frame datasets directly."""
         # HDF5 reads source names like printf: a percent sign is doubled.
         return {f"{self.shards_folder.name}/{name}".replace("%", "%%") for name in self.shards["name"]}
 
@@ -361,8 +361,8 @@ class _Held:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class FaceVideo:
-    """One row of /videos. Metadata at once; arrays are read from disk each time they are asked for, so keep one that
-    is used more than once in a variable.
+    """One row of /videos. Metadata are in memory; arrays are read from disk at every access, so store one that you
+    use more than once in a variable.
 
     `age` is NaN, `fold` -1 and text empty where no label is known. Times in seconds, points in source
     pixels (x, y).
@@ -399,7 +399,7 @@ class FaceVideo:
 
     @property
     def picture(self) -> str:
-        """The displayed size, and how it is stored where that differs: "1024 × 576 (720 × 576 at 64:45)"."""
+        """The displayed size, and the stored one if it differs: "1024 × 576 (720 × 576 at 64:45)"."""
         if self.width <= 0:
             return ""
         shown = f"{self.width} × {self.height}"
@@ -429,8 +429,8 @@ class FaceVideo:
 
     @property
     def points_off(self) -> np.ndarray:
-        """(T,) float64: how far the smoothed points lie off the tracked ones, in distances of the outer eye corners
-        (mean over the points). Above 0.05 the face was not where it was warped from."""
+        """(T,) float64: distance of the smoothed points from the tracked ones, in inter-ocular distances (mean over
+        the points). Above 0.05 the face was warped from the wrong place."""
         return points_off(self.landmarks, self.landmarks_raw)
 
     @property

@@ -32,7 +32,7 @@ def write_dataset(
     versions: Mapping[str, str] | None = None,
     model_sha256: str = "",
 ) -> Path:
-    """Write `videos`, in their order, as `path` and its shards folder; answers the path.
+    """Write `videos`, in their order, as `path` and its shards folder, and return the path.
 
     Args:
         path: the .h5 to write. It must not exist, nor hold shards.

@@ -19,7 +19,7 @@ _INK, _FAINT, _WARNING = "#222222", "#8a8a8a", "#c0392b"
 
 
 def curves_figure(history: Sequence[EpochRecord], *, synthetic: bool = False) -> Figure:
-    """Mean absolute error over epochs: training beside validation, a colour per fold, a dot at each best epoch.
+    """Mean absolute error over epochs: training and validation, a colour per fold, a dot at each best epoch.
 
     Args:
         history: at least one record; folds in any order. Fold -1 is the model of all subjects, which nobody

@@ -1,4 +1,4 @@
-"""What is measured on a video before anything is learnt, and its cache beside the prepared file."""
+"""What is measured on a video before anything is learnt, and its cache next to the prepared file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What SIAM has to beat, in the same table of predictions: cheap, subject-disjoint, run beside it every time.
+"""What SIAM has to beat, in the same table of predictions: cheap, subject-disjoint, run with every training.
 
 Each baseline learns from the training and validation subjects of a split and predicts its test part. What the ridge
 regressions choose (how strong their penalty is) they choose inside those subjects, in folds that share none.

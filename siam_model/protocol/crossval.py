@@ -111,7 +111,7 @@ def read_folds(run: Path) -> Joined:
     _check_disjoint(run, splits, parts)
     for split in splits:
         folder = fold_folder(run, split.fold)
-        remedy = f"copy it again; or remove it, and go on with `nemo train --resume --out {shown}`"
+        remedy = f"copy it again; or remove it, and resume with `nemo train --resume --out {shown}`"
         for checked in (folder, folder / "model"):
             check_sums(checked, remedy)
     predictions = join(parts)
@@ -154,7 +154,7 @@ def _check_disjoint(run: Path, splits: Sequence[Split], parts: Sequence[Predicti
             how = "does not predict" if subject in split.test else "predicts"
             raise NemoError(
                 f"Fold {split.fold} of {shown} {how} subject {escape_controls(subject)}, unlike split.json says; "
-                f"remove folds/{split.fold:02d} and go on with `nemo train --resume --out {shown}`."
+                f"remove folds/{split.fold:02d} and resume with `nemo train --resume --out {shown}`."
             )
         if (part.fold != split.fold).any():
             raise NemoError(f"The predictions of fold {split.fold} of {shown} are marked as another fold's.")
@@ -166,7 +166,7 @@ def _check_models_people(split: Split, folder: Path) -> None:
     for subject in sorted({*seen["training"], *seen["validation"]} & set(split.test)):
         raise NemoError(
             f"The model of {escape_controls(str(folder))} was trained on subject {escape_controls(subject)}, whom it "
-            "predicts; remove that folder and go on with `nemo train --resume`."
+            "predicts; remove that folder and resume with `nemo train --resume`."
         )
 
 

@@ -85,7 +85,7 @@ def predict_split(run: OpenRun, split: Split, folder: Path) -> Predictions:
     if seen:
         raise NemoError(
             f"{escape_controls(str(folder / 'model'))} was trained on subject {escape_controls(min(seen))}, whom it "
-            "should be tested on; remove that folder and go on with `nemo train --resume`."
+            "should be tested on; remove that folder and resume with `nemo train --resume`."
         )
     rows = run.table.rows_of(split.test)
     ages = [

@@ -25,7 +25,7 @@ from siam_model.training.records import EpochRecord
 def run_tasks(tasks: Sequence[FoldJob], runtime: Runtime, reporter: Reporter) -> dict[FoldJob, str]:
     """Train these folds in at most `runtime.jobs` processes.
 
-    They end with this process, however it ends, and leave what they have so far to be gone on with.
+    They end with this process, however it ends, and leave what they have so far, to be resumed.
 
     Returns:
         FoldJob -> why it failed; tasks that were finished are not in it.

@@ -40,7 +40,7 @@ class Reporter:
     is told what they say, too."""
 
     def begun(self, run: Path) -> None:
-        """The folder of the run, or of the study, is there; `nemo train --resume` can go on with it from now on."""
+        """The folder of the run, or of the study, is there; from now on `nemo train --resume` can resume it."""
 
     def say(self, text: str, where: TrainingScope | None = None) -> None:
         """A sentence."""

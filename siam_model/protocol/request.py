@@ -66,8 +66,8 @@ class Runtime:
     Attributes:
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         devices: GPUs (processes, with `cpu`) that share every batch.
-        workers: processes that read data beside this one.
-        tensorboard: write TensorBoard's event files beside every history.csv.
+        workers: processes that read data, in addition to this one.
+        tensorboard: write TensorBoard's event files next to every history.csv.
         jobs: processes that train folds in parallel, each on a GPU of its own where there are several.
         fold: train this fold alone, from 0; the run's folder may be shared with processes that train the others.
     """

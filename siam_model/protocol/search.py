@@ -178,7 +178,7 @@ def _run_trial(
     folder: Path,
     where: TrainingScope,
 ) -> Trial:
-    """Train with these parameters, or go on with a trial that was interrupted."""
+    """Train with these parameters, or resume a trial that was interrupted."""
     own = _trial_folder(folder, len(earlier))
     make_private(own)
     sweep(own)

@@ -122,7 +122,7 @@ def read_settings(folder: Path) -> tuple[RunSettings, SIAMConfig, TrainConfig]:
     shown = escape_controls(str(file))
     if not file.is_file():
         raise NemoError(
-            f"{escape_controls(str(folder))} holds no {FILE}, so there is nothing to go on with; begin with "
+            f"{escape_controls(str(folder))} holds no {FILE}, so there is nothing to resume; begin with "
             f"`nemo train DATA.h5 --out {escape_controls(str(folder))}`."
         )
     values = _patient_json(file)
@@ -159,7 +159,7 @@ def check_same(folder: Path, recorded: RunSettings, asked: Mapping[str, Any]) ->
         if value != before:
             raise NemoError(
                 f"{escape_controls(str(folder))} was begun with {_said(name, before)}, not with {_said(name, value)}; "
-                "leave that out to go on with it, or begin a new run with another --out."
+                "omit that option to resume it, or begin a new run with another --out."
             )
 
 

@@ -1,4 +1,4 @@
-"""Which subjects train, validate and test: no person is ever on two sides, and every side has all ages."""
+"""Which subjects train, validate and test: no subject is ever on two sides, and every side has all ages."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Split:
         if shared:
             raise NemoError(
                 f"Subject {escape_controls(shared[0])} is in more than one of training, validation and test of fold "
-                f"{self.fold}; a result from this split would not hold for new people."
+                f"{self.fold}; a result from this split would not hold for new subjects."
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class Subjects:
 
 
 def list_subjects(table: VideoTable) -> Subjects:
-    """The people behind the videos. A subject's gender is the one that most of the videos name."""
+    """The subjects of the videos. A subject's gender is the one that most of the videos name."""
     rows: dict[str, list[int]] = defaultdict(list)
     for row, subject in enumerate(table.subject):
         rows[subject].append(row)

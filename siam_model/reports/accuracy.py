@@ -22,7 +22,7 @@ from siam_model.reports.phases import (
     phase_predictions,
     predict_phases,
 )
-from siam_model.reports.stats import LEAST_PEOPLE, paired_test, summarize_errors
+from siam_model.reports.stats import LEAST_SUBJECTS, paired_test, summarize_errors
 from siam_model.reports.tables import (
     REIMPLEMENTATIONS,
     Line,
@@ -47,7 +47,7 @@ def add_accuracy(given: EvaluationInputs, report: Report) -> None:
     report.add(
         Picture(
             "figure-7-cumulative-error", "accuracy", "Figure 7", "Cumulative distribution of the absolute error",
-            f"{caption}. Shaded: pointwise 95 % interval, by bootstrap over people, from 10 people on.",
+            f"{caption}. Shaded: pointwise 95 % interval, by bootstrap over subjects, from 10 subjects on.",
             f"Curves rise from 0 to 100 % of the videos; half of {first}'s errors are below {half:.1f} years, and "
             f"{nine:.0f} % are at most 9 years.",
             charts.cumulative(methods), caption,
@@ -56,7 +56,7 @@ def add_accuracy(given: EvaluationInputs, report: Report) -> None:
     report.add(table_of_thresholds(methods, caption, synthetic=given.synthetic))
     others = list(methods)[1:]
     test = (
-        " Below: p of the two-sided paired t-test over people (a person's videos averaged) against each other method; "
+        " Below: p of the two-sided paired t-test over subjects (videos of a subject averaged) against each method; "
         f"dots where {first} is the better one, crosses where it is not; not corrected for their number."
         if others
         else ""
@@ -70,7 +70,7 @@ def add_accuracy(given: EvaluationInputs, report: Report) -> None:
     report.add(
         Picture(
             "figure-8-minimum-samples", "accuracy", "Figure 8",
-            "Errors on ages with at least so many samples",
+            "Errors on ages with at least N videos",
             f"{caption}. Ages in whole years with fewer videos are left out of the evaluation; no model is trained "
             f"anew.{test}{theirs}",
             _alt_thresholds(given), charts.minimum_samples(methods), caption,
@@ -87,7 +87,7 @@ def add_accuracy(given: EvaluationInputs, report: Report) -> None:
     report.add(
         Picture(
             "figure-scatter", "accuracy", "", "Predicted against true age",
-            f"{caption}. One point per video, predicted by a model that never saw the person.",
+            f"{caption}. One point per video, predicted by a model that never saw the subject.",
             f"Points around the diagonal; predictions are on average {abs(bias):.1f} years too "
             f"{'high' if bias > 0 else 'low'}.", charts.scatter(methods), caption,
         )
@@ -122,12 +122,12 @@ def _alt_thresholds(given: EvaluationInputs) -> str:
     for name, p in others[:1]:
         test = paired_test(ours.error, p.error, ours.subject)
         if np.isfinite(test.p):
-            text += f" Against {name} the paired t-test over people gives p = {test.p:.2g} on all ages."
+            text += f" Against {name} the paired t-test over subjects gives p = {test.p:.2g} on all ages."
     return text
 
 
 def add_breakdowns(given: EvaluationInputs, report: Report) -> None:
-    """By gender and by condition. The paper prints neither, so no number of it stands beside them."""
+    """By gender and by condition. The paper prints neither, so there is none to compare with."""
     for name, title, head in (
         ("gender", "Errors by gender", "Gender"),
         ("condition", "Errors by expression and condition", "Recorded"),
@@ -169,15 +169,15 @@ def add_people(given: EvaluationInputs, report: Report) -> None:
     count = len(set(p.subject))
     unknown = "" if data else f" Genders are labels of the data, which could not be read: {given.no_data}"
     theirs = (
-        " The paper's smiles: 185 female and 215 male people of 8 to 76 years; its disgust: 152 and 172."
+        " The paper's smiles: 185 female and 215 male subjects of 8 to 76 years; its disgust: 152 and 172."
         if not given.synthetic
         else ""
     )
     report.add(
         Picture(
-            "figure-2-people", "data", "Figure 2", "Age and gender of the people",
-            f"{given.main.described()}. People in bins of five years.{theirs}{unknown}",
-            f"Bars of how many of the {count} people are of each age, {p.age.min():.0f} to {p.age.max():.0f} years.",
+            "figure-2-people", "data", "Figure 2", "Age and gender of the subjects",
+            f"{given.main.described()}. Subjects in bins of five years.{theirs}{unknown}",
+            f"Bars of how many of the {count} subjects are of each age, {p.age.min():.0f} to {p.age.max():.0f} years.",
             charts.people_by_age(drawn), given.main.described(),
         )
     )  # fmt: skip
@@ -218,7 +218,7 @@ def add_phases(given: EvaluationInputs, report: Report) -> None:
         return missing("In no video were onset, apex and offset all found", "")
     lines.append(Line("whole video", whole))
     caption = (
-        f"{run.described()}. Models of whole videos, each tested on phases of the videos of people that it never saw; "
+        f"{run.described()}. Models of whole videos, each tested on phases of the videos of unseen subjects; "
         f"{len(whole)} of {len(run.predictions)} videos, in which all three phases were found"
     )
     report.add(
@@ -232,14 +232,14 @@ def add_phases(given: EvaluationInputs, report: Report) -> None:
 def _tested_by(given: EvaluationInputs) -> str:
     if given.main.external:
         return "external test set"
-    return f"{given.main.folds} folds" if given.main.folds else "people held out"
+    return f"{given.main.folds} folds" if given.main.folds else "held-out subjects"
 
 
 def headline(given: EvaluationInputs) -> list[tuple[str, str]]:
     """The first numbers of the page: (name, value)."""
     p = given.main.predictions
     found = summarize_errors(p.error, p.subject)
-    verdict, few = given.verdict, f"fewer than {LEAST_PEOPLE} people"
+    verdict, few = given.verdict, f"fewer than {LEAST_SUBJECTS} subjects"
     lines = [
         ("mean absolute error", f"{found.mae:.2f} years"),
         *([("always the training median", f"{verdict.median_mae:.2f} years")] if verdict else []),
@@ -249,7 +249,7 @@ def headline(given: EvaluationInputs) -> list[tuple[str, str]]:
             f"{found.deviation:.2f} years" if np.isfinite(found.deviation) else "one video",
         ),
         ("videos", str(found.videos)),
-        ("people", str(found.subjects)),
+        ("subjects", str(found.subjects)),
         ("tested by", _tested_by(given)),
     ]
     return lines

@@ -40,7 +40,7 @@ class Example:
 
 
 def spread_by_age(run: Run, count: int, among: Sequence[str] | None = None) -> list[int]:
-    """Rows of the predictions: one video each of `count` people, spread evenly from the youngest to the oldest.
+    """Rows of the predictions: one video each of `count` subjects, spread evenly from the youngest to the oldest.
 
     Args:
         among: only these videos.

@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 from nemo_pipeline.store.text import escape_controls
 from siam_model.predictions import Predictions
 from siam_model.reports.stats import (
-    LEAST_PEOPLE,
+    LEAST_SUBJECTS,
     age_counts,
     interval,
     paired_test,
@@ -26,10 +26,10 @@ _BIN = 5
 
 
 def people_by_age(parts: Mapping[str, tuple[Sequence[float], Sequence[str]]]) -> Figure:
-    """Figure 2: how many people of each gender by age, in bins of five years, one panel per part of the data.
+    """Figure 2: how many subjects of each gender by age, in bins of five years, one panel per part of the data.
 
     Args:
-        parts: title -> ages (years) and genders of its people.
+        parts: title -> ages (years) and genders of its subjects.
     """
     low = min(np.floor(min(ages) / _BIN) for ages, _ in parts.values()) * _BIN
     high = max(np.floor(max(ages) / _BIN) + 1 for ages, _ in parts.values()) * _BIN
@@ -55,12 +55,12 @@ def people_by_age(parts: Mapping[str, tuple[Sequence[float], Sequence[str]]]) ->
             axes.legend(frameon=False, loc="upper right", ncols=2, handlelength=1.4, columnspacing=1.2)
             if len(parts) > 1:
                 axes.set_title(f"({'abcdefgh'[i]}) {escape_controls(title)}", loc="left")
-        all_axes[0].set_ylabel("people")
+        all_axes[0].set_ylabel("subjects")
     return figure
 
 
 def bars(lines: Sequence[tuple[str, Predictions]], theirs: Sequence[float | None], synthetic: bool) -> Figure:
-    """Figure 6: mean absolute error of every variant with its interval; the paper's beside it, in a panel of its own
+    """Figure 6: mean absolute error of every variant with its interval; the paper's in a panel of its own
     where ours are of synthetic faces."""
     found = [summarize_errors(p.error, p.subject) for _, p in lines]
     names = [escape_controls(name) for name, _ in lines]
@@ -93,7 +93,7 @@ def bars(lines: Sequence[tuple[str, Predictions]], theirs: Sequence[float | None
         axes.set(xlabel="mean absolute error (years)", xlim=(0, 1.14 * max(ends.max(), mae.max())))
         if apart:
             axes.set_title("measured here, on SYNTHETIC faces", loc="left")
-            other.set_title("the paper, UvA-NEMO: people", loc="left", color=PAPER)
+            other.set_title("the paper, UvA-NEMO", loc="left", color=PAPER)
             other.set(xlabel="mean absolute error (years)", xlim=(0, 1.2 * max(t or 0 for t in theirs)))
         elif has_paper:
             axes.set_xlim(0, 1.14 * max(ends.max(), *(t or 0 for t in theirs)))
@@ -104,7 +104,7 @@ def bars(lines: Sequence[tuple[str, Predictions]], theirs: Sequence[float | None
 
 
 def cumulative(methods: Mapping[str, Predictions]) -> Figure:
-    """Figure 7: share of the videos with at most so many years of error, with the first method's interval."""
+    """Figure 7: share of the videos with at most that error (years), with the first method's interval."""
     limits = np.linspace(0, max(10.0, *(float(p.error.max()) for p in methods.values())), 400)
     with plain_text():
         figure = new_figure(WIDTH, 3.7)
@@ -112,7 +112,7 @@ def cumulative(methods: Mapping[str, Predictions]) -> Figure:
         band = None
         for i, (name, p) in enumerate(methods.items()):
             within = p.error[:, None] <= limits
-            if not i and len(set(p.subject)) >= LEAST_PEOPLE:
+            if not i and len(set(p.subject)) >= LEAST_SUBJECTS:
                 low, high = interval(within.astype(np.float64), p.subject)
                 band = axes.fill_between(limits, 100 * low, 100 * high, color=OURS, alpha=0.16, lw=0,
                                          label=f"{escape_controls(name)}: 95 % interval")  # fmt: skip
@@ -128,8 +128,8 @@ def cumulative(methods: Mapping[str, Predictions]) -> Figure:
 
 
 def minimum_samples(methods: Mapping[str, Predictions]) -> Figure:
-    """Figure 8: the errors on ages of which there are at least so many videos; below, p of the paired t-test over
-    people against every other method."""
+    """Figure 8: the errors on ages of which there are at least N videos; below, p of the paired t-test over
+    subjects against every other method."""
     name, ours = next(iter(methods.items()))
     counts, steps = age_counts(ours.age), thresholds(ours)
     left = [np.flatnonzero(counts >= n) for n in steps]

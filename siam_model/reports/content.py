@@ -15,15 +15,15 @@ Value = str | int | float | None
 Kind = Literal["text", "int", "years", "p", "percent"]
 #: Parts of the page, in its order, with their headings.
 SECTIONS = {
-    "accuracy": "How far off the ages are",
-    "breakdowns": "By person and recording",
+    "accuracy": "Estimation error",
+    "breakdowns": "By subject and recording",
     "phases": "Phases of the expression",
     "videos": "Where the model looks, and when",
     "mechanisms": "How the spatial attention shares weights",
     "positions": "Where the spatial attention sits",
     "modules": "What each module adds",
     "subsets": "Separate models of parts of the data",
-    "data": "The people",
+    "data": "The subjects",
 }
 
 

@@ -2,7 +2,7 @@
 hold as often in every group.
 
 The interval of `nemo predict` has one width for everybody, and its promise is on average over people. What it is worth
-for a group shows here: each person's videos are tested with the interval that all other people's errors give.
+for a group shows here: each subject's videos are tested with the interval that all other subjects' errors give.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from siam_model.interval import half_width
 from siam_model.predictions import Predictions, read_table
 from siam_model.reports.content import Column, Group, Report, Table, Value
 from siam_model.reports.inputs import EvaluationInputs
-from siam_model.reports.stats import COVERAGE, LEAST_PEOPLE, RESAMPLES, interval, per_subject
+from siam_model.reports.stats import COVERAGE, LEAST_SUBJECTS, RESAMPLES, interval, per_subject
 from siam_model.reports.tables import breakdown
 
 #: The interval whose calibration is shown: the one that `nemo predict` gives unless told otherwise.
@@ -39,8 +39,8 @@ class Gap:
     Attributes:
         worse, better: the groups.
         years: how much larger the error of the first is.
-        low, high: 95 % interval by bootstrap over people, years.
-        groups: how many were compared: those of at least 10 people.
+        low, high: 95 % interval by bootstrap over subjects, years.
+        groups: how many were compared: those of at least 10 subjects.
     """
 
     worse: str
@@ -52,11 +52,11 @@ class Gap:
 
 
 def largest_gap(predictions: Predictions, labels: Sequence[str], seed: int = 0) -> Gap | None:
-    """Of the groups with at least 10 people; None where there are not two. "" is no group.
+    """Of the groups with at least 10 subjects; None where there are not two. "" is no group.
 
-    People are drawn with replacement, each with all videos, so people who are in both groups count in both.
+    Subjects are drawn with replacement, each with all videos, so subjects who are in both groups count in both.
     """
-    names = [n for n in sorted(set(labels)) if n and len(_people(predictions, labels, n)) >= LEAST_PEOPLE]
+    names = [n for n in sorted(set(labels)) if n and len(_people(predictions, labels, n)) >= LEAST_SUBJECTS]
     if len(names) < 2:
         return None
     inside = np.array([[label == name for name in names] for label in labels], dtype=np.float64)  # (V, G)
@@ -81,7 +81,7 @@ def _people(predictions: Predictions, labels: Sequence[str], name: str) -> set[s
 
 
 def covered(predictions: Predictions, level: float = LEVEL) -> np.ndarray:
-    """(V,) 1 where the true age lies in the interval that the other people's errors give, 0 where not; NaN where they
+    """(V,) 1 where the true age lies in the interval that the other subjects' errors give, 0 where not; NaN where they
     are too few for one."""
     inside = np.full(len(predictions), np.nan)
     subjects = np.array(predictions.subject, dtype=np.str_)
@@ -116,8 +116,8 @@ def add_groups(given: EvaluationInputs, report: Report) -> None:
     if gaps:
         report.add(Table(
             "table-gaps", "breakdowns", "", "The largest gap between two groups",
-            f"{about}. Difference of mean absolute errors, years, with its 95 % interval by bootstrap over people; "
-            "only groups of at least 10 people are compared. It is the largest of all pairs, chosen after looking: "
+            f"{about}. Difference of mean absolute errors, years, with its 95 % interval by bootstrap over subjects; "
+            "only groups of at least 10 subjects are compared. It is the largest of all pairs, chosen after looking: "
             "among many groups some gap is large by chance.",
             (Column("by", "label"), Column("larger error", "worse"), Column("smaller error", "better"),
              Column("difference", "difference", "years"), Column("95 % from", "interval_low", "years"),
@@ -127,11 +127,11 @@ def add_groups(given: EvaluationInputs, report: Report) -> None:
     if np.isfinite(inside).any():
         report.add(Table(
             "table-calibration", "breakdowns", "", f"How often the {100 * LEVEL:.0f} % interval holds, by group",
-            f"{about}. Share of videos (%) whose true age lies in the interval that all other people's errors give, "
-            "with its 95 % interval by bootstrap over people, from 10 people on. The interval is made to hold on "
-            "average over people: for a group well below that average it promises too much.",
+            f"{about}. Share of videos (%) whose true age lies in the interval that all other subjects' errors give, "
+            "with its 95 % interval by bootstrap over subjects, from 10 subjects on. The interval is made to hold on "
+            "average over subjects: for a group well below that average it promises too much.",
             (Column("by", "label"), Column("group", "name"), Column("videos", "videos", "int"),
-             Column("people", "subjects", "int"), Column("holds, %", "holds_percent", "percent"),
+             Column("subjects", "subjects", "int"), Column("holds, %", "holds_percent", "percent"),
              Column("95 % from", "interval_low", "percent"), Column("to", "interval_high", "percent")),
             (Group("", (("all", "", *_rate(ours, inside, ["all"] * len(ours), "all")[1:]), *rates)),), synthetic,
         ))  # fmt: skip
@@ -140,11 +140,11 @@ def add_groups(given: EvaluationInputs, report: Report) -> None:
 def _rate(
     predictions: Predictions, inside: np.ndarray, labels: Sequence[str], group: str
 ) -> tuple[Value, ...]:
-    """One group's row: its name, videos, people, how often the interval holds, percent, and from where to where."""
+    """One group's row: its name, videos, subjects, how often the interval holds, percent, and from where to where."""
     rows = np.flatnonzero([label == group for label in labels])
     people = [predictions.subject[i] for i in rows]
     low = high = np.nan
-    if len(set(people)) >= LEAST_PEOPLE:
+    if len(set(people)) >= LEAST_SUBJECTS:
         low, high = (float(v) for v in interval(100 * inside[rows], people))
     share = 100 * float(inside[rows].mean())
     return escape_controls(group) or "unknown", len(rows), len(set(people)), share, low, high

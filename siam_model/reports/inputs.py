@@ -102,7 +102,7 @@ class EvaluationInputs:
         return _command("nemo", "evaluate", *map(str, self.paths), *more)
 
     def train_study(self, kind: str) -> str:
-        """The commands that train a study with the settings of the main run, and evaluate it beside what was given."""
+        """The commands that train a study with the settings of the main run, and evaluate it with what was given."""
         folder = self.main.folder.resolve()
         inside = (folder.parent / "study.json").is_file()
         out = (folder.parent if inside else folder).with_name(

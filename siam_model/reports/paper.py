@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 Phase = Literal["onset", "apex", "offset"]
 
 #: What all of them were measured on, unless it is said otherwise.
-SMILES = "UvA-NEMO Smile Database: 1240 videos of 400 people, 10 folds"
+SMILES = "UvA-NEMO Smile Database: 1240 videos of 400 subjects, 10 folds"
 #: Table IV's other one.
-DISGUST = "UvA-NEMO Disgust Database: 518 videos of 324 people"
+DISGUST = "UvA-NEMO Disgust Database: 518 videos of 324 subjects"
 
 
 class Error(NamedTuple):

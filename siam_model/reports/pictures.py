@@ -45,7 +45,7 @@ def variants(rows: Mapping[str, Sequence[Example]]) -> Figure:
 
 
 def heat_maps(found: Sequence[Example]) -> Figure:
-    """Figure 9: for every person the input, the map, and the map over the face."""
+    """Figure 9: for every subject the input, the map, and the map over the face."""
     largest = _largest(found)
     with plain_text():
         side = (WIDTH - 0.9) / len(found)

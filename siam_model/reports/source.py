@@ -79,7 +79,7 @@ class Run:
         videos = pluralize(len(self.predictions), "video")
         people = len(set(self.predictions.subject))
         name = self.dataset.get("file", "data without a name")
-        return escape_controls(f"{kind}{name}{part}: {videos} of {people} people, {how}")
+        return escape_controls(f"{kind}{name}{part}: {videos} of {people} subjects, {how}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

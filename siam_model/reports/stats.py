@@ -1,7 +1,7 @@
 """Statistics of the evaluation: intervals by bootstrap over subjects, paired tests, ages with enough samples, PCA.
 
-Videos of one person are no independent measurements: a model that misjudges a face misjudges it in every video. What
-is drawn again and again, and what a test counts, are therefore people.
+Videos of one subject are not independent measurements: a model that misjudges a face misjudges it in every video. So
+the bootstrap draws subjects, and tests count subjects.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from siam_model.predictions import Predictions
 #: Samples of the bootstrap, and the part of them that an interval covers.
 RESAMPLES = 2000
 COVERAGE = 0.95
-#: People from whom an interval is given: of fewer, the bootstrap's is far too narrow.
-LEAST_PEOPLE = 10
+#: Subjects needed for an interval: with fewer, the bootstrap's is far too narrow.
+LEAST_SUBJECTS = 10
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def summarize_errors(error: np.ndarray, subject: Sequence[str], seed: int = 0) -
     nan = float("nan")
     mae = float(error.mean()) if n else nan
     deviation = float(error.std(ddof=1)) if n > 1 else nan
-    low, high = interval(error, subject, seed) if people >= LEAST_PEOPLE else (nan, nan)
+    low, high = interval(error, subject, seed) if people >= LEAST_SUBJECTS else (nan, nan)
     return Errors(n, people, mae, deviation, float(low), float(high))
 
 
@@ -62,7 +62,7 @@ def per_subject(values: np.ndarray, subject: Sequence[str]) -> tuple[np.ndarray,
 def interval(
     values: np.ndarray, subject: Sequence[str], seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval of the mean over videos: people are drawn with replacement, each with all videos.
+    """Percentile interval of the mean over videos: subjects are drawn with replacement, each with all videos.
 
     Args:
         values: (V,), or (V,L) for L means from the same drawing.
@@ -76,8 +76,8 @@ def interval(
     people = len(counts)
     rng = np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(b"bootstrap")]))
     means = []
-    for start in range(0, resamples, 200):  # 200 samples of a thousand people are 1.6 MB
-        # How often each person is drawn when as many are drawn as there are.
+    for start in range(0, resamples, 200):  # 200 samples of a thousand subjects are 1.6 MB
+        # How often each subject is drawn when as many are drawn as there are.
         times = rng.multinomial(people, np.full(people, 1 / people), min(200, resamples - start))
         means.append((times @ sums) / (times @ counts).reshape(-1, *[1] * (sums.ndim - 1)))
     tail = 50 * (1 - COVERAGE)
@@ -105,8 +105,8 @@ def paired_test(ours: np.ndarray, theirs: np.ndarray, subject: Sequence[str] | N
     """Compare absolute errors (V,) of two methods on the same videos.
 
     Args:
-        subject: V codes: the differences of a person's videos are averaged and count once. None: every video
-            counts, as in the paper, which takes videos of one person for independent.
+        subject: V codes: the differences of a subject's videos are averaged and count once. None: every video
+            counts, as in the paper, which takes videos of one subject for independent.
     """
     difference = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
     if subject is not None and len(difference):
@@ -136,7 +136,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def age_counts(age: np.ndarray) -> np.ndarray:
-    """(V,) how many videos show a person of the same age in whole years."""
+    """(V,) how many videos show a subject of the same age in whole years."""
     years = np.floor(age).astype(np.int64)
     _, place, count = np.unique(years, return_inverse=True, return_counts=True)
     return count[place]

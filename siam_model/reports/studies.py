@@ -18,7 +18,7 @@ from siam_model.reports.source import Data, Run, Study, VariantRun, open_data
 from siam_model.reports.tables import REIMPLEMENTATIONS, Line, table_of_errors
 
 _NO_FACES = "--no-faces leaves out pictures of people"
-#: People in Figure 9, videos in Figure 10, videos side by side in Figures 3 and 4.
+#: Subjects in Figure 9, videos in Figure 10, videos side by side in Figures 3 and 4.
 PEOPLE, CLIPS, BESIDE = 6, 2, 2
 _HOW_MAPS = (
     "Input, attention map (the range of its values below), and the map over the face: at each pixel the mean of the "
@@ -81,9 +81,9 @@ def _figure_nine(given: EvaluationInputs) -> Picture | Missing:
         )
     return Picture(
         "figure-9-heat-maps", "videos", "Figure 9", title,
-        f"{run.described()}. {len(found)} people from the youngest to the oldest; above each the true and the "
-        f"predicted age and the person's code. {_HOW_MAPS}{_flatness(found)}",
-        f"Faces of {len(found)} people aged {', '.join(f'{e.age:.0f}' for e in found)}; under each its attention map "
+        f"{run.described()}. {len(found)} subjects from the youngest to the oldest; above each the true and the "
+        f"predicted age and the subject's code. {_HOW_MAPS}{_flatness(found)}",
+        f"Faces of {len(found)} subjects aged {', '.join(f'{e.age:.0f}' for e in found)}; under each its attention map "
         "and the map laid over the face.",
         pictures.heat_maps(found), run.described(), faces=True,
     )  # fmt: skip
@@ -103,8 +103,8 @@ def _figure_ten(given: EvaluationInputs) -> Picture | Missing:
     )
     return Picture(
         "figure-10-temporal-attention", "videos", "Figure 10", title,
-        f"{run.described()}. Two of its videos, of the youngest and the oldest person. Line: weight of every frame, "
-        "together 1; bars: of the frames shown above; dashed: the largest. The model never saw the people.",
+        f"{run.described()}. Two of its videos, of the youngest and the oldest subject. Line: weight of every frame, "
+        "together 1; bars: of the frames shown above; dashed: the largest. The model never saw the subjects.",
         f"Key frames of {len(found)} videos above a curve of temporal weights. Largest: {peaks}.",
         pictures.temporal(found), run.described(), faces=True,
     )  # fmt: skip
@@ -293,7 +293,7 @@ def _modules(given: EvaluationInputs, report: Report, study: Study) -> None:
     report.add(
         Picture(
             "figure-6-modules", "modules", "Figure 6", "Mean absolute error (years) by module",
-            f"{_described(study)}. Lines: 95 % interval by bootstrap over people, from 10 people on. Hatched: the "
+            f"{_described(study)}. Lines: 95 % interval by bootstrap over subjects, from 10 subjects on. Hatched: the "
             f"paper's, section V-B, {paper.SMILES}"
             f"{'; not to be compared with errors on synthetic faces' if synthetic else ''}.",
             f"Bars of the mean absolute error measured here: {errors} years.",

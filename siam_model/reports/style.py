@@ -15,7 +15,7 @@ from nemo_pipeline.store.text import escape_controls
 from siam_model.figures import plain as figures
 
 INK, OURS, PAPER, MARK = "#222222", "#0b62a4", "#b3541e", "#c0392b"
-#: Colours and dashes of the methods beside ours: told apart without colour too.
+#: Colours and dashes of the other methods: distinct without colour too.
 OTHERS = (
     ("#7a7a7a", (0, (5, 1.5))),
     ("#b3541e", (0, (1, 1))),

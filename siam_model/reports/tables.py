@@ -16,7 +16,7 @@ from siam_model.reports.stats import Errors, paired_test, summarize_errors, thre
 #: Columns of an `Errors`.
 ERRORS = (
     Column("videos", "videos", "int"),
-    Column("people", "subjects", "int"),
+    Column("subjects", "subjects", "int"),
     Column("MAE", "mae", "years"),
     Column("SD", "deviation", "years"),
     Column("95 % from", "interval_low", "years"),
@@ -24,9 +24,9 @@ ERRORS = (
 )
 HOW = (
     "MAE and SD: mean and standard deviation of the absolute error over videos, years. The 95 % interval of the MAE "
-    "is by bootstrap over people, since videos of one person are not independent; it is given from 10 people on."
+    "is by bootstrap over subjects, since videos of one subject are not independent; it is given from 10 subjects on."
 )
-NOT_COMPARABLE = "people, not synthetic faces: no number above may be compared with these"
+NOT_COMPARABLE = "real people, not synthetic faces: no number above may be compared with these"
 
 
 #: Said where a compared method was measured here.
@@ -117,7 +117,7 @@ def decade_name(decade: int) -> str:
 
 def table_three(methods: Mapping[str, Predictions], caption: str, *, synthetic: bool) -> tuple[Table, Table]:
     """Table III in the paper's layout: of the measured rows, the second is the interval of the first method, the last
-    two count videos and people; and all of it in full, a row for each method and decade."""
+    two count videos and subjects; and all of it in full, a row for each method and decade."""
     first = next(iter(methods.values()))
     decade = to_decade(first.age)
     shown = range(min(decade.min(), 0), max(decade.max(), len(paper.DECADES) - 1) + 1)
@@ -140,7 +140,7 @@ def table_three(methods: Mapping[str, Predictions], caption: str, *, synthetic: 
             ours.append((f"{name}: 95 % interval", *text, None))
     counted = found[next(iter(methods))]
     ours.append(("Videos", *(e.videos for e in counted), None))
-    ours.append(("People", *(e.subjects for e in counted), None))
+    ours.append(("Subjects", *(e.subjects for e in counted), None))
     pad = [None] * (len(names) - len(paper.DECADES))
     theirs: list[tuple[Value, ...]] = [
         (m.name, *m.decades, *pad, m.all.mae, m.all.deviation) for m in paper.METHODS
@@ -156,7 +156,7 @@ def table_three(methods: Mapping[str, Predictions], caption: str, *, synthetic: 
     short = Table(
         "table-3", "accuracy", "Table III", title,
         f"{caption}. SD: standard deviation of all absolute errors of the row, years; interval: 95 %, by bootstrap "
-        f"over people, from 10 people on. The paper's rows: {paper.SMILES}; references are the paper's.",
+        f"over subjects, from 10 subjects on. The paper's rows: {paper.SMILES}; references are the paper's.",
         columns, groups, synthetic,
     )  # fmt: skip
     rows = tuple(
@@ -187,7 +187,7 @@ def breakdown(
     *,
     synthetic: bool,
 ) -> Table:
-    """The errors of the first method by a label of the videos, with the other methods' MAE beside them.
+    """The errors of the first method by a label of the videos, with the other methods' MAE.
 
     No number of the paper stands here: it never breaks one model down like this.
 
@@ -214,7 +214,7 @@ def breakdown(
 
 
 def table_of_tests(methods: Mapping[str, Predictions], caption: str, *, synthetic: bool) -> Table:
-    """The first method against each other one: paired t-tests over people, corrected for their number."""
+    """The first method against each other one: paired t-tests over subjects, corrected for their number."""
     from siam_model.reports.stats import holm
 
     (name, ours), *others = methods.items()
@@ -226,13 +226,13 @@ def table_of_tests(methods: Mapping[str, Predictions], caption: str, *, syntheti
     ]
     columns = (
         Column("Method", "method"), Column("MAE", "mae", "years"), Column("difference", "difference", "years"),
-        Column("people", "subjects", "int"), Column("t", "t", "years"), Column("p", "p", "p"),
+        Column("subjects", "subjects", "int"), Column("t", "t", "years"), Column("p", "p", "p"),
         Column("p, Holm", "p_holm", "p"),
     )  # fmt: skip
     return Table(
         "table-tests", "accuracy", "", f"{name} against every other method",
-        f"{caption}. Difference: {name} minus the other method, mean over people of their mean differences, years; "
-        "below 0 where the first is better. p: two-sided paired t-test over people; p, Holm: corrected for as many "
+        f"{caption}. Difference: {name} minus the other method, mean over subjects of their mean differences, years; "
+        "below 0 where the first is better. p: two-sided paired t-test over subjects; p, Holm: corrected for as many "
         "tests as there are rows (Holm 1979).",
         columns, (Group("", tuple(rows)),), synthetic, detail=len(rows) < 4,
     )  # fmt: skip
@@ -240,7 +240,7 @@ def table_of_tests(methods: Mapping[str, Predictions], caption: str, *, syntheti
 
 def table_of_thresholds(methods: Mapping[str, Predictions], caption: str, *, synthetic: bool) -> Table:
     """Figure 8's numbers: the videos left for every minimum number of samples per age, the first method's errors on
-    them, and its paired t-test against each other method, by people and by videos."""
+    them, and its paired t-test against each other method, by subjects and by videos."""
     from siam_model.reports.stats import age_counts
 
     name, ours = next(iter(methods.items()))
@@ -264,9 +264,9 @@ def table_of_thresholds(methods: Mapping[str, Predictions], caption: str, *, syn
         rows.append(tuple(row))
     return Table(
         "figure-8-numbers", "accuracy", "", "Figure 8 in numbers",
-        f"{caption}. A row keeps the ages (whole years) of which there are at least so many videos. {HOW} Difference: "
-        f"{name} minus the other method, mean of the people's mean differences; p: two-sided paired t-test over "
-        "people, and, as one that takes every video for independent, over videos.",
+        f"{caption}. A row keeps the ages (whole years) of which there are at least N videos. {HOW} Difference: "
+        f"{name} minus the other method, mean of the subjects' mean differences; p: two-sided paired t-test over "
+        "subjects, and over videos (which takes every video for independent).",
         tuple(columns), (Group("", tuple(rows)),), synthetic, detail=True,
     )  # fmt: skip
 
@@ -275,6 +275,6 @@ _TESTS: tuple[tuple[str, str, Kind], ...] = (
     ("MAE", "mae", "years"),
     ("difference", "difference", "years"),
     ("t", "t", "years"),
-    ("p, people", "p_subjects", "p"),
+    ("p, subjects", "p_subjects", "p"),
     ("p, videos", "p_videos", "p"),
 )

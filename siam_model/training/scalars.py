@@ -1,4 +1,4 @@
-"""TensorBoard's event files beside history.csv, where somebody wants them."""
+"""TensorBoard's event files next to history.csv, if asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole road once, at its smallest: synth, prep, train, evaluate, predict on people held out."""
+"""The complete pipeline once, at its smallest: synth, prep, train, evaluate, predict on held-out subjects."""
 
 from __future__ import annotations
 

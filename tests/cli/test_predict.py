@@ -264,7 +264,7 @@ def test_a_useless_model_is_said_to_be_one(place):
         median = Predictions(codes, codes, np.zeros(20, int), np.full(20, 40.0), np.full(20, 40 + error))
         write_predictions(run / "baselines" / "median.csv", median)
         done = nemo(*words, cwd=place)
-        assert done.stderr.startswith(sentence) and "of 20 unseen people" in done.stderr
+        assert done.stderr.startswith(sentence) and "of 20 unseen subjects" in done.stderr
         assert json.loads(nemo(*words, "--json", cwd=place).stdout)["verdict"]["median_mae"] == error
 
 
@@ -272,7 +272,7 @@ def test_too_few_people_for_an_interval(place):
     make_run(place / "few", subjects=8)
     done = nemo("predict", "clips/$a^^b$.mp4", "-m", "few", cwd=place)
     assert (
-        "No 90 % interval: the run predicted only 8 unseen persons, and at least 9 are needed."
+        "No 90 % interval: the run predicted only 8 unseen subjects, and at least 9 are needed."
         in " ".join(done.stderr.split())
     )
     assert "interval" not in done.stdout

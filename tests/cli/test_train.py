@@ -75,7 +75,7 @@ def test_folds_balance_and_results(place):
         cwd=place,
     )
     told = flat(done.stderr)
-    assert "People in the test part of each fold" in told and "Parts share no subject." in told
+    assert "Subjects in the test part of each fold" in told and "Parts share no subject." in told
     rows = re.findall(r"^ *([012]) +(\d) +(\d) +(\d) +(\d) +\d+-\d+ ", done.stderr, re.MULTILINE)
     assert [row[0] for row in rows] == ["0", "1", "2"]
     assert sum(int(row[1]) for row in rows) == 10 == sum(int(row[2]) + int(row[3]) for row in rows)
@@ -171,7 +171,7 @@ def test_a_study_and_its_table(place):
     for label in ("after convolution 1", "after convolution 3", "no spatial attention", "ridge, mean face"):
         assert label in flat(done.stdout)
     assert "conv2, fold 1, epoch 1: training error" in done.stderr
-    assert done.stderr.count("People in the test part") == 1
+    assert done.stderr.count("Subjects in the test part") == 1
     done = nemo("train", "--resume", "-o", "study", cwd=place, code=1)
     assert "is finished" in done.stderr
     arguments = (*arguments[:-1], "other", "--json", "--quiet")
@@ -221,7 +221,7 @@ def test_what_cannot_be_is_one_sentence(place, started, tmp_path):
         ),
         (("train", "out.h5", "--folds", "3", "--fold", "1"), 1, "--fold needs --out RUN"),
         (("train", "out.h5", "--fold", "1", "-o", "x"), 1, "say how many with --folds"),
-        (("train", "--resume", "-o", "nowhere"), 1, "nothing to go on with"),
+        (("train", "--resume", "-o", "nowhere"), 1, "nothing to resume"),
         (("train", "--resume", "-o", "."), 1, "holds no settings.json"),
         (("train", "other.h5", "--resume", "-o", "begun", "--fold", "0"), 1, "is another data set"),
         (

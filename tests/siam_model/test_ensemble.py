@@ -54,7 +54,7 @@ def test_an_ensemble_says_whom_it_saw(run):
 
 def test_no_ensemble(run):
     shutil.rmtree(run / "folds" / "01" / "model")
-    with pytest.raises(NemoError, match=r"Fold 01 of .* has no model yet; go on with `nemo train --resume"):
+    with pytest.raises(NemoError, match=r"Fold 01 of .* has no model yet; resume with `nemo train --resume"):
         load(run, ensemble=True)
     write_model(run / "folds" / "01" / "model", mean_shape=card().mean_shape * 1.01)
     with pytest.raises(NemoError, match="prepared in another way"):

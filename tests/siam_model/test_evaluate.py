@@ -102,7 +102,7 @@ def test_table_three_and_figures(run):
     result = evaluate(run, run / "elsewhere")
     # Decades in which nobody is are left out here, where the paper's rows are not beside them.
     assert result.header == ["Method", "0-9", "10-19", "30-39", "70-79", "All", "SD"]
-    names = ["SIAM", "SIAM: 95 % interval", "training median", "Videos", "People"]
+    names = ["SIAM", "SIAM: 95 % interval", "training median", "Videos", "Subjects"]
     assert [row[0] for row in result.rows] == names
     assert result.rows[-2][1:] == ["2", "1", "3", "1", "7", ""]
     assert all(len(row) == len(result.header) for row in result.rows)

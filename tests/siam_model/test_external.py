@@ -71,9 +71,9 @@ def test_every_video_is_predicted_by_the_runs_model(trained, other):
     assert result.numbers["external"] and result.numbers["dataset"]["file"] == "other.h5"
     assert list(result.methods) == ["SIAM", "training median"]
     assert set(result.methods["training median"].predicted) == {model.card.ages["median"]}
-    assert result.verdict is not None and result.verdict.people == 11
+    assert result.verdict is not None and result.verdict.subjects == 11
     page = result.files[0].read_text()
-    assert "other.h5: 11 videos of 11 people, external test set" in page and "--data" in page
+    assert "other.h5: 11 videos of 11 subjects, external test set" in page and "--data" in page
     assert {"Figure 9", "Figure 10", "Figure 7"} <= {p.number for p in result.report.pictures}
     own = evaluate(trained)  # in a folder of its own, as before
     assert not own.numbers["external"] and own.folder == trained / "evaluation"

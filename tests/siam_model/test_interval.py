@@ -53,7 +53,7 @@ def test_nine_subjects_are_enough_for_90_percent_and_eight_are_not():
     assert nine.around(40) == (33, 47) and nine.around(3) == (0, 10)
     eight = interval_from(made([1.0] * 80, list("abcdefgh") * 10), 0.9)
     assert math.isnan(eight.half_width) and eight.around(40) is None
-    assert "only 8 unseen persons" in eight.reason and "at least 9" in eight.reason
+    assert "only 8 unseen subjects" in eight.reason and "at least 9" in eight.reason
     assert interval_from(made([1.0] * 80, list("abcdefgh") * 10), 0.8).half_width == 1.0
     with pytest.raises(ValueError, match="between 0 and 1"):
         interval_from(made([1.0], ["a"]), 90)

@@ -119,7 +119,7 @@ def test_what_cannot_be_resumed_is_answered(whole, data, tmp_path, monkeypatch):
         newest_unfinished()
     with pytest.raises(NemoError, match="is no folder"):
         resume(tmp_path / "nowhere")
-    with pytest.raises(NemoError, match=r"holds no settings\.json, so there is nothing to go on with"):
+    with pytest.raises(NemoError, match=r"holds no settings\.json, so there is nothing to resume"):
         resume(tmp_path)
     with pytest.raises(NemoError, match="is finished, and nothing is left to do"):
         resume(whole)

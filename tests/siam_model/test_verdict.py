@@ -1,4 +1,4 @@
-"""Whether a model beats always guessing the training median: said by train, evaluate and predict, on unseen people."""
+"""Whether a model beats guessing the training median: said by train, evaluate and predict, on unseen subjects."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def test_a_good_model():
     assert str(verdict).startswith(
         f"Better than always guessing the training median by {gain.mean():.2f} years (95 %"
     )
-    assert str(verdict).endswith("on 80 videos of 40 unseen people.")
+    assert str(verdict).endswith("on 80 videos of 40 unseen subjects.")
 
 
 @pytest.mark.parametrize(
     ("people", "error", "spread", "outcome", "words"),
     [
         (40, 130, 5, "not better", "Its ages are of no use."),
-        (4, 60, 5, "not better", "on 8 videos of 4 unseen people"),
+        (4, 60, 5, "not better", "on 8 videos of 4 unseen subjects"),
         (4, 1, 1, "unclear", "too few to be sure, 10 are needed"),
         (12, 16.5, 12, "unclear", "Not clearly better"),
     ],
@@ -94,7 +94,7 @@ def test_the_page_opens_with_it(tmp_path, capsys, error, poor):
     assert opening.index(str(result.verdict)) < opening.index("mean absolute error<")
     assert "always the training median" in opening
     assert (
-        json.loads((tmp_path / "run" / "evaluation" / "evaluation.json").read_text())["verdict"]["people"]
+        json.loads((tmp_path / "run" / "evaluation" / "evaluation.json").read_text())["verdict"]["subjects"]
         == 12
     )
     _print(result)
@@ -114,4 +114,4 @@ def test_tables_give_no_interval_of_fewer_than_ten_people(tmp_path):
                 line = dict(zip(names, row, strict=True))
                 low = line["interval_low"]
                 assert (low is None or math.isnan(low)) == (line["subjects"] < 10)
-        assert ("fewer than 10 people" in result.files[0].read_text()) == (people < 10)
+        assert ("fewer than 10 subjects" in result.files[0].read_text()) == (people < 10)

@@ -237,7 +237,7 @@ def test_without_folds_it_is_resumed_too(data, tmp_path):
     whole = quick(data, tmp_path / "whole", epochs=3)
     with pytest.raises(Stop):
         quick(data, tmp_path / "run", epochs=3, reporter=Listener(stop_at=2))
-    with pytest.raises(NemoError, match="or go on with it: nemo train --resume --out"):
+    with pytest.raises(NemoError, match="or resume it: nemo train --resume --out"):
         quick(data, tmp_path / "run")
     resume(tmp_path / "run", device="cpu")
     assert results(tmp_path / "run") == results(whole)
