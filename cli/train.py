@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ _LIKE_DATA = "nemo.like_data"
 #: Parameters of the command that are settings of a run, and their names there.
 _SETTINGS = {"preset": "preset", "seed": "seed", "epochs": "epochs", "folds": "folds", "trials": "trials",
              "study": "study", "methods": "methods", "precision": "precision", "assignments": "overrides",
-             "pretrain": "overrides"}  # fmt: skip
+             "pretrain": "overrides", "init": "init"}  # fmt: skip
 
 
 def _methods(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -61,6 +62,9 @@ def like_run(path: str) -> dict[str, Any]:
               help="Beyond the paper: before ages, teach the appearance module what the warp took out, without labels. "
                    "expression: how far the expression has gone in each frame; shape: the aligned "
                    "landmarks.")  # fmt: skip
+@click.option("--init", type=click.Path(path_type=Path), metavar="RUN",
+              help="Beyond the paper: start from the weights of another run (of stills, for instance), wherever they "
+                   "fit. Refused where that run was trained with somebody who would be tested.")  # fmt: skip
 @click.option("--folds", type=click.IntRange(min=2), metavar="K",
               help="Cross-validate over K subject-disjoint folds (10 for the paper's protocol), then train on "
                    "all subjects.")  # fmt: skip
@@ -110,6 +114,7 @@ def command(
     epochs: int | None,
     assignments: tuple[str, ...],
     pretrain: str | None,
+    init: Path | None,
     folds: int | None,
     trials: int | None,
     methods: tuple[str, ...],
@@ -143,6 +148,7 @@ def command(
     overrides = {**assignments_given(context), **own}
     if data is None and not resumed:
         data = context.meta.get(_LIKE_DATA)
+    start = os.path.abspath(init) if init is not None else None  # noqa: PTH100 (links stay as they are)
     runtime = Runtime(device, devices, workers, tensorboard, jobs, fold)
     progress = TrainProgress(quiet, runtime)
     if not quiet:
@@ -151,7 +157,7 @@ def command(
         from siam_model.train import resume
 
         target = target or newest_unfinished()
-        values = {**context.params, "assignments": overrides, "pretrain": overrides}
+        values = {**context.params, "assignments": overrides, "pretrain": overrides, "init": start}
         given = {
             setting: values[name]
             for name, setting in _SETTINGS.items()
@@ -173,7 +179,7 @@ def command(
                 )
         request = TrainRequest(
             preset=preset, seed=seed, epochs=epochs, folds=folds, trials=trials, overrides=overrides,
-            precision=precision, study=study, methods=methods, distinct_subjects=distinct_subjects,
+            precision=precision, study=study, methods=methods, distinct_subjects=distinct_subjects, init=start,
         )  # fmt: skip
         with stop_on_signals(progress.farewell), progress:
             run = train(data, target, request, runtime, progress)
@@ -217,7 +223,9 @@ def _run(run: Path, as_json: bool) -> None:
         (say if verdict.outcome == "better" else warn)(verdict)
     if meta["synthetic"]:
         warn(SYNTHETIC_NOTE)
-    if beyond := beyond_paper(meta["model"], meta["train"]):
+    beyond = beyond_paper(meta["model"], meta["train"])
+    beyond += [f"--init {meta['init']}"] if meta.get("init") else []
+    if beyond:
         say(f"Beyond the paper: {', '.join(beyond)}.")
     say(f"{run} is finished: nemo evaluate {run}")
 

@@ -54,6 +54,7 @@ class ModelCard:
         dataset: uuid and name of the file it was trained on.
         synthetic: whether its faces were generated; its ages then mean nothing for people.
         videos: SHA-256 of the files of all videos seen in training and validation; empty where that is not recorded.
+        start_subjects: codes of those whom the weights that it started from had seen; `videos` has their videos.
         preset, seed: of the training.
         versions: of the libraries that made it.
     """
@@ -71,6 +72,7 @@ class ModelCard:
     preset: str
     seed: int
     videos: list[str] = dataclasses.field(default_factory=list)
+    start_subjects: list[str] = dataclasses.field(default_factory=list)
     versions: dict[str, str] = dataclasses.field(default_factory=lambda: library_versions())
 
     def __post_init__(self) -> None:
@@ -104,6 +106,7 @@ class ModelCard:
             "dataset": self.dataset,
             "subjects": self.subjects,
             "videos": self.videos,
+            **({"start_subjects": self.start_subjects} if self.start_subjects else {}),
             "versions": self.versions,
             "prep": self.prep,
             "mean_shape": np.asarray(self.mean_shape, dtype=np.float64).tolist(),

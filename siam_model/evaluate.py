@@ -289,6 +289,7 @@ def _head(given: EvaluationInputs, report: Report) -> PageHead:
         ),
         ("trials per fold", meta.get("trials") or "none"),
         ("beyond the paper", ", ".join(beyond_paper(meta.get("model") or {}, meta.get("train") or {}))),
+        ("started from", meta.get("init")),
         ("best epochs", ", ".join(map(str, meta.get("best_epochs") or []))),
         ("trained", meta.get("finished")),
         *((name, versions.get(name)) for name in ("nemo-faces", "torch", "numpy") if versions.get(name)),

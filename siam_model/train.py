@@ -309,6 +309,7 @@ def _run_json(run: OpenRun, history: list[EpochRecord], device: str) -> dict[str
         "precision": settings.precision,
         "subset": settings.subset,
         "overrides": settings.overrides,
+        "init": settings.init,
         "device": device,
         "best_epochs": best,
         "choices": [{"fold": k, **line["chosen"]} for k, line in enumerate(found)],

@@ -115,6 +115,7 @@ def train_in(
         seed,
         people.fold,
         run.settings.precision,
+        run.start,
     )
     fitted = fit(
         inputs,
@@ -139,8 +140,15 @@ def train_in(
         ages={"min": float(learnt.min()), "median": float(np.median(learnt)), "max": float(learnt.max())},
         subjects={"training": list(people.training), "validation": list(people.validation)},
         dataset=run.settings.dataset,
-        synthetic=run.dataset.synthetic,
-        videos=sorted({str(run.dataset.videos["sha256"][i]) for i in run.index(seen)} - {""}),
+        synthetic=run.dataset.synthetic or (run.start is not None and run.start.card.synthetic),
+        videos=sorted(
+            {
+                *(str(run.dataset.videos["sha256"][i]) for i in run.index(seen)),
+                *(run.start.card.videos if run.start is not None else ()),
+            }
+            - {""}
+        ),
+        start_subjects=run.start.people if run.start is not None else [],
         preset=run.settings.preset,
         seed=run.settings.seed,
     )

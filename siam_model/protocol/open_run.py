@@ -23,6 +23,7 @@ from siam_model.protocol.splits import HOW_BALANCED, Split, balance, check_folds
 from siam_model.protocol.subsets import take_subset
 from siam_model.runs import check_no_links, new_run_folder, read_json, write_json
 from siam_model.sums import check_sums, write_sums
+from siam_model.training.start import Start, check_people, describe, read_start
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class OpenRun:
         variant: its name in a study, "" outside one.
         runtime: how this process trains.
         reporter: who is told.
+        start: weights that every model starts from; None: all start fresh.
     """
 
     folder: Path
@@ -52,6 +54,7 @@ class OpenRun:
     variant: str
     runtime: Runtime
     reporter: Reporter
+    start: Start | None = None
 
     @property
     def folded(self) -> bool:
@@ -82,15 +85,33 @@ def settings_for(data: Path, request: TrainRequest) -> tuple[RunSettings, FaceDa
         file=escape_controls(dataset.path.name),
         synthetic=dataset.synthetic,
     )
-    configurations(settings, dataset)
+    model, _ = configurations(settings, dataset)
+    if settings.init is not None:
+        start = read_start(settings.init)
+        describe(start, model, dataset)
+        settings = dataclasses.replace(settings, init_sha256=start.sha256)
     return settings, dataset
 
 
 def configurations(settings: RunSettings, dataset: FaceDataset) -> tuple[SIAMConfig, TrainConfig]:
-    """Network and training as the settings say, for faces of the size of the data. Raises NemoError."""
-    return configure(
-        settings.preset, settings.overrides, train__epochs=settings.epochs, model__face_size=dataset.size
+    """Network and training as the settings say, for faces of the size of the data. Raises NemoError.
+
+    Where every video is one frame there is nothing to recur over: without a setting of their own, recurrence and
+    temporal attention are left out.
+    """
+    still = only_stills(dataset) and not {"model.recurrent", "model.temporal_attention"} & set(
+        settings.overrides
     )
+    return configure(
+        settings.preset, settings.overrides, train__epochs=settings.epochs, model__face_size=dataset.size,
+        model__recurrent=False if still else None, model__temporal_attention=False if still else None,
+    )  # fmt: skip
+
+
+def only_stills(dataset: FaceDataset) -> bool:
+    """Whether every usable video is a single frame."""
+    usable = np.asarray(dataset.usable, dtype=np.int64)
+    return len(usable) > 0 and bool((dataset.videos["length"][usable] == 1).all())
 
 
 def _check_codes(dataset: FaceDataset) -> None:
@@ -113,8 +134,13 @@ def plan(settings: RunSettings, dataset: FaceDataset, reporter: Reporter) -> tup
     Raises:
         NemoError: ages or subjects are missing, too few of them, or a fold column that contradicts itself.
     """
-    _, config = configurations(settings, dataset)
+    model, config = configurations(settings, dataset)
     table = labelled_videos(dataset)
+    if only_stills(dataset) and not model.recurrent:
+        reporter.say("Every video is one frame: the model has no recurrence and no temporal attention.")
+    if settings.init is not None:
+        for line in describe(read_start(settings.init), model, dataset):
+            reporter.say(line)
     if table.dropped:
         count = f"{table.dropped} video{'s' if table.dropped > 1 else ''}"
         reporter.say(f"Left out: {count} without an age or a subject.")
@@ -177,6 +203,9 @@ def begin(
     mine = [restrict(split, part) for split in splits]
     if settings.folds is not None:
         check_folds(mine, part)
+    if settings.init is not None:
+        start = read_start(settings.init)
+        check_people(start, [split.test for split in mine], part, dataset, settings.distinct_subjects)
     lines = balance(mine, part)
     folder = new_run_folder(out, shared=shared)
     claim(folder, settings, *configurations(settings, dataset))
@@ -227,6 +256,15 @@ def open_run(
     if settings.folds is not None:
         check_folds(splits, table)
     check_sums(folder, "copy it again, or begin a new run", ("settings.json", "split.json"))
+    start = None
+    if settings.init is not None:
+        start = read_start(settings.init)
+        if start.sha256 != settings.init_sha256:
+            raise NemoError(
+                f"{start.shown} holds other weights than those that {escape_controls(str(folder))} was begun with; "
+                "begin a new run."
+            )
+        check_people(start, [split.test for split in splits], table, dataset, settings.distinct_subjects)
     clips = Clips(dataset, table, config.temporal_stride)
     return OpenRun(
         folder,
@@ -240,6 +278,7 @@ def open_run(
         variant,
         runtime or Runtime(),
         reporter or Reporter(),
+        start,
     )
 
 

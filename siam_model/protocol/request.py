@@ -24,6 +24,7 @@ class TrainRequest:
         methods: names of `siam_model.methods.METHODS` that are trained and tested beside SIAM, in the same folds.
         study: `mechanisms`, `positions`, `modules` or `conditions`: train the set of runs of one comparison.
         distinct_subjects: codes such as `1` and `001` are different people; without it they are refused.
+        init: absolute path of a run whose weights the training starts from; None: all start fresh.
     """
 
     preset: str = "paper"
@@ -37,6 +38,7 @@ class TrainRequest:
     study: str | None = None
     distinct_subjects: bool = False
     methods: tuple[str, ...] = ()
+    init: str | None = None
 
     def check(self) -> None:
         """Raises NemoError for what no data could make right."""

@@ -35,6 +35,7 @@ _OPTIONS = {
     "preset": "--preset", "seed": "--seed", "epochs": "--epochs", "folds": "--folds", "trials": "--trials",
     "overrides": "--set", "precision": "--precision", "study": "--study", "subset": "the part of the file",
     "methods": "--methods",
+    "init": "--init",
 }  # fmt: skip
 
 
@@ -47,12 +48,14 @@ class RunSettings(TrainRequest):
         uuid: of the data, which changes with its labels too.
         file: name of the data, printable.
         synthetic: whether its faces are generated.
+        init_sha256: of the weights in `init`; "" without one.
     """
 
     data: str
     uuid: str
     file: str
     synthetic: bool
+    init_sha256: str = ""
 
     @property
     def dataset(self) -> dict[str, str]:
@@ -71,6 +74,7 @@ def as_options(request: TrainRequest) -> dict[str, Any]:
         "study": request.study,
         "methods": ",".join(request.methods) or None,
         "precision": request.precision,
+        "init": request.init,
         "distinct-subjects": request.distinct_subjects or None,
         "set": request.overrides or None,
     }

@@ -12,6 +12,7 @@ import numpy as np
 from nemo_pipeline.fields import plain
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import Clips, Normalisation
+from siam_model.training.start import Start
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class FitInputs:
         precision: `32`; or `bf16-mixed`, `16-mixed` (a GPU's): convolutions, spatial attention and fully connected
             layers in half precision; standardisation, response normalisation, recurrence, temporal attention,
             regression, loss and weights in 32 bits.
+        start: weights to start from, where they fit; None: all start fresh.
     """
 
     clips: Clips
@@ -40,6 +42,7 @@ class FitInputs:
     seed: tuple[int, ...]
     fold: int = 0
     precision: str = "32"
+    start: Start | None = None
 
     def fingerprint(self) -> dict[str, str]:
         """A digest of each part: a checkpoint is resumed only if all of them are the same.
@@ -62,6 +65,8 @@ class FitInputs:
             "training videos": videos(self.training),
             "validation videos": videos(self.validation),
         }
+        if self.start is not None:
+            parts["weights it starts from"] = self.start.sha256
         return {
             name: hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()
             for name, part in parts.items()

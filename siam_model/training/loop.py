@@ -132,6 +132,8 @@ class _Training:
         self.model.max_frames_per_pass = self.config.max_frames_per_pass
         ages = inputs.clips.table.age[inputs.training]
         self.model.start_at(float(np.median(ages)))
+        if inputs.start is not None:
+            self.model.load_state_dict(inputs.start.fitting(self.model), strict=False)
         self.age_weights = density_weights(ages) if self.config.age_weighting == "density" else None
         if state is not None:
             if state.best_state is not None:
