@@ -1,7 +1,8 @@
 """`benchmarks/fuzz.py` on videos, tables and runs, a few tries of each, in this process.
 
-What it found is a test of its own, beside those of the code that was at fault: store/test_damaged.py, batch/test_bombs.py
-and test_label_tables.py, stages/test_containers.py and test_display.py, siam_model/test_hostile.py.
+What it found is a test of its own, beside those of the code that was at fault: store/test_damaged.py,
+batch/test_bombs.py, batch/test_label_tables.py, stages/test_containers.py, stages/test_display.py and
+siam_model/test_hostile.py.
 """
 
 from __future__ import annotations

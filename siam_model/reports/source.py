@@ -22,6 +22,12 @@ from siam_model.sums import FILE, changed_files
 _SAME_AGE = 1e-3
 
 
+#: What is looked up in run.json, where it is there.
+_KINDS: dict[str, type] = dict.fromkeys(
+    ("dataset", "model", "train", "subset", "overrides", "versions"), dict
+) | {"best_epochs": list, "data": str, "folds": int}
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Run:
     """A run whose predictions are complete.
@@ -128,6 +134,10 @@ def open_run(folder: Path, name: str = "") -> Run:
     if not meta_file.is_file() and (folder / "settings.json").is_file():
         meta_file = folder / "settings.json"
     meta = read_json(meta_file)
+    for key, kind in _KINDS.items():
+        if not isinstance(meta.get(key), kind | None):
+            shown = escape_controls(f"{meta_file} is damaged: {key} is {str(meta[key])[:80]!r}")
+            raise NemoError(f"{shown}; copy the run again.")
     if "dataset" not in meta and "uuid" in meta:  # settings.json
         meta = {**meta, "dataset": {"uuid": meta["uuid"], "file": meta.get("file", "")}}
     if not (folder / "predictions.csv").is_file() and (folder / "folds").is_dir():

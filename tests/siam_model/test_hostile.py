@@ -238,6 +238,14 @@ def test_what_changed_since_training_is_said(run, data, tmp_path):
     join_folds(run)
 
 
+@pytest.mark.parametrize(("key", "value"), [("dataset", "x"), ("model", [1]), ("data", 3), ("folds", "2")])
+def test_a_run_json_of_other_types(run, key, value):
+    values = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**values, key: value}))
+    with pytest.raises(NemoError, match=rf"run\.json is damaged: {key} is .*copy the run again"):
+        open_run(run)
+
+
 def test_a_list_of_sums_that_is_damaged_or_hostile(tmp_path):
     (tmp_path / "run.json").write_text("{}")
     write_sums(tmp_path)
