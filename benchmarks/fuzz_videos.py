@@ -17,10 +17,10 @@ from skimage import data
 
 from nemo_pipeline.batch.child import probe
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.datatypes import STATUSES, USABLE
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.platform import is_out_of_memory
 from nemo_pipeline.stages.decode import DecodeError, VideoReader
+from nemo_pipeline.status import Status
 from nemo_pipeline.store.text import escape_controls
 from nemo_pipeline.video import process_video
 
@@ -138,7 +138,7 @@ def attempt(folder: Path, target: str) -> str:
         hashes, times, reader = pictures(path)
     except DecodeError as error:
         _sentence(str(error))
-        assert error.status in STATUSES, error.status
+        assert error.status in list(Status), error.status
         outcome = "refused"
     except Exception as error:
         if not is_out_of_memory(error):
@@ -177,8 +177,8 @@ def _through_all_stages(path: Path, folder: Path) -> None:
         return
     assert result.rows, "no row"
     for row in result.rows:
-        assert row.status in STATUSES, row.status
-        assert (row.status in USABLE) == bool(row.spool), f"{row.status} with {row.spool!r}"
+        assert row.status in list(Status), row.status
+        assert row.status.usable == bool(row.spool), f"{row.status} with {row.spool!r}"
         assert row.status == "ok" or row.message, f"{row.status} without a word"
         if row.message:
             _sentence(result.message(row))

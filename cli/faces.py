@@ -17,7 +17,7 @@ import numpy as np
 from nemo_pipeline.batch.content import is_picture
 from nemo_pipeline.batch.worker import Pool, VideoTask, prepare_video
 from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
-from nemo_pipeline.datatypes import USABLE, VideoFile
+from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.geometry import shipped_mean_shape, shipped_triangles
 from nemo_pipeline.store.schema import frame_fields
@@ -158,7 +158,7 @@ def clip_faces(
                 result = staged.result
                 for row in result.rows:
                     blocks = list(read_records(Path(folder) / row.spool, row.start, row.stop, config))
-                    usable = bool(blocks) and row.status in USABLE
+                    usable = bool(blocks) and row.status.usable
                     others = [name for name in frame_fields(config) if name not in _OWN]
                     yield ClipFaces(
                         file=clip.file + row.suffix,
@@ -182,7 +182,7 @@ def prepared_faces(data: FaceDataset) -> Iterator[ClipFaces]:
     """Every row of a prepared file, in its order: no video is read again."""
     suffixes = data.layout["suffix"]
     for video in data.values():
-        usable = video.length > 0 and video.status in USABLE
+        usable = video.length > 0 and video.status.usable
         yield ClipFaces(
             file=video.file + suffixes[video.row],
             id=video.id,

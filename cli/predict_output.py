@@ -15,6 +15,7 @@ import numpy as np
 import rich_click as click
 
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.status import Status
 from nemo_pipeline.store.text import csv_cell, escape_controls, pluralize, safe_name
 from nemo_pipeline.view.quality_flags import Reason, reasons, track_of
 
@@ -90,12 +91,15 @@ def answer_for(row: ClipFaces, model: LoadedModel, interval: Interval) -> Answer
         try:
             prediction = model.predict(row.frames)
         except NemoError as error:
-            status, message = "no_face", str(error)
+            status, message = Status.NO_FACE, str(error)
         except (RuntimeError, MemoryError) as error:  # of the device: its memory, most often
             reason = escape_controls(str(error).splitlines()[0] if str(error) else type(error).__name__)[:200]
-            status, message = "crashed", f"The model could not take its {len(row.frames)} frames ({reason})."
+            status, message = (
+                Status.CRASHED,
+                f"The model could not take its {len(row.frames)} frames ({reason}).",
+            )
     if prediction is not None and not math.isfinite(prediction.age):
-        prediction, status = None, "crashed"
+        prediction, status = None, Status.CRASHED
         message = "The model gives no finite age: its weights are damaged, or its training diverged."
     notes: list[str] = []
     bounds = None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rich_click as click
 
+from nemo_pipeline.status import Status
 from nemo_pipeline.store.text import csv_cell, pluralize
 
 from . import console
@@ -142,7 +143,7 @@ def answers(
                 try:
                     ages = _ages(row, seen, Path(folder), pool, timeout, show)
                 except NemoError as error:
-                    status, message = "crashed", str(error)
+                    status, message = Status.CRASHED, str(error)
             yield StillAnswer(
                 row=dataclasses.replace(row, frames=row.frames[:0], fields={}),
                 ages=ages,

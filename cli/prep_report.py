@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from nemo_pipeline.status import Status
 from nemo_pipeline.store.text import listed, pluralize
 
 from .console import err, escape_controls, new_table, print_json, say, styled, warn
@@ -94,7 +95,7 @@ def report_labels(matched: Any, path: Path | None, complain: bool = True) -> Non
 def _table(summary: Any) -> Any:
     rows = []
     for row in summary.inputs:
-        style = "green" if row["status"] == "ok" else "yellow" if row["length"] else "red"
+        style = {"good": "green", "warn": "yellow"}.get(Status.read(row["status"]).severity, "red")
         rows.append(
             (
                 row["id"],

@@ -9,7 +9,7 @@ from typing import Any
 
 from nemo_pipeline import __version__
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.datatypes import USABLE
+from nemo_pipeline.status import Status
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import escape_controls, pluralize
 
@@ -82,7 +82,7 @@ def prep_text(data: FaceDataset) -> tuple[str, list[str]]:
     frames = sum(int(videos["length"][i]) for i in data.usable)
     filled = sum(int(videos["n_interpolated"][i]) for i in data.usable)
     people = {str(videos["subject"][i]) for i in data.usable} - {""}
-    left = {name: n for name, n in sorted(status.items()) if name not in USABLE}
+    left = {name: n for name, n in sorted(status.items()) if not Status.read(name).usable}
     without = len(data.rows) - usable
     excluded = ""
     if without:

@@ -5,32 +5,10 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from nemo_pipeline.fields import from_record, plain
-
-Status = Literal[
-    "ok",  # usable: has frames
-    "damaged",  # usable: the stream broke off or was damaged; the frames before the break were kept
-    "no_face",  # decoded, but no face was found (or none that stayed long enough)
-    "too_short",  # a face was found, but no segment has `min_frames` frames
-    "too_small",  # a face was found, but it is smaller than the landmarker can follow
-    "head_turned",  # a face was found, but beyond the yaw limit nearly throughout
-    "blank",  # the warped faces are black or constant
-    "not_a_video",  # the file opens but holds no video stream (sound only, cover art only)
-    "decode_error",  # the file cannot be opened or decoded at all
-    "unreadable",  # the file cannot be read (permission, vanished, empty)
-    "landmarks_error",  # landmarks given from elsewhere are missing or do not fit the video
-    "crashed",  # the process that worked on it died
-    "timeout",  # it took longer than --video-timeout
-]
-STATUSES: tuple[str, ...] = get_args(Status)
-#: Rows with these statuses hold frames.
-USABLE: frozenset[str] = frozenset({"ok", "damaged"})
-#: The video is sound, but shows no face that can be used.
-FACELESS: frozenset[str] = frozenset({"no_face", "too_short", "too_small", "head_turned", "blank"})
-#: Tried again by the next run, since the cause may lie outside the video.
-RETRIED: frozenset[str] = frozenset({"crashed", "timeout", "unreadable"})
+from nemo_pipeline.status import Status
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,7 +64,7 @@ class VideoRow:
     start: int
     stop: int
     n_interpolated: int
-    status: str
+    status: Status
     message: str
 
     @property
@@ -125,10 +103,8 @@ class VideoResult:
 
     @classmethod
     def failed(
-        cls, status: str, message: str, info: VideoInfo | None = None, n_decoded: int = 0
+        cls, status: Status, message: str, info: VideoInfo | None = None, n_decoded: int = 0
     ) -> VideoResult:
         """A result without frames: one row that carries the status and its sentence."""
-        if status not in STATUSES:
-            raise ValueError(f"unknown status {status!r}; known: {', '.join(STATUSES)}.")
         row = VideoRow("", "", 0, 0, 0, status, message)
         return cls(info or VideoInfo(), n_decoded, (row,))

@@ -8,6 +8,7 @@ where it decides about numbers (`strict`). A value of the wrong type is always a
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
 import numbers
 import types
@@ -92,6 +93,11 @@ def _read(kind: Any, value: Any, name: str) -> Any:
             return None
         (kind,) = (one for one in inner if one is not type(None))
         return _read(kind, value, name)
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        values = [one.value for one in kind]
+        if value not in values:
+            raise ValueError(f"{name} is {_shown(value)}; it must be one of {', '.join(map(str, values))}")
+        return kind(value)
     if origin is Literal:
         ok, what = isinstance(value, str) and value in inner, "one of " + ", ".join(map(str, inner))
     elif origin in (tuple, list):

@@ -16,19 +16,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.datatypes import RETRIED, VideoInfo, VideoResult, VideoRow
+from nemo_pipeline.datatypes import VideoInfo, VideoResult, VideoRow
 from nemo_pipeline.person import FaceWriter
 from nemo_pipeline.rows import blank_row, mostly_blank
 from nemo_pipeline.stages.decode import DecodeError, VideoReader
 from nemo_pipeline.stages.quality import FaceQuality
 from nemo_pipeline.stages.warp import FaceWarp
+from nemo_pipeline.status import Status
 from nemo_pipeline.store.reader import FaceDataset, FaceVideo
 from nemo_pipeline.store.schema import record_dtype
 
 #: The settings that may change without tracking again.
 WARP_SETTINGS = ("size", "margin", "smooth", "mean_shape", "mean_shape_sha256", "blendshapes")
-#: Rows without points whose video may have some.
-_UNTRACKED = RETRIED | {"blank"}
 #: What is made anew.
 _MADE = ("frames", "landmarks", "sharpness", "blendshapes")
 _BLOCK = 256
@@ -45,7 +44,8 @@ def tracked_rows(data: FaceDataset, file: str, sha256: str) -> list[FaceVideo]:
     names = [data.videos["file"][row] for row in alike]
     name = file if file in names else names[0] if names else ""
     rows = [data[row] for row in alike if data.videos["file"][row] == name]
-    return [] if any(row.status in _UNTRACKED for row in rows) else rows
+    # A blank row has no points, though its video may have some.
+    return [] if any(row.status.retry or row.status is Status.BLANK for row in rows) else rows
 
 
 def rewarp_video(
@@ -160,7 +160,7 @@ def _suffix(row: FaceVideo) -> str:
 
 def _message(row: FaceVideo) -> tuple[str, str]:
     """A row's own message, and the warnings about its video: the inverse of `VideoResult.message`."""
-    if row.status == "ok":
+    if row.status is Status.OK:
         return "", row.message
     own, _, warnings = row.message.partition(" Also: ")
     return own, warnings.removesuffix(".")

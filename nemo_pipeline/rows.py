@@ -10,6 +10,7 @@ from nemo_pipeline.datatypes import VideoRow
 from nemo_pipeline.person import PersonRecorder, Segment, Tally
 from nemo_pipeline.stages.decode import DecodeReport
 from nemo_pipeline.stages.quality import why_none
+from nemo_pipeline.status import Status
 
 
 def make_rows(
@@ -73,7 +74,7 @@ def blank_row(suffix: str, n_blank: int, length: int) -> VideoRow:
         f"{n_blank} of {length} warped faces are black or of one gray level; "
         "check the clip's picture (a failed export, a lens cap, a mask over the face)."
     )
-    return VideoRow(suffix, "", 0, 0, 0, "blank", message)
+    return VideoRow(suffix, "", 0, 0, 0, Status.BLANK, message)
 
 
 def mostly_blank(n_blank: int, length: int) -> bool:
@@ -84,9 +85,9 @@ def mostly_blank(n_blank: int, length: int) -> bool:
 def _row(suffix: str, person: PersonRecorder, segment: Segment, report: DecodeReport) -> VideoRow:
     if mostly_blank(segment.n_blank, segment.length):
         return blank_row(suffix, segment.n_blank, segment.length)
-    status, message = "ok", ""
+    status, message = Status.OK, ""
     if report.damage:
-        status = "damaged"
+        status = Status.DAMAGED
         message = f"Usable, but {report.damage}: the undamaged frames were kept; copy the file again from its source."
     return VideoRow(
         suffix,
@@ -101,10 +102,10 @@ def _row(suffix: str, person: PersonRecorder, segment: Segment, report: DecodeRe
 
 def _why_none(
     people: Mapping[int, PersonRecorder], config: PrepConfig, report: DecodeReport
-) -> tuple[str, str]:
+) -> tuple[Status, str]:
     if report.n_frames == 0:
         return (
-            "decode_error",
+            Status.DECODE_ERROR,
             "Not one frame could be decoded; the file may be damaged or cut off: copy it again from its source.",
         )
     best = max((p.tally for p in people.values()), key=lambda t: t.n_seen, default=None)

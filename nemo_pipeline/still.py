@@ -19,6 +19,7 @@ from nemo_pipeline.stages.search import full_search
 from nemo_pipeline.stages.track import observe
 from nemo_pipeline.stages.unseen import why_no_face_in
 from nemo_pipeline.stages.warp import FaceWarp
+from nemo_pipeline.status import Status
 
 
 def process_still(
@@ -50,7 +51,7 @@ def process_still(
         people[number].push(frame, seen, len(found))
         people[number].finish()
     rows = make_rows(people, own, DecodeReport(n_frames=1))
-    if rows[0].status == "no_face":
+    if rows[0].status is Status.NO_FACE:
         why = why_no_face_in([frame], engine, "the picture", "picture")
         rows = [dataclasses.replace(rows[0], message=why)]
     used = {row.spool for row in rows}

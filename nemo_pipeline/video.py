@@ -35,6 +35,7 @@ from nemo_pipeline.stages.streams import open_video
 from nemo_pipeline.stages.track import Observation, Tracker
 from nemo_pipeline.stages.unseen import why_no_face
 from nemo_pipeline.stages.warp import FaceWarp
+from nemo_pipeline.status import Status
 from nemo_pipeline.still import process_still
 from nemo_pipeline.store.schema import record_dtype
 
@@ -105,7 +106,7 @@ def process_video(
                 source.finish(report.n_frames)
     except (DecodeError, LandmarksError) as error:
         _discard(people.values())
-        status = error.status if isinstance(error, DecodeError) else "landmarks_error"
+        status = error.status if isinstance(error, DecodeError) else Status.LANDMARKS_ERROR
         failed = VideoResult.failed(status, str(error), info, n_decoded)
         return dataclasses.replace(failed, landmarks_sha256=digest)
     except BaseException:
@@ -117,7 +118,7 @@ def process_video(
         progress(report.n_frames)
     trusted = {number: person for number, person in people.items() if source.trusted(number)}
     rows = make_rows(trusted, config, report)
-    if rows[0].status == "no_face":
+    if rows[0].status == Status.NO_FACE:
         if isinstance(source, GivenLandmarks):
             why = source.why_none(report.n_frames)
         else:

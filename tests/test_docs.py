@@ -3,6 +3,7 @@ without a warning and fetches nothing, and an example that runs."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import re
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 
 from nemo_cli.main import COMMANDS, load
-from nemo_pipeline.datatypes import STATUSES
+from nemo_pipeline.status import Status
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.index import LAYOUT_COLUMNS, SHARD_TABLE
 from nemo_pipeline.store.schema import FRAME_FIELDS, LABEL_COLUMNS, VIDEO_COLUMNS
@@ -89,14 +90,15 @@ def test_the_file_format_page_names_every_dataset_with_its_dtype():
 def test_the_file_format_page_names_every_attribute(tmp_path):
     data = FaceDataset(drawn_file(tmp_path / "out.h5", subjects=1, clips=1))
     rows = table_rows(page("file-format.md"))
-    settings = set(data.config.to_dict())
+    settings = {field.name for field in dataclasses.fields(data.config)}
     assert set(data.attributes) - settings <= set(rows)
 
 
 def test_every_status_is_explained():
     hour, file = page("first-hour.md"), page("file-format.md")
-    for status in STATUSES:
-        assert f"`{status}`" in hour and f"`{status}`" in file
+    rows = table_rows(hour)
+    for status in Status:
+        assert rows[status] == [status.cause, status.remedy] and f"`{status}`" in file
 
 
 class _Page(HTMLParser):

@@ -17,7 +17,7 @@ from nemo_pipeline import (
     track_video,
 )
 from nemo_pipeline import person as recorder
-from nemo_pipeline.datatypes import USABLE, VideoResult
+from nemo_pipeline.datatypes import VideoResult
 from nemo_pipeline.stages.decode import VideoReader
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.warp import Patch
@@ -344,7 +344,7 @@ def test_without_the_mesh_and_with_another_size(clips: dict[str, Path]) -> None:
 def status(path: Path, **settings: object) -> tuple[str, str]:
     """The status and sentence of a clip that gives no data."""
     (video,) = rows(path, **settings).values()
-    assert video.status not in USABLE
+    assert not video.status.usable
     assert len(video) == 0
     assert video.message and "\n" not in video.message and video.message.rstrip().endswith(".")
     return video.status, video.message

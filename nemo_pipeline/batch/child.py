@@ -28,6 +28,7 @@ from nemo_pipeline.platform import (
     peak_memory,
     pin_to_core,
 )
+from nemo_pipeline.status import Status
 
 # Before anything native is imported: one process, one core. argv: [parent pid, core or "-"].
 if __name__ == "__main__" and len(sys.argv) == 3 and sys.argv[2] != "-":
@@ -86,22 +87,22 @@ def prepare(job: dict[str, Any], on_frames: Callable[[int], None]) -> dict[str, 
         before = path.stat()
         size, digest = file_hash(path)
     except OSError as error:
-        result = VideoResult.failed("unreadable", unreadable_message(error))
+        result = VideoResult.failed(Status.UNREADABLE, unreadable_message(error))
     else:
         try:
             result = _process(path, digest, config, job, on_frames)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            result = VideoResult.failed("decode_error", _TOO_LARGE)
+            result = VideoResult.failed(Status.DECODE_ERROR, _TOO_LARGE)
         try:
             after = path.stat()
         except OSError as error:
-            result = VideoResult.failed("unreadable", unreadable_message(error))
+            result = VideoResult.failed(Status.UNREADABLE, unreadable_message(error))
         else:
             if any(getattr(before, name) != getattr(after, name) for name in _SAME):
                 text = "The file changed while it was read: run the command again when it is complete."
-                result = VideoResult.failed("unreadable", text)
+                result = VideoResult.failed(Status.UNREADABLE, text)
     record_bytes = record_dtype(config).itemsize
     write_staged(folder, StagedVideo(job["file"], size, digest, config.fingerprint(), result, record_bytes))
     return {}
@@ -122,12 +123,12 @@ def _process(
     shape = None if job["mean_shape"] is None else np.asarray(job["mean_shape"], np.float64)
     triangles = None if job["triangles"] is None else np.asarray(job["triangles"], np.int32)
     if job["problem"]:
-        return VideoResult.failed("landmarks_error", job["problem"])
+        return VideoResult.failed(Status.LANDMARKS_ERROR, job["problem"])
     if job["sha256"] not in ("", digest):
         text = (
             "It has other content than the video of this name that was prepared: give the original's folder."
         )
-        return VideoResult.failed("unreadable", text)
+        return VideoResult.failed(Status.UNREADABLE, text)
     if job["tracked"] and not config.stills:
         data = FaceDataset(job["tracked"], check=False)
         rows = tracked_rows(data, job["file"], digest) if same_points(data.config, config) else []
@@ -140,7 +141,7 @@ def _process(
                 return result
         if config.landmarks_source != "track" and not job["landmarks"]:
             text = f"{data.path.name} holds no points for it: prepare it from its landmark file."
-            return VideoResult.failed("landmarks_error", text)
+            return VideoResult.failed(Status.LANDMARKS_ERROR, text)
     return process_video(
         path,
         config,

@@ -31,6 +31,7 @@ from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.platform import default_workers
+from nemo_pipeline.status import Status
 from nemo_pipeline.store.files import disk_full_message, is_disk_full
 from nemo_pipeline.store.shard import read_shard
 from nemo_pipeline.store.spool import StagedVideo, read_staged, remove_staged, staged_name
@@ -198,7 +199,7 @@ class ClusterRun:
             staged: StagedVideo = future.result()
         except KilledWorker:
             return record_failure(
-                task, "crashed", "The machines that worked on it died or were taken away, several times."
+                task, Status.CRASHED, "The machines that worked on it died or were taken away, several times."
             )
         except OSError as error:
             if is_disk_full(error):

@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
-from nemo_pipeline.datatypes import RETRIED, VideoFile
+from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.status import Status
 from nemo_pipeline.store.files import file_hash
 from nemo_pipeline.store.shard import Shard, ShardRow
 from nemo_pipeline.store.spool import StagedVideo
@@ -84,7 +85,7 @@ def make_plan(
     sizes = set(sizes)
     for (digest, _), item in known.items():
         sizes.add(item.rows[0].bytes)
-        if digest and all(row.status == "ok" for row in item.rows):
+        if digest and all(row.status == Status.OK for row in item.rows):
             by_content[digest] = item
     sizes |= {staged.bytes for staged in staged_videos.values()}
     hashes = _hashes([v for v in videos if _size(v) in sizes], threads, on_hashed)
@@ -98,7 +99,7 @@ def make_plan(
         done = known.get((digest, video.file)) or by_content.get(digest)
         given = (landmarks or {}).get(video.file, "")
         if done is not None and (
-            done.rows[0].landmarks_sha256 != given or {row.status for row in done.rows} & RETRIED
+            done.rows[0].landmarks_sha256 != given or any(row.status.retry for row in done.rows)
         ):
             done = None
         if staged is not None and (staged.sha256 != digest or staged.result.landmarks_sha256 != given):
@@ -107,7 +108,7 @@ def make_plan(
             todo.append(video)
         elif done is not None:
             finished[video.file] = done
-        elif staged is not None and not staged.statuses & RETRIED:
+        elif staged is not None and not any(status.retry for status in staged.statuses):
             waiting[video.file] = staged
         else:
             todo.append(video)

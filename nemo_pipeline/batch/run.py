@@ -41,10 +41,11 @@ from nemo_pipeline.batch.tasks import TaskMaker
 from nemo_pipeline.bundle import SHA256 as MODEL_SHA256
 from nemo_pipeline.bundle import read_bundle
 from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
-from nemo_pipeline.datatypes import USABLE, VideoFile
+from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.meanshape import MeanShape, save_shape
 from nemo_pipeline.platform import children_at_once, default_workers, library_versions
+from nemo_pipeline.status import Status
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.shard import Shard, read_shards
 from nemo_pipeline.store.spool import clear_leftovers, read_all_staged, remove_staged
@@ -91,7 +92,7 @@ class PrepSummary:
     @property
     def n_usable(self) -> int:
         """Rows of the inputs with frames."""
-        return sum(row["status"] in USABLE for row in self.inputs)
+        return sum(Status.read(row["status"]).usable for row in self.inputs)
 
     @property
     def n_failed(self) -> int:

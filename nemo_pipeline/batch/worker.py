@@ -18,6 +18,7 @@ from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoResult
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.platform import allowed_cores
+from nemo_pipeline.status import Status
 from nemo_pipeline.store.files import file_hash
 from nemo_pipeline.store.spool import StagedVideo, read_staged, staged_name, write_staged
 from nemo_pipeline.supervise import ChildDied, ChildTimeout
@@ -225,16 +226,16 @@ def prepare_video(
                 raise Stopped from None
             deaths.append(death)
             if len(deaths) == 2:
-                return record_failure(task, "crashed", _crash_message(deaths))
+                return record_failure(task, Status.CRASHED, _crash_message(deaths))
         except ChildTimeout:
             text = (
                 f"It took longer than {task.timeout:g} s and was given up: "
                 "if it is only long, raise --video-timeout."
             )
-            return record_failure(task, "timeout", text)
+            return record_failure(task, Status.TIMEOUT, text)
         except JobFailed as fault:
             keep = True
-            return record_failure(task, "crashed", f"A fault of nemo, please report it: {fault}.")
+            return record_failure(task, Status.CRASHED, f"A fault of nemo, please report it: {fault}.")
         finally:
             pool.release(slot, child, keep)
             _remove_attempt(folder, stem, child.pid, unless_in=where)
@@ -320,7 +321,7 @@ def _core(number: int) -> int | None:
     return cores[number] if number < len(cores) else None
 
 
-def record_failure(task: VideoTask, status: str, message: str) -> StagedVideo:
+def record_failure(task: VideoTask, status: Status, message: str) -> StagedVideo:
     """Make a failure durable, as a staged video without frames."""
     try:
         size, digest = file_hash(Path(task.path))

@@ -12,6 +12,7 @@ from typing import Any
 import av
 
 from nemo_pipeline.stages.truncation import missing_bytes
+from nemo_pipeline.status import Status
 from nemo_pipeline.store.text import pluralize
 
 av.logging.set_level(av.logging.PANIC)
@@ -34,7 +35,7 @@ _AGAIN = "copy it again from its source"
 class DecodeError(Exception):
     """A file that gives no frame at all. `status` is the video's status, str() the sentence for it."""
 
-    def __init__(self, status: str, message: str) -> None:
+    def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
         self.status = status
 
@@ -66,30 +67,31 @@ def open_container(path: Path) -> Any:
     """The opened file (av.container.InputContainer). Raises DecodeError."""
     try:
         if path.is_dir():
-            raise DecodeError("unreadable", "This is a folder, not a video file.")
+            raise DecodeError(Status.UNREADABLE, "This is a folder, not a video file.")
         if path.exists() and not path.is_file():
-            raise DecodeError("unreadable", "This is a device or a pipe, not a video file.")
+            raise DecodeError(Status.UNREADABLE, "This is a device or a pipe, not a video file.")
         with path.open("rb") as file:
             if not file.read(1):
-                raise DecodeError("unreadable", f"The file is empty (0 bytes); {_AGAIN}.")
+                raise DecodeError(Status.UNREADABLE, f"The file is empty (0 bytes); {_AGAIN}.")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DecodeError(
-            "unreadable", f"The file cannot be read ({reason}); check that it exists and its permissions."
+            Status.UNREADABLE,
+            f"The file cannot be read ({reason}); check that it exists and its permissions.",
         ) from None
     try:
         container = opened(path)
     except MemoryError:  # FFmpeg's word for a file with more streams than it takes, too
         raise DecodeError(
-            "decode_error",
+            Status.DECODE_ERROR,
             f"The file claims more streams, or larger ones, than a video has: it is damaged; {_AGAIN}.",
         ) from None
     except Exception as error:
-        raise DecodeError("decode_error", not_opened(error, path)) from None
+        raise DecodeError(Status.DECODE_ERROR, not_opened(error, path)) from None
     if container.format.name in _PLAYLISTS:
         container.close()
         raise DecodeError(
-            "not_a_video", "The file only names other files (a playlist); give the videos themselves."
+            Status.NOT_A_VIDEO, "The file only names other files (a playlist); give the videos themselves."
         )
     if container.format.name.endswith(PICTURE) or container.format.name in _PICTURES:
         with contextlib.suppress(av.error.FFmpegError):
@@ -122,22 +124,22 @@ def check_picture(width: int, height: int) -> None:
     """Raises DecodeError where pictures are larger than what is decoded."""
     if width * height > LARGEST_PICTURE:
         raise DecodeError(
-            "decode_error",
+            Status.DECODE_ERROR,
             f"The pictures are {width}x{height}, and more than {LARGEST_PICTURE / 1e6:.0f} million pixels are not "
             "decoded: make a smaller copy (ffmpeg -i FILE -vf scale=-2:2160 NEW.mp4).",
         )
 
 
-def _still(path: Path) -> tuple[str, str]:
+def _still(path: Path) -> tuple[Status, str]:
     """Status and sentence of a file of pictures that is no video."""
     with path.open("rb") as file:
         head = file.read(32)
     if head[12:16] == b"VP8X" and head[20] & 2:
         return (
-            "decode_error",
+            Status.DECODE_ERROR,
             "The file is an animated WebP, which FFmpeg does not decode; convert it, for instance to GIF or mp4.",
         )
-    return "not_a_video", "The file is a single picture; give the video itself."
+    return Status.NOT_A_VIDEO, "The file is a single picture; give the video itself."
 
 
 def not_opened(error: Exception, path: Path) -> str:
@@ -162,10 +164,10 @@ def video_streams(container: Any, path: Path) -> tuple[VideoStream, ...]:
     streams = [s for s in container.streams.video if "attached_pic" not in _disposition(s)]
     if not streams:
         what = "only cover art" if container.streams.video else "no picture, only sound or data"
-        raise DecodeError("not_a_video", f"The file holds {what}; give the video file itself.")
+        raise DecodeError(Status.NOT_A_VIDEO, f"The file holds {what}; give the video file itself.")
     stills = _stills(streams, path) if len(streams) > 1 else set()
     if len(stills) == len(streams):
-        raise DecodeError("not_a_video", "The file holds single pictures; give the video itself.")
+        raise DecodeError(Status.NOT_A_VIDEO, "The file holds single pictures; give the video itself.")
     found = []
     for stream in streams:
         context = stream.codec_context
@@ -211,7 +213,7 @@ def numbered_stream(streams: Sequence[VideoStream], index: int) -> VideoStream:
             return stream
     there = ", ".join(f"{s.index} ({s})" for s in streams)
     raise DecodeError(
-        "not_a_video",
+        Status.NOT_A_VIDEO,
         f"The file has no video stream of number {index}; it has {there}: name one with --stream.",
     )
 

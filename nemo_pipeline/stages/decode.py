@@ -34,6 +34,7 @@ from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.framing import Framer
 from nemo_pipeline.stages.times import TimeRepairs, repair_times
 from nemo_pipeline.stages.truncation import missing_bytes
+from nemo_pipeline.status import Status
 from nemo_pipeline.store.text import pluralize
 
 __all__ = ["DecodeError", "DecodeReport", "VideoReader"]
@@ -157,7 +158,8 @@ class VideoReader:
             context = self._stream.codec_context
             if context is None:
                 raise DecodeError(
-                    "decode_error", "No decoder for this video format is at hand; convert it to H.264 in mp4."
+                    Status.DECODE_ERROR,
+                    "No decoder for this video format is at hand; convert it to H.264 in mp4.",
                 )
             context.thread_count = 1
             context.copy_opaque = True
@@ -187,7 +189,7 @@ class VideoReader:
         except Exception as error:
             # Whatever a demuxer makes of a file that is not what it seems.
             self._container.close()
-            raise DecodeError("decode_error", not_opened(error, self.path)) from None
+            raise DecodeError(Status.DECODE_ERROR, not_opened(error, self.path)) from None
 
     def __enter__(self) -> VideoReader:
         return self

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from nemo_pipeline.stages.decode import DecodeError
+from nemo_pipeline.status import Status
 
 #: More pixels than any camera makes: a file that claims so many is refused before they are allocated.
 MOST_PIXELS = 300_000_000
@@ -46,7 +47,7 @@ def read_picture(path: Path) -> Picture:
     """
     with path.open("rb") as file:
         if not file.read(1):
-            raise DecodeError("unreadable", "The file is empty: copy it again from its source.")
+            raise DecodeError(Status.UNREADABLE, "The file is empty: copy it again from its source.")
         file.seek(0)
         try:
             with warnings.catch_warnings():
@@ -54,7 +55,7 @@ def read_picture(path: Path) -> Picture:
                 with Image.open(file) as image:
                     if image.width * image.height > MOST_PIXELS:
                         text = f"It has {image.width} x {image.height} pixels; make a smaller copy."
-                        raise DecodeError("decode_error", text)
+                        raise DecodeError(Status.DECODE_ERROR, text)
                     stored, mode, kind = image.size, image.mode, image.format or ""
                     orientation = image.getexif().get(0x0112, 1)
                     rgb = _rgb(ImageOps.exif_transpose(_eight_bits(image)))
@@ -63,14 +64,14 @@ def read_picture(path: Path) -> Picture:
                 f"; HEIC needs another format: {_REMEDY}" if path.suffix.lower() in (".heic", ".heif") else ""
             )
             raise DecodeError(
-                "decode_error", f"It is no picture that can be read{heif or ': ' + _REMEDY}."
+                Status.DECODE_ERROR, f"It is no picture that can be read{heif or ': ' + _REMEDY}."
             ) from None
         except DecodeError:
             raise
         except Exception as error:  # whatever a decoder makes of a damaged file
             reason = (str(error) or type(error).__name__).splitlines()[0][:120]
             raise DecodeError(
-                "decode_error",
+                Status.DECODE_ERROR,
                 f"It cannot be decoded ({reason}): copy it again from its source, or {_REMEDY}.",
             ) from None
     turns = {3: 180, 4: 180, 5: 90, 6: 90, 7: 270, 8: 270}

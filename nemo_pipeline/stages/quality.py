@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_pipeline.geometry import Template
+from nemo_pipeline.status import Status
 from nemo_pipeline.store.text import pluralize
 
 #: Faces with less between the outer eye corners than this are not followed reliably, pixels.
@@ -43,7 +44,7 @@ def why_none(
     min_frames: int,
     max_yaw: float,
     n_decoded: int,
-) -> tuple[str, str]:
+) -> tuple[Status, str]:
     """Status and sentence of a video without a usable segment.
 
     Args:
@@ -56,24 +57,24 @@ def why_none(
     """
     if n_seen == 0:
         return (
-            "no_face",
+            Status.NO_FACE,
             f"No face was found in {pluralize(n_decoded, 'frame')}; check that the clip shows one.",
         )
     if eye_distance_px < SMALLEST_EYE_DISTANCE_PX:
         return (
-            "too_small",
+            Status.TOO_SMALL,
             f"The face has {eye_distance_px:.0f} pixels between the outer eye corners, "
             f"{SMALLEST_EYE_DISTANCE_PX:.0f} are needed; use a version of the clip with more pixels.",
         )
     if n_turned > n_seen / 2:
         return (
-            "head_turned",
+            Status.HEAD_TURNED,
             f"The face is turned by more than {max_yaw:g} degrees in {n_turned} of the {n_seen} frames that show it; "
             "use a frontal view, or raise --max-yaw.",
         )
     gaps = "" if n_decoded < min_frames else ", or let `nemo prep` bridge longer gaps with --max-gap"
     return (
-        "too_short",
+        Status.TOO_SHORT,
         f"The longest stretch with a face has {pluralize(longest, 'frame')}, {min_frames} are needed; use a longer clip"
         f"{gaps}.",
     )

@@ -20,6 +20,7 @@ import numpy as np
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import DamagedFile, NemoError
 from nemo_pipeline.geometry import Template, points_off
+from nemo_pipeline.status import Status
 from nemo_pipeline.store.files import open_h5
 from nemo_pipeline.store.index import LAYOUT_COLUMNS, SHARD_TABLE
 from nemo_pipeline.store.schema import FRAME_FIELDS, VIDEO_COLUMNS, FieldType
@@ -220,6 +221,7 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
         key = number % len(self.rows)
         columns = ((f.name, self.videos[f.name]) for f in dataclasses.fields(FaceVideo)[2:])
         values = {n: c[key].item() if isinstance(c, np.ndarray) else c[key] for n, c in columns}
+        values["status"] = Status.read(values["status"])
         return FaceVideo(self, key, **values)
 
     def __iter__(self) -> Iterator[str]:
@@ -385,7 +387,7 @@ class FaceVideo:
     height: int
     n_decoded: int
     n_interpolated: int
-    status: str
+    status: Status
     message: str
     sha256: str
     stored_width: int = 0
@@ -475,7 +477,7 @@ class FaceVideo:
         return self.read("sharpness")
 
     @property
-    def score(self) -> np.ndarray:
+    def face_presence(self) -> np.ndarray:
         """(T,) float32, presence 0..1, NaN where the engine has none."""
         return self.read("face_presence")
 

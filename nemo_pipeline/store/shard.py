@@ -15,6 +15,7 @@ import numpy as np
 
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import DamagedFile, NemoError
+from nemo_pipeline.status import Status
 from nemo_pipeline.store.files import check_space, create_h5, open_h5, replacing
 from nemo_pipeline.store.schema import FieldType, frame_fields, record_dtype
 from nemo_pipeline.store.sealed import CHANGED, read_tables, seal
@@ -76,7 +77,7 @@ class ShardRow:
     height: int
     n_decoded: int
     n_interpolated: int
-    status: str
+    status: Status
     message: str
     start: int = 0
     data_sha256: str = ""
@@ -183,6 +184,7 @@ def read_shard(path: Path) -> Shard:
         fields = stored_fields(file, attributes, config)
     count = len(columns["file"])
     plain = {name: [v.item() for v in c] if isinstance(c, np.ndarray) else c for name, c in columns.items()}
+    plain["status"] = [Status.read(text) for text in plain["status"]]
     rows = tuple(ShardRow(**{name: plain[name][i] for name in SHARD_COLUMNS}) for i in range(count))
     return Shard(
         path=path,

@@ -19,6 +19,7 @@ from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoResult
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.fields import from_record, plain
+from nemo_pipeline.status import Status
 from nemo_pipeline.store.files import fsync_path
 from nemo_pipeline.store.schema import record_dtype
 from nemo_pipeline.store.shard import ShardRow
@@ -44,7 +45,7 @@ class StagedVideo:
     record_bytes: int = 0
 
     @property
-    def statuses(self) -> set[str]:
+    def statuses(self) -> set[Status]:
         """The statuses of its rows."""
         return {row.status for row in self.result.rows}
 

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from nemo_pipeline.datatypes import STATUSES, USABLE
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.status import Status
 from nemo_pipeline.store.files import open_h5
 from nemo_pipeline.store.index import windows
 from nemo_pipeline.store.reader import FaceDataset
@@ -70,10 +70,10 @@ def _tables(data: FaceDataset) -> Iterator[Finding]:
     if not data.in_order:
         yield Finding("error", "/videos", "start and length do not lie end to end.")
     for i, name in enumerate(videos["id"]):
-        status = videos["status"][i]
-        if status not in STATUSES:
+        status = Status.read(videos["status"][i])
+        if status not in list(Status):
             yield Finding("error", name, f"its status {status!r} is unknown.")
-        elif (status in USABLE) != (length[i] > 0):
+        elif status.usable != (length[i] > 0):
             yield Finding("error", name, f"its status is {status}, with {length[i]} frames.")
 
 

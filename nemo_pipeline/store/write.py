@@ -11,6 +11,7 @@ import numpy as np
 
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.status import Status
 from nemo_pipeline.store.files import check_h5_name
 from nemo_pipeline.store.index import IndexRow, write_index
 from nemo_pipeline.store.schema import FRAME_FIELDS, LABEL_COLUMNS, VIDEO_COLUMNS, frame_fields
@@ -145,7 +146,7 @@ def _fit(
         height=int(video.get("height", size)),
         n_decoded=int(video.get("n_decoded", length)),
         n_interpolated=int(video.get("n_interpolated", int(np.sum(~arrays["tracked"])))),
-        status=str(video.get("status", "ok" if length else "no_face")),
+        status=Status.read(str(video.get("status", Status.OK if length else Status.NO_FACE))),
         message=str(video.get("message", "")),
         stored_width=int(video.get("stored_width", 0)),
         stored_height=int(video.get("stored_height", 0)),

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from nemo_pipeline.datatypes import FACELESS, USABLE
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.status import Severity, Status
 from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.reader import FaceDataset, FaceVideo
 from nemo_pipeline.store.text import pluralize
@@ -35,6 +35,8 @@ from nemo_pipeline.view.drawing import (
 ROWS_PER_PAGE = 24
 #: Faces of a video, evenly spaced in time.
 COLUMNS = 10
+#: Green for good, amber for usable with a reservation, gray for nothing to see, red for a fault.
+STATUS_COLOURS: dict[Severity, RGB] = {"good": GREEN, "warn": AMBER, "none": GRAY, "bad": RED}
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 _EDGE, _LABELS, _GAP, _HEADER, _CAPTION, _REASON = 28, 320, 6, 78, 20, 58
@@ -108,9 +110,9 @@ def _header(draw: ImageDraw.ImageDraw, data: FaceDataset, width: int, page: int,
     x = _EDGE + draw_text(draw, (_EDGE, 38), name, 22, INK, bold=True) + 14
     if data.synthetic:
         chip(draw, (x, 37), "synthetic faces", 13, GRAY)
-    counts = Counter(data.videos["status"])
-    usable = sum(n for status, n in counts.items() if status in USABLE)
-    others = ", ".join(f"{n} {status}" for status, n in counts.most_common() if status not in USABLE)
+    counts = Counter(map(Status.read, data.videos["status"]))
+    usable = sum(n for status, n in counts.items() if status.usable)
+    others = ", ".join(f"{n} {status}" for status, n in counts.most_common() if not status.usable)
     text = f"{usable} of {pluralize(len(data.rows), 'video')} usable" + (f" ({others})" if others else "")
     shape = {"shipped": "shipped mean shape", "from-data": "mean shape from the data"}.get(
         data.config.mean_shape, "own mean shape"
@@ -125,7 +127,7 @@ def _labels(draw: ImageDraw.ImageDraw, video: FaceVideo, top: int, height: int) 
     """The left column: which video, what became of it, and what is known; not more than `height` pixels."""
     width = _LABELS - 20
     draw_text(draw, (_EDGE, top + 15), fit_text(video.id, width, 15, bold=True), 15, INK, bold=True)
-    x = _EDGE + chip(draw, (_EDGE, top + 39), video.status, 12, status_colour(video.status)) + 10
+    x = _EDGE + chip(draw, (_EDGE, top + 39), video.status, 12, STATUS_COLOURS[video.status.severity]) + 10
     if video.length:
         draw_text(draw, (x, top + 39), f"{video.length} of {pluralize(video.n_decoded, 'frame')}", 13, INK)
         lines = [_technical(video), _known(video), video.message]
@@ -185,10 +187,3 @@ def _reason(draw: ImageDraw.ImageDraw, video: FaceVideo, top: int, width: int) -
     for line in lines:
         draw_text(draw, (x + 18, y), line, 14, MUTED)
         y += 21
-
-
-def status_colour(status: str) -> RGB:
-    """Green for good, amber for usable with a reservation, red for a fault, gray for nothing to see."""
-    if status in USABLE:
-        return GREEN if status == "ok" else AMBER
-    return GRAY if status in FACELESS else RED

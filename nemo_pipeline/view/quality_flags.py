@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nemo_pipeline.geometry import points_off
 from nemo_pipeline.stages.headframe import jumps
+from nemo_pipeline.status import Status
 from nemo_pipeline.store.text import pluralize
 
 MOST_INTERPOLATED = 0.10
@@ -145,7 +146,7 @@ def reasons(track: Track, eyes_in_crop: float, usual_sharpness: float = float("n
     """
     found: dict[str, tuple[str, str]] = {}
     n = len(track.tracked)
-    if track.status != "ok":
+    if track.status != Status.OK:
         found["damaged"] = (track.status, track.message or "The file is incomplete or damaged.")
     filled = int((~track.tracked).sum())
     if filled > MOST_INTERPOLATED * n:

@@ -22,7 +22,6 @@ import numpy as np
 from markupsafe import Markup
 
 from nemo_pipeline import __version__
-from nemo_pipeline.datatypes import FACELESS, USABLE
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.reader import FaceDataset
@@ -123,7 +122,15 @@ def _context(data: FaceDataset, videos: Sequence[Reported], faces: bool) -> dict
         "synthetic": data.synthetic,
         "faces": faces,
         "facts": _facts(rows),
-        "statuses": [(escape_controls(name), count, kind_of(name)) for name, count in statuses],
+        "statuses": [
+            (
+                escape_controls(status),
+                count,
+                status.severity,
+                f"{status.cause}. {status.remedy}".replace("`", ""),
+            )
+            for status, count in statuses
+        ],
         "most_status": max((count for _, count in statuses), default=1),
         "reasons": reasons,
         "most_reason": max((count for _, _, count in reasons), default=1),
@@ -171,7 +178,7 @@ def _row(row: Summary) -> dict[str, Any]:
     return {
         "id": row.id,
         "status": row.status,
-        "kind": kind_of(row.status),
+        "kind": row.status.severity,
         "look": _look(row),
         "cells": cells,
     }
@@ -207,13 +214,6 @@ def _searched(row: Summary) -> dict[str, Any]:
         "m": "" if any(reason.text == row.message for reason in row.reasons) else row.message,
         "d": " · ".join(fact for fact in facts if fact),
     }
-
-
-def kind_of(status: str) -> str:
-    """How a status looks: good, warn (usable with a reservation), none (nothing to see), bad (a fault)."""
-    if status in USABLE:
-        return "good" if status == "ok" else "warn"
-    return "none" if status in FACELESS else "bad"
 
 
 def json_for_html(value: Any) -> Markup:

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nemo_pipeline.datatypes import USABLE
 from nemo_pipeline.phases import Measure, amplitude, find_phases
+from nemo_pipeline.status import Status
 from nemo_pipeline.store.reader import FaceDataset, FaceVideo
 from nemo_pipeline.store.schema import BLENDSHAPES
 from nemo_pipeline.store.text import escape_controls, pluralize
@@ -35,7 +35,7 @@ class Summary:
 
     id: str
     file: str
-    status: str
+    status: Status
     usable: bool
     message: str
     subject: str
@@ -122,7 +122,7 @@ def _summary(
         id=escape_controls(video.id),
         file=escape_controls(video.file),
         status=video.status,
-        usable=video.status in USABLE and video.length > 0,
+        usable=video.status.usable and video.length > 0,
         message=escape_controls(video.message),
         subject=escape_controls(video.subject),
         age=video.age,

@@ -17,9 +17,10 @@ import pytest
 from nemo_pipeline.batch.child import MOST_MEMORY
 from nemo_pipeline.batch.tasks import TaskMaker
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.datatypes import USABLE, VideoFile
+from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.stages.container import LARGEST_PICTURE
 from nemo_pipeline.stages.streams import MOST_STREAMS
+from nemo_pipeline.status import Status
 from nemo_pipeline.video import process_video
 from tests.support.runs import run, write_clip
 
@@ -117,4 +118,4 @@ def test_neighbours_of_a_bomb_are_unharmed(tmp_path):
     write_png_video(tmp_path / "in" / "b.mov", png(8200, 8200))
     write_clip(tmp_path / "in" / "c.mp4", seed=2)
     summary = run([tmp_path / "in"], tmp_path / "out.h5")
-    assert [row["status"] in USABLE for row in summary.videos] == [True, False, True]
+    assert [Status.read(row["status"]).usable for row in summary.videos] == [True, False, True]

@@ -328,7 +328,7 @@ def test_warnings(place):
                                frame_index=row.frame_index[:length], fields=fields, n_decoded=length)  # fmt: skip
     assert [d.code for d in answer_for(poor, model, interval).doubts] == [
         "interpolated",
-        "face_presence",
+        "presence",
         "small",
         "short",
     ]
