@@ -318,7 +318,7 @@ def _subsets(given: EvaluationInputs, report: Report, study: Study) -> None:
         lines.append(Line(f"SIAM, {variant.label}", run.predictions, quoted.get("SIAM")))
     # The run of all videos is the last one; how many videos each line is about stands in the line.
     described = study.finished[-1][1].described()
-    more = f". {REIMPLEMENTATIONS.rstrip('.')}" if len(lines) > len(study.finished) else ""
+    more = f". {REIMPLEMENTATIONS}" if len(lines) > len(study.finished) else ""
     report.add(
         table_of_errors(
             "table-4", "subsets", "Table IV", "Mean absolute error (years) of separate models",

@@ -31,8 +31,8 @@ NOT_COMPARABLE = "real people, not synthetic faces: no number above may be compa
 
 #: Said where a compared method was measured here.
 REIMPLEMENTATIONS = (
-    "Methods are re-implementations: what was found of each and what was chosen is in docs/methods.md. A number is not "
-    "expected to equal the paper's."
+    "Methods are re-implementations: docs/methods.md says what was found of each and what was chosen; a number is not "
+    "expected to equal the paper's"
 )
 
 
