@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterator
 from typing import Protocol
@@ -58,6 +59,12 @@ class Video(Protocol):
         ...
 
 
+@functools.cache
+def _shipped(size: int) -> Template:
+    """One template for all videos of a size: it keeps its map of pixels."""
+    return shipped_template(size)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArrayVideo:
     """A `Video` of plain arrays.
@@ -98,7 +105,7 @@ class ArrayVideo:
 
     @property
     def template(self) -> Template:
-        return self.shape or shipped_template(self.frames.shape[1])
+        return self.shape or _shipped(self.frames.shape[1])
 
     def read_frames(self, start: int, stop: int) -> NDArray[np.uint8]:
         return self.frames[start:stop]
