@@ -14,6 +14,7 @@ import numpy as np
 
 from nemo_pipeline.geometry import Template
 from nemo_pipeline.store import FaceDataset
+from nemo_pipeline.store.text import pluralize
 from siam_model.checkpoint import load_model
 from siam_model.data import VideoTable
 from siam_model.devices import resolve_device
@@ -29,9 +30,14 @@ from siam_model.protocol.reporter import TrainingScope
 from siam_model.protocol.splits import Split
 from siam_model.runs import make_private
 
+#: Methods that look at all frames alike.
+_WITHOUT_PHASES = {"vlbp", "vlbp_regression", "lbp_top", "cnn"}
+
 
 def train_methods(run: OpenRun, split: Split, folder: Path, where: TrainingScope, describe: Describe) -> None:
     """Write baselines/NAME.csv of every method that the run compares and that this folder lacks."""
+    if split.fold == 0 and set(run.settings.methods) - _WITHOUT_PHASES:
+        _say_without_onset(run, where, describe)
     for name in run.settings.methods:
         file = folder / "baselines" / f"{name}.csv"
         if file.is_file():
@@ -46,6 +52,19 @@ def train_methods(run: OpenRun, split: Split, folder: Path, where: TrainingScope
         predictions = to_predictions(run.table, rows, split.fold, ages)
         run.reporter.say(f"mean absolute error {predictions.error.mean():.2f} years", here)
         write_predictions(file, predictions)
+
+
+def _say_without_onset(run: OpenRun, where: TrainingScope, describe: Describe) -> None:
+    """In how many videos no expression was found, and what the methods take in its place."""
+    found = describe("displacement", videos_of(run.dataset, run.table, np.arange(len(run.table))))
+    count = int((~found.reshape(len(found), -1).any(axis=1)).sum())
+    if count:
+        videos, verb = pluralize(len(found), "video"), "shows" if count == 1 else "show"
+        run.reporter.say(
+            f"{count} of {videos} {verb} no onset of an expression: the first frame counts as neutral, that of the "
+            "largest amplitude as expressive, and dynamic features are 0.",
+            where,
+        )
 
 
 def fit_method(

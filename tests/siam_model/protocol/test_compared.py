@@ -18,7 +18,7 @@ from siam_model.protocol.compared import fit_method
 from siam_model.protocol.open_run import read_splits
 from siam_model.protocol.request import TrainRequest
 from siam_model.protocol.splits import plan_splits
-from tests.support.siam_runs import resume
+from tests.support.siam_runs import Listener, resume
 from tests.support.siam_smiles import smiling_file, smiling_videos, trained
 
 COMPARED = ("vlbp", "displacement", "lbp_neutral", "cnn", "lbp_dynamics")
@@ -28,7 +28,14 @@ COMPARED = ("vlbp", "displacement", "lbp_neutral", "cnn", "lbp_dynamics")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compared")
     data = smiling_file(folder / "smiles.h5", subjects=6, frames=16)
-    return data, trained(data, folder / "run", methods=COMPARED)
+    listener = Listener()
+    run = trained(data, folder / "run", methods=COMPARED, reporter=listener)
+    # The last clip does not smile.
+    (said,) = [text for text in listener.said if "onset" in text]
+    assert said.startswith(
+        "fold 0: 1 of 12 videos shows no onset of an expression: the first frame counts as neutral"
+    )
+    return data, run
 
 
 def test_every_method_predicts_every_video_once_in_the_fold_of_its_subject(run):
