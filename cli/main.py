@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "info": "What is this file or folder, and what comes next?",
     "verify": "Check a prepared file for damage.",
     "rewarp": "Warp a prepared file's faces anew: size, margin, mean shape, smoothing.",
+    "pack-model": "Write a trained model as one file, with a card.",
     "cite": "A methods section and references for a paper.",
     "pack": "Copy a prepared file and its shards into one file.",
     "doctor": "Check this machine; versions and settings for a bug report.",
@@ -41,7 +42,7 @@ _GROUPS: list[Any] = [  # dicts of rich_click's
     {"name": "Without data of your own", "commands": ["demo", "synth"]},
     {
         "name": "Prepared files and this machine",
-        "commands": ["info", "label", "rewarp", "verify", "pack", "cite", "doctor"],
+        "commands": ["info", "label", "rewarp", "verify", "pack", "pack-model", "cite", "doctor"],
     },
 ]
 click.rich_click.COMMAND_GROUPS = {"nemo": _GROUPS}
@@ -110,7 +111,7 @@ class _Commands(click.RichGroup):
 
 def load(name: str) -> click.Command:
     """The command called `name`, imported now."""
-    command: click.Command = importlib.import_module(f".{name}", __package__).command
+    command: click.Command = importlib.import_module(f".{name.replace('-', '_')}", __package__).command
     if not any(parameter.name == "debug" for parameter in command.params):
         _debug_option(command)
     return command

@@ -38,8 +38,8 @@ def _stream(_context: click.Context, _parameter: click.Parameter, value: str) ->
     "model_path",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="A run folder of nemo train, or its model/; or still-age, a network for still pictures that needs no training "
-    "(an extra). Default: the newest run in ./runs.",
+    help="A run folder of nemo train, its model/, or a file of nemo pack-model; or still-age, a network for still "
+    "pictures that needs no training (an extra). Default: the newest run in ./runs.",
 )
 @click.option(
     "--ensemble",
@@ -163,15 +163,16 @@ def command(
         if failed == len(ages) or (strict and failed):
             raise SystemExit(1)
         return
-    model = _load(model_path, ensemble, device)
+    run = opened(model_path)
+    model = _load(run, ensemble, device)
     for data in prepared:
         note = check_faces(model.card, data)
         if note:
             console.warn(note)
     if found.videos:
         _warn_of_other_faces(model)
-    interval = load_interval(model_path, level)
-    verdict = load_verdict(model_path)
+    interval = load_interval(run, level)
+    verdict = load_verdict(run)
     if not quiet:
         if interval.reason:
             console.say(f"{interval.reason[0].upper()}{interval.reason[1:]}.")
@@ -225,6 +226,15 @@ def command(
     failed = sum(answer.age is None for answer in answers)
     if failed == len(answers) or (strict and failed):
         raise SystemExit(1)
+
+
+def opened(path: Path) -> Path:
+    """The folder of a run: a packed model is unpacked for as long as the command runs."""
+    from siam_model.package import is_package, unpacked
+
+    from .settings_file import current_context
+
+    return current_context().with_resource(unpacked(path)) if is_package(path) else path
 
 
 def _load(path: Path, ensemble: bool, device: str) -> LoadedModel:

@@ -64,7 +64,7 @@ def test_commands_in_the_pages_exist_with_their_options(path):
     for line in code:
         line = line.split("nemo ", 1)[1].split("#")[0].split("&&")[0]
         name = line.split()[0]
-        if not re.fullmatch("[a-z]+", name) or name not in COMMANDS:
+        if not re.fullmatch("[a-z-]+", name) or name not in COMMANDS:
             assert not re.search(r"\s--\w", line), f"no such command: nemo {line}"
             continue
         known = {option for parameter in load(name).params for option in parameter.opts} | {"--help", "-h"}

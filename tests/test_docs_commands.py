@@ -21,13 +21,14 @@ DOCS = ROOT / "docs"
 #: What each example leaves behind.
 WRITTEN = {
     "prep": ["smiles.h5", "smiles.shards", "smiles.html"], "rewarp": ["large.h5"], "pack": ["one.h5"],
+    "pack-model": ["model.zip"],
     "cite": ["methods.md", "references.bib", "dataset_description.json"],
     "train": ["runs/first/model/model.safetensors"], "evaluate": ["runs/smiles/evaluation/report.html"],
     "predict": ["ages.csv", "seen/clip0.attention.mp4"], "synth": ["synthetic/labels.csv"],
     "demo": ["nemo-demo/run/predictions.csv"],
 }  # fmt: skip
 #: Commands whose example starts from faces and a run; others start from videos and a file prepared from them.
-FROM_FACES = {"train", "evaluate", "predict"}
+FROM_FACES = {"train", "evaluate", "predict", "pack-model"}
 
 
 @pytest.fixture(scope="module")
