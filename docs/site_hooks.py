@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-_HELP = re.compile(r"^<!-- help: (\w+) -->$", re.MULTILINE)
+_HELP = re.compile(r"^<!-- help: ([\w-]+) -->$", re.MULTILINE)
 _CODE = re.compile(r"`([^`]+)`")
 
 
