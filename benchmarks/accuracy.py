@@ -61,7 +61,7 @@ from measures import (
 )
 
 from nemo_pipeline.batch.discover import discover
-from nemo_pipeline.batch.run import RunOptions, prep
+from nemo_pipeline.batch.run import PrepInputs, RunOptions, prep
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.stages.decode import VideoReader
 from nemo_pipeline.stages.warp import FaceWarp
@@ -152,7 +152,7 @@ def run_tool(
     output = root / "faces.h5"
     found = discover([str(root / level.name) for level in LEVELS])
     begun = time.monotonic()
-    prep(found.videos, output, PrepConfig(mesh=False), RunOptions(workers=workers))
+    prep(PrepInputs(found.videos), output, PrepConfig(mesh=False), RunOptions(workers=workers))
     seconds = time.monotonic() - begun
     data = FaceDataset(output)
     paths = {str(video.path): video.file for video in found.videos}

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import machine_facts, print_table
 
 from nemo_pipeline.batch.discover import discover
-from nemo_pipeline.batch.run import Event, RunOptions, prep
+from nemo_pipeline.batch.run import Event, PrepInputs, RunOptions, prep
 from nemo_pipeline.batch.worker import running_children
 from nemo_pipeline.config import PrepConfig
 
@@ -70,7 +70,7 @@ def by_length(folder: Path, minutes: list[float]) -> list[dict[str, Any]]:
 
         options = RunOptions(workers=1, video_timeout=None)
         output = folder / f"{length:g}.h5"
-        summary = prep(discover([clip]).videos, output, PrepConfig(), options, on_event=watch)
+        summary = prep(PrepInputs(discover([clip]).videos), output, PrepConfig(), options, on_event=watch)
         rows.append(
             {
                 "minutes": length,

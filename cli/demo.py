@@ -191,7 +191,7 @@ def prepare(made: SynthSet, output: Path, workers: int | None) -> None:
     """
     from nemo_pipeline.batch.discover import discover
     from nemo_pipeline.batch.label_table import read_labels
-    from nemo_pipeline.batch.run import RunOptions, prep
+    from nemo_pipeline.batch.run import PrepInputs, RunOptions, prep
     from nemo_pipeline.config import PrepConfig
     from nemo_pipeline.errors import NemoError
 
@@ -200,8 +200,8 @@ def prepare(made: SynthSet, output: Path, workers: int | None) -> None:
     progress = RunProgress(quiet=not console.err.is_terminal)
     with stop_on_signals(progress.farewell), progress:
         summary = prep(
-            discover([made.directory]).videos, output, PrepConfig(), RunOptions(workers=workers),
-            labels=read_labels(made.labels), on_event=progress.on_event,
+            PrepInputs(discover([made.directory]).videos, labels=read_labels(made.labels)), output, PrepConfig(),
+            RunOptions(workers=workers), on_event=progress.on_event,
         )  # fmt: skip
     failed = [row for row in summary.videos if not row["length"]]
     if failed:

@@ -317,17 +317,15 @@ def _discover(inputs: list[str], options: dict[str, Any]) -> Any:
 
 
 def _dry_run(found: Any, output: Path, config: PrepConfig, shape: Any, options: dict[str, Any]) -> None:
-    from nemo_pipeline.batch.run import preview
+    from nemo_pipeline.batch.run import PrepInputs, preview
 
-    landmarks = landmark_files(found, options)
     done, absent = preview(
-        found.videos,
+        PrepInputs(found.videos, landmark_files(found, options)),
         output,
         config,
         force=options["force"],
         prune=options["prune"],
         mean_shape=shape,
-        landmarks=landmarks,
     )
     fate = "dropped" if options["prune"] else "kept"
     if options["as_json"]:
@@ -379,7 +377,7 @@ def _here(path: str) -> str:
 def _prepare(found: Any, output: Path, config: PrepConfig, shape: Any, options: dict[str, Any]) -> int:
     from nemo_pipeline.batch.overlay import draw_overlays, make_overlay_folder
     from nemo_pipeline.batch.parts import Part
-    from nemo_pipeline.batch.run import RunOptions, prep
+    from nemo_pipeline.batch.run import PrepInputs, RunOptions, prep
     from nemo_pipeline.store import FaceDataset
 
     try:
@@ -387,7 +385,7 @@ def _prepare(found: Any, output: Path, config: PrepConfig, shape: Any, options: 
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     given, beside = labels(found, options)
-    landmarks = landmark_files(found, options)
+    prep_inputs = PrepInputs(found.videos, landmark_files(found, options), given, beside)
     run_options = RunOptions(
         workers=options["workers"],
         scheduler=options["scheduler"],
@@ -401,14 +399,11 @@ def _prepare(found: Any, output: Path, config: PrepConfig, shape: Any, options: 
     show = RunProgress(quiet=options["quiet"])
     with stop_on_signals(show.farewell), show:
         summary = prep(
-            found.videos,
+            prep_inputs,
             output,
             config,
             run_options,
             mean_shape=shape,
-            landmarks=landmarks,
-            labels=given,
-            labels_beside=beside,
             on_event=show.on_event,
         )
         if options["overlay"]:

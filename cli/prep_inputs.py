@@ -54,9 +54,9 @@ def labels(found: Any, options: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def landmark_files(found: Any, options: dict[str, Any]) -> Any:
-    """Each video's landmark file, None where faces are tracked."""
+    """Each video's landmark file; none where faces are tracked."""
     if not options["landmarks"]:
-        return None
+        return {}
     from nemo_pipeline.batch.landmark_files import find_landmarks
 
     return find_landmarks(options["landmarks"], found.videos)

@@ -17,7 +17,7 @@ from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.batch.join import join
 from nemo_pipeline.batch.mean_shape_pass import video_shape
 from nemo_pipeline.batch.parts import Part
-from nemo_pipeline.batch.run import PrepSummary, RunOptions, prep, preview
+from nemo_pipeline.batch.run import PrepInputs, PrepSummary, RunOptions, prep, preview
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.geometry import (
     align_similarity,
@@ -168,7 +168,9 @@ def run(folder: Path, output: Path, config: PrepConfig = CONFIG, **options) -> P
     on_event = options.pop("on_event", lambda event: None)
     found = discover([folder], exclude=() if options.pop("later", False) else ("later*",))
     options = {"workers": 1} | options
-    return prep(found.videos, output, config, RunOptions(**options), mean_shape=shape, on_event=on_event)
+    return prep(
+        PrepInputs(found.videos), output, config, RunOptions(**options), mean_shape=shape, on_event=on_event
+    )
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +235,7 @@ def test_clips_added_later_reuse_the_shape(
     shutil.copytree(first[0].with_suffix(".shards"), tmp_path / "out.shards")
     before = FaceDataset(output)
     found = discover([videos]).videos
-    assert preview(found, output, CONFIG)[0] == {"a.mp4", "b.mp4", "c.mp4"}
+    assert preview(PrepInputs(found), output, CONFIG)[0] == {"a.mp4", "b.mp4", "c.mp4"}
     stages = []
     summary = run(
         videos, output, later=True, on_event=lambda e: stages.append(e) if e.kind == "stage" else None

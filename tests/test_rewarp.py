@@ -14,7 +14,7 @@ from nemo_pipeline.batch.cluster import Event
 from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.batch.label_table import read_labels
 from nemo_pipeline.batch.rewarp import rewarp
-from nemo_pipeline.batch.run import PrepSummary, RunOptions, prep
+from nemo_pipeline.batch.run import PrepInputs, PrepSummary, RunOptions, prep
 from nemo_pipeline.datatypes import VideoResult
 from nemo_pipeline.geometry import shipped_mean_shape
 from nemo_pipeline.meanshape import new_shape
@@ -171,7 +171,7 @@ def test_a_file_with_its_labels_and_a_video_that_comes_back(videos: Path, tmp_pa
     (tmp_path / "l.csv").write_text("video,subject,age\ncut.mkv,a,31\n")
     table = read_labels(tmp_path / "l.csv", ["cut.mkv"])
     output = tmp_path / "in.h5"
-    prep(discover([folder]).videos, output, CONFIG, RunOptions(workers=1), labels=table)
+    prep(PrepInputs(discover([folder]).videos, labels=table), output, CONFIG, RunOptions(workers=1))
     source = FaceDataset(output)
     assert source.videos["status"] == ["damaged", "no_face", "unreadable"]
     shutil.move(tmp_path / "two.mp4", folder / "two.mp4")
@@ -188,7 +188,13 @@ def test_a_file_with_its_labels_and_a_video_that_comes_back(videos: Path, tmp_pa
     assert (summary.done_before, summary.done_now) == (2, 1)
     config = dataclasses.replace(CONFIG, size=64, **CUSTOM)
     fresh = tmp_path / "fresh.h5"
-    prep(discover([folder]).videos, fresh, config, RunOptions(workers=1), labels=table, mean_shape=SHAPE)
+    prep(
+        PrepInputs(discover([folder]).videos, labels=table),
+        fresh,
+        config,
+        RunOptions(workers=1),
+        mean_shape=SHAPE,
+    )
     same(FaceDataset(wide), FaceDataset(fresh))
     assert FaceDataset(wide).config == FaceDataset(fresh).config == config
     assert not [finding for finding in verify(wide) if finding.level == "error"]
@@ -202,7 +208,7 @@ def test_a_file_with_its_labels_and_a_video_that_comes_back(videos: Path, tmp_pa
     shutil.copy(videos / "cut.mkv", folder)
     (tmp_path / "two.mp4").rename(folder / "two.mp4")
     # A later preparation with those settings finds all done.
-    again = prep(discover([folder]).videos, wide, config, RunOptions(workers=1), mean_shape=SHAPE)
+    again = prep(PrepInputs(discover([folder]).videos), wide, config, RunOptions(workers=1), mean_shape=SHAPE)
     assert (again.done_before, again.done_now) == (3, 0)
 
 
@@ -211,7 +217,7 @@ def test_from_the_data_is_prep_from_the_data_and_packed_is_as_good(
 ) -> None:
     packed = FaceDataset(pack(source.path, tmp_path / "packed.h5"))
     config = dataclasses.replace(CONFIG, mean_shape="from-data", smooth="4253h")
-    prep(discover([videos]).videos, tmp_path / "fresh.h5", config, RunOptions(workers=1))
+    prep(PrepInputs(discover([videos]).videos), tmp_path / "fresh.h5", config, RunOptions(workers=1))
 
     class Enough(Exception):
         pass

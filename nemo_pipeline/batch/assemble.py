@@ -16,7 +16,6 @@ import numpy as np
 from nemo_pipeline.batch.label_table import LabelTable
 from nemo_pipeline.batch.labels import LabelledVideo, Matched, match_labels, similar_names
 from nemo_pipeline.batch.plan import Finished
-from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import DamagedFile, NemoError
 from nemo_pipeline.store.files import disk_full_message, is_disk_full, replacing
@@ -24,7 +23,7 @@ from nemo_pipeline.store.index import IndexRow, video_columns, write_index
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.relabel import write_labels
 from nemo_pipeline.store.schema import LABEL_COLUMNS, VIDEO_COLUMNS
-from nemo_pipeline.store.tables import column_kind
+from nemo_pipeline.store.tables import Provenance, column_kind
 from nemo_pipeline.store.text import escape_controls
 from nemo_pipeline.synth.mark import is_marked
 
@@ -181,23 +180,19 @@ def assemble(
 def write_assembled(
     path: Path,
     assembled: Assembled,
-    config: PrepConfig,
+    made: Provenance,
     *,
     mean_shape: np.ndarray,
     triangles: np.ndarray,
-    versions: Mapping[str, str],
-    model_sha256: str,
 ) -> None:
     """Write the index. Raises NemoError when the disk is full."""
     with _full_disk_told(path):
         write_index(
             path,
             assembled.rows,
-            config,
+            made,
             mean_shape=mean_shape,
             triangles=triangles,
-            versions=versions,
-            model_sha256=model_sha256,
             synthetic=assembled.synthetic,
             unknown=assembled.unknown,
         )

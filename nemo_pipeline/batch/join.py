@@ -23,6 +23,7 @@ from nemo_pipeline.meanshape import MeanShape, load_shape, save_shape, shipped_s
 from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.shard import Shard, read_shard, read_shards, shards_folder
+from nemo_pipeline.store.tables import Provenance
 
 
 def join(parts: Sequence[Path], output: Path, *, labels: LabelTable | None = None) -> PrepSummary:
@@ -71,11 +72,9 @@ def join(parts: Sequence[Path], output: Path, *, labels: LabelTable | None = Non
         write_assembled(
             out.index,
             assembled,
-            config,
+            Provenance(config, shards[-1].versions, shards[0].model_sha256),
             mean_shape=shape.points,
             triangles=shape.triangles,
-            versions=shards[-1].versions,
-            model_sha256=shards[0].model_sha256,
         )
     return dataclasses.replace(summarize(out.index, assembled), missing=what_is_missing(done))
 

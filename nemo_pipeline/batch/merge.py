@@ -14,6 +14,7 @@ from nemo_pipeline.platform import library_versions
 from nemo_pipeline.store.schema import record_dtype
 from nemo_pipeline.store.shard import ShardRow, new_shard_path, write_shard
 from nemo_pipeline.store.spool import read_staged, staged_name, staged_rows
+from nemo_pipeline.store.tables import Provenance
 
 #: A planned shard that grows beyond this is written as several.
 MAX_SHARD_BYTES = 1 << 30
@@ -47,9 +48,7 @@ def merge_staged(
             write_shard(
                 final,
                 batch,
-                config,
-                versions=library_versions(),
-                model_sha256=model_sha256,
+                Provenance(config, library_versions(), model_sha256),
                 temporary=folder / f"{final.name}.tmp",
             )
             names.append(final.name)

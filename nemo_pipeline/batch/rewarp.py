@@ -11,7 +11,7 @@ from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.batch.drawings import is_drawing
 from nemo_pipeline.batch.earlier import earlier_videos
 from nemo_pipeline.batch.landmark_files import LandmarkFile
-from nemo_pipeline.batch.run import PrepSummary, prep
+from nemo_pipeline.batch.run import PrepInputs, PrepSummary, prep
 from nemo_pipeline.bundle import SHA256 as MODEL_SHA256
 from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
 from nemo_pipeline.datatypes import VideoFile
@@ -78,13 +78,11 @@ def rewarp(
             file: LandmarkFile("", digest) for file, digest in zip(source.videos["file"], hashes, strict=True)
         }
     summary = prep(
-        videos,
+        PrepInputs(videos, landmarks, source=source),
         output,
         config,
         options,
         mean_shape=mean_shape,
-        landmarks=landmarks,
-        source=source,
         on_event=on_event,
     )
     return dataclasses.replace(summary, kept=frozenset())

@@ -49,6 +49,7 @@ from nemo_pipeline.status import Status
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.shard import Shard, read_shards
 from nemo_pipeline.store.spool import clear_leftovers, read_all_staged, remove_staged
+from nemo_pipeline.store.tables import Provenance
 from nemo_pipeline.store.text import listed, pluralize
 
 #: In the folder of shards: a file with the shipped shape, while the mean shape is made from the data.
@@ -100,34 +101,45 @@ class PrepSummary:
         return len(self.inputs) - self.n_usable
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class PrepInputs:
+    """The videos of a run, and the files that come with them.
+
+    Attributes:
+        videos: in natural order, as from `discover`.
+        landmarks: each video's landmark file, by `VideoFile.file`, where `config.landmarks_source` is not "track".
+        labels: given by the user; they win over those that the output has already.
+        labels_beside: found next to the videos; they fill what is unknown.
+        source: a prepared file of the same videos with settings that give the same points: those are warped anew, and
+            its labels are taken over.
+    """
+
+    videos: Sequence[VideoFile]
+    landmarks: Mapping[str, LandmarkFile] = dataclasses.field(default_factory=dict)
+    labels: LabelTable | None = None
+    labels_beside: LabelTable | None = None
+    source: FaceDataset | None = None
+
+
 def prep(
-    videos: Sequence[VideoFile],
+    inputs: PrepInputs,
     output: Path,
     config: PrepConfig,
     options: RunOptions | None = None,
     *,
     mean_shape: MeanShape | None = None,
-    landmarks: Mapping[str, LandmarkFile] | None = None,
-    labels: LabelTable | None = None,
-    labels_beside: LabelTable | None = None,
-    source: FaceDataset | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> PrepSummary:
-    """Prepare `videos` into `output`; what an earlier run with the same settings finished is not done again.
+    """Prepare videos into `output`; what an earlier run with the same settings finished is not done again.
 
-    Videos of `output` that are not among `videos` stay, unless `options.prune`.
+    Videos of `output` that are not among the inputs stay, unless `options.prune`.
 
     Args:
-        videos: in natural order, as from `discover`.
-        output: the index, out.h5; shards go to out.shards beside it.
+        inputs: what to prepare.
+        output: the index, out.h5; shards go to out.shards next to it.
         config: settings.
         options: how to run.
         mean_shape: where `config.mean_shape` is "custom", or a shape "from-data" is there already.
-        landmarks: each video's landmark file, by `VideoFile.file`, where `config.landmarks_source` is not "track".
-        labels: given by the user; they win over those that `output` has already.
-        labels_beside: found beside the videos; they fill what is unknown.
-        source: a prepared file of the same videos with settings that give the same points: those are warped anew, and
-            its labels are taken over.
         on_event: called in this thread.
 
     Raises:
@@ -139,8 +151,8 @@ def prep(
     options = dataclasses.replace(options, workers=workers)
     config = dataclasses.replace(config, algorithm=ALGORITHM_VERSION)  # whatever the caller's came from
     started = time.monotonic()
-    landmarks = landmarks or {}
-    digests = {file: item.sha256 for file, item in landmarks.items()}
+    videos, source = inputs.videos, inputs.source
+    digests = {file: item.sha256 for file, item in inputs.landmarks.items()}
     read_bundle()
     out = OutputFolder(output, options.part)
     out.create()
@@ -155,7 +167,7 @@ def prep(
         if shape is None:
             if not options.force:
                 check_settings(read_shards(out.shards), [], config, MODEL_SHA256, out.index)
-            tracked = source or _track(videos, out, config, options, landmarks, on_event)
+            tracked = source or _track(inputs, out, config, options, on_event)
             shape, text = mean_shape_from(tracked, config.smooth)
             on_event(Event("stage", text=f"{text} Second pass: warping."))
         config = with_shape(config, shape)
@@ -195,7 +207,7 @@ def prep(
             out.work,
             options.video_timeout,
             shape=shape,
-            landmarks=landmarks,
+            landmarks=inputs.landmarks,
             tracked=tracked_file if tracked_file.is_file() else None,
             contents={}
             if source is None
@@ -205,17 +217,17 @@ def prep(
         work = ClusterRun(videos, plan, out, config, options, on_event, make_task)
         work.execute()
         videos = with_kept(videos, kept)
-        assembled = assemble(videos, work.finished | kept, known=known, table=labels, found=labels_beside)
+        assembled = assemble(
+            videos, work.finished | kept, known=known, table=inputs.labels, found=inputs.labels_beside
+        )
         if options.part is None:
             remember_labels(out.shards, known, {video.file for video in videos})
             write_assembled(
                 out.index,
                 assembled,
-                config,
+                Provenance(config, library_versions(), MODEL_SHA256),
                 mean_shape=shape.points,
                 triangles=shape.triangles,
-                versions=library_versions(),
-                model_sha256=MODEL_SHA256,
             )
             out.end_forced(obsolete - {item.shard.name for item in kept.values()})
             shutil.rmtree((out.shards / _TRACKED).parent, ignore_errors=True)
@@ -235,14 +247,13 @@ def prep(
 
 
 def _track(
-    videos: Sequence[VideoFile],
+    inputs: PrepInputs,
     out: OutputFolder,
     config: PrepConfig,
     options: RunOptions,
-    landmarks: Mapping[str, LandmarkFile],
     on_event: Callable[[Event], None],
 ) -> FaceDataset:
-    """Prepare `videos` with the shipped shape, for the mean of their landmarks. Raises NemoError."""
+    """Prepare the videos with the shipped shape, for the mean of their landmarks. Raises NemoError."""
     if options.part is not None:
         raise NemoError(
             "a mean shape from the data needs all videos in one run: leave out --part, or make the shape once and "
@@ -253,7 +264,7 @@ def _track(
     index.parent.mkdir(mode=0o700, exist_ok=True)
     index.unlink(missing_ok=True)  # of an interrupted run over other videos; what is done is in its shards
     shipped = dataclasses.replace(config, mean_shape="shipped", mean_shape_sha256="")
-    prep(videos, index, shipped, options, landmarks=landmarks, on_event=on_event)
+    prep(PrepInputs(inputs.videos, inputs.landmarks), index, shipped, options, on_event=on_event)
     return FaceDataset(index)
 
 
@@ -362,14 +373,13 @@ def summarize(output: Path, assembled: Assembled, part: Part | None = None) -> P
 
 
 def preview(
-    videos: Sequence[VideoFile],
+    inputs: PrepInputs,
     output: Path,
     config: PrepConfig,
     *,
     force: bool = False,
     prune: bool = False,
     mean_shape: MeanShape | None = None,
-    landmarks: Mapping[str, LandmarkFile] | None = None,
 ) -> tuple[set[str], list[str]]:
     """Names (`file`) of the videos that a run would find done, and of those in `output` that are not among the inputs.
 
@@ -379,7 +389,7 @@ def preview(
         NemoError: such a run would refuse to start.
     """
     config = dataclasses.replace(config, algorithm=ALGORITHM_VERSION)
-    out = OutputFolder(output)
+    out, videos = OutputFolder(output), inputs.videos
     earlier = earlier_videos(_index(out))
     shape = known_shape(out, config, mean_shape, force) if out.shards.is_dir() else None
     if force and not prune:
@@ -392,7 +402,7 @@ def preview(
     staged_videos = read_all_staged(out.work, config)
     config = settings_there(shards, staged_videos.values(), config)
     check_settings(shards, staged_videos.values(), config, MODEL_SHA256, out.index)
-    digests = {file: item.sha256 for file, item in (landmarks or {}).items()}
+    digests = {file: item.sha256 for file, item in inputs.landmarks.items()}
     sizes = {item.bytes for item in earlier.values()}
     plan = make_plan(videos, shards, staged_videos, landmarks=digests, sizes=sizes, threads=default_workers())
     check_method(plan, config, out.index)

@@ -24,7 +24,7 @@ from nemo_pipeline.store.schema import (
 )
 from nemo_pipeline.store.sealed import seal
 from nemo_pipeline.store.shard import Shard, ShardRow, shards_folder
-from nemo_pipeline.store.tables import describe, typed_fields, write_columns, write_identity
+from nemo_pipeline.store.tables import Provenance, describe, typed_fields, write_columns, write_identity
 
 #: /layout, a row per row of /videos: where it lies (for our reader, which opens the shards itself), what
 #: its arrays hash to, the size of the video file, the part of its id that tells rows of one video apart, and the
@@ -82,38 +82,26 @@ def video_columns(rows: Sequence[IndexRow], unknown: Mapping[str, str] | None = 
 def write_index(
     path: Path,
     rows: Sequence[IndexRow],
-    config: PrepConfig,
+    made: Provenance,
     *,
     mean_shape: np.ndarray,
     triangles: np.ndarray,
-    versions: Mapping[str, str],
-    model_sha256: str,
     synthetic: bool = False,
     unknown: Mapping[str, str] | None = None,
-    folder: Path | None = None,
 ) -> str:
     """Write the index of `rows`, in their order, as `path` (by rename); answers its uuid.
 
-    `folder`: where the shards are, `out.shards` beside it by default. It must lie beside the index: only
-    its name is stored, so that the two can be moved together. `unknown`: as for `video_columns`.
+    The shards are in `out.shards` next to it: only the folder's name is stored, so that the two can be moved together.
+    `unknown`: as for `video_columns`.
     """
-    folder = folder or shards_folder(path)
+    folder = shards_folder(path)
     identity = str(uuid.uuid4())
     names = sorted({(entry.shard.name, entry.shard.uuid) for entry in rows})
     number = {name: i for i, (name, _) in enumerate(names)}
-    fields = _fields(rows, config)
+    fields = _fields(rows, made.config)
     with replacing(path) as temporary, small_h5(temporary) as file:
-        write_identity(
-            file,
-            "index",
-            identity,
-            config,
-            versions,
-            model_sha256,
-            fields,
-            synthetic=synthetic,
-            shards_folder=os.fsencode(folder.name),
-        )
+        shards = os.fsencode(folder.name)
+        write_identity(file, "index", identity, made, fields, synthetic=synthetic, shards_folder=shards)
         write_shape(file, mean_shape, triangles)
         write_columns(
             file.create_group("videos"), {**VIDEO_COLUMNS, **(unknown or {})}, video_columns(rows, unknown)

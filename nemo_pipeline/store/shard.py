@@ -22,6 +22,7 @@ from nemo_pipeline.store.sealed import CHANGED, read_tables, seal
 from nemo_pipeline.store.strict import reading
 from nemo_pipeline.store.tables import (
     Blocks,
+    Provenance,
     create_frame_datasets,
     data_hash,
     read_config,
@@ -134,25 +135,20 @@ def new_shard_path(folder: Path) -> Path:
 def write_shard(
     final: Path,
     videos: Sequence[tuple[ShardRow, Blocks]],
-    config: PrepConfig,
-    *,
-    versions: Mapping[str, str],
-    model_sha256: str,
+    made: Provenance,
     temporary: Path | None = None,
 ) -> str:
     """Write `videos` (a row, and the blocks of frames that belong to it) as shard `final`; answers its uuid.
 
     It appears by rename after fsync, complete or not at all. `temporary`: name until then, same file system.
     """
-    identity = str(uuid.uuid4())
+    identity, config = str(uuid.uuid4()), made.config
     total = sum(row.length for row, _ in videos)
     itemsize = record_dtype(config).itemsize
     check_space(final.parent, total * itemsize + total // 8 + SPARE_BYTES)
     with replacing(final, temporary) as path, create_h5(path) as file:
         fields = typed_fields(frame_fields(config), config.size)
-        write_identity(
-            file, "shard", identity, config, versions, model_sha256, fields, created_ns=time.time_ns()
-        )
+        write_identity(file, "shard", identity, made, fields, created_ns=time.time_ns())
         datasets = create_frame_datasets(file, total, fields)
         rows, start = [], 0
         for row, blocks in videos:

@@ -171,29 +171,38 @@ def column_kind(column: Any) -> str:
     return column.dtype.str if isinstance(column, np.ndarray) else "str"
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Provenance:
+    """How the faces of a file were made.
+
+    Attributes:
+        config: the settings.
+        versions: of the libraries.
+        model_sha256: hash of the landmark networks.
+    """
+
+    config: PrepConfig
+    versions: Mapping[str, str]
+    model_sha256: str
+
+
 def write_identity(
-    file: h5py.File,
-    kind: str,
-    uuid: str,
-    config: PrepConfig,
-    versions: Mapping[str, str],
-    model_sha256: str,
-    fields: Iterable[str],
-    **more: Any,
+    file: h5py.File, kind: str, uuid: str, made: Provenance, fields: Iterable[str], **more: Any
 ) -> None:
     """Root attributes that every file of ours has: what it is, how it was made, and its frame datasets."""
     file.attrs["format"] = FORMAT
     file.attrs["format_version"] = FORMAT_VERSION
     file.attrs["kind"] = kind
     file.attrs["uuid"] = uuid
+    config = made.config
     file.attrs["config"] = json.dumps(config.to_dict(), sort_keys=True)
     file.attrs["fingerprint"] = config.fingerprint()
     # Every parameter once more under its own name, for people who look with h5ls or h5py.
     for name, value in dataclasses.asdict(config).items():
         file.attrs[name] = value
     file.attrs["fields"] = " ".join(fields)
-    file.attrs["versions"] = json.dumps(dict(versions), sort_keys=True)
-    file.attrs["model_sha256"] = model_sha256
+    file.attrs["versions"] = json.dumps(dict(made.versions), sort_keys=True)
+    file.attrs["model_sha256"] = made.model_sha256
     for name, value in more.items():
         file.attrs[name] = value
 

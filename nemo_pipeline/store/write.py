@@ -16,7 +16,7 @@ from nemo_pipeline.store.files import check_h5_name
 from nemo_pipeline.store.index import IndexRow, write_index
 from nemo_pipeline.store.schema import FRAME_FIELDS, LABEL_COLUMNS, VIDEO_COLUMNS, frame_fields
 from nemo_pipeline.store.shard import ShardRow, new_shard_path, read_shard, shards_folder, write_shard
-from nemo_pipeline.store.tables import row_shape
+from nemo_pipeline.store.tables import Provenance, row_shape
 
 #: Videos per shard.
 _PER_SHARD = 64
@@ -71,7 +71,7 @@ def write_dataset(
             return
         final = new_shard_path(folder)
         items = [(row, [arrays]) for row, _, arrays in batch]
-        write_shard(final, items, config, versions=versions or {}, model_sha256=model_sha256)
+        write_shard(final, items, Provenance(config, versions or {}, model_sha256))
         shard = read_shard(final)
         for row, (_, video, _) in zip(shard.rows, batch, strict=True):
             labels = {name: video[name] for name in LABEL_COLUMNS if name in video}
@@ -95,11 +95,9 @@ def write_dataset(
     write_index(
         path,
         rows,
-        config,
+        Provenance(config, versions or {}, model_sha256),
         mean_shape=mean_shape,
         triangles=triangles,
-        versions=versions or {},
-        model_sha256=model_sha256,
         synthetic=synthetic,
     )
     return path

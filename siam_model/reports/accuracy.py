@@ -25,6 +25,7 @@ from siam_model.reports.phases import (
 from siam_model.reports.stats import LEAST_SUBJECTS, paired_test, summarize_errors
 from siam_model.reports.tables import (
     REIMPLEMENTATIONS,
+    Heading,
     Line,
     breakdown,
     table_of_errors,
@@ -223,7 +224,7 @@ def add_phases(given: EvaluationInputs, report: Report) -> None:
     )
     report.add(
         table_of_errors(
-            "table-2", "phases", number, title, caption, "Phases", lines, synthetic=given.synthetic
+            Heading("table-2", "phases", number, title, caption), "Phases", lines, synthetic=given.synthetic
         )
     )
     return None

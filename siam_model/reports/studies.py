@@ -15,7 +15,7 @@ from siam_model.reports.attention import Example, components, examples, spread_b
 from siam_model.reports.content import Missing, Picture, Report
 from siam_model.reports.inputs import EvaluationInputs
 from siam_model.reports.source import Data, Run, Study, VariantRun, open_data
-from siam_model.reports.tables import REIMPLEMENTATIONS, Line, table_of_errors
+from siam_model.reports.tables import REIMPLEMENTATIONS, Heading, Line, table_of_errors
 
 _NO_FACES = "--no-faces leaves out pictures of people"
 #: Subjects in Figure 9, videos in Figure 10, videos side by side in Figures 3 and 4.
@@ -196,8 +196,8 @@ def _mechanisms(given: EvaluationInputs, report: Report, study: Study) -> None:
     lines = [Line(v.label, run.predictions, paper.MECHANISMS.get(v.name)) for v, run in finished]
     report.add(
         table_of_errors(
-            "table-1", "mechanisms", "Table I", "Mean absolute error (years) by attention mechanism",
-            _described(study), "Attention mechanism", lines, synthetic=_synthetic(study),
+            Heading("table-1", "mechanisms", "Table I", "Mean absolute error (years) by attention mechanism",
+            _described(study)), "Attention mechanism", lines, synthetic=_synthetic(study),
         )
     )  # fmt: skip
     _maps(given, report, study, finished, "mechanisms", "Figure 3", "figure-3-mechanisms",
@@ -208,8 +208,8 @@ def _positions(given: EvaluationInputs, report: Report, study: Study) -> None:
     lines = [Line(v.label, run.predictions) for v, run in study.finished]
     report.add(
         table_of_errors(
-            "table-positions", "positions", "", "Mean absolute error (years) by position of the attention",
-            _described(study), "Spatial attention", lines, synthetic=_synthetic(study),
+            Heading("table-positions", "positions", "", "Mean absolute error (years) by position of the attention",
+            _described(study)), "Spatial attention", lines, synthetic=_synthetic(study),
         )
     )  # fmt: skip
     finished = [(v, run) for v, run in study.finished if v.name != "none"]
@@ -283,7 +283,7 @@ def _modules(given: EvaluationInputs, report: Report, study: Study) -> None:
         lines.append(Line(variant.label, run.predictions))
         theirs.append(value)
     table = table_of_errors(
-        "figure-6-numbers", "modules", "", "Figure 6 in numbers", _described(study), "Model", lines,
+        Heading("figure-6-numbers", "modules", "", "Figure 6 in numbers", _described(study)), "Model", lines,
         synthetic=synthetic,
     )  # fmt: skip
     report.add(table)
@@ -321,8 +321,8 @@ def _subsets(given: EvaluationInputs, report: Report, study: Study) -> None:
     more = f". {REIMPLEMENTATIONS}" if len(lines) > len(study.finished) else ""
     report.add(
         table_of_errors(
-            "table-4", "subsets", "Table IV", "Mean absolute error (years) of separate models",
-            f"{described}. Each line is a model trained and tested on these videos alone{more}", "Method and videos",
+            Heading("table-4", "subsets", "Table IV", "Mean absolute error (years) of separate models",
+            f"{described}. Each line is a model trained and tested on these videos alone{more}"), "Method and videos",
             lines,
             synthetic=_synthetic(study), source=f"{paper.DISGUST}; and the 643 posed ones of the {paper.SMILES}",
         )

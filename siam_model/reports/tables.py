@@ -59,13 +59,19 @@ def errors_of_predictions(predictions: Predictions, rows: np.ndarray | None = No
     return summarize_errors(predictions.error[rows], [predictions.subject[i] for i in rows])
 
 
+class Heading(NamedTuple):
+    """What a `Table` is called and says above its numbers, field by field as there."""
+
+    key: str
+    section: str
+    number: str
+    title: str
+    caption: str
+
+
 def table_of_errors(
-    key: str,
-    section: str,
-    number: str,
-    title: str,
-    caption: str,
-    head: str,
+    heading: Heading,
+    first_column: str,
     lines: Sequence[Line],
     *,
     synthetic: bool,
@@ -75,12 +81,13 @@ def table_of_errors(
     their own below, since side by side they would ask to be compared.
 
     Args:
-        head: heading of the first column.
+        heading: of the table; how errors are measured is added to its caption.
+        first_column: its heading.
         source: on what the paper measured.
     """
     beside = any(line.paper is not None for line in lines)
-    first = Column(head, "name")
-    whose = f" The paper's numbers: {number}, {source}." if beside else ""
+    first = Column(first_column, "name")
+    whose = f" The paper's numbers: {heading.number}, {source}." if beside else ""
     rows = [
         (line.label, *cells(errors_of_predictions(line.predictions) if line.predictions else None))
         for line in lines
@@ -101,8 +108,9 @@ def table_of_errors(
                 for line in lines
                 if line.paper is not None
             ]
-            groups.append(Group(f"The paper, {number} ({NOT_COMPARABLE})", tuple(theirs), paper=True))
-    return Table(key, section, number, title, f"{caption}. {HOW}{whose}", columns, tuple(groups), synthetic)
+            groups.append(Group(f"The paper, {heading.number} ({NOT_COMPARABLE})", tuple(theirs), paper=True))
+    heading = heading._replace(caption=f"{heading.caption}. {HOW}{whose}")
+    return Table(*heading, columns, tuple(groups), synthetic)
 
 
 def to_decade(age: np.ndarray) -> np.ndarray:

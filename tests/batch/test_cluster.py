@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from nemo_pipeline.batch.discover import discover
-from nemo_pipeline.batch.run import RunOptions, prep
+from nemo_pipeline.batch.run import PrepInputs, RunOptions, prep
 from nemo_pipeline.batch.worker import running_children
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import NemoError
@@ -19,7 +19,9 @@ CONFIG = PrepConfig(size=48)
 
 
 def run(folder, output, on_event=lambda event: None, **options):
-    return prep(discover([folder]).videos, output, CONFIG, RunOptions(**options), on_event=on_event)
+    return prep(
+        PrepInputs(discover([folder]).videos), output, CONFIG, RunOptions(**options), on_event=on_event
+    )
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from nemo_pipeline.batch.discover import discover
-from nemo_pipeline.batch.run import RunOptions, prep
+from nemo_pipeline.batch.run import PrepInputs, RunOptions, prep
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.verify import verify
@@ -67,7 +67,7 @@ def test_three_hundred_clips_killed_three_times(tmp_path):
             path.write_bytes(good + (8 + 4).to_bytes(4, "big") + b"free" + i.to_bytes(4, "big"))
     expected = tmp_path / "expected.h5"
     config = PrepConfig(size=48)
-    summary = prep(discover([folder]).videos, expected, config, RunOptions())
+    summary = prep(PrepInputs(discover([folder]).videos), expected, config, RunOptions())
     output = tmp_path / "out.h5"
     command = [sys.executable, "-m", "nemo_cli.main", "prep", str(folder), str(output), "--size", "48"]
     for _ in range(3):

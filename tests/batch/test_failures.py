@@ -17,7 +17,7 @@ import pytest
 from nemo_pipeline.batch.child import prepare
 from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.batch.process import VideoChild
-from nemo_pipeline.batch.run import RunOptions, prep
+from nemo_pipeline.batch.run import PrepInputs, RunOptions, prep
 from nemo_pipeline.batch.tasks import TaskMaker
 from nemo_pipeline.batch.worker import running_children
 from nemo_pipeline.config import PrepConfig
@@ -50,7 +50,7 @@ def folder(clips, long_clip, tmp_path) -> Path:
 
 def run(folder, output, on_event=lambda event: None, **options):
     found = discover([folder])
-    return prep(found.videos, output, CONFIG, RunOptions(workers=1, **options), on_event=on_event)
+    return prep(PrepInputs(found.videos), output, CONFIG, RunOptions(workers=1, **options), on_event=on_event)
 
 
 def signal_while_at(file, number):

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from nemo_pipeline.batch.discover import discover
-from nemo_pipeline.batch.run import RunOptions, prep
+from nemo_pipeline.batch.run import PrepInputs, RunOptions, prep
 from nemo_pipeline.config import PrepConfig
 from tests.support.processes import DaskCluster, children_of, start
 from tests.support.runs import arrays, write_clip
@@ -38,7 +38,7 @@ def many(tmp_path_factory) -> Path:
 def expected(many, tmp_path_factory):
     """The arrays of a run that nothing disturbed."""
     output = tmp_path_factory.mktemp("expected") / "out.h5"
-    prep(discover([many]).videos, output, PrepConfig(size=48), RunOptions(workers=1))
+    prep(PrepInputs(discover([many]).videos), output, PrepConfig(size=48), RunOptions(workers=1))
     return arrays(output)
 
 
@@ -136,7 +136,7 @@ def test_killed_and_resumed_gives_equal_arrays(kind, many, expected, clusters, d
 
 def test_a_killed_rewarp_goes_on(many, expected, tmp_path):
     source, output = tmp_path / "in.h5", tmp_path / "out.h5"
-    prep(discover([many]).videos, source, PrepConfig(size=32), RunOptions(workers=2))
+    prep(PrepInputs(discover([many]).videos), source, PrepConfig(size=32), RunOptions(workers=2))
     command = [sys.executable, "-m", "nemo_cli.main", "rewarp", source, many, output, "--size", "48"]
     process = subprocess.Popen([*command, "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while process.poll() is None and not list((tmp_path / "out.shards").glob(".work/*.json")):

@@ -9,7 +9,7 @@ import pytest
 from nemo_cli.prep_report import report_labels
 from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.batch.label_table import read_labels
-from nemo_pipeline.batch.run import preview
+from nemo_pipeline.batch.run import PrepInputs, preview
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.verify import verify
@@ -112,7 +112,7 @@ def test_another_days_clip_of_the_same_name_takes_no_place(held, clips, tmp_path
     with pytest.raises(NemoError, match=r"day3 has 1 video with the name of a video in .* \(clip0.mp4\)"):
         run([tmp_path / "day3"], held)
     with pytest.raises(NemoError, match="name all folders in one command"):
-        preview(discover([tmp_path / "day3"]).videos, held, CONFIG)
+        preview(PrepInputs(discover([tmp_path / "day3"]).videos), held, CONFIG)
     assert arrays(held) == before
     # Both folders at once, as the sentence says: the folder tells them apart, and labels follow the content.
     run([clips, tmp_path / "day3"], held)

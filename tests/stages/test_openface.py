@@ -12,7 +12,7 @@ import pytest
 from nemo_pipeline import PrepConfig, prep_video
 from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.batch.landmark_files import export_landmarks, face_ids, file_names, find_landmarks
-from nemo_pipeline.batch.run import RunOptions, prep
+from nemo_pipeline.batch.run import PrepInputs, RunOptions, prep
 from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.geometry import canonical_mesh
@@ -287,7 +287,7 @@ def folder(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path, output: Path, config: PrepConfig, landmarks: Path | None = None):
     videos = discover([folder]).videos
     found = None if landmarks is None else find_landmarks(landmarks, videos)
-    return prep(videos, output, config, RunOptions(workers=1), landmarks=found)
+    return prep(PrepInputs(videos, landmarks=found), output, config, RunOptions(workers=1))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from nemo_cli.main import main
 from nemo_pipeline import PrepConfig, prep_video, track_video
 from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.batch.overlay import draw_overlays, make_overlay_folder
-from nemo_pipeline.batch.run import RunOptions, prep
+from nemo_pipeline.batch.run import PrepInputs, RunOptions, prep
 from nemo_pipeline.datatypes import VideoInfo, VideoResult
 from nemo_pipeline.stages.container import DecodeError
 from nemo_pipeline.stages.decode import VideoReader
@@ -156,7 +156,7 @@ def test_what_was_used_is_stored_and_used_again(files: dict[str, Path], tmp_path
     found = discover([files["screen.mkv"]])
     output, copies = tmp_path / "out.h5", tmp_path / "copies"
     config = dataclasses.replace(CONFIG, mean_shape="from-data")
-    prep(found.videos, output, config, RunOptions(workers=1))
+    prep(PrepInputs(found.videos), output, config, RunOptions(workers=1))
     data = FaceDataset(output)
     make_overlay_folder(copies, found.videos)
     draw_overlays(data, found.videos, copies)

@@ -15,6 +15,7 @@ from nemo_pipeline.bundle import SHA256
 from nemo_pipeline.geometry import shipped_mean_shape, shipped_triangles
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.shard import read_shard
+from nemo_pipeline.store.tables import Provenance
 
 
 def prepared_here(source: Path, output: Path, config: PrepConfig) -> FaceDataset:
@@ -31,10 +32,8 @@ def prepared_here(source: Path, output: Path, config: PrepConfig) -> FaceDataset
     write_assembled(
         output,
         assemble(videos, {file: item for (_, file), item in found.items()}),
-        config,
+        Provenance(config, {}, SHA256),
         mean_shape=shipped_mean_shape(),
         triangles=shipped_triangles(),
-        versions={},
-        model_sha256=SHA256,
     )
     return FaceDataset(output)

@@ -10,7 +10,7 @@ import numpy as np
 import skimage.data
 
 from nemo_pipeline.batch.discover import discover
-from nemo_pipeline.batch.run import RunOptions, prep
+from nemo_pipeline.batch.run import PrepInputs, RunOptions, prep
 from nemo_pipeline.config import PrepConfig
 
 CONFIG = PrepConfig(size=48)
@@ -60,7 +60,7 @@ def run(inputs, output, *, config=CONFIG, workers=1, events=None, on_event=None,
 
     videos = discover(inputs).videos
     run_options = RunOptions(workers=workers, **options)
-    return prep(videos, output, config, run_options, labels=labels, on_event=hear)
+    return prep(PrepInputs(videos, labels=labels), output, config, run_options, on_event=hear)
 
 
 def copy_of(first, tmp_path):

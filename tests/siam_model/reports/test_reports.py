@@ -37,6 +37,7 @@ from siam_model.reports.stats import (
     thresholds,
 )
 from siam_model.reports.tables import (
+    Heading,
     Line,
     breakdown,
     table_of_errors,
@@ -217,10 +218,10 @@ def test_ages_beyond_the_papers_have_a_column_too():
 def test_the_papers_numbers_stand_apart():
     p = some_predictions()
     lines = [Line("onset", p, paper.PHASES[("onset",)]), Line("whole", p)]
-    real = table_of_errors("t", "phases", "Table II", "x", "c", "Phases", lines, synthetic=False)
+    real = table_of_errors(Heading("t", "phases", "Table II", "x", "c"), "Phases", lines, synthetic=False)
     assert [c.head for c in real.columns][-2:] == ["the paper: MAE", "the paper: SD"]
     assert [row[-2:] for row in real.groups[0].rows] == [(8.41, 8.95), (None, None)]
-    made = table_of_errors("t", "phases", "Table II", "x", "c", "Phases", lines, synthetic=True)
+    made = table_of_errors(Heading("t", "phases", "Table II", "x", "c"), "Phases", lines, synthetic=True)
     assert not any("paper" in c.head for c in made.columns)  # never side by side with synthetic faces
     assert [g.paper for g in made.groups] == [False, True]
     assert "not synthetic faces" in made.groups[1].title and "may be compared" in made.groups[1].title
