@@ -38,9 +38,10 @@ def command(path: Path, data: Path | None, write: bool, as_json: bool) -> None:
     if path.is_dir():
         from siam_model.cite import run_text
         from siam_model.reports.source import open_data, open_run
+        from siam_model.run_folder import RunFolder
 
         try:
-            dataset = open_data(open_run(path), data).dataset
+            dataset = open_data(open_run(RunFolder(path)), data).dataset
             paragraphs.append(prep_text(dataset)[0])
         except NemoError as error:
             if data is not None:

@@ -98,6 +98,7 @@ def command(
         run = learn(faces, directory, seed, epochs)
     with _stage("4/5  Evaluating it on the held-out subjects (nemo evaluate)"):
         from siam_model.evaluate import evaluate
+        from siam_model.run_folder import RunFolder
 
         result = evaluate(run)
     with _stage("5/5  Predicting the ages of unseen subjects (nemo predict)"):
@@ -108,7 +109,7 @@ def command(
         "run": run,
         "figure": figure,
         **{file.stem: file for file in result.files},
-        "predictions": run / "predictions.csv",
+        "predictions": RunFolder(run).predictions,
     }
     if keep:
         written = {"clips": set_dir, "labels": made.labels, "truth": made.truth, "faces": faces, **written}
@@ -284,11 +285,11 @@ def predict_unseen(
     from siam_model.figures.plain import save_figure
     from siam_model.loading import load
     from siam_model.predict import shown_age
-    from siam_model.runs import read_json
+    from siam_model.run_folder import RunFolder, read_json
 
     from .faces import clip_faces
 
-    subjects = unseen_subjects(read_json(run / "split.json"), wanted)
+    subjects = unseen_subjects(read_json(RunFolder(run).split), wanted)
     with made.labels.open(newline="", encoding="utf-8") as file:
         labels = {row["video"]: row for row in csv.DictReader(file)}
     first: dict[str, Path] = {}

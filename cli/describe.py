@@ -13,6 +13,7 @@ import numpy as np
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import H5_ENDINGS
 from nemo_pipeline.store.text import find_delimiter, listed, pluralize
+from siam_model.run_folder import ModelFolder, RunFolder
 
 from .describe_runs import model_facts, run_facts, runs_facts, study_facts, typed
 from .outputs import TABLES
@@ -33,7 +34,7 @@ def describe(path: Path) -> dict[str, Any]:
         raise NemoError(f"{path} does not exist.{_unfinished_index(path)}")
     if path.is_dir():
         return _folder(path)
-    if path.name in ("config.json", "model.safetensors"):
+    if path in (ModelFolder(path.parent).card, ModelFolder(path.parent).weights):
         return model_facts(path.parent)
     if not path.is_file():
         raise NemoError(f"{path} is no ordinary file.")
@@ -62,15 +63,16 @@ def is_hdf5(path: Path) -> bool:
 
 def _folder(path: Path) -> dict[str, Any]:
     """Any folder: of a run, a study, a model, shards, or of videos."""
-    if (path / "study.json").is_file():
+    folder = RunFolder(path)
+    if folder.is_study:
         return study_facts(path)
-    if (path / "settings.json").is_file():
+    if folder.is_begun:
         return run_facts(path)
-    if (path / "config.json").is_file() or (path / "model" / "config.json").is_file():
+    if folder.has_model or ModelFolder(path).card.is_file():
         return model_facts(path)
     if path.suffix == ".shards" and ((path / ".work").is_dir() or any(path.glob("*.h5"))):
         return _shards(path)
-    runs = sorted(entry for entry in path.iterdir() if (entry / "settings.json").is_file())
+    runs = sorted(entry for entry in path.iterdir() if RunFolder(entry).is_begun)
     return runs_facts(path, runs) if runs else _videos(path)
 
 

@@ -18,10 +18,11 @@ def typed(*words: object) -> str:
 def model_facts(path: Path) -> dict[str, Any]:
     """The folder of a model, or one of a run's folds."""
     from siam_model.checkpoint import load_card, model_folder
+    from siam_model.run_folder import RunFolder
 
     card, folder = load_card(path), model_folder(path)
     run = folder.parent if folder.name == "model" else None
-    if run is not None and path != run and (run / "settings.json").is_file():
+    if run is not None and path != run and RunFolder(run).is_begun:
         kind = f"model of the run {run}"
     elif path != folder:
         kind = "fold of a run" if path.parent.name == "folds" else "model and its predictions"
@@ -35,8 +36,9 @@ def model_facts(path: Path) -> dict[str, Any]:
 
 def _card(card: Any, folder: Path) -> dict[str, Any]:
     from siam_model.config import beyond_paper
+    from siam_model.run_folder import ModelFolder
 
-    weights = folder / "model.safetensors"
+    weights = ModelFolder(folder).weights
     return {
         "synthetic": card.synthetic,
         "trained_on": card.dataset,
@@ -64,14 +66,16 @@ def _changed(run: Path) -> dict[str, Any]:
 def _errors(folder: Path) -> dict[str, Any]:
     """Mean absolute errors on people that the model never saw, SIAM's first; nothing where there are none."""
     from siam_model.predictions import read_predictions
+    from siam_model.run_folder import RunFolder
 
     from .train import run_errors
 
-    if not (folder / "predictions.csv").is_file():
+    predictions = RunFolder(folder).predictions
+    if not predictions.is_file():
         return {}
     return {
         "mean_absolute_error_years": run_errors(folder),
-        "predicted_videos": len(read_predictions(folder / "predictions.csv").video),
+        "predicted_videos": len(read_predictions(predictions).video),
     }
 
 
@@ -80,9 +84,10 @@ def run_facts(path: Path) -> dict[str, Any]:
     from siam_model.checkpoint import load_card
     from siam_model.protocol.history import read_history
     from siam_model.protocol.settings import read_settings
-    from siam_model.runs import is_finished, missing_folds
+    from siam_model.run_folder import RunFolder
 
-    if is_finished(path):
+    folder = RunFolder(path)
+    if folder.is_finished():
         facts = {
             "path": path,
             "kind": "run folder, finished",
@@ -90,14 +95,14 @@ def run_facts(path: Path) -> dict[str, Any]:
             **_errors(path),
             "next": typed("nemo", "evaluate", path),
         }
-        return facts | _card(load_card(path), path / "model")
+        return facts | _card(load_card(path), folder.model.path)
     settings = read_settings(path)[0]
     done: dict[str, Any] = {}
     if settings.folds is None:
-        done = {"epochs_done": len(read_history(path / "history.csv"))}
+        done = {"epochs_done": len(read_history(folder.history))}
     else:
         done = {
-            "folds_done": f"{settings.folds - len(missing_folds(path, settings.folds))} of {settings.folds}"
+            "folds_done": f"{settings.folds - len(folder.missing_folds(settings.folds))} of {settings.folds}"
         }
     return {
         "path": path,
@@ -113,18 +118,19 @@ def run_facts(path: Path) -> dict[str, Any]:
 def study_facts(path: Path) -> dict[str, Any]:
     """Several runs that differ in one thing."""
     from siam_model.protocol.settings import read_settings
-    from siam_model.runs import is_finished
+    from siam_model.run_folder import RunFolder
     from siam_model.study import variants_in
 
-    variants = variants_in(path)
-    done = [variant for variant in variants if is_finished(path / variant.name)]
+    folder = RunFolder(path)
+    variants = variants_in(folder)
+    done = [variant for variant in variants if folder.variant(variant.name).is_finished()]
     finished = len(done) == len(variants)
     settings = read_settings(path)[0]
     return {
         "path": path,
         "kind": f"study of {settings.study}, {'finished' if finished else 'unfinished'}",
         "mean_absolute_error_years": {
-            v.label: _errors(path / v.name).get("mean_absolute_error_years") for v in done
+            v.label: _errors(folder.variant(v.name).path).get("mean_absolute_error_years") for v in done
         },
         "runs_done": f"{len(done)} of {len(variants)}",
         "next": typed("nemo", "evaluate", path)
@@ -135,9 +141,9 @@ def study_facts(path: Path) -> dict[str, Any]:
 
 
 def runs_facts(path: Path, runs: list[Path]) -> dict[str, Any]:
-    from siam_model.runs import is_finished
+    from siam_model.run_folder import RunFolder
 
-    finished = [run for run in runs if is_finished(run)]
+    finished = [run for run in runs if RunFolder(run).is_finished()]
     return {
         "path": path,
         "kind": "folder of runs",

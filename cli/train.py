@@ -138,6 +138,7 @@ def command(
     """
     from siam_model.protocol.overrides import split_assignments
     from siam_model.protocol.request import Runtime, TrainRequest
+    from siam_model.run_folder import RunFolder
     from siam_model.runs import newest_unfinished
 
     own = split_assignments(assignments)
@@ -185,7 +186,7 @@ def command(
             run = train(data, target, request, runtime, progress)
     if fold is not None:
         _one_fold(run, fold, as_json)
-    elif (run / "study.json").is_file():
+    elif RunFolder(run).is_study:
         _study(run, as_json)
     else:
         _run(run, as_json)
@@ -207,10 +208,10 @@ def _run(run: Path, as_json: bool) -> None:
     """What a run is worth, on standard error; as JSON on standard output."""
     from siam_model.config import beyond_paper
     from siam_model.evaluate import SYNTHETIC_NOTE
-    from siam_model.runs import read_json
+    from siam_model.run_folder import RunFolder, read_json
     from siam_model.verdict import load_verdict
 
-    errors, meta, verdict = run_errors(run), read_json(run / "run.json"), load_verdict(run)
+    errors, meta, verdict = run_errors(run), read_json(RunFolder(run).run), load_verdict(run)
     if as_json:
         print_json({
             "run": str(run), "mae": errors["SIAM"], "median_baseline_mae": errors["training median"],
@@ -232,13 +233,14 @@ def _run(run: Path, as_json: bool) -> None:
 
 def _one_fold(run: Path, fold: int, as_json: bool) -> None:
     """What one fold gave, and what is missing."""
-    from siam_model.runs import fold_folder, missing_folds, read_json
+    from siam_model.run_folder import RunFolder, read_json
     from siam_model.study import variants_in
 
-    runs = [run / v.name for v in variants_in(run)] if (run / "study.json").is_file() else [run]
-    errors = {one.name: run_errors(fold_folder(one, fold)) for one in runs}
-    count = len(read_json(run / "split.json")["folds"])
-    missing = sorted({k for one in runs for k in missing_folds(one, count)})
+    folder = RunFolder(run)
+    runs = [folder.variant(v.name) for v in variants_in(folder)] if folder.is_study else [folder]
+    errors = {one.path.name: run_errors(one.fold(fold).path) for one in runs}
+    count = len(read_json(folder.split)["folds"])
+    missing = sorted({k for one in runs for k in one.missing_folds(count)})
     if as_json:
         first = errors if len(runs) > 1 else errors[run.name]
         print_json({"run": str(run), "fold": fold, "mae": first, "missing_folds": missing})
@@ -256,13 +258,14 @@ def _one_fold(run: Path, fold: int, as_json: bool) -> None:
 def _study(folder: Path, as_json: bool) -> None:
     """Every variant's error, a table."""
     from siam_model.evaluate import SYNTHETIC_NOTE
-    from siam_model.runs import read_json
+    from siam_model.run_folder import RunFolder, read_json
     from siam_model.study import variants_in
     from siam_model.verdict import load_verdict
 
-    meta = read_json(folder / "study.json")
-    lines = [(variant, run_errors(folder / variant.name)) for variant in variants_in(folder)]
-    verdicts = {variant.label: load_verdict(folder / variant.name) for variant, _ in lines}
+    study = RunFolder(folder)
+    meta = read_json(study.study)
+    lines = [(variant, run_errors(study.variant(variant.name).path)) for variant in variants_in(study)]
+    verdicts = {variant.label: load_verdict(study.variant(variant.name).path) for variant, _ in lines}
     if as_json:
         variants = [{"name": v.name, "label": v.label, "mae": errors} for v, errors in lines]
         print_json(
@@ -285,9 +288,11 @@ def run_errors(folder: Path) -> dict[str, float]:
     """Method -> mean absolute error, years, of a run or of one of its folds: SIAM first, then the baselines."""
     from siam_model.predictions import read_predictions
     from siam_model.protocol.baselines import LABELS
+    from siam_model.run_folder import RunFolder
 
-    found = {"SIAM": float(read_predictions(folder / "predictions.csv").error.mean())}
+    run = RunFolder(folder)
+    found = {"SIAM": float(read_predictions(run.predictions).error.mean())}
     for name, label in LABELS.items():
-        if (folder / "baselines" / f"{name}.csv").is_file():
-            found[label] = float(read_predictions(folder / "baselines" / f"{name}.csv").error.mean())
+        if run.baseline(name).is_file():
+            found[label] = float(read_predictions(run.baseline(name)).error.mean())
     return found

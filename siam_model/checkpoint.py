@@ -30,11 +30,9 @@ from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import Normalisation
 from siam_model.model import MAX_FRAMES_PER_PASS, SIAM
 from siam_model.predictions import write_bytes
-from siam_model.runs import read_json
+from siam_model.run_folder import MODEL, ModelFolder, RunFolder, read_json
 from siam_model.sums import check_sums, write_sums
 
-FORMAT = "nemo-siam"
-FORMAT_VERSION = 1
 _COPY = "train again or take another copy"
 
 
@@ -93,9 +91,7 @@ class ModelCard:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; floats survive exactly."""
-        return {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+        values = {
             "synthetic": self.synthetic,
             "preset": self.preset,
             "seed": self.seed,
@@ -112,6 +108,7 @@ class ModelCard:
             "mean_shape": np.asarray(self.mean_shape, dtype=np.float64).tolist(),
             "triangles": np.asarray(self.triangles, dtype=np.int64).tolist(),
         }
+        return MODEL.mark(values)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelCard:
@@ -143,8 +140,8 @@ def save_model(folder: Path, model: SIAM, card: ModelCard) -> None:
     temporary.mkdir(mode=0o700)
     try:
         tensors = {name: p.detach().cpu().contiguous() for name, p in model.state_dict().items()}
-        write_bytes(temporary / "model.safetensors", save(tensors))
-        write_bytes(temporary / "config.json", json.dumps(card.to_dict(), indent=1).encode())
+        write_bytes(ModelFolder(temporary).weights, save(tensors))
+        write_bytes(ModelFolder(temporary).card, json.dumps(card.to_dict(), indent=1).encode())
         write_sums(temporary)
         if folder.exists():
             old = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}.old")
@@ -164,9 +161,9 @@ def model_folder(path: Path) -> Path:
     Raises:
         NemoError: neither has one.
     """
-    for folder in (path, path / "model"):
-        if (folder / "config.json").is_file():
-            return folder
+    for folder in (ModelFolder(path), RunFolder(path).model):
+        if folder.card.is_file():
+            return folder.path
     what = "is not there" if not path.exists() else "holds no model (no config.json, nor model/config.json)"
     raise NemoError(f"{escape_controls(str(path))} {what}; give a run folder of `nemo train`.")
 
@@ -177,13 +174,13 @@ def load_card(path: Path) -> ModelCard:
     Raises:
         NemoError: there is none, it is damaged, or a newer version of nemo wrote it.
     """
-    folder = model_folder(path)
-    shown = escape_controls(str(folder / "config.json"))
-    values = read_json(folder / "config.json")
-    if values.get("format") != FORMAT:
+    file = ModelFolder(model_folder(path)).card
+    shown = escape_controls(str(file))
+    values = read_json(file)
+    if values.get("format") != MODEL.name:
         raise NemoError(f"{shown} does not describe a model of `nemo train`.")
     try:
-        if int(values["format_version"]) > FORMAT_VERSION:
+        if MODEL.is_newer(values):
             raise NemoError(
                 f"{shown} was written by a newer version of nemo; update with `pip install -U nemo-faces`."
             )
@@ -200,7 +197,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[SIAM, Mo
             they and a pass through the network need more memory than there is.
     """
     card, folder = load_card(path), model_folder(path)
-    file = folder / "model.safetensors"
+    file = ModelFolder(folder).weights
     shown = escape_controls(str(file))
     try:
         # Before anything is allocated: what the file says that it holds, and what the configuration says.

@@ -14,6 +14,7 @@ from siam_model.interval import interval_from
 from siam_model.protocol.settings import read_settings
 from siam_model.reports.source import Run, open_run
 from siam_model.reports.stats import summarize_errors
+from siam_model.run_folder import RunFolder
 
 _SHARING = {
     "indexed": "spatially-indexed",
@@ -29,7 +30,7 @@ def run_text(folder: Path) -> str:
     Raises:
         NemoError: it is no run with complete predictions.
     """
-    run = open_run(folder)
+    run = open_run(RunFolder(folder))
     settings, model, train = read_settings(folder)
     versions = run.meta.get("versions") or {}
     p = run.predictions

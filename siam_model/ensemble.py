@@ -13,7 +13,7 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import escape_controls
 from siam_model.checkpoint import load_model
 from siam_model.predict import LoadedModel, Prediction, faces_of
-from siam_model.runs import fold_folder, read_json
+from siam_model.run_folder import RunFolder, read_json
 
 if TYPE_CHECKING:
     from nemo_pipeline.store import FaceVideo
@@ -82,31 +82,28 @@ def load_ensemble(run: Path, device: torch.device) -> Ensemble:
         NemoError: the run has no folds, one is not finished, or they do not belong together.
     """
     shown = escape_controls(str(run))
-    folders = sorted(path for path in (run / "folds").glob("*") if path.is_dir())
+    whole = RunFolder(run)
+    folders = [RunFolder(path) for path in sorted(whole.folds.glob("*")) if path.is_dir()]
     if not folders:
         raise NemoError(
             f"{shown} holds no models of folds; an ensemble needs a run of `nemo train --folds K`, which keeps them in "
             "folds/."
         )
-    gone = [
-        f
-        for f in folders
-        if (f / "predictions.csv").is_file() and not (f / "model" / "config.json").is_file()
-    ]
+    gone = [folder for folder in folders if folder.predictions.is_file() and not folder.has_model]
     if gone:
         raise NemoError(
             f"{escape_controls(str(gone[0]))} is finished, but its model/ is gone: copy it again."
         )
-    unfinished = [f.name for f in folders if not (f / "model" / "config.json").is_file()]
-    if (run / "settings.json").is_file():
-        numbers = range(int(read_json(run / "settings.json").get("folds") or 0))
-        unfinished += [str(k) for k in numbers if not fold_folder(run, k).is_dir()]
+    unfinished = [folder.path.name for folder in folders if not folder.has_model]
+    if whole.is_begun:
+        numbers = range(int(read_json(whole.settings).get("folds") or 0))
+        unfinished += [str(k) for k in numbers if not whole.fold(k).path.is_dir()]
     if unfinished:
         raise NemoError(
             f"Fold {escape_controls(unfinished[0])} of {shown} has no model yet; go on with "
             f"`nemo train --resume --out {shown}`."
         )
-    members = [LoadedModel(*load_model(folder / "model", device)) for folder in folders]
+    members = [LoadedModel(*load_model(folder.model.path, device)) for folder in folders]
     first = members[0]
     for folder, member in zip(folders, members, strict=True):
         if (
@@ -116,6 +113,6 @@ def load_ensemble(run: Path, device: torch.device) -> Ensemble:
         ):
             raise NemoError(
                 f"{escape_controls(str(folder))} was trained on faces that were prepared in another way than those of "
-                f"{folders[0].name}; they do not belong to one run."
+                f"{folders[0].path.name}; they do not belong to one run."
             )
     return Ensemble(members)

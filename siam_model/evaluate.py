@@ -24,14 +24,13 @@ from siam_model.reports.numbers import summary_json
 from siam_model.reports.page import PageHead, render
 from siam_model.reports.studies import add_studies, add_videos
 from siam_model.reports.style import to_png, to_svg
-from siam_model.runs import make_private, read_json, write_json
+from siam_model.run_folder import EvaluationFolder, read_json, write_json
+from siam_model.runs import make_private
 from siam_model.verdict import Verdict
 
 #: Said wherever a number of a run on generated faces is shown.
 SYNTHETIC_NOTE = "Trained or tested on synthetic faces: these numbers say nothing about people."
 #: The table of an external test set, in the folder that is written to.
-PREDICTIONS = "predictions.csv"
-_OURS = ("report.html", PREDICTIONS)
 #: Said where pictures of people are.
 FACES_NOTE = (
     "This page shows faces, ages and codes of people: biometric data. Share it only with those who may see them; "
@@ -154,7 +153,7 @@ def evaluate(
     table = next(t for t in report.tables if t.key == "table-3")
     header, rows = _as_text(table)
     return Evaluation(
-        given.main.folder, given.methods, given.synthetic, header, rows, numbers, given.verdict,
+        given.main.folder.path, given.methods, given.synthetic, header, rows, numbers, given.verdict,
         headline(given), report, given.out, files, parts,
     )  # fmt: skip
 
@@ -194,8 +193,8 @@ def _numbers(given: EvaluationInputs, report: Report) -> dict[str, Any]:
 def _make_folders(folder: Path) -> None:
     """The folder to write to, before models are run for it. Raises NemoError."""
     try:
-        for name in ("figures", "tables"):
-            make_private(folder / name)
+        for part in (EvaluationFolder(folder).figures, EvaluationFolder(folder).tables):
+            make_private(part)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
@@ -209,33 +208,33 @@ def _write(
     given: EvaluationInputs, report: Report, numbers: dict[str, Any]
 ) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """All files, each by rename and for its owner alone; what an earlier call left and this one lacks goes."""
-    folder = given.out
+    folder = EvaluationFolder(given.out)
     files: dict[Path, bytes] = {}
     images = {}
     for picture in report.pictures:
         images[picture.key] = to_png(picture.figure)
-        files[folder / "figures" / f"{picture.key}.png"] = images[picture.key]
-        files[folder / "figures" / f"{picture.key}.svg"] = to_svg(picture.figure)
+        files[folder.figures / f"{picture.key}.png"] = images[picture.key]
+        files[folder.figures / f"{picture.key}.svg"] = to_svg(picture.figure)
     for table in report.tables:
         for extension in EXTENSIONS.values():
             text = write_as(table, extension)
-            files[folder / "tables" / f"{table.key}.{extension}"] = text.encode("utf-8", "surrogateescape")
+            files[folder.tables / f"{table.key}.{extension}"] = text.encode("utf-8", "surrogateescape")
     page = render(_head(given, report), report, images, _folders(given)).encode("utf-8", "surrogateescape")
-    everything = {folder / "report.html": page, **files}
+    everything = {folder.report: page, **files}
     if given.main.external:
-        everything[folder / PREDICTIONS] = as_csv(given.main.predictions)
+        everything[folder.predictions] = as_csv(given.main.predictions)
     _make_room(folder, set(everything))
     # First of all: a call that is killed meanwhile has its files known by the next.
-    numbers |= {"files": sorted(path.relative_to(folder).as_posix() for path in everything)}
-    write_json(folder / "evaluation.json", numbers)
+    numbers |= {"files": sorted(path.relative_to(folder.path).as_posix() for path in everything)}
+    write_json(folder.numbers, numbers)
     for path, data in everything.items():
         write_bytes(path, data)
-    return (folder / "report.html", folder / "evaluation.json"), tuple(files)
+    return (folder.report, folder.numbers), tuple(files)
 
 
 def _folders(given: EvaluationInputs) -> set[Path]:
     """The folders that sentences and commands of the page may name."""
-    named = [*given.paths, given.out, given.main.folder]
+    named = [*given.paths, given.out, given.main.folder.path]
     named += [Path(str(run["data"])) for run in (given.main.meta,) if run.get("data")]
     named += [given.data.dataset.path] if given.data is not None else []
     places = {Path.cwd(), Path.home()}
@@ -244,20 +243,21 @@ def _folders(given: EvaluationInputs) -> set[Path]:
     return places
 
 
-def _make_room(folder: Path, writing: set[Path]) -> None:
+def _make_room(folder: EvaluationFolder, writing: set[Path]) -> None:
     """Remove what an earlier call wrote and this one does not, which would pass for this one's, and nothing else.
 
     Raises:
         NemoError: a file that no earlier call wrote is in the way.
     """
-    record, earlier = folder / "evaluation.json", set()
+    record, earlier = folder.numbers, set()
     if record.exists():
         with contextlib.suppress(NemoError, TypeError):
             values = read_json(record)
             # Whoever wrote the list: nothing outside the places that are ours is touched.
-            ours = (Path("figures"), Path("tables"))
-            names = [Path(name) for name in values.get("files", [])]
-            earlier = {folder / name for name in names if name.parent in ours or str(name) in _OURS}
+            ours = (folder.figures, folder.tables)
+            files = [folder.path / name for name in values.get("files", [])]
+            alone = (folder.report, folder.predictions)
+            earlier = {file for file in files if file.parent in ours or file in alone}
             if "methods" in values and not earlier:  # of a version that kept no list
                 earlier = set(writing)
         if not earlier:

@@ -30,6 +30,7 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import pluralize
 from siam_model.checkpoint import model_folder
 from siam_model.predictions import Predictions, read_predictions
+from siam_model.run_folder import RunFolder
 from siam_model.sums import FILE, changed_files
 
 
@@ -93,9 +94,9 @@ def load_interval(path: Path, level: float) -> Interval:
     A model without one (copied without its run) has no interval, which is no error; nor has one whose predictions.csv
     is not as the training wrote it.
     """
-    table = path / "predictions.csv"
+    table = RunFolder(path).predictions
     if not table.is_file():
-        table = model_folder(path).resolve().parent / "predictions.csv"
+        table = RunFolder(model_folder(path).resolve().parent).predictions
     if table.is_file() and changed_files(table.parent, (table.name,)):
         reason = f"{table} is not as the training wrote it (its {FILE} does not fit); copy the run again"
         return Interval(level, math.nan, 0, 0, f"no interval: {reason}")

@@ -1,28 +1,16 @@
-"""Run folders: where a training writes, what is finished in it, and which of them may be picked unasked.
-
-RUN/settings.json    what was asked for; written first
-RUN/split.json       subjects of every part, and the balance
-RUN/folds/<k>/       one fold: trials.json and choice.json of its search, history.csv, baselines/, model/, and
-                     predictions.csv: a fold that has one is finished
-RUN/predictions.csv, baselines/, history.csv, curves.png    of all folds together
-RUN/model/           of all subjects; without folds: the one that predicted the subjects held out
-RUN/run.json         written last
-"""
+"""Run folders: where a training writes, who is training in one, and which of them may be picked unasked."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 from nemo_pipeline.errors import NemoError
-from nemo_pipeline.store.files import read_bounded
 from nemo_pipeline.store.locks import hold
 from nemo_pipeline.store.text import escape_controls
-from siam_model.predictions import write_bytes
+from siam_model.run_folder import RunFolder, read_json
 
 #: Where runs are written and looked for by default.
 RUNS = Path("runs")
@@ -31,9 +19,6 @@ _STILL_AGE = (
     "Without one, --model still-age estimates ages from the frames as still pictures, with a network that others "
     "trained (pip install 'nemo-faces[still-age]')."
 )
-#: Longest JSON file that is read, bytes: a real one has some kilobytes plus its subject codes, and what it is parsed to
-#: may take twenty times as much memory.
-LONGEST_JSON = 32 << 20
 
 
 def new_run_folder(out: Path | None, shared: bool = False) -> Path:
@@ -47,12 +32,13 @@ def new_run_folder(out: Path | None, shared: bool = False) -> Path:
     """
     try:
         if out is not None:
-            if shared and (out / "settings.json").is_file():
+            given = RunFolder(out)
+            if shared and given.is_begun:
                 return out
             if out.exists() and (not out.is_dir() or any(not _is_begun(name) for name in out.iterdir())):
-                if shared and (out / "settings.json").is_file():  # since we looked
+                if shared and given.is_begun:  # since we looked
                     return out
-                begun = (out / "settings.json").is_file() and not is_finished(out)
+                begun = given.is_begun and not given.is_finished()
                 more = (
                     f", or resume it: nemo train --resume --out {escape_controls(str(out))}" if begun else ""
                 )
@@ -77,39 +63,8 @@ def new_run_folder(out: Path | None, shared: bool = False) -> Path:
 
 def _is_begun(entry: Path) -> bool:
     """Whether a folder with this in it may be one that another process, or a killed one, was about to begin."""
-    return entry.name.lstrip(".").startswith("settings.json.") and entry.name.endswith(".tmp")
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """A JSON file by rename, readable by its owner alone."""
-    write_bytes(path, (json.dumps(values, indent=1) + "\n").encode("utf-8", "surrogateescape"))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The inverse of `write_json`.
-
-    Raises:
-        NemoError: the file is missing, unreadable or no JSON object.
-    """
-    shown = escape_controls(str(path))
-    try:
-        values = json.loads(read_bounded(path, LONGEST_JSON).decode("utf-8", "surrogateescape"))
-    except FileNotFoundError:
-        raise NemoError(f"{shown} does not exist; is this a finished run of `nemo train`?") from None
-    except OSError as error:
-        raise NemoError(f"{shown} cannot be read: {error.strerror}.") from None
-    except (json.JSONDecodeError, RecursionError):
-        raise NemoError(f"{shown} is damaged: it is no JSON.") from None
-    except ValueError as error:
-        raise NemoError(f"{shown} is damaged: {escape_controls(str(error))}.") from None
-    if not isinstance(values, dict):
-        raise NemoError(f"{shown} is damaged: it is no JSON object.")
-    return values
-
-
-def fold_folder(run: Path, fold: int) -> Path:
-    """Where fold `fold`, from 0, is trained."""
-    return run / "folds" / f"{fold:02d}"
+    first = RunFolder(entry.parent).settings.name
+    return entry.name.lstrip(".").startswith(f"{first}.") and entry.name.endswith(".tmp")
 
 
 def make_private(folder: Path) -> None:
@@ -125,32 +80,11 @@ def check_no_links(run: Path) -> None:
     for place, names, _ in os.walk(run):
         for name in names:
             path = Path(place, name)
-            if path.is_symlink() and name != "evaluation":
+            if path.is_symlink() and path != RunFolder(run).evaluation:
                 raise NemoError(
                     f"{escape_controls(str(path))} is a link to another folder, and training would change what is "
                     "there; put the folder itself in its place."
                 )
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether nothing is left to do in the folder of a run or of a study."""
-    if (folder / "study.json").is_file():
-        try:
-            names = [Path(str(v["folder"])).name for v in read_json(folder / "study.json")["variants"]]
-        except (KeyError, TypeError):  # damaged: whoever opens it says so
-            return False
-        return all(name and is_finished(folder / name) for name in names)
-    if not (folder / "model" / "config.json").is_file():
-        return False
-    try:
-        return not read_json(folder / "run.json").get("provisional", False)
-    except NemoError:  # missing, or damaged: it is written anew
-        return False
-
-
-def missing_folds(run: Path, folds: int) -> list[int]:
-    """The folds that are not finished."""
-    return [k for k in range(folds) if not (fold_folder(run, k) / "predictions.csv").is_file()]
 
 
 def newest_unfinished(root: Path = RUNS) -> Path:
@@ -162,8 +96,8 @@ def newest_unfinished(root: Path = RUNS) -> Path:
     found = []
     for folder in root.iterdir() if root.is_dir() else []:
         with contextlib.suppress(OSError, NemoError, KeyError, TypeError):
-            if not is_finished(folder):
-                found.append(((folder / "settings.json").stat().st_mtime_ns, folder.name, folder))
+            if not RunFolder(folder).is_finished():
+                found.append((RunFolder(folder).settings.stat().st_mtime_ns, folder.name, folder))
     if not found:
         raise NemoError(
             f"There is no unfinished run in {root}; name the one to resume: nemo train --resume --out RUN."
@@ -171,7 +105,7 @@ def newest_unfinished(root: Path = RUNS) -> Path:
     return max(found)[2]
 
 
-def held(folder: Path, what: str, patience: float = 0.0) -> contextlib.AbstractContextManager[None]:
+def held(folder: RunFolder, what: str, patience: float = 0.0) -> contextlib.AbstractContextManager[None]:
     """Hold the lock of `folder`, so that no other process trains the same thing. It ends with this process.
 
     Args:
@@ -183,7 +117,7 @@ def held(folder: Path, what: str, patience: float = 0.0) -> contextlib.AbstractC
     """
     busy = Busy(f"{what} is being trained by another process; wait for it, or take another fold.")
     read_only = f"{escape_controls(str(folder))} is read-only: nothing can be written there."
-    return hold(folder / ".lock", busy=busy, read_only=read_only, patience=patience)
+    return hold(folder.lock, busy=busy, read_only=read_only, patience=patience)
 
 
 class Busy(NemoError):
@@ -201,7 +135,7 @@ def newest_run(root: Path = RUNS) -> Path:
     found: list[tuple[int, str, Path]] = []
     synthetic: list[tuple[int, str, Path]] = []
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
-        card = folder / "model" / "config.json"
+        card = RunFolder(folder).model.card
         try:
             values = read_json(card)
             made = card.stat().st_mtime_ns

@@ -2,7 +2,7 @@
 
     STUDY/settings.json, split.json    what was asked for, and the folds that the variants share
     STUDY/study.json                   the variants: name, folder, label
-    STUDY/<variant>/                   each an ordinary run (`siam_model.runs`)
+    STUDY/<variant>/                   each an ordinary run (`siam_model.run_folder`)
 
 mechanisms: Table I, how weights are shared in the spatial attention. positions: Figure 4, after which convolutional
 layer it sits. modules: Figure 6, the model built up module by module. conditions: Table IV, separate models, each
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal, get_args
 
 from nemo_pipeline.errors import NemoError
@@ -28,7 +27,7 @@ from siam_model.protocol.request import Runtime
 from siam_model.protocol.settings import RunSettings
 from siam_model.protocol.splits import Split, restrict
 from siam_model.protocol.subsets import subsets_present, take_subset
-from siam_model.runs import read_json, write_json
+from siam_model.run_folder import STUDY, RunFolder, read_json, write_json
 
 StudyName = Literal["mechanisms", "positions", "modules", "conditions"]
 
@@ -114,58 +113,47 @@ def make_variants(
     return [*found, Variant("all", "all videos")]
 
 
-def variants_in(folder: Path) -> list[Variant]:
+def variants_in(folder: RunFolder) -> list[Variant]:
     """The variants in the study.json of a folder.
 
     Raises:
         NemoError: it is missing or damaged.
     """
-    values = read_json(folder / "study.json")
+    values = read_json(folder.study)
     try:
         found = [from_record(Variant, {**line, "name": line["folder"]}) for line in values["variants"]]
     except (KeyError, TypeError, ValueError) as error:
         raise NemoError(
-            f"{escape_controls(str(folder / 'study.json'))} is damaged ({escape_controls(str(error))}); begin the "
-            "study anew with another --out."
+            f"{escape_controls(str(folder.study))} is damaged ({escape_controls(str(error))}); begin the study anew "
+            "with another --out."
         ) from None
     return [dataclasses.replace(variant, name=safe_name(variant.name)) for variant in found]
 
 
-def write_variants(folder: Path, settings: RunSettings, variants: Sequence[Variant]) -> None:
+def write_variants(folder: RunFolder, settings: RunSettings, variants: Sequence[Variant]) -> None:
     """study.json, unless another process wrote it."""
-    if not (folder / "study.json").is_file():
+    if not folder.is_study:
         values = {
-            "format": "nemo-study",
-            "format_version": 1,
             "study": settings.study,
             "synthetic": settings.synthetic,
             "data": settings.data,
             "dataset": settings.dataset,
             "variants": [{"folder": variant.name, **plain(variant)} for variant in variants],
         }
-        write_json(folder / "study.json", values)
+        write_json(folder.study, STUDY.mark(values))
 
 
 def open_variants(
-    folder: Path, settings: RunSettings, dataset: FaceDataset, runtime: Runtime, reporter: Reporter
+    folder: RunFolder, settings: RunSettings, dataset: FaceDataset, runtime: Runtime, reporter: Reporter
 ) -> list[OpenRun]:
     """The run of every variant of a study, begun where it is not yet."""
     splits, table = read_splits(folder), labelled_videos(dataset)
     runs = []
     for variant in variants_in(folder):
-        own = folder / variant.name
-        if not (own / "split.json").is_file():
+        own = folder.variant(variant.name)
+        if not own.split.is_file():
             overrides = {**settings.overrides, **variant.overrides}
             alone = dataclasses.replace(settings, overrides=overrides, subset=variant.subset, study=None)
-            begin(own, alone, dataset, splits, table, shared=True)
+            begin(own.path, alone, dataset, splits, table, shared=True)
         runs.append(open_run(own, dataset=dataset, variant=variant.name, runtime=runtime, reporter=reporter))
     return runs
-
-
-def studied_table(folder: Path) -> list[tuple[Variant, Path]]:
-    """The variants of a study with their run folders, in order.
-
-    Raises:
-        NemoError: the folder is no study.
-    """
-    return [(variant, folder / variant.name) for variant in variants_in(folder)]

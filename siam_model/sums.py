@@ -13,13 +13,9 @@ from pathlib import Path
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.files import file_hash, read_bounded, replacing
 from nemo_pipeline.store.text import escape_controls, listed
+from siam_model.run_folder import RunFolder
 
 FILE = "SHA256SUMS"
-#: Files that are listed where they are there.
-_LISTED = (
-    "settings.json", "split.json", "study.json", "choice.json", "history.csv", "predictions.csv", "baselines/*.csv",
-    "run.json", "config.json", "model.safetensors",
-)  # fmt: skip
 _LINE = re.compile(r"([0-9a-f]{64})  ([\w./-]+)")
 _LONGEST = 1 << 20
 #: No network is larger, bytes: a sparse file of terabytes would be read for hours.
@@ -28,8 +24,10 @@ _LARGEST = 1 << 34
 
 def write_sums(folder: Path) -> None:
     """List what is in a run, a fold or a model's folder now."""
-    files = [path for pattern in _LISTED for path in sorted(folder.glob(pattern))]
-    lines = [f"{file_hash(path)[1]}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    lines = [
+        f"{file_hash(path)[1]}  {path.relative_to(folder).as_posix()}\n"
+        for path in RunFolder(folder).summed()
+    ]
     with replacing(folder / FILE) as temporary:
         temporary.write_text("".join(lines), encoding="ascii")
 

@@ -35,7 +35,8 @@ from siam_model.protocol.open_run import OpenRun, begin, open_data, open_run, pl
 from siam_model.protocol.reporter import Reporter, TrainingScope
 from siam_model.protocol.request import Runtime, TrainRequest
 from siam_model.protocol.settings import RunSettings, check_same, read_settings
-from siam_model.runs import held, is_finished, missing_folds, read_json, write_json
+from siam_model.run_folder import RUN, RunFolder, read_json, write_json
+from siam_model.runs import held
 from siam_model.study import make_variants, open_variants, write_variants
 from siam_model.sums import write_sums
 from siam_model.training.records import EpochRecord
@@ -48,7 +49,7 @@ def train(
     runtime: Runtime | None = None,
     reporter: Reporter | None = None,
 ) -> Path:
-    """Train a SIAM on a file of `nemo prep`; answers the run folder (its layout: `siam_model.runs`).
+    """Train a SIAM on a file of `nemo prep`; answers the run folder (its layout: `siam_model.run_folder`).
 
     Without `request.folds`, a part of the subjects is held out, predicted at the end, and never seen by the model
     that is kept. With K folds, K models predict the fold that they never saw, and the model that is kept
@@ -73,7 +74,7 @@ def train(
     folder = _begin(
         Path(out) if out is not None else None, settings, dataset, reporter, shared=runtime.fold is not None
     )
-    return _continue(folder, settings, dataset, runtime, reporter)
+    return _continue(folder, settings, dataset, runtime, reporter).path
 
 
 def resume(
@@ -103,10 +104,9 @@ def resume(
         raise NemoError(f"{shown} is no folder, so there is nothing to resume.")
     settings, _, _ = read_settings(folder)
     check_same(folder, settings, given or {})
-    begun = (folder / "split.json").is_file() and (
-        settings.study is None or (folder / "study.json").is_file()
-    )
-    if begun and runtime.fold is None and is_finished(folder):
+    run = RunFolder(folder)
+    begun = run.split.is_file() and (settings.study is None or run.is_study)
+    if begun and runtime.fold is None and run.is_finished():
         raise NemoError(f"{shown} is finished, and nothing is left to do: nemo evaluate {shown}.")
     runtime.check(settings)
     dataset = open_data(folder, settings, Path(data) if data is not None else None)
@@ -114,27 +114,27 @@ def resume(
         reporter.begun(folder)
     else:  # killed as it began
         _begin(folder, settings, dataset, reporter, shared=True)
-    return _continue(folder, settings, dataset, runtime, reporter)
+    return _continue(run, settings, dataset, runtime, reporter).path
 
 
 def _begin(
     out: Path | None, settings: RunSettings, dataset: FaceDataset, reporter: Reporter, *, shared: bool
-) -> Path:
+) -> RunFolder:
     """The folder of a run or a study, with what it was asked for and its splits."""
     splits, table = plan(settings, dataset, reporter)
     variants = make_variants(settings, splits, table, dataset, reporter)
     folder, balance = begin(out, settings, dataset, splits, table, shared=shared)
     if settings.study is not None:
         write_variants(folder, settings, variants)
-        write_sums(folder)
-    reporter.begun(folder)
+        write_sums(folder.path)
+    reporter.begun(folder.path)
     reporter.balance(balance)
     return folder
 
 
 def _continue(
-    folder: Path, settings: RunSettings, dataset: FaceDataset, runtime: Runtime, reporter: Reporter
-) -> Path:
+    folder: RunFolder, settings: RunSettings, dataset: FaceDataset, runtime: Runtime, reporter: Reporter
+) -> RunFolder:
     """Train what is missing in every variant. One that fails is said, and the others go on.
 
     Raises:
@@ -148,7 +148,7 @@ def _continue(
     failed_folds = _in_parallel(runs)
     failed: dict[str, str] = {}
     for run in runs:
-        if runtime.fold is None and is_finished(run.folder):
+        if runtime.fold is None and run.folder.is_finished():
             continue
         try:
             _complete(run, failed_folds.get(run.variant, {}))
@@ -167,7 +167,7 @@ def _continue(
 
 def _todo(run: OpenRun) -> list[int]:
     """The folds of a cross-validation that this process is to see finished."""
-    missing, fold = missing_folds(run.folder, len(run.splits)), run.runtime.fold
+    missing, fold = run.folder.missing_folds(len(run.splits)), run.runtime.fold
     return missing if fold is None else [k for k in missing if k == fold]
 
 
@@ -175,7 +175,7 @@ def _in_parallel(runs: Sequence[OpenRun]) -> dict[str, dict[int, str]]:
     """Train the missing folds of all variants in other processes, where that was asked for; variant -> fold -> why it
     failed."""
     jobs = [
-        FoldJob(run.folder, fold, str(run.dataset.path), run.variant)
+        FoldJob(run.folder.path, fold, str(run.dataset.path), run.variant)
         for run in runs
         if run.folded
         for fold in _todo(run)
@@ -191,7 +191,7 @@ def _in_parallel(runs: Sequence[OpenRun]) -> dict[str, dict[int, str]]:
 
 def _say_finished(run: OpenRun) -> None:
     """How many folds need nothing more."""
-    n, missing = len(run.splits), missing_folds(run.folder, len(run.splits))
+    n, missing = len(run.splits), run.folder.missing_folds(len(run.splits))
     fold = run.runtime.fold
     if fold is not None and fold not in missing:
         run.reporter.say("finished already", TrainingScope(fold=fold, variant=run.variant))
@@ -220,7 +220,7 @@ def _complete(run: OpenRun, failed: dict[int, str]) -> None:
     if run.runtime.fold is None:
         train_on_all(run)
         finish(run)
-    elif not missing_folds(run.folder, len(run.splits)):
+    elif not run.folder.missing_folds(len(run.splits)):
         _join(run)
         run.reporter.say("All folds are finished and joined.")
 
@@ -230,10 +230,10 @@ def train_on_all(run: OpenRun) -> None:
     where = TrainingScope(fold=-1, variant=run.variant)
     with held(run.folder, f"the model of all subjects of {escape_controls(str(run.folder))}"):
         _join(run)
-        sweep(run.folder)
-        folder = run.folder / "final"
-        if (run.folder / "model" / "config.json").is_file():
-            shutil.rmtree(folder, ignore_errors=True)
+        sweep(run.folder.path)
+        folder = run.folder.everyone
+        if run.folder.has_model:
+            shutil.rmtree(folder.path, ignore_errors=True)
             return
         model, config, chosen = final_settings(run)
         with_what = f", with {', '.join(f'{k} {v}' for k, v in chosen.items())}" if chosen else ""
@@ -241,17 +241,17 @@ def train_on_all(run: OpenRun) -> None:
             f"Now on all subjects, for {config.epochs} epochs (the median of the folds' best){with_what}."
         )
         everyone = FitSubjects(-1, tuple(sorted(set(run.table.subject))), ())
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.path.mkdir(mode=0o700, exist_ok=True)
         last = train_in(run, everyone, folder, where, model, config)
-        folded = [line for line in read_history(run.folder / "history.csv") if line.fold >= 0]
-        write_history(run.folder / "history.csv", [*folded, *last.history])
-        if (folder / "tensorboard").is_dir():
-            (folder / "tensorboard").rename(run.folder / "tensorboard")
-        (folder / "model").rename(run.folder / "model")
-        shutil.rmtree(folder)
+        folded = [line for line in read_history(run.folder.history) if line.fold >= 0]
+        write_history(run.folder.history, [*folded, *last.history])
+        if folder.tensorboard.is_dir():
+            folder.tensorboard.rename(run.folder.tensorboard)
+        folder.model.path.rename(run.folder.model.path)
+        shutil.rmtree(folder.path)
 
 
-def raise_failed(run: Path, failed: Mapping[int, str], folds: int) -> None:
+def raise_failed(run: RunFolder, failed: Mapping[int, str], folds: int) -> None:
     """Raises NemoError with the reasons, where a fold failed."""
     if failed:
         first, reason = next(iter(sorted(failed.items())))
@@ -265,19 +265,19 @@ def raise_failed(run: Path, failed: Mapping[int, str], folds: int) -> None:
 
 def finish(run: OpenRun) -> None:
     """Write what comes last: curves.png and run.json."""
-    history = read_history(run.folder / "history.csv")
-    draw_curves(history, run.folder / "curves.png", synthetic=run.dataset.synthetic)
-    write_json(run.folder / "run.json", _run_json(run, history, run.runtime.device))
-    write_sums(run.folder)
+    history = read_history(run.folder.history)
+    draw_curves(history, run.folder.curves, synthetic=run.dataset.synthetic)
+    write_json(run.folder.run, _run_json(run, history, run.runtime.device))
+    write_sums(run.folder.path)
 
 
 def _join(run: OpenRun) -> None:
     """join_folds, and a run.json for those who evaluate before the model of all subjects is trained: marked, so that
     nobody takes the run for finished."""
     join_folds(run.folder)
-    if not (run.folder / "run.json").is_file():
-        history = read_history(run.folder / "history.csv")
-        write_json(run.folder / "run.json", {**_run_json(run, history, "auto"), "provisional": True})
+    if not run.folder.run.is_file():
+        history = read_history(run.folder.history)
+        write_json(run.folder.run, {**_run_json(run, history, "auto"), "provisional": True})
 
 
 def _run_json(run: OpenRun, history: list[EpochRecord], device: str) -> dict[str, Any]:
@@ -287,15 +287,13 @@ def _run_json(run: OpenRun, history: list[EpochRecord], device: str) -> dict[str
         found = choices(run.folder, folds) if settings.trials else []
     else:
         best = [Trained(tuple(history)).best_epoch]
-        found = [read_json(run.folder / "choice.json")] if settings.trials else []
+        found = [read_json(run.folder.choice)] if settings.trials else []
     model, config = run.model, run.config
-    if (run.folder / "model" / "config.json").is_file():
-        card = load_card(run.folder)
+    if run.folder.has_model:
+        card = load_card(run.folder.path)
         model, config = card.model, card.train
     tried = [trial for line in found for trial in line["trials"] if trial["number"] != line["trial"]]
-    return {
-        "format": "nemo-run",
-        "format_version": 1,
+    values = {
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         # Of training alone, by all processes together.
         "seconds": round(sum(line.seconds for line in history) + sum(t["seconds"] for t in tried), 1),
@@ -313,8 +311,9 @@ def _run_json(run: OpenRun, history: list[EpochRecord], device: str) -> dict[str
         "device": device,
         "best_epochs": best,
         "choices": [{"fold": k, **line["chosen"]} for k, line in enumerate(found)],
-        "balance": read_json(run.folder / "split.json").get("balance", []),
+        "balance": read_json(run.folder.split).get("balance", []),
         "model": model.to_dict(),
         "train": config.to_dict(),
         "versions": library_versions(),
     }
+    return RUN.mark(values)

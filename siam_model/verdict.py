@@ -12,6 +12,7 @@ from nemo_pipeline.store.text import pluralize
 from siam_model.checkpoint import model_folder
 from siam_model.predictions import Predictions, read_predictions
 from siam_model.reports.stats import LEAST_SUBJECTS, interval
+from siam_model.run_folder import RunFolder
 
 _GUESSING = "always guessing the training median"
 
@@ -87,10 +88,12 @@ def load_verdict(path: Path) -> Verdict | None:
     training median, are not next to it."""
     from siam_model.reports.source import same_videos
 
-    folder = path if (path / "predictions.csv").is_file() else model_folder(path).resolve().parent
-    file = folder / "baselines" / "median.csv"
+    folder = RunFolder(path)
+    if not folder.predictions.is_file():
+        folder = RunFolder(model_folder(path).resolve().parent)
+    file = folder.baseline("median")
     try:
-        predictions = read_predictions(folder / "predictions.csv")
+        predictions = read_predictions(folder.predictions)
         return verdict_from(predictions, same_videos(read_predictions(file), predictions, file))
     except NemoError:
         return None

@@ -22,7 +22,7 @@ from nemo_pipeline.store.verify import verify
 from siam_model.evaluate import evaluate
 from siam_model.loading import load
 from siam_model.predictions import read_predictions
-from siam_model.runs import read_json
+from siam_model.run_folder import read_json
 from tests.support.paths import V1
 
 HERE = V1

@@ -146,12 +146,11 @@ def prep(
         NemoError: nothing can be done or written; finished videos are kept.
         KeyboardInterrupt: passed on after the children were stopped.
     """
-    options = options or RunOptions()
+    options, videos, source = options or RunOptions(), inputs.videos, inputs.source
     workers = children_at_once(max(1, min(options.workers or default_workers(), len(videos))))
     options = dataclasses.replace(options, workers=workers)
     config = dataclasses.replace(config, algorithm=ALGORITHM_VERSION)  # whatever the caller's came from
     started = time.monotonic()
-    videos, source = inputs.videos, inputs.source
     digests = {file: item.sha256 for file, item in inputs.landmarks.items()}
     read_bundle()
     out = OutputFolder(output, options.part)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from pathlib import Path
 
 import numpy as np
 
@@ -24,28 +23,31 @@ from siam_model.methods.inputs import FileVideo, Video
 from siam_model.predict import estimate
 from siam_model.predictions import write_predictions
 from siam_model.protocol.baselines import to_predictions
-from siam_model.protocol.fit_folder import FitSubjects, has_model, train_in
+from siam_model.protocol.fit_folder import FitSubjects, has_trained, train_in
 from siam_model.protocol.open_run import OpenRun
 from siam_model.protocol.reporter import TrainingScope
 from siam_model.protocol.splits import Split
+from siam_model.run_folder import RunFolder
 from siam_model.runs import make_private
 
 #: Methods that look at all frames alike.
 _WITHOUT_PHASES = {"vlbp", "vlbp_regression", "lbp_top", "cnn"}
 
 
-def train_methods(run: OpenRun, split: Split, folder: Path, where: TrainingScope, describe: Describe) -> None:
+def train_methods(
+    run: OpenRun, split: Split, folder: RunFolder, where: TrainingScope, describe: Describe
+) -> None:
     """Write baselines/NAME.csv of every method that the run compares and that this folder lacks."""
     if split.fold == 0 and set(run.settings.methods) - _WITHOUT_PHASES:
         _say_without_onset(run, where, describe)
     for name in run.settings.methods:
-        file = folder / "baselines" / f"{name}.csv"
+        file = folder.baseline(name)
         if file.is_file():
             continue
         here = dataclasses.replace(where, method=METHODS[name].label)
         rows = run.table.rows_of(split.test)
         if name == "cnn":
-            ages = _convolutions(run, split, folder / "cnn", here, rows)
+            ages = _convolutions(run, split, folder.method("cnn"), here, rows)
         else:
             method = fit_method(name, run.dataset, run.table, split, describe)
             ages = method.predict(videos_of(run.dataset, run.table, rows))
@@ -83,7 +85,7 @@ def videos_of(dataset: FaceDataset, table: VideoTable, rows: np.ndarray) -> list
 
 
 def _convolutions(
-    run: OpenRun, split: Split, folder: Path, where: TrainingScope, rows: np.ndarray
+    run: OpenRun, split: Split, folder: RunFolder, where: TrainingScope, rows: np.ndarray
 ) -> np.ndarray:
     """(V,) ages by SIAM's convolutional part, trained in a folder of its own as SIAM is."""
     from siam_model.protocol.overrides import configure
@@ -94,17 +96,17 @@ def _convolutions(
         run.settings.preset, overrides, train__epochs=run.settings.epochs, model__face_size=run.dataset.size
     )
     alone = dataclasses.replace(run, model=model, config=config)
-    make_private(folder)
+    make_private(folder.path)
     people = FitSubjects(split.fold, split.training, split.validation)
-    if not has_model(folder):
+    if not has_trained(folder):
         if run.settings.trials:
             from siam_model.protocol.search import search
 
             search(alone, people, folder, where)
         else:
             train_in(alone, people, folder, where, model, config)
-    shutil.rmtree(folder / "trials", ignore_errors=True)
-    network, card = load_model(folder, resolve_device(run.runtime.device))
+    shutil.rmtree(folder.trials, ignore_errors=True)
+    network, card = load_model(folder.path, resolve_device(run.runtime.device))
     return np.array(
         [
             estimate(network, run.dataset[int(i)].frames, card.normalisation, card.train.temporal_stride).age

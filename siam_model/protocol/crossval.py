@@ -23,7 +23,8 @@ from siam_model.protocol.history import read_history, write_history
 from siam_model.protocol.open_run import OpenRun, read_splits
 from siam_model.protocol.reporter import TrainingScope
 from siam_model.protocol.splits import Split
-from siam_model.runs import Busy, fold_folder, missing_folds, read_json
+from siam_model.run_folder import RunFolder, read_json
+from siam_model.runs import Busy
 from siam_model.sums import check_sums
 from siam_model.training.records import EpochRecord
 
@@ -57,7 +58,7 @@ def train_folds(run: OpenRun, folds: Sequence[int], features: Features | None = 
     for fold in folds:
         where = TrainingScope(fold=fold, variant=run.variant)
         try:
-            train_split(run, run.splits[fold], fold_folder(run.folder, fold), where, features)
+            train_split(run, run.splits[fold], run.folder.fold(fold), where, features)
         except NemoError as error:
             failed[fold] = str(error)
             run.reporter.failed(f"{'not trained' if isinstance(error, Busy) else 'failed'}: {error}", where)
@@ -74,7 +75,7 @@ class Joined:
     history: list[EpochRecord]
 
 
-def read_folds(run: Path) -> Joined:
+def read_folds(run: RunFolder) -> Joined:
     """The folds of a run that were trained apart, together. Reads the run's folder alone, and writes nothing.
 
     Every subject must be predicted by exactly one fold, the one that split.json names, whose model says that it never
@@ -84,9 +85,8 @@ def read_folds(run: Path) -> Joined:
         NemoError: folds are missing (the sentence names them), a subject is in two folds, in one that is not its
             own or in none, or a model was trained on somebody whom it predicts.
     """
-    run = Path(run)
     splits = read_splits(run)
-    missing = missing_folds(run, len(splits))
+    missing = run.missing_folds(len(splits))
     shown = escape_controls(str(run))
     if missing:
         names = ", ".join(map(str, missing))
@@ -94,25 +94,23 @@ def read_folds(run: Path) -> Joined:
             f"{shown} lacks fold{'s' if len(missing) > 1 else ''} {names} of {len(splits)}; train what is missing with "
             f"`nemo train --resume --out {shown}`."
         )
-    compared = {
-        file.stem for split in splits for file in fold_folder(run, split.fold).glob("baselines/*.csv")
-    }
+    compared = {file.stem for split in splits for file in run.fold(split.fold).baselines.glob("*.csv")}
     parts: list[Predictions] = []
     baselines: dict[str, list[Predictions]] = defaultdict(list)
     history: list[EpochRecord] = []
     for split in splits:
-        folder = fold_folder(run, split.fold)
-        part = read_predictions(folder / "predictions.csv")
+        folder = run.fold(split.fold)
+        part = read_predictions(folder.predictions)
         parts.append(part)
         for name in sorted(compared | set(NAMES)):
-            baselines[name].append(read_predictions(folder / "baselines" / f"{name}.csv"))
-        history += read_history(folder / "history.csv")
+            baselines[name].append(read_predictions(folder.baseline(name)))
+        history += read_history(folder.history)
         _check_models_people(split, folder)
     _check_disjoint(run, splits, parts)
     for split in splits:
-        folder = fold_folder(run, split.fold)
+        folder = run.fold(split.fold)
         remedy = f"copy it again; or remove it, and resume with `nemo train --resume --out {shown}`"
-        for checked in (folder, folder / "model"):
+        for checked in (folder.path, folder.model.path):
             check_sums(checked, remedy)
     predictions = join(parts)
     joined = {name: join(lines) for name, lines in baselines.items()}
@@ -122,24 +120,23 @@ def read_folds(run: Path) -> Joined:
     return Joined(predictions, joined, history)
 
 
-def join_folds(run: Path) -> Predictions:
+def join_folds(run: RunFolder) -> Predictions:
     """Write what `read_folds` reads: RUN/predictions.csv, baselines/*.csv and history.csv. May be called again.
 
     Raises:
         NemoError: as there.
     """
-    run = Path(run)
     joined = read_folds(run)
-    (run / "baselines").mkdir(mode=0o700, exist_ok=True)
+    run.baselines.mkdir(mode=0o700, exist_ok=True)
     for name, line in joined.baselines.items():
-        write_predictions(run / "baselines" / f"{name}.csv", line)
-    final = [line for line in read_history(run / "history.csv") if line.fold < 0]
-    write_history(run / "history.csv", [*joined.history, *final])
-    write_predictions(run / "predictions.csv", joined.predictions)
+        write_predictions(run.baseline(name), line)
+    final = [line for line in read_history(run.history) if line.fold < 0]
+    write_history(run.history, [*joined.history, *final])
+    write_predictions(run.predictions, joined.predictions)
     return joined.predictions
 
 
-def _check_disjoint(run: Path, splits: Sequence[Split], parts: Sequence[Predictions]) -> None:
+def _check_disjoint(run: RunFolder, splits: Sequence[Split], parts: Sequence[Predictions]) -> None:
     """Every subject predicted in the fold that split.json names, and in no other."""
     shown = escape_controls(str(run))
     found: Counter[str] = Counter(subject for part in parts for subject in set(part.subject))
@@ -154,15 +151,16 @@ def _check_disjoint(run: Path, splits: Sequence[Split], parts: Sequence[Predicti
             how = "does not predict" if subject in split.test else "predicts"
             raise NemoError(
                 f"Fold {split.fold} of {shown} {how} subject {escape_controls(subject)}, unlike split.json says; "
-                f"remove folds/{split.fold:02d} and resume with `nemo train --resume --out {shown}`."
+                f"remove {run.fold(split.fold).path.relative_to(run)} and resume with `nemo train --resume --out "
+                f"{shown}`."
             )
         if (part.fold != split.fold).any():
             raise NemoError(f"The predictions of fold {split.fold} of {shown} are marked as another fold's.")
 
 
-def _check_models_people(split: Split, folder: Path) -> None:
+def _check_models_people(split: Split, folder: RunFolder) -> None:
     """The fold's model says itself whom it has seen."""
-    seen = load_card(folder).subjects
+    seen = load_card(folder.path).subjects
     for subject in sorted({*seen["training"], *seen["validation"]} & set(split.test)):
         raise NemoError(
             f"The model of {escape_controls(str(folder))} was trained on subject {escape_controls(subject)}, whom it "
@@ -170,16 +168,14 @@ def _check_models_people(split: Split, folder: Path) -> None:
         )
 
 
-def best_epochs(run: Path, folds: int) -> list[int]:
+def best_epochs(run: RunFolder, folds: int) -> list[int]:
     """The epoch, from 1, whose weights each fold kept."""
-    return [
-        Trained(tuple(read_history(fold_folder(run, k) / "history.csv"))).best_epoch for k in range(folds)
-    ]
+    return [Trained(tuple(read_history(run.fold(k).history))).best_epoch for k in range(folds)]
 
 
-def choices(run: Path, folds: int) -> list[dict[str, Any]]:
+def choices(run: RunFolder, folds: int) -> list[dict[str, Any]]:
     """choice.json of every fold."""
-    return [read_json(fold_folder(run, k) / "choice.json") for k in range(folds)]
+    return [read_json(run.fold(k).choice) for k in range(folds)]
 
 
 def final_settings(run: OpenRun) -> tuple[SIAMConfig, TrainConfig, dict[str, Any]]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from siam_model.data import measure_normalisation
 from siam_model.protocol.history import read_history, write_history
 from siam_model.protocol.open_run import OpenRun
 from siam_model.protocol.reporter import Reporter, TrainingScope
+from siam_model.run_folder import RunFolder
 from siam_model.training.records import EpochRecord
 from siam_model.training.stages import stages_of
 
@@ -66,7 +66,7 @@ class Trained:
 def train_in(
     run: OpenRun,
     people: FitSubjects,
-    folder: Path,
+    folder: RunFolder,
     where: TrainingScope,
     model: SIAMConfig,
     config: TrainConfig,
@@ -78,20 +78,19 @@ def train_in(
     Args:
         on_record: told of every epoch too, after history.csv; what it raises ends the training and comes out here.
     """
-    if has_model(folder):
-        return Trained(tuple(read_history(folder / "history.csv")))
+    if has_trained(folder):
+        return Trained(tuple(read_history(folder.history)))
     from siam_model.training.fit import fit  # and torch with it, which joining folds can do without
     from siam_model.training.inputs import FitInputs
 
     training, validation = run.table.rows_of(people.training), run.table.rows_of(people.validation)
     normalisation = measure_normalisation(run.dataset, run.index(training))
-    checkpoint = folder / "checkpoint.pt"
     lines = history_so_far(folder)
     first = stages_of(config)[0].start + 1
 
     def record(line: EpochRecord) -> None:
         lines[:] = [old for old in lines if old.epoch < line.epoch] + [line]
-        write_history(folder / "history.csv", lines)
+        write_history(folder.history, lines)
         run.reporter.epoch(where, line)
         if on_record is not None:
             on_record(line)
@@ -122,12 +121,12 @@ def train_in(
         device=run.runtime.device,
         devices=run.runtime.devices,
         workers=run.runtime.workers,
-        checkpoint=checkpoint,
+        checkpoint=folder.checkpoint,
         on_epoch=record,
         on_batch=batch,
         tensorboard=run.runtime.tensorboard,
     )
-    write_history(folder / "history.csv", fitted.history)
+    write_history(folder.history, fitted.history)
     seen = np.concatenate([training, validation])
     learnt = run.table.age[seen]
     card = ModelCard(
@@ -152,8 +151,8 @@ def train_in(
         preset=run.settings.preset,
         seed=run.settings.seed,
     )
-    save_model(folder / "model", fitted.model, card)
-    checkpoint.unlink(missing_ok=True)
+    save_model(folder.model.path, fitted.model, card)
+    folder.checkpoint.unlink(missing_ok=True)
     return Trained(fitted.history)
 
 
@@ -177,22 +176,20 @@ class _Pace:
             self._reporter.timed(self._where, seconds, total, seconds * total * self._epoch)
 
 
-def has_model(folder: Path) -> bool:
+def has_trained(folder: RunFolder) -> bool:
     """Whether its training is finished."""
-    return (folder / "model" / "config.json").is_file() and (folder / "history.csv").is_file()
+    return folder.has_model and folder.history.is_file()
 
 
-def history_so_far(folder: Path) -> list[EpochRecord]:
+def history_so_far(folder: RunFolder) -> list[EpochRecord]:
     """The epochs that a training in this folder has finished, as its checkpoint has them: an epoch is in there before
     anybody is told of it. Of a training that is finished, all of history.csv."""
-    if has_model(folder):
-        return read_history(folder / "history.csv")
+    if has_trained(folder):
+        return read_history(folder.history)
     from siam_model.training.resume import read_checkpoint  # and torch with it
 
     try:
-        return [
-            from_record(EpochRecord, line) for line in read_checkpoint(folder / "checkpoint.pt")["history"]
-        ]
+        return [from_record(EpochRecord, line) for line in read_checkpoint(folder.checkpoint)["history"]]
     except (
         FileNotFoundError,
         NemoError,

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 
@@ -19,10 +18,11 @@ from siam_model.predict import estimate
 from siam_model.predictions import Predictions, write_predictions
 from siam_model.protocol.baselines import Features, fit_baselines, to_predictions
 from siam_model.protocol.compared import train_methods
-from siam_model.protocol.fit_folder import FitSubjects, has_model, train_in
+from siam_model.protocol.fit_folder import FitSubjects, has_trained, train_in
 from siam_model.protocol.open_run import OpenRun
 from siam_model.protocol.reporter import TrainingScope
 from siam_model.protocol.splits import Split
+from siam_model.run_folder import RunFolder
 from siam_model.runs import held, make_private
 from siam_model.sums import write_sums
 
@@ -30,7 +30,7 @@ from siam_model.sums import write_sums
 def train_split(
     run: OpenRun,
     split: Split,
-    folder: Path,
+    folder: RunFolder,
     where: TrainingScope,
     features: Features,
 ) -> None:
@@ -44,25 +44,25 @@ def train_split(
         Busy: another process is at it.
         NemoError: the loss is not finite, or data cannot be read.
     """
-    make_private(folder)
+    make_private(folder.path)
     what = "the run" if where.fold is None else f"fold {split.fold}"
     with held(folder, f"{what} of {escape_controls(str(run.folder))}"):
-        if (folder / "predictions.csv").is_file():
+        if folder.predictions.is_file():
             return
-        sweep(folder)
+        sweep(folder.path)
         people = FitSubjects(split.fold, split.training, split.validation)
-        if not has_model(folder):
+        if not has_trained(folder):
             if run.settings.trials:
                 from siam_model.protocol.search import search  # torch, loaded where it is needed
 
                 search(run, people, folder, where)
             else:
                 train_in(run, people, folder, where, run.model, run.config)
-        shutil.rmtree(folder / "trials", ignore_errors=True)
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
-        (folder / "baselines").mkdir(mode=0o700, exist_ok=True)
+        shutil.rmtree(folder.trials, ignore_errors=True)
+        folder.checkpoint.unlink(missing_ok=True)
+        folder.baselines.mkdir(mode=0o700, exist_ok=True)
         for name, line in fit_baselines(split, run.table, features).items():
-            write_predictions(folder / "baselines" / f"{name}.csv", line)
+            write_predictions(folder.baseline(name), line)
         train_methods(run, split, folder, where, features.descriptors)
         predictions = predict_split(run, split, folder)
         run.reporter.say(
@@ -70,21 +70,21 @@ def train_split(
             f"{pluralize(len(split.test), 'subject')} that it never saw",
             where,
         )
-        write_predictions(folder / "predictions.csv", predictions)
-        write_sums(folder)
+        write_predictions(folder.predictions, predictions)
+        write_sums(folder.path)
 
 
-def predict_split(run: OpenRun, split: Split, folder: Path) -> Predictions:
+def predict_split(run: OpenRun, split: Split, folder: RunFolder) -> Predictions:
     """The ages of the split's test part by the model in `folder`, with the very function that `nemo predict` uses.
 
     Raises:
         NemoError: the model knows one of these subjects.
     """
-    network, card = load_model(folder, resolve_device(run.runtime.device))
+    network, card = load_model(folder.path, resolve_device(run.runtime.device))
     seen = {*card.subjects["training"], *card.subjects["validation"]} & set(split.test)
     if seen:
         raise NemoError(
-            f"{escape_controls(str(folder / 'model'))} was trained on subject {escape_controls(min(seen))}, whom it "
+            f"{escape_controls(str(folder.model))} was trained on subject {escape_controls(min(seen))}, whom it "
             "should be tested on; remove that folder and resume with `nemo train --resume`."
         )
     rows = run.table.rows_of(split.test)

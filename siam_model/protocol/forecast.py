@@ -12,8 +12,8 @@ from siam_model.protocol.open_run import read_splits
 from siam_model.protocol.request import Runtime
 from siam_model.protocol.search import FIRST_TRIALS, epochs_for_all, search_space
 from siam_model.protocol.settings import read_settings
-from siam_model.runs import missing_folds
-from siam_model.study import studied_table
+from siam_model.run_folder import RunFolder
+from siam_model.study import variants_in
 from siam_model.training.stages import stages_of
 
 
@@ -39,9 +39,10 @@ def forecast(folder: Path, epoch: float, runtime: Runtime) -> Forecast:
     Raises:
         NemoError: the folder is damaged.
     """
-    folders = [folder]
-    if (folder / "study.json").is_file():
-        folders = [path for _, path in studied_table(folder) if (path / "split.json").is_file()]
+    folders = [RunFolder(folder)]
+    if folders[0].is_study:
+        runs = [folders[0].variant(variant.name) for variant in variants_in(folders[0])]
+        folders = [run for run in runs if run.split.is_file()]
     found = [_of_run(path, epoch, runtime) for path in folders]
     return Forecast(
         sum(one.trainings for one in found),
@@ -51,8 +52,8 @@ def forecast(folder: Path, epoch: float, runtime: Runtime) -> Forecast:
     )
 
 
-def _of_run(folder: Path, epoch: float, runtime: Runtime) -> Forecast:
-    settings, model, config = read_settings(folder)
+def _of_run(folder: RunFolder, epoch: float, runtime: Runtime) -> Forecast:
+    settings, model, config = read_settings(folder.path)
     combinations = np.prod(
         [len(values) for values in search_space(model, settings.overrides).values()], dtype=int
     )
@@ -60,7 +61,7 @@ def _of_run(folder: Path, epoch: float, runtime: Runtime) -> Forecast:
     least, most = _of_model(trials, config)
     count, final = 1, 0
     if settings.folds is not None:
-        todo = missing_folds(folder, len(read_splits(folder)))
+        todo = folder.missing_folds(len(read_splits(folder)))
         count = len(todo) if runtime.fold is None else int(runtime.fold in todo)
         final = int(runtime.fold is None)
     in_parallel = max(1, min(runtime.jobs, count))

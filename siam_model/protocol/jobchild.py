@@ -7,7 +7,6 @@ import json
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from nemo_pipeline.errors import NemoError
@@ -17,6 +16,7 @@ from siam_model.protocol.crossval import train_folds
 from siam_model.protocol.open_run import OpenRun, open_run
 from siam_model.protocol.reporter import Reporter, TrainingScope
 from siam_model.protocol.request import Runtime
+from siam_model.run_folder import RunFolder
 from siam_model.training.records import EpochRecord
 
 
@@ -54,7 +54,7 @@ def main() -> None:
         try:
             if task["run"] not in opened:
                 run = open_run(
-                    Path(task["run"]),
+                    RunFolder(task["run"]),
                     task["data"],
                     variant=task["variant"],
                     runtime=runtime,

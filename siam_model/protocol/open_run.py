@@ -21,7 +21,8 @@ from siam_model.protocol.request import Runtime, TrainRequest
 from siam_model.protocol.settings import RunSettings, check_data, claim, read_settings
 from siam_model.protocol.splits import HOW_BALANCED, Split, balance, check_folds, plan_splits, restrict
 from siam_model.protocol.subsets import take_subset
-from siam_model.runs import check_no_links, new_run_folder, read_json, write_json
+from siam_model.run_folder import RunFolder, read_json, write_json
+from siam_model.runs import check_no_links, new_run_folder
 from siam_model.sums import check_sums, write_sums
 from siam_model.training.start import Start, check_people, describe, read_start
 
@@ -43,7 +44,7 @@ class OpenRun:
         start: weights that every model starts from; None: all start fresh.
     """
 
-    folder: Path
+    folder: RunFolder
     settings: RunSettings
     model: SIAMConfig
     config: TrainConfig
@@ -185,7 +186,7 @@ def begin(
     table: VideoTable,
     *,
     shared: bool = False,
-) -> tuple[Path, list[dict[str, Any]]]:
+) -> tuple[RunFolder, list[dict[str, Any]]]:
     """Make the folder of a run (or find that of a shared one), with settings.json and split.json.
 
     Args:
@@ -207,16 +208,17 @@ def begin(
         start = read_start(settings.init)
         check_people(start, [split.test for split in mine], part, dataset, settings.distinct_subjects)
     lines = balance(mine, part)
-    folder = new_run_folder(out, shared=shared)
-    claim(folder, settings, *configurations(settings, dataset))
-    if not (folder / "split.json").is_file():
-        write_json(folder / "split.json", split_json(mine, part, settings.folds is not None, lines))
-        write_sums(folder)
+    path = new_run_folder(out, shared=shared)
+    folder = RunFolder(path)
+    claim(path, settings, *configurations(settings, dataset))
+    if not folder.split.is_file():
+        write_json(folder.split, split_json(mine, part, settings.folds is not None, lines))
+        write_sums(path)
     return folder, lines
 
 
 def open_run(
-    folder: Path,
+    folder: RunFolder,
     data: Path | None = None,
     *,
     dataset: FaceDataset | None = None,
@@ -232,11 +234,11 @@ def open_run(
     Raises:
         NemoError: the folder is no run, or the data are not those that it was begun with.
     """
-    settings, model, config = read_settings(folder)
-    check_no_links(folder)
+    settings, model, config = read_settings(folder.path)
+    check_no_links(folder.path)
     if dataset is None:
-        dataset = open_data(folder, settings, data)
-    check_data(folder, settings, dataset.uuid, str(dataset.path))
+        dataset = open_data(folder.path, settings, data)
+    check_data(folder.path, settings, dataset.uuid, str(dataset.path))
     table = take_subset(labelled_videos(dataset), dataset, settings.subset)
     splits = read_splits(folder)
     known = set(table.subject)
@@ -244,18 +246,18 @@ def open_run(
         for subject in (*split.training, *split.validation, *split.test):
             if subject not in known:
                 raise NemoError(
-                    f"{escape_controls(str(folder / 'split.json'))} names the subject {escape_controls(subject)}, who "
-                    "is not in the data; begin a new run."
+                    f"{escape_controls(str(folder.split))} names the subject {escape_controls(subject)}, who is not in "
+                    "the data; begin a new run."
                 )
         left_out = known - {*split.training, *split.validation, *split.test}
         if left_out:
             raise NemoError(
-                f"{escape_controls(str(folder / 'split.json'))} has the subject {escape_controls(min(left_out))} in no "
-                f"part of fold {split.fold}; begin a new run."
+                f"{escape_controls(str(folder.split))} has the subject {escape_controls(min(left_out))} in no part of "
+                f"fold {split.fold}; begin a new run."
             )
     if settings.folds is not None:
         check_folds(splits, table)
-    check_sums(folder, "copy it again, or begin a new run", ("settings.json", "split.json"))
+    check_sums(folder.path, "copy it again, or begin a new run", (folder.settings.name, folder.split.name))
     start = None
     if settings.init is not None:
         start = read_start(settings.init)
@@ -318,15 +320,15 @@ def split_json(
     }
 
 
-def read_splits(run: Path) -> tuple[Split, ...]:
+def read_splits(run: RunFolder) -> tuple[Split, ...]:
     """The splits of split.json, in order.
 
     Raises:
         NemoError: the file is missing or damaged, or a subject is in two parts.
     """
-    values = read_json(run / "split.json")
+    values = read_json(run.split)
     try:
         return tuple(from_record(Split, line) for line in values["folds"])
     except (KeyError, TypeError, ValueError) as error:
-        shown, why = escape_controls(str(run / "split.json")), escape_controls(str(error))
+        shown, why = escape_controls(str(run.split)), escape_controls(str(error))
         raise NemoError(f"{shown} is damaged ({why}); begin a new run with another --out.") from None

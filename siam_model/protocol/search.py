@@ -35,7 +35,8 @@ from siam_model.protocol.fit_folder import FitSubjects, history_so_far, train_in
 from siam_model.protocol.history import read_history
 from siam_model.protocol.open_run import OpenRun
 from siam_model.protocol.reporter import TrainingScope
-from siam_model.runs import make_private, read_json, write_json
+from siam_model.run_folder import RunFolder, read_json, write_json
+from siam_model.runs import make_private
 from siam_model.training.diagnose import NotFinite
 from siam_model.training.records import EpochRecord
 
@@ -99,7 +100,7 @@ def apply(
     return dataclasses.replace(model, **changes["model"]), dataclasses.replace(config, **changes["train"])
 
 
-def search(run: OpenRun, people: FitSubjects, folder: Path, where: TrainingScope) -> None:
+def search(run: OpenRun, people: FitSubjects, folder: RunFolder, where: TrainingScope) -> None:
     """Choose the parameters of a fold; leaves model/, history.csv and choice.json in its folder.
 
     Hold the folder's lock. Everything is kept as it comes: trials.json, and the weights of the best trial so far and of
@@ -111,11 +112,11 @@ def search(run: OpenRun, people: FitSubjects, folder: Path, where: TrainingScope
     space = search_space(run.model, run.settings.overrides)
     order = proposals(space, read_values(run.model, run.config, space), (run.settings.seed, people.fold))
     budget = min(run.settings.trials, len(order))
-    done = _read_trials(folder / "trials.json", order)
+    done = _read_trials(folder.tried, order)
     while len(done) < budget:
         here = dataclasses.replace(where, trial=len(done), trials=budget)
         done.append(_run_trial(order[len(done)], done, run, people, folder, here))
-        _write_trials(folder / "trials.json", done)
+        _write_trials(folder.tried, done)
         _keep_best(folder, done)
     best = _best(done)
     if best is None:
@@ -123,12 +124,12 @@ def search(run: OpenRun, people: FitSubjects, folder: Path, where: TrainingScope
             "no trial of the search ended with a finite error; try a smaller step, for instance --set "
             f"train.learning_rate={run.config.learning_rate / 10:g}"
         )
-    kept = _trial_folder(folder, best)
-    if not (kept / "model").is_dir():
+    kept = folder.trial(best)
+    if not kept.model.path.is_dir():
         raise NemoError(f"The weights of {kept} are gone; remove {folder}, and the fold begins anew.")
     lines = [_line(number, trial) for number, trial in enumerate(done)]
     write_json(
-        folder / "choice.json",
+        folder.choice,
         {
             "chosen": lines[best]["parameters"],
             "trial": best,
@@ -138,11 +139,11 @@ def search(run: OpenRun, people: FitSubjects, folder: Path, where: TrainingScope
             "trials": lines,
         },
     )
-    if (kept / "history.csv").is_file():
-        (kept / "history.csv").replace(folder / "history.csv")
-    if (kept / "tensorboard").is_dir():
-        (kept / "tensorboard").rename(folder / "tensorboard")
-    (kept / "model").rename(folder / "model")
+    if kept.history.is_file():
+        kept.history.replace(folder.history)
+    if kept.tensorboard.is_dir():
+        kept.tensorboard.rename(folder.tensorboard)
+    kept.model.path.rename(folder.model.path)
     shown = ", ".join(f"{name} {value:g}" for name, value in lines[best]["parameters"].items())
     run.reporter.say(f"chose trial {best + 1} of {budget}: {shown}", where)
 
@@ -175,13 +176,13 @@ def _run_trial(
     earlier: Sequence[Trial],
     run: OpenRun,
     people: FitSubjects,
-    folder: Path,
+    folder: RunFolder,
     where: TrainingScope,
 ) -> Trial:
     """Train with these parameters, or resume a trial that was interrupted."""
-    own = _trial_folder(folder, len(earlier))
-    make_private(own)
-    sweep(own)
+    own = folder.trial(len(earlier))
+    make_private(own.path)
+    sweep(own.path)
     model, config = apply(run.model, run.config, parameters)
     errors: dict[int, float] = {}
 
@@ -198,7 +199,7 @@ def _run_trial(
             judge(line)
         train_in(run, people, own, where, model, config, on_record=judge)
         # As the file has it, so that a resumed search decides by the same digits.
-        lines = read_history(own / "history.csv")
+        lines = read_history(own.history)
         errors = {line.epoch: line.validation_mae for line in lines if line.epoch > 0}
     except _EndEarly:
         ended_early = True
@@ -242,11 +243,11 @@ def _digest(trials: list[Any]) -> str:
     return hashlib.sha256(json.dumps(trials, sort_keys=True).encode()).hexdigest()
 
 
-def _keep_best(folder: Path, done: Sequence[Trial]) -> None:
+def _keep_best(folder: RunFolder, done: Sequence[Trial]) -> None:
     """Remove the weights of all trials but the best."""
     for number in range(len(done)):
         if number != _best(done):
-            shutil.rmtree(_trial_folder(folder, number), ignore_errors=True)
+            shutil.rmtree(folder.trial(number).path, ignore_errors=True)
 
 
 def _best(done: Sequence[Trial]) -> int | None:
@@ -264,7 +265,3 @@ def _line(number: int, trial: Trial) -> dict[str, Any]:
         "seconds": trial.seconds,
         "parameters": trial.parameters,
     }
-
-
-def _trial_folder(folder: Path, number: int) -> Path:
-    return folder / "trials" / f"{number:03d}"

@@ -23,13 +23,8 @@ from nemo_pipeline.toml import to_toml
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.predictions import write_bytes
 from siam_model.protocol.request import TrainRequest
-from siam_model.runs import LONGEST_JSON, read_json, write_json
+from siam_model.run_folder import LONGEST_JSON, SETTINGS, RunFolder, read_json, write_json
 
-FORMAT = "nemo-run-settings"
-FORMAT_VERSION = 1
-FILE = "settings.json"
-#: The same for people, and for `nemo train --config`.
-TOML = "settings.toml"
 #: Field -> the option that sets it.
 _OPTIONS = {
     "preset": "--preset", "seed": "--seed", "epochs": "--epochs", "folds": "--folds", "trials": "--trials",
@@ -86,16 +81,13 @@ def claim(folder: Path, settings: RunSettings, model: SIAMConfig, train: TrainCo
     Raises:
         NemoError: the folder was begun with other settings or other data.
     """
-    values = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        **plain(settings),
-        "model": model.to_dict(),
-        "train": train.to_dict(),
-    }
-    final, temporary = folder / FILE, temporary_name(folder / FILE)
+    values = SETTINGS.mark({**plain(settings), "model": model.to_dict(), "train": train.to_dict()})
+    final = RunFolder(folder).settings
+    temporary = temporary_name(final)
     write_json(temporary, values)
-    write_bytes(folder / TOML, to_toml("train", as_options(settings)).encode("utf-8", "surrogateescape"))
+    write_bytes(
+        RunFolder(folder).options, to_toml("train", as_options(settings)).encode("utf-8", "surrogateescape")
+    )
     try:
         os.link(temporary, final)  # fails where it exists, and appears whole
         return
@@ -122,18 +114,18 @@ def read_settings(folder: Path) -> tuple[RunSettings, SIAMConfig, TrainConfig]:
     Raises:
         NemoError: there are none, they are damaged, or a newer version of nemo wrote them.
     """
-    file = folder / FILE
+    file = RunFolder(folder).settings
     shown = escape_controls(str(file))
     if not file.is_file():
         raise NemoError(
-            f"{escape_controls(str(folder))} holds no {FILE}, so there is nothing to resume; begin with "
+            f"{escape_controls(str(folder))} holds no {file.name}, so there is nothing to resume; begin with "
             f"`nemo train DATA.h5 --out {escape_controls(str(folder))}`."
         )
     values = _patient_json(file)
-    if values.get("format") != FORMAT:
+    if values.get("format") != SETTINGS.name:
         raise NemoError(f"{shown} does not hold the settings of a run of `nemo train`.")
     try:
-        if int(values["format_version"]) > FORMAT_VERSION:
+        if SETTINGS.is_newer(values):
             raise NemoError(
                 f"{shown} was written by a newer version of nemo; update with `pip install -U nemo-faces`."
             )

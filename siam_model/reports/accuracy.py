@@ -14,7 +14,6 @@ from siam_model.reports import charts, paper
 from siam_model.reports.content import Missing, Picture, Report
 from siam_model.reports.inputs import EvaluationInputs
 from siam_model.reports.phases import (
-    FILE,
     WHOLE,
     Parts,
     kept_phases,
@@ -33,6 +32,7 @@ from siam_model.reports.tables import (
     table_of_thresholds,
     table_three,
 )
+from siam_model.run_folder import EvaluationFolder
 
 
 def add_accuracy(given: EvaluationInputs, report: Report) -> None:
@@ -109,7 +109,7 @@ def _add_compared(given: EvaluationInputs, report: Report, caption: str) -> None
         title = "Mean absolute error (years) of the compared methods"
         report.add(
             table_of_errors(
-                "table-3-methods", "accuracy", "Table III", title, described, "Method", lines,
+                Heading("table-3-methods", "accuracy", "Table III", title, described), "Method", lines,
                 synthetic=given.synthetic,
             )
         )  # fmt: skip
@@ -194,7 +194,7 @@ def add_phases(given: EvaluationInputs, report: Report) -> None:
     run = given.main
     parts: Parts | None
     if given.data is None or given.quick or not run.has_models:
-        parts = kept_phases(run, given.out / FILE)
+        parts = kept_phases(run, EvaluationFolder(given.out).phases)
         if parts is None and given.data is None:
             return missing(given.no_data, given.again("--data", "DATA.h5"))
         if parts is None and given.quick:
@@ -204,7 +204,7 @@ def add_phases(given: EvaluationInputs, report: Report) -> None:
     else:
         try:
             parts = predict_phases(
-                run, given.data, given.device, given.out / FILE,
+                run, given.data, given.device, EvaluationFolder(given.out).phases,
                 lambda i, n: given.on_step(f"phases of video {i} of {n}"),
             )  # fmt: skip
         except NemoError as error:

@@ -23,7 +23,7 @@ from siam_model.reports.source import (
     parse_with,
     same_videos,
 )
-from siam_model.runs import read_json
+from siam_model.run_folder import RunFolder, read_json
 from siam_model.verdict import Verdict, verdict_from
 
 #: Study -> the variant that is the model of the paper.
@@ -103,8 +103,8 @@ class EvaluationInputs:
 
     def train_study(self, kind: str) -> str:
         """The commands that train a study with the settings of the main run, and evaluate it with what was given."""
-        folder = self.main.folder.resolve()
-        inside = (folder.parent / "study.json").is_file()
+        folder = self.main.folder.path.resolve()
+        inside = RunFolder(folder.parent).is_study
         out = (folder.parent if inside else folder).with_name(
             f"{(folder.parent if inside else folder).name}-{kind}"
         )
@@ -119,9 +119,8 @@ class EvaluationInputs:
 
     def _train(self, *more: str, varied: bool = False) -> str:
         meta = dict(self.main.meta)
-        settings = self.main.folder / "settings.json"
-        if settings.is_file():
-            meta |= read_json(settings)
+        if self.main.folder.is_begun:
+            meta |= read_json(self.main.folder.settings)
         words = ["nemo", "train", str(meta.get("data") or "DATA.h5")]
         for name in ("preset", "seed", "epochs", "folds", "trials"):
             # --trials 0 is said too: with folds, the paper's preset would search.
@@ -193,7 +192,7 @@ def gather(
     methods = {"SIAM": main.predictions}
     for other in runs[1:]:
         name = f"run {other.name}" if f"run {other.name}" not in methods else f"run {other.folder}"
-        methods[escape_controls(name)] = same_videos(other.predictions, main.predictions, other.folder)
+        methods[escape_controls(name)] = same_videos(other.predictions, main.predictions, other.folder.path)
     given = parse_with(others, main.predictions)
     for name in given:
         if name in (*methods, *main.baselines):

@@ -16,8 +16,6 @@ from siam_model.reports import paper
 from siam_model.reports.inference import by_model, phases_of, predicted_video
 from siam_model.reports.source import Data, Run
 
-#: Where the predictions are kept, in the folder that an evaluation writes to.
-FILE = "phases.csv"
 COLUMNS = ("video", "subject", "fold", "age_true", "phases", "start", "stop", "age_predicted", "data")
 #: What the row of the whole video is called in the file.
 WHOLE = "whole"

@@ -15,7 +15,7 @@ from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import escape_controls, listed, pluralize
 from siam_model.predictions import Predictions, read_predictions
 from siam_model.protocol.baselines import LABELS
-from siam_model.runs import fold_folder, read_json
+from siam_model.run_folder import RunFolder, read_json
 from siam_model.sums import FILE, changed_files
 
 #: Ages are float32 in out.h5; two files agree when they differ by less than this, years.
@@ -42,7 +42,7 @@ class Run:
         external: the predictions are of an external test set (`siam_model.external`), not of the run's own data.
     """
 
-    folder: Path
+    folder: RunFolder
     name: str
     meta: dict[str, Any]
     predictions: Predictions
@@ -65,15 +65,15 @@ class Run:
         """uuid and name of its data."""
         return self.meta.get("dataset") or {}
 
-    def model_folder(self, fold: int) -> Path:
+    def model_folder(self, fold: int) -> RunFolder:
         """Folder of the model that predicted this fold."""
-        return self.folder if self.folds is None else fold_folder(self.folder, fold)
+        return self.folder if self.folds is None else self.folder.fold(fold)
 
     @property
     def has_models(self) -> bool:
         """Whether the model behind every prediction is there."""
         folds = {int(k) for k in self.predictions.fold}
-        return all((self.model_folder(k) / "model" / "config.json").is_file() for k in folds)
+        return all(self.model_folder(k).has_model for k in folds)
 
     def described(self) -> str:
         """On which data its numbers were made, a phrase."""
@@ -103,7 +103,7 @@ class VariantRun:
 class Study:
     """A study of `nemo train --study`."""
 
-    folder: Path
+    folder: RunFolder
     kind: str
     variants: tuple[VariantRun, ...]
 
@@ -121,18 +121,17 @@ def open_source(path: Path) -> Run | Study:
     """
     if not path.is_dir():
         raise NemoError(f"{escape_controls(str(path))} is no folder; give a run folder of `nemo train`.")
-    return _open_study(path) if (path / "study.json").is_file() else open_run(path)
+    folder = RunFolder(path)
+    return _open_study(folder) if folder.is_study else open_run(folder)
 
 
-def open_run(folder: Path, name: str = "") -> Run:
+def open_run(folder: RunFolder, name: str = "") -> Run:
     """A run. Folds that were trained apart (array jobs) and not joined yet are read together; nothing is written.
 
     Raises:
         NemoError: no predictions, folds missing, or a baseline whose videos are not those of the predictions.
     """
-    meta_file = folder / "run.json"
-    if not meta_file.is_file() and (folder / "settings.json").is_file():
-        meta_file = folder / "settings.json"
+    meta_file = folder.settings if folder.is_begun and not folder.run.is_file() else folder.run
     meta = read_json(meta_file)
     for key, kind in _KINDS.items():
         if not isinstance(meta.get(key), kind | None):
@@ -140,31 +139,33 @@ def open_run(folder: Path, name: str = "") -> Run:
             raise NemoError(f"{shown}; copy the run again.")
     if "dataset" not in meta and "uuid" in meta:  # settings.json
         meta = {**meta, "dataset": {"uuid": meta["uuid"], "file": meta.get("file", "")}}
-    if not (folder / "predictions.csv").is_file() and (folder / "folds").is_dir():
+    if not folder.predictions.is_file() and folder.folds.is_dir():
         from siam_model.protocol.crossval import read_folds
 
         joined = read_folds(folder)
         predictions, found = joined.predictions, joined.baselines
     else:
-        predictions = read_predictions(folder / "predictions.csv")
-        found = {file.stem: read_predictions(file) for file in sorted((folder / "baselines").glob("*.csv"))}
+        predictions = read_predictions(folder.predictions)
+        found = {file.stem: read_predictions(file) for file in sorted(folder.baselines.glob("*.csv"))}
     baselines = {}
     for stem in sorted(found, key=lambda s: (list(LABELS).index(s) if s in LABELS else len(LABELS), s)):
-        line, file = found[stem], folder / "baselines" / f"{stem}.csv"
+        line, file = found[stem], folder.baseline(stem)
         if len(line) > len(predictions):
             raise NemoError(
-                f"{escape_controls(str(folder / 'predictions.csv'))} holds {len(predictions)} videos, and "
+                f"{escape_controls(str(folder.predictions))} holds {len(predictions)} videos, and "
                 f"{escape_controls(str(file))} {len(line)}: it was cut off; copy it again."
             )
         baselines[LABELS.get(stem, escape_controls(stem))] = same_videos(line, predictions, file)
-    changed, note = changed_files(folder), ""
+    changed, note = changed_files(folder.path), ""
     if changed:
         note = (
             f"{escape_controls(str(folder))} is not as the training wrote it: its {FILE} does not fit "
             f"{listed(changed)}. Copy the run again; another method's predictions are given with --with NAME=FILE.csv."
         )
         warnings.warn(note, stacklevel=2)
-    return Run(folder, name or escape_controls(folder.resolve().name), meta, predictions, baselines, note)
+    return Run(
+        folder, name or escape_controls(folder.path.resolve().name), meta, predictions, baselines, note
+    )
 
 
 def same_videos(other: Predictions, ours: Predictions, path: Path) -> Predictions:
@@ -192,15 +193,15 @@ def same_videos(other: Predictions, ours: Predictions, path: Path) -> Prediction
     return Predictions(ours.video, ours.subject, ours.fold, ours.age, other.predicted[rows], ours.file)
 
 
-def _open_study(folder: Path) -> Study:
+def _open_study(folder: RunFolder) -> Study:
     from siam_model.study import variants_in
 
-    kind = str(read_json(folder / "study.json").get("study", ""))
+    kind = str(read_json(folder.study).get("study", ""))
     variants = []
     for line in variants_in(folder):
         run, reason = None, ""
         try:
-            run = open_run(folder / line.name, escape_controls(line.label))
+            run = open_run(folder.variant(line.name), escape_controls(line.label))
         except NemoError as error:
             reason = str(error)
         variants.append(VariantRun(line.name, escape_controls(line.label), dict(line.subset), run, reason))

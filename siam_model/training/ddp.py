@@ -21,6 +21,7 @@ import torch
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.platform import allowed_cores
 from nemo_pipeline.supervise import Child, Parent
+from siam_model.run_folder import RunFolder
 from siam_model.training.diagnose import NotFinite
 from siam_model.training.inputs import FitInputs
 from siam_model.training.loop import OnBatch, OnEpoch, Place, train
@@ -77,7 +78,7 @@ def fit_together(
             "take fewer, or a larger train.batch_size."
         )
     with tempfile.TemporaryDirectory(prefix="nemo-train-") as folder:
-        path = checkpoint or Path(folder) / "checkpoint.pt"
+        path = checkpoint or RunFolder(folder).checkpoint
         request = Path(folder) / "request.pickle"  # between processes of ours, in a folder that is ours alone
         shared = _Shared(inputs, device.type, devices, workers, path, _free_port())
         request.write_bytes(pickle.dumps(shared))

@@ -21,10 +21,8 @@ from nemo_pipeline.fields import from_record
 from nemo_pipeline.store.files import leftovers, replacing
 from nemo_pipeline.store.text import escape_controls
 from siam_model.config import TrainConfig
+from siam_model.run_folder import CHECKPOINT
 from siam_model.training.records import EpochRecord
-
-FORMAT = "nemo-checkpoint"
-FORMAT_VERSION = 1
 
 
 @dataclasses.dataclass(slots=True)
@@ -101,9 +99,7 @@ def save_state(path: Path, state: TrainingState, prints: dict[str, str]) -> None
     values = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     values["history"] = [dataclasses.asdict(record) for record in state.history]
     with replacing(path) as temporary:
-        torch.save(
-            {"format": FORMAT, "format_version": FORMAT_VERSION, "fingerprint": prints, **values}, temporary
-        )
+        torch.save(CHECKPOINT.mark({"fingerprint": prints, **values}), temporary)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -133,12 +129,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise NemoError(
             f"{shown} is damaged or no checkpoint of nemo ({reason}); remove it, and this training begins anew."
         ) from None
-    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+    if not isinstance(values, dict) or values.pop("format", None) != CHECKPOINT.name:
         raise NemoError(
             f"{shown} is no checkpoint of nemo; remove it or give another folder, and this training begins anew."
         )
     version = values.pop("format_version", 0)
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if not isinstance(version, int) or version > CHECKPOINT.version:
         raise NemoError(
             f"{shown} was written by a newer version of nemo; update with `pip install -U nemo-faces`."
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_pipeline.errors import NemoError
+from siam_model.run_folder import RunFolder
 from siam_model.training.records import EpochRecord
 from siam_model.training.resume import TrainingState
 
@@ -30,7 +31,7 @@ class Scalars:
         if checkpoint is None:
             yield cls()
             return
-        folder = checkpoint.parent / "tensorboard"
+        folder = RunFolder(checkpoint.parent).tensorboard
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:

@@ -22,7 +22,7 @@ from nemo_pipeline.geometry import shipped_mean_shape
 from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model.protocol.reporter import TrainingScope
 from siam_model.protocol.request import Runtime
-from siam_model.runs import is_finished, missing_folds
+from siam_model.run_folder import RunFolder
 from tests.support.siam_faces import drawn_file, drawn_videos
 from tests.support.siam_runs import TINY
 
@@ -95,7 +95,7 @@ def test_quiet_and_no_terminal(place):
 
 
 def test_array_job_and_resume(started, place):
-    assert missing_folds(started, 3) == [0, 2]
+    assert RunFolder(started).missing_folds(3) == [0, 2]
     done = nemo(
         "train",
         "out.h5",
@@ -119,7 +119,7 @@ def test_array_job_and_resume(started, place):
         contradiction.stderr
     )
     done = nemo("train", "--resume", "-o", "begun", "--seed", "0", "--folds", "3", cwd=place)
-    assert "2 of 3 folds are finished" in done.stderr and is_finished(started)
+    assert "2 of 3 folds are finished" in done.stderr and RunFolder(started).is_finished()
     done = nemo("train", "--resume", "-o", "begun", cwd=place, code=1)
     assert "is finished, and nothing is left to do: nemo evaluate begun." in flat(done.stderr)
 
@@ -162,7 +162,7 @@ def test_resume_takes_the_newest_unfinished_run(place, tmp_path):
     arguments = ("--epochs", "1", "--folds", "3", "--fold", "2", "-o", "runs/one")
     nemo("train", place / "out.h5", *SMALL, *arguments, cwd=tmp_path)
     nemo("train", "--resume", "--quiet", cwd=tmp_path)
-    assert is_finished(tmp_path / "runs" / "one")
+    assert RunFolder(tmp_path / "runs" / "one").is_finished()
 
 
 def test_a_study_and_its_table(place):

@@ -14,13 +14,14 @@ from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.protocol.history import read_history
 from siam_model.protocol.open_run import read_splits
 from siam_model.protocol.settings import read_settings
+from siam_model.run_folder import RunFolder
 from siam_model.study import variants_in
 from tests.support.paths import V1
 
 READERS = {
     "settings.json": lambda folder: read_settings(folder),
-    "split.json": lambda folder: read_splits(folder),
-    "study.json": lambda folder: variants_in(folder),
+    "split.json": lambda folder: read_splits(RunFolder(folder)),
+    "study.json": lambda folder: variants_in(RunFolder(folder)),
     "model/config.json": lambda folder: load_card(folder),
 }
 #: File -> fields that a file of an earlier version may lack, and the value that they then have.

@@ -23,7 +23,7 @@ from siam_model.predictions import read_predictions
 from siam_model.protocol.crossval import join_folds
 from siam_model.protocol.search import Trial, _read_trials, _write_trials
 from siam_model.reports.source import open_run
-from siam_model.runs import fold_folder, read_json
+from siam_model.run_folder import RunFolder, read_json
 from siam_model.sums import FILE, changed_files, write_sums
 from siam_model.training.records import EpochRecord
 from siam_model.training.resume import load_state, read_checkpoint
@@ -223,19 +223,19 @@ def test_what_changed_since_training_is_said(run, data, tmp_path):
     with pytest.warns(
         UserWarning, match=r"not as the training wrote it: its SHA256SUMS does not fit predictions\.csv"
     ):
-        assert open_run(run).note
+        assert open_run(RunFolder(run)).note
     with pytest.warns(UserWarning, match="SHA256SUMS"):
         evaluate(run, tmp_path / "out", data=data, quick=True, faces=False)
     assert "SHA256SUMS does not fit predictions.csv" in (tmp_path / "out" / "report.html").read_text()
-    fold = fold_folder(run, 0)
+    fold = RunFolder(run).fold(0).path
     for name in ("predictions.csv", "model/model.safetensors"):
         good = (fold / name).read_bytes()
         at = good.rindex(b"1") if name.endswith("csv") else len(good) - 2
         (fold / name).write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
         with pytest.raises(NemoError, match="not as it was written"):
-            join_folds(run)
+            join_folds(RunFolder(run))
         (fold / name).write_bytes(good)
-    join_folds(run)
+    join_folds(RunFolder(run))
 
 
 @pytest.mark.parametrize(("key", "value"), [("dataset", "x"), ("model", [1]), ("data", 3), ("folds", "2")])

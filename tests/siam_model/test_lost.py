@@ -17,7 +17,7 @@ from siam_model.evaluate import evaluate
 from siam_model.predictions import read_predictions
 from siam_model.protocol.open_run import doubtful_subjects
 from siam_model.reports.source import open_run
-from siam_model.runs import is_finished
+from siam_model.run_folder import RunFolder
 from tests.support.siam_runs import results, resume, train
 from tests.support.siam_smiles import OPTIONS, smiling_file, trained
 
@@ -43,7 +43,7 @@ def test_a_joined_run_without_its_last_word_is_not_finished(whole, run):
     (run / "curves.png").unlink()
     for left in (json.dumps({**values, "provisional": True, "seconds": 0}), ""):
         (run / "run.json").write_text(left)
-        assert not is_finished(run)
+        assert not RunFolder(run).is_finished()
         resume(run, device="cpu")
         again = json.loads((run / "run.json").read_text())
         assert {**again, "finished": 0} == {**values, "finished": 0}
@@ -94,7 +94,7 @@ def test_predictions_that_were_cut_off_are_none(run):
     lines = (run / "predictions.csv").read_bytes().splitlines(keepends=True)
     (run / "predictions.csv").write_bytes(b"".join(lines[:3]))
     with pytest.raises(NemoError, match=f"holds 2 videos, and .*{len(every)}: it was cut off"):
-        open_run(run)
+        open_run(RunFolder(run))
 
 
 def test_a_history_that_is_gone_is_said(run):

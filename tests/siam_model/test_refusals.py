@@ -16,7 +16,8 @@ from nemo_pipeline.store.relabel import write_labels
 from nemo_pipeline.store.schema import LABEL_COLUMNS
 from siam_model.predictions import read_predictions, write_predictions
 from siam_model.protocol.crossval import join_folds
-from siam_model.runs import fold_folder, is_finished, newest_unfinished
+from siam_model.run_folder import RunFolder
+from siam_model.runs import newest_unfinished
 from tests.support.siam_faces import drawn_file, drawn_videos
 from tests.support.siam_runs import Listener, Stop, quick, results, resume, train
 
@@ -38,36 +39,36 @@ def copy(whole, tmp_path) -> Path:
 
 
 def test_a_subject_in_two_folds_is_never_joined(copy):
-    first, second = (read_predictions(fold_folder(copy, k) / "predictions.csv") for k in (0, 1))
+    first, second = (read_predictions(RunFolder(copy).fold(k).predictions) for k in (0, 1))
     taken = type(first)(
         *((*a[:-1], b[0]) for a, b in ((first.video, second.video), (first.subject, second.subject))),
         first.fold,
         np.append(first.age[:-1], second.age[0]),
         first.predicted,
     )
-    write_predictions(fold_folder(copy, 0) / "predictions.csv", taken)
+    write_predictions(RunFolder(copy).fold(0).predictions, taken)
     with pytest.raises(NemoError, match=f"Subject {second.subject[0]} is predicted by 2 folds"):
-        join_folds(copy)
+        join_folds(RunFolder(copy))
 
 
 def test_a_fold_of_other_people_is_never_joined(copy):
-    text = (fold_folder(copy, 0) / "predictions.csv").read_text()
-    subject = read_predictions(fold_folder(copy, 0) / "predictions.csv").subject[0]
-    (fold_folder(copy, 0) / "predictions.csv").write_text(text.replace(f",{subject},", ",somebody,"))
+    text = RunFolder(copy).fold(0).predictions.read_text()
+    subject = read_predictions(RunFolder(copy).fold(0).predictions).subject[0]
+    RunFolder(copy).fold(0).predictions.write_text(text.replace(f",{subject},", ",somebody,"))
     with pytest.raises(
         NemoError, match=r"Fold 0 of .* (predicts subject somebody|does not predict).*split\.json"
     ):
-        join_folds(copy)
+        join_folds(RunFolder(copy))
 
 
 def test_a_model_that_knows_whom_it_predicts_is_never_joined(copy):
-    card = fold_folder(copy, 2) / "model" / "config.json"
+    card = RunFolder(copy).fold(2).model.card
     values = json.loads(card.read_text())
-    leaked = read_predictions(fold_folder(copy, 2) / "predictions.csv").subject[0]
+    leaked = read_predictions(RunFolder(copy).fold(2).predictions).subject[0]
     values["subjects"]["training"].append(leaked)
     card.write_text(json.dumps(values))
     with pytest.raises(NemoError, match=f"was trained on subject {leaked}, whom it predicts"):
-        join_folds(copy)
+        join_folds(RunFolder(copy))
 
 
 def test_leaking_splits_are_refused_before_training(data, tmp_path):
@@ -90,7 +91,7 @@ def test_joining_needs_no_data_and_changes_nothing(copy, whole):
     values = json.loads((copy / "settings.json").read_text())
     (copy / "settings.json").write_text(json.dumps({**values, "data": "/nowhere.h5"}))
     (copy / "predictions.csv").unlink()
-    join_folds(copy)
+    join_folds(RunFolder(copy))
     assert results(copy) == results(whole)
 
 
@@ -109,7 +110,7 @@ def test_data_may_move_and_may_not_change(data, tmp_path):
     other = drawn_file(tmp_path / "other.h5", size=70, subjects=10, frames=8)
     with pytest.raises(NemoError, match=r"other\.h5 is another data set, or the same with other labels"):
         resume(run, other, device="cpu")
-    assert is_finished(resume(run, tmp_path / "after" / "out.h5", device="cpu"))
+    assert RunFolder(resume(run, tmp_path / "after" / "out.h5", device="cpu")).is_finished()
     assert json.loads((run / "run.json").read_text())["data"] == str(tmp_path / "after" / "out.h5")
 
 

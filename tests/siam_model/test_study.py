@@ -13,7 +13,8 @@ from nemo_pipeline.store import write_dataset
 from siam_model import load
 from siam_model.predictions import read_predictions
 from siam_model.protocol.overrides import configure
-from siam_model.runs import is_finished, missing_folds, newest_unfinished
+from siam_model.run_folder import RunFolder
+from siam_model.runs import newest_unfinished
 from siam_model.study import STUDIES, variants_in
 from tests.support.siam_faces import drawn_file, drawn_videos
 from tests.support.siam_runs import TINY, Listener, Stop, results, resume, train
@@ -57,14 +58,14 @@ def test_layout_of_a_study(whole, data):
     assert names == ["conv", "conv_recurrent", "conv_recurrent_spatial", "full"]
     shared = json.loads((whole / "split.json").read_text())
     videos = set()
-    for variant in variants_in(whole):
+    for variant in variants_in(RunFolder(whole)):
         run = whole / variant.name
         assert json.loads((run / "split.json").read_text())["folds"] == shared["folds"]
-        assert is_finished(run)
+        assert RunFolder(run).is_finished()
         videos.add(read_predictions(run / "predictions.csv").video)
         assert load(run).config.recurrent == (variant.name != "conv")
     assert len(videos) == 1
-    assert is_finished(whole)
+    assert RunFolder(whole).is_finished()
     for file in whole.rglob("*"):
         assert file.stat().st_mode & 0o077 == 0, f"{file} can be read by others"
 
@@ -80,7 +81,7 @@ def test_cut_off_and_resumed_it_is_the_same(whole, data, tmp_path):
     listener = Listener()
     resume(tmp_path / "s", device="cpu", reporter=listener)
     assert {where.variant for where, _ in listener.epochs} <= {v.name for v in STUDIES["modules"][1:]}
-    for variant in variants_in(whole):
+    for variant in variants_in(RunFolder(whole)):
         assert results(tmp_path / "s" / variant.name) == results(whole / variant.name)
     with pytest.raises(NemoError, match="is finished, and nothing is left to do"):
         resume(tmp_path / "s")
@@ -90,7 +91,7 @@ def test_several_processes_give_the_same(whole, data, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     listener = Listener()
     study = studied(data, tmp_path / "s", jobs=2, reporter=listener)
-    for variant in variants_in(whole):
+    for variant in variants_in(RunFolder(whole)):
         assert results(study / variant.name) == results(whole / variant.name)
     assert "conv, fold 1" in {str(where) for where, _ in listener.epochs}
 
@@ -98,9 +99,12 @@ def test_several_processes_give_the_same(whole, data, tmp_path, monkeypatch):
 def test_array_jobs_of_a_study(whole, data, tmp_path):
     for fold in (1, 0):
         studied(data, tmp_path / "s", fold=fold)
-    assert not missing_folds(tmp_path / "s" / "full", 2) and not is_finished(tmp_path / "s")
+    assert (
+        not RunFolder(tmp_path / "s" / "full").missing_folds(2)
+        and not RunFolder(tmp_path / "s").is_finished()
+    )
     resume(tmp_path / "s", device="cpu")
-    for variant in variants_in(whole):
+    for variant in variants_in(RunFolder(whole)):
         assert results(tmp_path / "s" / variant.name) == results(whole / variant.name)
 
 
@@ -114,7 +118,7 @@ def test_a_variant_is_an_ordinary_run(whole, data, tmp_path):
 
 def test_trials_and_no_folds(data, tmp_path):
     study = studied(data, tmp_path / "s", study="mechanisms", folds=None, trials=2)
-    for variant in variants_in(study):
+    for variant in variants_in(RunFolder(study)):
         assert json.loads((study / variant.name / "choice.json").read_text())["budget"] == 2
         assert load(study / variant.name).config.attention_mechanism == variant.name
 
@@ -133,7 +137,7 @@ def conditions(path: Path, few: int = 0) -> Path:
 
 def test_conditions_are_separate_models_on_shared_folds(tmp_path):
     study = studied(conditions(tmp_path / "out.h5"), tmp_path / "s", study="conditions")
-    names = [v.name for v in variants_in(study)]
+    names = [v.name for v in variants_in(RunFolder(study))]
     assert names == ["disgust_posed", "smile_posed", "smile_spontaneous", "all"]
     shared = json.loads((study / "split.json").read_text())["folds"]
     folds = {subject: line["fold"] for line in shared for subject in line["test"]}
@@ -146,7 +150,7 @@ def test_conditions_are_separate_models_on_shared_folds(tmp_path):
         "expression": "smile",
         "condition": "posed",
     }
-    labels = {v.name: v.label for v in variants_in(study)}
+    labels = {v.name: v.label for v in variants_in(RunFolder(study))}
     assert labels["smile_spontaneous"] == "spontaneous smile"
 
 
@@ -155,7 +159,7 @@ def test_a_condition_of_too_few_people_is_left_out(tmp_path):
     study = studied(
         conditions(tmp_path / "out.h5", few=8), tmp_path / "s", study="conditions", reporter=listener
     )
-    assert [v.name for v in variants_in(study)] == ["smile_posed", "smile_spontaneous", "all"]
+    assert [v.name for v in variants_in(RunFolder(study))] == ["smile_posed", "smile_spontaneous", "all"]
     assert any(
         text.startswith("disgust_posed: left out: Of this part of the file no subject")
         for text in listener.said
@@ -182,7 +186,7 @@ def test_what_cannot_be_studied_is_answered(data, whole, tmp_path):
     values["variants"][0]["folder"] = "../../elsewhere"
     (tmp_path / "study.json").write_text(json.dumps(values))
     assert all(
-        Path(v.name).name == v.name for v in variants_in(tmp_path)
+        Path(v.name).name == v.name for v in variants_in(RunFolder(tmp_path))
     )  # a name from a file is never a path
 
 
@@ -201,9 +205,14 @@ def test_a_variant_that_fails_does_not_stop_the_others(data, tmp_path, monkeypat
         NemoError, match=r"1 of 4 variants of .* not finished, first conv_recurrent: Fold 0 of 2"
     ):
         studied(data, tmp_path / "s")
-    assert [is_finished(tmp_path / "s" / v.name) for v in STUDIES["modules"]] == [True, False, True, True]
+    assert [RunFolder(tmp_path / "s" / v.name).is_finished() for v in STUDIES["modules"]] == [
+        True,
+        False,
+        True,
+        True,
+    ]
     monkeypatch.setattr(crossval, "train_split", good)
-    assert is_finished(resume(tmp_path / "s", device="cpu"))
+    assert RunFolder(resume(tmp_path / "s", device="cpu")).is_finished()
 
 
 def test_equal_variants_are_equal(data, whole, tmp_path):

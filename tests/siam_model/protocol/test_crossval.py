@@ -24,7 +24,8 @@ from siam_model.protocol.crossval import join_folds
 from siam_model.protocol.history import read_history, write_history
 from siam_model.protocol.jobs import slot_environments
 from siam_model.protocol.reporter import TrainingScope
-from siam_model.runs import Busy, fold_folder, held, is_finished, missing_folds, newest_unfinished
+from siam_model.run_folder import RunFolder
+from siam_model.runs import Busy, held, newest_unfinished
 from siam_model.training.fit import EpochRecord
 from tests.support.siam_faces import drawn_file
 from tests.support.siam_runs import Listener, Stop, quick, results, resume
@@ -68,14 +69,14 @@ def test_interrupted_anywhere_and_resumed_it_is_the_same_run(whole, data, tmp_pa
     """Three folds of two epochs and then all subjects: an interrupt in each of them, and once more right after."""
     with pytest.raises(Stop):
         quick(data, tmp_path / "run", folds=3, reporter=Listener(stop_at=epochs))
-    assert not is_finished(tmp_path / "run")
+    assert not RunFolder(tmp_path / "run").is_finished()
     with contextlib.suppress(Stop):  # no epoch is left where the interrupt met the very last one
         resume(tmp_path / "run", device="cpu", reporter=Listener(stop_at=1))
     listener = Listener()
-    if not is_finished(tmp_path / "run"):
+    if not RunFolder(tmp_path / "run").is_finished():
         resume(tmp_path / "run", device="cpu", reporter=listener)
     assert results(tmp_path / "run") == results(whole)
-    assert is_finished(tmp_path / "run")
+    assert RunFolder(tmp_path / "run").is_finished()
     done = (epochs - 1) // 2  # folds that were finished before
     assert {where.fold for where, _ in listener.epochs} <= {*range(done, 3), -1}
 
@@ -107,7 +108,7 @@ def test_killed_without_warning_and_resumed(data, tmp_path):
             process.send_signal(signal.SIGKILL)
         process.stdout.read()
         process.wait()
-        if is_finished(run):
+        if RunFolder(run).is_finished():
             break
     assert results(run) == results(whole)
 
@@ -123,16 +124,16 @@ def test_array_jobs_share_a_folder(whole, data, tmp_path):
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     both = [subprocess.Popen([*call, fold], env=env) for fold in ("2", "0")]
     assert [process.wait() for process in both] == [0, 0]
-    assert missing_folds(run, 3) == [1]
+    assert RunFolder(run).missing_folds(3) == [1]
     with pytest.raises(NemoError, match=r"lacks fold 1 of 3.*nemo train --resume --out"):
-        join_folds(run)
+        join_folds(RunFolder(run))
     with pytest.raises(NemoError, match="begun with --seed 0, not with --seed 1"):
         quick(data, run, folds=3, fold=1, seed=1)
     with pytest.raises(NemoError, match=r"begun with --set .*, not with --set"):
         quick(data, run, folds=3, fold=1, overrides={"train.l2": "0"})
     quick(data, run, folds=3, fold=1)
     assert (run / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
-    assert not (run / "model").exists() and not is_finished(run) and (run / "run.json").is_file()
+    assert not (run / "model").exists() and not RunFolder(run).is_finished() and (run / "run.json").is_file()
     listener = Listener()
     quick(data, run, folds=3, fold=1, reporter=listener)  # a task that is run twice trains nothing
     assert listener.epochs == [] and "fold 1: finished already" in listener.said
@@ -163,7 +164,7 @@ def test_a_fold_that_fails_does_not_stop_the_others(data, tmp_path, monkeypatch)
     listener = Listener()
     with pytest.raises(NemoError, match=r"Fold 1 of 3 is not finished: The loss .*nemo train --resume --out"):
         quick(data, tmp_path / "run", folds=3, reporter=listener)
-    assert missing_folds(tmp_path / "run", 3) == [1]
+    assert RunFolder(tmp_path / "run").missing_folds(3) == [1]
     assert "fold 1: failed: The loss is not a finite number any more." in listener.said
 
 
@@ -188,22 +189,22 @@ def test_a_process_that_dies_costs_its_fold_alone(data, tmp_path, monkeypatch):
 
     with pytest.raises(NemoError, match=r"Fold 0 of 3 is not finished: its process was killed \(SIGKILL\)"):
         quick(data, tmp_path / "run", folds=3, jobs=2, epochs=30, reporter=Killer())
-    assert killed and missing_folds(tmp_path / "run", 3) == [0]
+    assert killed and RunFolder(tmp_path / "run").missing_folds(3) == [0]
 
 
 def test_two_processes_never_train_the_same_fold(data, whole, tmp_path):
     run = tmp_path / "run"
     quick(data, run, folds=3, fold=0)
-    (fold_folder(run, 1)).mkdir()
-    with held(fold_folder(run, 1), "fold 1"):
+    (RunFolder(run).fold(1).path).mkdir()
+    with held(RunFolder(run).fold(1), "fold 1"):
         with pytest.raises(NemoError, match=r"fold 1 of .* is being trained by another process"):
             in_thread(lambda: quick(data, run, folds=3, fold=1))
         listener = Listener()
         with pytest.raises(NemoError, match="Fold 1 of 3 is not finished"):
             in_thread(lambda: resume(run, device="cpu", reporter=listener))
-    assert missing_folds(run, 3) == [1]  # the other one was trained
+    assert RunFolder(run).missing_folds(3) == [1]  # the other one was trained
     assert any("fold 1: not trained: fold 1 of" in text for text in listener.said)
-    with pytest.raises(Busy), held(run, "it"), held(run, "it"):
+    with pytest.raises(Busy), held(RunFolder(run), "it"), held(RunFolder(run), "it"):
         pass
 
 
@@ -277,6 +278,6 @@ def test_a_gpu_or_its_share_of_the_cores_for_every_process(monkeypatch):
 def test_event_files_stay_with_their_model(data, tmp_path):
     pytest.importorskip("tensorboard")
     run = quick(data, tmp_path / "run", folds=2, trials=2, epochs=1, fit_options={"tensorboard": True})
-    for folder in (run, fold_folder(run, 0), fold_folder(run, 1)):
+    for folder in (run, RunFolder(run).fold(0).path, RunFolder(run).fold(1).path):
         assert list((folder / "tensorboard").glob("events.*")), folder
     assert (run / "curves.png").is_file()

@@ -13,7 +13,7 @@ from siam_model.protocol.fit_folder import _Pace
 from siam_model.protocol.forecast import forecast
 from siam_model.protocol.reporter import Reporter, TrainingScope
 from siam_model.protocol.request import Runtime
-from siam_model.runs import fold_folder
+from siam_model.run_folder import RunFolder
 from tests.support.siam_faces import drawn_file
 from tests.support.siam_runs import quick
 
@@ -65,7 +65,7 @@ def test_what_is_left_of_a_study(data, tmp_path):
     assert (
         forecast(study, 1.0, Runtime()).trainings == 4
     )  # the models of all subjects, which a resumed run would see
-    shutil.rmtree(fold_folder(study / "full", 0))
+    shutil.rmtree(RunFolder(study / "full").fold(0).path)
     assert forecast(study, 1.0, Runtime()).trainings == 5
 
 

@@ -19,7 +19,7 @@ from siam_model.config import preset
 from siam_model.predictions import read_predictions
 from siam_model.protocol import search
 from siam_model.protocol.history import read_history
-from siam_model.runs import fold_folder, is_finished
+from siam_model.run_folder import RunFolder
 from tests.support.siam_faces import drawn_file, drawn_videos
 from tests.support.siam_runs import TINY, Listener, Stop, quick, results, resume
 
@@ -60,7 +60,7 @@ def test_the_papers_sets():
 
 def test_what_a_search_leaves_behind(whole):
     for fold in range(2):
-        folder = fold_folder(whole, fold)
+        folder = RunFolder(whole).fold(fold).path
         values = json.loads((folder / "choice.json").read_text())
         assert [trial["number"] for trial in values["trials"]] == [0, 1, 2, 3] and values["budget"] == 4
         first = values["trials"][0]["parameters"]
@@ -89,10 +89,10 @@ def test_what_a_search_leaves_behind(whole):
 
 def test_a_search_gives_the_weights_of_a_run_with_its_choice(whole, data, tmp_path):
     """Nothing of the search is in the result but the choice: training with it by hand gives the same model."""
-    chosen = choice(fold_folder(whole, 0))["chosen"]
+    chosen = choice(RunFolder(whole).fold(0).path)["chosen"]
     overrides = {name: str(value) for name, value in chosen.items()}
     alone = quick(data, tmp_path / "alone", folds=2, fold=0, epochs=5, overrides=overrides)
-    ours, theirs = (fold_folder(run, 0) / "model" / "model.safetensors" for run in (whole, alone))
+    ours, theirs = (RunFolder(run).fold(0).model.weights for run in (whole, alone))
     assert ours.read_bytes() == theirs.read_bytes()
 
 
@@ -105,14 +105,14 @@ def test_cut_off_and_resumed_it_chooses_the_same(whole, data, tmp_path, stops):
                 searched(data, tmp_path / "run", reporter=listener)
             else:
                 resume(tmp_path / "run", device="cpu", reporter=listener)
-    finished = finished_trials(fold_folder(tmp_path / "run", 0))
+    finished = finished_trials(RunFolder(tmp_path / "run").fold(0).path)
     listener = Listener()
     resume(tmp_path / "run", device="cpu", reporter=listener)
     again = {where.trial for where, _ in listener.epochs if where.fold == 0}
     assert again <= set(range(len(finished), 4)), "finished trials are not trained again"
     assert results(tmp_path / "run") == results(whole)
     for fold in range(2):
-        assert choice(fold_folder(tmp_path / "run", fold)) == choice(fold_folder(whole, fold))
+        assert choice(RunFolder(tmp_path / "run").fold(fold).path) == choice(RunFolder(whole).fold(fold).path)
 
 
 def finished_trials(folder: Path) -> list[dict]:
@@ -125,12 +125,12 @@ def test_killed_between_an_epoch_and_its_news(whole, data, tmp_path):
     run = tmp_path / "run"
     with pytest.raises(Stop):
         searched(data, run, reporter=Listener(stop_at=18))
-    (history,) = (fold_folder(run, 0) / "trials").glob("003/history.csv")
+    (history,) = (RunFolder(run).fold(0).trials).glob("003/history.csv")
     history.write_text("\n".join(history.read_text().splitlines()[:-1]) + "\n")
     resume(run, device="cpu")
     assert results(run) == results(whole)
-    assert [choice(fold_folder(run, k)) for k in range(2)] == [
-        choice(fold_folder(whole, k)) for k in range(2)
+    assert [choice(RunFolder(run).fold(k).path) for k in range(2)] == [
+        choice(RunFolder(whole).fold(k).path) for k in range(2)
     ]
 
 
@@ -158,11 +158,11 @@ def test_killed_without_warning_it_chooses_the_same(whole, data, tmp_path):
             process.send_signal(signal.SIGKILL)
         process.stdout.read()
         process.wait()
-        if is_finished(run):
+        if RunFolder(run).is_finished():
             break
     assert results(run) == results(whole)
     for fold in range(2):
-        assert choice(fold_folder(run, fold)) == choice(fold_folder(whole, fold))
+        assert choice(RunFolder(run).fold(fold).path) == choice(RunFolder(whole).fold(fold).path)
 
 
 def test_the_test_fold_has_no_say(tmp_path):
@@ -178,7 +178,7 @@ def test_the_test_fold_has_no_say(tmp_path):
                 video["frames"] = 255 - video["frames"]
         path = write_dataset(tmp_path / f"{name}.h5", videos)
         runs.append(searched(path, tmp_path / name, fold=0))
-    folders = [fold_folder(run, 0) for run in runs]
+    folders = [RunFolder(run).fold(0).path for run in runs]
     assert choice(folders[0]) == choice(folders[1])
     weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in folders]
     assert weights[0] == weights[1]
@@ -223,7 +223,7 @@ def test_the_median_rule():
 def test_every_combination_once_and_no_more(data, tmp_path):
     fixed = {"model.dropout_conv": "0", "train.l2": "0"}  # four are left
     run = searched(data, tmp_path / "run", fold=0, trials=50, epochs=1, overrides=fixed)
-    values = choice(fold_folder(run, 0))
+    values = choice(RunFolder(run).fold(0).path)
     assert values["budget"] == 4
     assert {t["parameters"]["model.dropout_recurrent"] for t in values["trials"]} == {0, 0.1, 0.2, 0.4}
 
@@ -231,14 +231,14 @@ def test_every_combination_once_and_no_more(data, tmp_path):
 def test_a_hopeless_trial_is_ended_early(whole, data, tmp_path, monkeypatch):
     """With another three trials that were far better, the fourth is ended after the epochs that everybody gets."""
     searched(data, tmp_path / "run", fold=0, trials=3)
-    folder = fold_folder(tmp_path / "run", 0)
+    folder = RunFolder(tmp_path / "run").fold(0).path
     better = json.loads((folder / "trials.json").read_text())
     del better["sha256"]
     for trial in better["trials"]:
         trial["errors"] = [0.001 * error for error in trial["errors"]]
     with pytest.raises(Stop):
         searched(data, tmp_path / "again", fold=0, reporter=Listener(stop_at=1))
-    again = fold_folder(tmp_path / "again", 0)
+    again = RunFolder(tmp_path / "again").fold(0).path
     (again / "trials.json").write_text(json.dumps(better))
     (folder / "choice.json").unlink()
     best = min(range(3), key=lambda number: min(better["trials"][number]["errors"]))
@@ -268,13 +268,13 @@ def test_an_error_that_only_sounds_like_one_ends_the_search(data, tmp_path, monk
     monkeypatch.setattr(search, "train_in", broken)
     with pytest.raises(NemoError, match=r"infinite\.h5 cannot be read"):
         searched(data, tmp_path / "run", fold=0)
-    assert not (fold_folder(tmp_path / "run", 0) / "choice.json").exists()
+    assert not (RunFolder(tmp_path / "run").fold(0).choice).exists()
 
 
 def test_a_record_of_trials_that_is_damaged_or_of_another_search_is_named(data, tmp_path):
     with pytest.raises(Stop):
         searched(data, tmp_path / "run", fold=0, reporter=Listener(stop_at=9))
-    record = fold_folder(tmp_path / "run", 0) / "trials.json"
+    record = RunFolder(tmp_path / "run").fold(0).tried
     values = json.loads(record.read_text())
     values["trials"][0]["parameters"]["train.l2"] = 0.5
     for text in (json.dumps(values), '{"trials": [{"parameters": 3}]}'):
@@ -291,7 +291,7 @@ def test_a_search_without_folds(data, tmp_path):
 
 
 def test_the_model_of_all_subjects_takes_what_most_folds_chose(whole):
-    chosen = [choice(fold_folder(whole, k))["chosen"] for k in range(2)]
+    chosen = [choice(RunFolder(whole).fold(k).path)["chosen"] for k in range(2)]
     card = load(whole).card
     assert search.read_values(card.model, card.train, chosen[0]) in chosen
 
@@ -302,6 +302,6 @@ def test_h_is_searched_too(data, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("tests.support.siam_runs.TINY", FREE)
         run = searched(data, tmp_path / "run", fold=1, trials=3, epochs=1, overrides=values)
-    line = choice(fold_folder(run, 1))
+    line = choice(RunFolder(run).fold(1).path)
     assert sorted(t["parameters"]["model.hidden"] for t in line["trials"]) == [16, 32, 64]
-    assert load(fold_folder(run, 1)).config.hidden == line["chosen"]["model.hidden"]
+    assert load(RunFolder(run).fold(1).path).config.hidden == line["chosen"]["model.hidden"]

@@ -24,7 +24,7 @@ from siam_model.reports import paper, phases
 from siam_model.reports.attention import components, examples, first_layer, spread_by_age
 from siam_model.reports.inference import by_model, expressive_frame
 from siam_model.reports.source import Run, open_data, open_run, open_source
-from siam_model.runs import fold_folder
+from siam_model.run_folder import EvaluationFolder, RunFolder
 from tests.support.siam_smiles import HOSTILE, METHOD, smiling_file, studied, trained
 
 KINDS = ("mechanisms", "positions", "modules", "conditions")
@@ -143,7 +143,7 @@ def test_a_study_alone_is_evaluated_by_the_papers_variant(studies, tmp_path):
 def predicted(source: Run) -> phases.Parts:
     """Of the phases, with what `evaluate` keeps by default."""
     return phases.predict_phases(
-        source, open_data(source, None), "cpu", source.folder / "evaluation" / phases.FILE
+        source, open_data(source, None), "cpu", EvaluationFolder(source.folder.evaluation).phases
     )
 
 
@@ -160,7 +160,7 @@ def test_phases_are_predicted_by_the_model_that_never_saw_the_person(run, data):
             assert set(found[video]) == {"whole"}
             continue
         assert len(found[video]) == 7
-        model = load(fold_folder(run, int(p.fold[i])))
+        model = load(RunFolder(run).fold(int(p.fold[i])).path)
         assert p.subject[i] not in {*model.subjects["training"], *model.subjects["validation"]}
         for names in paper.PHASES:
             frames = face.frames[cut.mask(*names)]
@@ -213,8 +213,8 @@ def test_quick_leaves_phases_out_unless_they_are_kept(run):
 
 def test_a_model_that_knows_the_person_is_not_asked(run):
     source = opened(run)
-    shutil.rmtree(fold_folder(run, 0) / "model")
-    shutil.copytree(fold_folder(run, 1) / "model", fold_folder(run, 0) / "model")
+    shutil.rmtree(RunFolder(run).fold(0).path / "model")
+    shutil.copytree(RunFolder(run).fold(1).path / "model", RunFolder(run).fold(0).path / "model")
     with pytest.raises(NemoError, match="was trained on subject"):
         list(by_model(source, range(len(source.predictions)), "cpu"))
     result = evaluate(run)
@@ -222,7 +222,7 @@ def test_a_model_that_knows_the_person_is_not_asked(run):
 
 
 def test_the_first_attention_layer_by_numpy(run, data):
-    model, frames = load(fold_folder(run, 0)), FaceDataset(data)[3].frames[:5]
+    model, frames = load(RunFolder(run).fold(0).path), FaceDataset(data)[3].frames[:5]
     found = first_layer(model, frames)
     layer = model.network.appearance.attention
     u, c = layer.second_weight.detach().numpy()[0], layer.second_bias.item()
@@ -328,7 +328,7 @@ def test_folds_of_array_jobs_are_joined(run):
     assert sorted(result.methods["SIAM"].video) == sorted(whole.video) and len(result.methods) == 4
     assert {"Table II", "Table III"} <= {t.number for t in result.report.tables}
     assert not (run / "predictions.csv").exists()
-    (fold_folder(run, 1) / "predictions.csv").unlink()
+    RunFolder(run).fold(1).predictions.unlink()
     with pytest.raises(NemoError, match=r"lacks fold 1 of 2.*--resume"):
         evaluate(run)
 
@@ -388,7 +388,7 @@ def test_real_faces_have_a_notice_and_the_papers_numbers_beside(data, run):
 
 
 def test_open_run_of_hostile_names(made):
-    assert set(HOSTILE) <= set(open_run(made).predictions.video)
+    assert set(HOSTILE) <= set(open_run(RunFolder(made)).predictions.video)
 
 
 def state(folder: Path) -> dict[str, tuple[int, int, bytes]]:
@@ -413,7 +413,7 @@ def test_evaluating_writes_nothing_below_the_run(run, data, tmp_path, joined):
     result = evaluate(run, tmp_path / "out")
     assert (state(run), state(data.parent)) == before
     assert {"Table II", "Table III"} <= {t.number for t in result.report.tables}
-    assert (tmp_path / "out" / phases.FILE).is_file()
+    assert EvaluationFolder(tmp_path / "out").phases.is_file()
 
 
 def test_a_run_that_cannot_be_written_to_is_evaluated_elsewhere(run):
