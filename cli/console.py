@@ -30,6 +30,8 @@ from rich.text import Text
 
 from nemo_pipeline.store.text import escape_controls
 
+from .options import in_options
+
 __all__ = [
     "err",
     "escape_controls",
@@ -90,13 +92,13 @@ def styled(text: object, style: str = "") -> Text:
 
 
 def say(text: object, style: str = "") -> None:
-    """One line for people, on standard error. `text` is data, not markup."""
-    err.print(styled(text, style), soft_wrap=True)
+    """One line for people, on standard error. `text` is no markup; settings that it names are shown as options."""
+    err.print(styled(in_options(str(text)), style), soft_wrap=True)
 
 
 def warn(text: object) -> None:
     """One line that begins with "Warning:", on standard error."""
-    err.print(Text.assemble(("Warning: ", "yellow"), styled(text)), soft_wrap=True)
+    err.print(Text.assemble(("Warning: ", "yellow"), styled(in_options(str(text)))), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

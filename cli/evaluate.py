@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from . import console
+from .options import in_options
 
 if TYPE_CHECKING:
     from siam_model.evaluate import Evaluation
@@ -165,6 +166,6 @@ def _print(result: Evaluation) -> None:
         console.out.print(console.styled("Not made:"))
     for item in result.report.missing:
         head = f"{item.number}, {item.title}" if item.number else item.title
-        console.out.print(console.styled(f"  {head}: {item.reason}"), soft_wrap=True)
+        console.out.print(console.styled(f"  {head}: {in_options(item.reason)}"), soft_wrap=True)
         if item.command:
             console.out.print(console.styled(f"      {item.command}", "dim"), soft_wrap=True)

@@ -20,6 +20,7 @@ from nemo_pipeline.store.text import csv_cell, escape_controls, pluralize, safe_
 from nemo_pipeline.view.quality_flags import Reason, reasons, track_of
 
 from . import console
+from .options import in_options
 from .outputs import TABLES, check_target
 
 if TYPE_CHECKING:
@@ -154,7 +155,8 @@ def print_answer(answer: Answer, quiet: bool, said: set[str]) -> None:
     row, age = answer.row, answer.age
     if age is None:
         console.out.print(
-            console.styled(f"{row.file}: no age ({answer.status}). {answer.message}"), soft_wrap=True
+            console.styled(f"{row.file}: no age ({answer.status}). {in_options(answer.message)}"),
+            soft_wrap=True,
         )
         return
     notes = [_AGAIN.get(note, note) if note in said else note for note in answer.notes]

@@ -9,6 +9,7 @@ from nemo_pipeline.status import Status
 from nemo_pipeline.store.text import listed, pluralize
 
 from .console import err, escape_controls, new_table, print_json, say, styled, warn
+from .options import in_options
 
 
 def report(summary: Any, options: dict[str, Any], warn_unlabelled: bool) -> None:
@@ -103,7 +104,7 @@ def _table(summary: Any) -> Any:
                 row["n_decoded"],
                 row["length"],
                 row["n_interpolated"],
-                row["message"],
+                in_options(row["message"]),
             )
         )
     columns = ["video", "status", "decoded", "kept", "interpolated", "message"]
@@ -123,7 +124,7 @@ def why_not(summary: Any) -> str:
     """One sentence on the videos that are not usable: how many, and the first one's reason."""
     failed = [row for row in summary.inputs if not row["length"]]
     first = (
-        f"{escape_controls(failed[0]['id'])}: {escape_controls(failed[0]['message'])}"
+        f"{escape_controls(failed[0]['id'])}: {escape_controls(in_options(failed[0]['message']))}"
         if failed
         else "there is no row"
     )

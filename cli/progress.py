@@ -13,6 +13,7 @@ from typing import Any
 from nemo_pipeline.store.text import pluralize
 
 from .console import err, new_progress, say, styled, warn
+from .options import in_options
 
 
 class RunProgress:
@@ -124,7 +125,7 @@ class RunProgress:
             )
         elif failed:
             message = result.rows[0].message
-            err.print(styled(f"{event.file}: {', '.join(statuses)}. {message}", "yellow"))
+            err.print(styled(f"{event.file}: {', '.join(statuses)}. {in_options(message)}", "yellow"))
 
     def _rate(self) -> float:
         frames = self._frames_done + sum(self._running.values())

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.geometry import normalised_shape, shipped_mean_shape, shipped_triangles
 from nemo_pipeline.store.files import replacing
 
@@ -95,10 +95,10 @@ def read_mean_shape(path: Path) -> MeanShape:
         if kind in (".csv", ".txt", ".pts"):
             return new_shape(_from_text(path))
     except OSError as error:
-        raise NemoError(f"{path} cannot be read as a mean shape ({error.strerror or error}).") from None
+        raise DataError(f"{path} cannot be read as a mean shape ({error.strerror or error}).", path) from None
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise NemoError(f"{path} is no mean shape: {error}.") from None
-    raise NemoError(f"{path} is no mean shape: give {_KINDS}.")
+        raise DataError(f"{path} is no mean shape: {error}.", path) from None
+    raise DataError(f"{path} is no mean shape: give {_KINDS}.", path)
 
 
 def _from_numpy(path: Path) -> NDArray[np.float64]:
@@ -159,7 +159,9 @@ def load_shape(path: Path, kind: str | None = None) -> MeanShape | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise NemoError(f"{path} cannot be read ({error}): restore it, or start anew with --force.") from None
+        raise DataError(
+            f"{path} cannot be read ({error}): restore it, or start anew with `force`.", path
+        ) from None
     if shape.sha256 != values.get("sha256"):
-        raise NemoError(f"{path} was changed: restore it, or start anew with --force.")
+        raise DataError(f"{path} was changed: restore it, or start anew with `force`.", path)
     return shape if kind in (None, values.get("kind")) else None

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoInfo, VideoResult
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.person import PersonRecorder, Tally
 from nemo_pipeline.rows import make_rows, subject_first, with_damage
 from nemo_pipeline.stages.decode import DecodeError
@@ -298,7 +298,7 @@ def track_video(path: str | Path, config: PrepConfig | None = None) -> VideoTrac
                         frames[frame.index] = seen
             info, n_frames = reader.info, reader.report.n_frames
     except DecodeError as error:
-        raise NemoError(f"{path}: {error}") from None
+        raise DataError(f"{path}: {error}", path) from None
     segments = {n: _segments(seen, times, config) for n, seen in people.items() if tracker.trusted(n)}
     chosen = subject_first({n: tallies[n] for n, found in segments.items() if found}, config.follow)
     timestamps = np.array([times.get(i, np.nan) for i in range(n_frames)])

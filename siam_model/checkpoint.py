@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.fields import from_record, plain
 from nemo_pipeline.platform import memory
 from nemo_pipeline.store.files import fsync_path
@@ -165,7 +165,7 @@ def model_folder(path: Path) -> Path:
         if folder.card.is_file():
             return folder.path
     what = "is not there" if not path.exists() else "holds no model (no config.json, nor model/config.json)"
-    raise NemoError(f"{escape_controls(str(path))} {what}; give a run folder of `nemo train`.")
+    raise DataError(f"{escape_controls(str(path))} {what}; give a run folder of `nemo train`.", path)
 
 
 def load_card(path: Path) -> ModelCard:
@@ -178,15 +178,16 @@ def load_card(path: Path) -> ModelCard:
     shown = escape_controls(str(file))
     values = read_json(file)
     if values.get("format") != MODEL.name:
-        raise NemoError(f"{shown} does not describe a model of `nemo train`.")
+        raise DataError(f"{shown} does not describe a model of `nemo train`.", file)
     try:
         if MODEL.is_newer(values):
-            raise NemoError(
-                f"{shown} was written by a newer version of nemo; update with `pip install -U nemo-faces`."
+            raise DataError(
+                f"{shown} was written by a newer version of nemo; update with `pip install -U nemo-faces`.",
+                file,
             )
         return ModelCard.from_dict(values)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise NemoError(f"{shown} is damaged ({escape_controls(str(error))}); {_COPY}.") from None
+        raise DataError(f"{shown} is damaged ({escape_controls(str(error))}); {_COPY}.", file) from None
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[SIAM, ModelCard]:
@@ -221,18 +222,19 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[SIAM, Mo
                 raise ValueError(f"{name} holds values that are no finite numbers")
         model.load_state_dict(tensors, assign=True)
     except FileNotFoundError:
-        raise NemoError(
-            f"{shown} is missing: the folder of a model holds config.json and model.safetensors."
+        raise DataError(
+            f"{shown} is missing: the folder of a model holds config.json and model.safetensors.", file
         ) from None
     except MemoryError:
-        raise NemoError(
+        raise DataError(
             f"{shown} ({file.stat().st_size / 2**30:.1f} GB) needs more memory than there is: it is damaged, or end "
-            "other programs."
+            "other programs.",
+            file,
         ) from None
     except (SafetensorError, RuntimeError, ValueError, TypeError, OverflowError, OSError) as error:
         reason = escape_controls(str(error).splitlines()[0][:200])
-        raise NemoError(
-            f"{shown} does not hold the weights of its config.json ({reason}); {_COPY}."
+        raise DataError(
+            f"{shown} does not hold the weights of its config.json ({reason}); {_COPY}.", file
         ) from None
     check_sums(folder, _COPY)
     return model.to(device).eval(), card
@@ -247,7 +249,8 @@ def _check_memory(config: SIAMConfig, weights: int, device: torch.device, folder
     # A map, what response normalisation makes of it, and its sum over channels, 4 bytes each.
     needed = weights + 3 * 4 * largest * MAX_FRAMES_PER_PASS
     if device.type == "cpu" and free is not None and needed > free:
-        raise NemoError(
+        raise DataError(
             f"{escape_controls(str(folder))} needs about {needed / 2**30:.1f} GB of memory, and {free / 2**30:.1f} GB "
-            "are free: end other programs, or use a machine with more."
+            "are free: end other programs, or use a machine with more.",
+            folder,
         )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import escape_controls
 from siam_model.augment import augment_frames, sample_gain
@@ -72,23 +72,27 @@ def labelled_videos(dataset: FaceDataset) -> VideoTable:
     how = _HOW_TO_LABEL.format(file=file)
     usable = np.asarray(dataset.usable, dtype=np.int64)
     if not len(usable):
-        raise NemoError(f"{file} holds no video with frames; look at the statuses with `nemo info {file}`.")
+        raise DataError(
+            f"{file} holds no video with frames; look at the statuses with `nemo info {file}`.", file
+        )
     age = np.asarray(columns["age"], dtype=np.float64)[usable]
     subject = [str(columns["subject"][i]).strip() for i in usable]
     has_age, has_subject = np.isfinite(age), np.array([bool(s) for s in subject])
     if not has_age.any():
-        raise NemoError(f"{file} has no ages, so there is nothing to learn from; {how}.")
+        raise DataError(f"{file} has no ages, so there is nothing to learn from; {how}.", dataset.path)
     if not (has_age & has_subject).any():
-        raise NemoError(
+        raise DataError(
             f"{file} has ages but does not say which videos show the same person, so training and test could share "
-            f"one; {how}."
+            f"one; {how}.",
+            file,
         )
     wrong = has_age & ((age < AGE_RANGE[0]) | (age > AGE_RANGE[1]))
     if wrong.any():
         name = escape_controls(str(columns["id"][usable[wrong][0]]))
-        raise NemoError(
+        raise DataError(
             f"{file} gives {name} an age of {age[wrong][0]:g} years, which cannot be right; correct it with "
-            f"`nemo label {file} FILE`."
+            f"`nemo label {file} FILE`.",
+            file,
         )
     rows = np.flatnonzero(has_age & has_subject)
     index = usable[rows]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import SettingsError
 
 
 def resolve_device(name: str) -> torch.device:
@@ -22,9 +22,13 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device(next(k for k, there in available.items() if there))
     if kind not in available or (":" in name and not (kind == "cuda" and number.isdecimal())):
-        raise NemoError(f"There is no device {name!r}; --device takes auto, cpu, cuda, cuda:N or mps.")
+        raise SettingsError(
+            f"There is no device {name!r}; `device` takes auto, cpu, cuda, cuda:N or mps.", "device"
+        )
     if not available[kind] or (number and int(number) >= torch.cuda.device_count()):
-        raise NemoError(f"This machine has no usable device {name!r}; use --device auto or --device cpu.")
+        raise SettingsError(
+            f"This machine has no usable device {name!r}; use `device=auto` or `device=cpu`.", "device"
+        )
     return torch.device(name)
 
 

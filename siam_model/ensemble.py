@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import RunError
 from nemo_pipeline.store.text import escape_controls
 from siam_model.checkpoint import load_model
 from siam_model.predict import LoadedModel, Prediction, faces_of
@@ -85,23 +85,24 @@ def load_ensemble(run: Path, device: torch.device) -> Ensemble:
     whole = RunFolder(run)
     folders = [RunFolder(path) for path in sorted(whole.folds.glob("*")) if path.is_dir()]
     if not folders:
-        raise NemoError(
-            f"{shown} holds no models of folds; an ensemble needs a run of `nemo train --folds K`, which keeps them in "
-            "folds/."
+        raise RunError(
+            f"{shown} holds no models of folds; an ensemble needs a run with `folds`, which keeps them in "
+            "folds/.",
+            run,
         )
     gone = [folder for folder in folders if folder.predictions.is_file() and not folder.has_model]
     if gone:
-        raise NemoError(
-            f"{escape_controls(str(gone[0]))} is finished, but its model/ is gone: copy it again."
+        raise RunError(
+            f"{escape_controls(str(gone[0]))} is finished, but its model/ is gone: copy it again.", run
         )
     unfinished = [folder.path.name for folder in folders if not folder.has_model]
     if whole.is_begun:
         numbers = range(int(read_json(whole.settings).get("folds") or 0))
         unfinished += [str(k) for k in numbers if not whole.fold(k).path.is_dir()]
     if unfinished:
-        raise NemoError(
-            f"Fold {escape_controls(unfinished[0])} of {shown} has no model yet; go on with "
-            f"`nemo train --resume --out {shown}`."
+        raise RunError(
+            f"Fold {escape_controls(unfinished[0])} of {shown} has no model yet; resume with `resume({shown})`.",
+            run,
         )
     members = [LoadedModel(*load_model(folder.model.path, device)) for folder in folders]
     first = members[0]
@@ -111,8 +112,9 @@ def load_ensemble(run: Path, device: torch.device) -> Ensemble:
             or not np.array_equal(member.mean_shape, first.mean_shape)
             or not np.array_equal(member.triangles, first.triangles)
         ):
-            raise NemoError(
+            raise RunError(
                 f"{escape_controls(str(folder))} was trained on faces that were prepared in another way than those of "
-                f"{folders[0].path.name}; they do not belong to one run."
+                f"{folders[0].path.name}; they do not belong to one run.",
+                run,
             )
     return Ensemble(members)

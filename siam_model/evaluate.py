@@ -30,7 +30,6 @@ from siam_model.verdict import Verdict
 
 #: Said wherever a number of a run on generated faces is shown.
 SYNTHETIC_NOTE = "Trained or tested on synthetic faces: these numbers say nothing about people."
-#: The table of an external test set, in the folder that is written to.
 #: Said where pictures of people are.
 FACES_NOTE = (
     "This page shows faces, ages and codes of people: biometric data. Share it only with those who may see them; "
@@ -200,7 +199,7 @@ def _make_folders(folder: Path) -> None:
     except OSError as error:
         raise NemoError(
             f"Nothing can be written to {escape_controls(str(folder))} ({error.strerror}): name another folder with "
-            "--out."
+            "`out`."
         ) from None
 
 
@@ -272,7 +271,7 @@ def _make_room(folder: EvaluationFolder, writing: set[Path]) -> None:
 
 def _in_the_way(path: Path) -> NemoError:
     return NemoError(
-        f"{escape_controls(str(path))} is there already, and is not of `nemo evaluate`: give --out another folder, or "
+        f"{escape_controls(str(path))} is there already, and is not of `nemo evaluate`: give `out` another folder, or "
         "move it."
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError
 from nemo_pipeline.store.files import read_bounded, replacing
 from nemo_pipeline.store.text import csv_cell, csv_value, escape_controls, find_delimiter
 
@@ -119,19 +119,19 @@ def read_predictions(path: Path) -> Predictions:
     try:
         rows = read_table(path)
     except FileNotFoundError:
-        raise NemoError(f"{shown} does not exist; is this a finished run of `nemo train`?") from None
+        raise DataError(f"{shown} does not exist; is this a finished run of `nemo train`?", path) from None
     except OSError as error:
-        raise NemoError(f"{shown} cannot be read: {error.strerror}.") from None
+        raise DataError(f"{shown} cannot be read: {error.strerror}.", path) from None
     except ValueError as error:
-        raise NemoError(f"{shown} is no CSV file ({escape_controls(str(error))}).") from None
+        raise DataError(f"{shown} is no CSV file ({escape_controls(str(error))}).", path) from None
     if not rows:
-        raise NemoError(f"{shown} holds no predictions.")
+        raise DataError(f"{shown} holds no predictions.", path)
     missing = _lacking(list(rows[0]))
     if missing:
-        raise NemoError(f"{shown} lacks the column {missing[0]}; it needs {', '.join(COLUMNS)}.")
+        raise DataError(f"{shown} lacks the column {missing[0]}; it needs {', '.join(COLUMNS)}.", path)
     short = next((n for n, r in enumerate(rows) if None in r.values()), None)
     if short is not None:
-        raise NemoError(f"{shown} is cut off: its row {short + 1} lacks cells; copy it again.")
+        raise DataError(f"{shown} is cut off: its row {short + 1} lacks cells; copy it again.", path)
     try:
         fold = np.array([int(r["fold"]) for r in rows])
         age, predicted = (
@@ -139,7 +139,9 @@ def read_predictions(path: Path) -> Predictions:
             for name in ("age_true", "age_predicted")
         )
     except (TypeError, ValueError):
-        raise NemoError(f"{shown} has a cell that is no number in fold, age_true or age_predicted.") from None
+        raise DataError(
+            f"{shown} has a cell that is no number in fold, age_true or age_predicted.", path
+        ) from None
     return Predictions(
         tuple(csv_value(r["video"]) for r in rows),
         tuple(csv_value(r["subject"]) for r in rows),

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError
 from nemo_pipeline.store.files import read_bounded
 from nemo_pipeline.store.text import escape_controls
 from siam_model.predictions import write_bytes
@@ -205,13 +205,13 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(read_bounded(path, LONGEST_JSON).decode("utf-8", "surrogateescape"))
     except FileNotFoundError:
-        raise NemoError(f"{shown} does not exist; is this a finished run of `nemo train`?") from None
+        raise DataError(f"{shown} does not exist; is this a finished run of `nemo train`?", path) from None
     except OSError as error:
-        raise NemoError(f"{shown} cannot be read: {error.strerror}.") from None
+        raise DataError(f"{shown} cannot be read: {error.strerror}.", path) from None
     except (json.JSONDecodeError, RecursionError):
-        raise NemoError(f"{shown} is damaged: it is no JSON.") from None
+        raise DataError(f"{shown} is damaged: it is no JSON.", path) from None
     except ValueError as error:
-        raise NemoError(f"{shown} is damaged: {escape_controls(str(error))}.") from None
+        raise DataError(f"{shown} is damaged: {escape_controls(str(error))}.", path) from None
     if not isinstance(values, dict):
-        raise NemoError(f"{shown} is damaged: it is no JSON object.")
+        raise DataError(f"{shown} is damaged: it is no JSON object.", path)
     return values

@@ -7,7 +7,7 @@ import datetime
 import os
 from pathlib import Path
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import NemoError, OutputError
 from nemo_pipeline.store.locks import hold
 from nemo_pipeline.store.text import escape_controls
 from siam_model.run_folder import RunFolder, read_json
@@ -16,7 +16,7 @@ from siam_model.run_folder import RunFolder, read_json
 RUNS = Path("runs")
 #: Said where there is no model to use.
 _STILL_AGE = (
-    "Without one, --model still-age estimates ages from the frames as still pictures, with a network that others "
+    "Without one, `model=still-age` estimates ages from the frames as still pictures, with a network that others "
     "trained (pip install 'nemo-faces[still-age]')."
 )
 
@@ -39,11 +39,9 @@ def new_run_folder(out: Path | None, shared: bool = False) -> Path:
                 if shared and given.is_begun:  # since we looked
                     return out
                 begun = given.is_begun and not given.is_finished()
-                more = (
-                    f", or resume it: nemo train --resume --out {escape_controls(str(out))}" if begun else ""
-                )
-                raise NemoError(
-                    f"{escape_controls(str(out))} exists already; name another folder with --out{more}."
+                more = f", or resume it: `resume({escape_controls(str(out))})`" if begun else ""
+                raise OutputError(
+                    f"{escape_controls(str(out))} exists already; name another folder with `out`{more}.", out
                 )
             out.mkdir(mode=0o700, parents=True, exist_ok=True)
             return out
@@ -57,8 +55,10 @@ def new_run_folder(out: Path | None, shared: bool = False) -> Path:
                 continue
     except OSError as error:
         shown = escape_controls(str(out if out is not None else RUNS))
-        raise NemoError(f"The run folder {shown} cannot be created: {error.strerror}.") from None
-    raise NemoError(f"{RUNS} holds a thousand runs of this very second; name a folder with --out.")
+        raise OutputError(
+            f"The run folder {shown} cannot be created: {error.strerror}.", out if out is not None else RUNS
+        ) from None
+    raise NemoError(f"{RUNS} holds a thousand runs of this very second; name a folder with `out`.")
 
 
 def _is_begun(entry: Path) -> bool:
@@ -99,9 +99,7 @@ def newest_unfinished(root: Path = RUNS) -> Path:
             if not RunFolder(folder).is_finished():
                 found.append((RunFolder(folder).settings.stat().st_mtime_ns, folder.name, folder))
     if not found:
-        raise NemoError(
-            f"There is no unfinished run in {root}; name the one to resume: nemo train --resume --out RUN."
-        )
+        raise NemoError(f"There is no unfinished run in {root}; name the one to resume: `resume(RUN)`.")
     return max(found)[2]
 
 
@@ -115,13 +113,9 @@ def held(folder: RunFolder, what: str, patience: float = 0.0) -> contextlib.Abst
     Raises:
         Busy: another process holds it.
     """
-    busy = Busy(f"{what} is being trained by another process; wait for it, or take another fold.")
+    busy = f"{what} is being trained by another process; wait for it, or take another fold."
     read_only = f"{escape_controls(str(folder))} is read-only: nothing can be written there."
     return hold(folder.lock, busy=busy, read_only=read_only, patience=patience)
-
-
-class Busy(NemoError):
-    """Another process is at it."""
 
 
 def newest_run(root: Path = RUNS) -> Path:
@@ -148,10 +142,9 @@ def newest_run(root: Path = RUNS) -> Path:
     if synthetic:
         raise NemoError(
             f"The only runs in {root} were trained on synthetic faces, and their ages mean nothing for people: name "
-            f"one with --model {escape_controls(str(max(synthetic)[2]))} to use it all the same, or train on your own "
-            f"videos with `nemo train out.h5`. {_STILL_AGE}"
+            f"one with `model={escape_controls(str(max(synthetic)[2]))}` to use it all the same, or train on your own "
+            "videos with `nemo train out.h5`."
         )
     raise NemoError(
-        f"There is no trained model in {root}: train one with `nemo train out.h5`, or name one with --model RUN. "
-        f"{_STILL_AGE}"
+        f"There is no trained model in {root}: train one with `nemo train out.h5`, or name one with `model=RUN`."
     )

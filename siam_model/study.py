@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError, SettingsError
 from nemo_pipeline.fields import from_record, plain
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import escape_controls, pluralize, safe_name
@@ -83,12 +83,16 @@ def make_variants(
     if study is None:
         return []
     if study not in get_args(StudyName):
-        raise NemoError(f"There is no study {study!r}; there are {', '.join(get_args(StudyName))}.")
+        raise SettingsError(
+            f"There is no study {study!r}; there are {', '.join(get_args(StudyName))}.", "study"
+        )
     if study != "conditions":
         variants = list(STUDIES[study])
         varied = {name for variant in variants for name in variant.overrides}
         for name in sorted(varied & set(settings.overrides)):
-            raise NemoError(f"--set {name} cannot be combined with --study {study}, which varies it.")
+            raise SettingsError(
+                f"`{name}` cannot be combined with `study={study}`, which varies it.", "study", name
+            )
         for variant in variants:  # what does not fit (an attention after a layer of no width) is said at once
             configure(settings.preset, {**settings.overrides, **variant.overrides})
         return variants
@@ -106,9 +110,10 @@ def make_variants(
         reporter.say(f"{pluralize(len(part), 'video')} of {subjects}", TrainingScope(variant=name))
         found.append(Variant(name, " ".join(reversed(subset.values())), subset=subset))
     if not found or (len(found) == 1 and len(take_subset(table, dataset, found[0].subset)) == len(table)):
-        raise NemoError(
+        raise DataError(
             f"{escape_controls(str(dataset.path))} does not name two expressions or conditions to compare; add the "
-            "columns expression and condition with `nemo label`."
+            "columns expression and condition with `nemo label`.",
+            dataset.path,
         )
     return [*found, Variant("all", "all videos")]
 
@@ -123,9 +128,10 @@ def variants_in(folder: RunFolder) -> list[Variant]:
     try:
         found = [from_record(Variant, {**line, "name": line["folder"]}) for line in values["variants"]]
     except (KeyError, TypeError, ValueError) as error:
-        raise NemoError(
+        raise DataError(
             f"{escape_controls(str(folder.study))} is damaged ({escape_controls(str(error))}); begin the study anew "
-            "with another --out."
+            "with another `out`.",
+            folder.study,
         ) from None
     return [dataclasses.replace(variant, name=safe_name(variant.name)) for variant in found]
 

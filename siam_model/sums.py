@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.store.files import file_hash, read_bounded, replacing
 from nemo_pipeline.store.text import escape_controls, listed
 from siam_model.run_folder import RunFolder
@@ -76,7 +76,8 @@ def check_sums(folder: Path, remedy: str, among: Collection[str] | None = None) 
     """Raises NemoError, which ends in `remedy`, where a file is not as it was written."""
     changed = changed_files(folder, among)
     if changed:
-        raise NemoError(
+        raise DataError(
             f"{escape_controls(str(folder))} is not as it was written: its {FILE} does not fit {listed(changed)}; "
-            f"{remedy}."
+            f"{remedy}.",
+            folder,
         )

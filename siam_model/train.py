@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import NemoError, RunError, SettingsError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.files import sweep
 from nemo_pipeline.store.text import escape_controls
@@ -70,7 +70,7 @@ def train(
     settings, dataset = settings_for(Path(data), request)
     runtime.check(request)
     if runtime.fold is not None and out is None:
-        raise NemoError("--fold needs --out RUN, the folder that the folds share.")
+        raise SettingsError("`fold` needs `out`, the folder that the folds share.", "fold", "out")
     folder = _begin(
         Path(out) if out is not None else None, settings, dataset, reporter, shared=runtime.fold is not None
     )
@@ -101,13 +101,13 @@ def resume(
     folder, runtime, reporter = Path(folder), runtime or Runtime(), reporter or Reporter()
     shown = escape_controls(str(folder))
     if not folder.is_dir():
-        raise NemoError(f"{shown} is no folder, so there is nothing to resume.")
+        raise RunError(f"{shown} is no folder, so there is nothing to resume.", folder)
     settings, _, _ = read_settings(folder)
     check_same(folder, settings, given or {})
     run = RunFolder(folder)
     begun = run.split.is_file() and (settings.study is None or run.is_study)
     if begun and runtime.fold is None and run.is_finished():
-        raise NemoError(f"{shown} is finished, and nothing is left to do: nemo evaluate {shown}.")
+        raise RunError(f"{shown} is finished, and nothing is left to do: nemo evaluate {shown}.", folder)
     runtime.check(settings)
     dataset = open_data(folder, settings, Path(data) if data is not None else None)
     if begun:
@@ -158,9 +158,10 @@ def _continue(
     if failed:
         name, reason = next(iter(failed.items()))
         shown = escape_controls(str(folder))
-        raise NemoError(
+        raise RunError(
             f"{len(failed)} of {len(runs)} variants of {shown} are not finished, first {name}: {reason.rstrip('.')}. "
-            f"Resume with `nemo train --resume --out {shown}`."
+            f"Resume with `resume({shown})`.",
+            folder,
         )
     return folder
 
@@ -257,9 +258,10 @@ def raise_failed(run: RunFolder, failed: Mapping[int, str], folds: int) -> None:
         first, reason = next(iter(sorted(failed.items())))
         more = f" (so are folds {', '.join(str(k) for k in sorted(failed)[1:])})" if len(failed) > 1 else ""
         shown = escape_controls(str(run))
-        raise NemoError(
+        raise RunError(
             f"Fold {first} of {folds} is not finished{more}: {reason.rstrip('.')}. What is finished is kept; go on "
-            f"with `nemo train --resume --out {shown}`."
+            f"with `resume({shown})`.",
+            run,
         )
 
 

@@ -284,7 +284,7 @@ def test_parts_with_a_shape_are_joined(videos: Path, first: tuple[Path, list[str
     config = dataclasses.replace(CONFIG, mean_shape="custom", mean_shape_sha256=shape.sha256)
     for k in (1, 2):
         run(videos, tmp_path / f"part{k}.h5", config, mean_shape=shape, part=Part(k, 2))
-    with pytest.raises(NemoError, match="--force"):
+    with pytest.raises(NemoError, match="`force`"):
         run(videos, tmp_path / "part1.h5", part=Part(1, 2))
     join([tmp_path / "part1.shards", tmp_path / "part2.shards"], tmp_path / "joined.h5")
     joined = FaceDataset(tmp_path / "joined.h5")
@@ -296,7 +296,7 @@ def test_parts_with_a_shape_are_joined(videos: Path, first: tuple[Path, list[str
 
 
 def test_what_cannot_be(videos: Path, tmp_path: Path) -> None:
-    with pytest.raises(NemoError, match="leave out --part"):
+    with pytest.raises(NemoError, match="leave out `part`"):
         run(videos, tmp_path / "part.h5", part=Part(1, 2))
     (tmp_path / "none").mkdir()
     shutil.copy(videos / "c.mp4", tmp_path / "none")

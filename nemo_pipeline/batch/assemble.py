@@ -17,7 +17,7 @@ from nemo_pipeline.batch.label_table import LabelTable
 from nemo_pipeline.batch.labels import LabelledVideo, Matched, match_labels, similar_names
 from nemo_pipeline.batch.plan import Finished
 from nemo_pipeline.datatypes import VideoFile
-from nemo_pipeline.errors import DamagedFile, NemoError
+from nemo_pipeline.errors import DamagedFile, NemoError, OutputError
 from nemo_pipeline.store.files import disk_full_message, is_disk_full, replacing
 from nemo_pipeline.store.index import IndexRow, video_columns, write_index
 from nemo_pipeline.store.reader import FaceDataset
@@ -255,12 +255,14 @@ def relabel(path: Path, table: LabelTable, *, replace: bool = False, force: bool
     aged = sum("age" in row_labels(data, row) for row in data.rows)
     if replace and not force and aged and not any("age" in new for new in labels):
         raise NemoError(
-            f"{table.source} has no ages, and --replace would remove all {aged} of {data.path}; nothing was changed. "
-            f"Leave out --replace to keep them, or add --force. {' '.join(table.notes)}".rstrip()
+            f"{table.source} has no ages, and `replace` would remove all {aged} of {data.path}; nothing was changed. "
+            f"Leave out `replace` to keep them, or add `force`. {' '.join(table.notes)}".rstrip()
         )
     try:
         with _full_disk_told(data.path):
             write_labels(data.path, labels, data.synthetic or matched.synthetic)
     except PermissionError:
-        raise NemoError(f"{data.path.parent} is read-only: the labels cannot be written there.") from None
+        raise OutputError(
+            f"{data.path.parent} is read-only: the labels cannot be written there.", data.path.parent
+        ) from None
     return matched

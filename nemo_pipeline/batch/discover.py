@@ -100,11 +100,11 @@ def discover(
     kept: list[VideoFile] = []
     for video in videos:
         if include and not _matches(video.file, include):
-            found.skipped.append(Skipped(str(video.path), "no --include pattern matches it"))
+            found.skipped.append(Skipped(str(video.path), "no `include` pattern matches it"))
         elif _matches(video.file, exclude):
-            found.skipped.append(Skipped(str(video.path), "an --exclude pattern matches it"))
+            found.skipped.append(Skipped(str(video.path), "an `exclude` pattern matches it"))
         elif limit is not None and len(kept) >= limit:
-            found.skipped.append(Skipped(str(video.path), f"beyond --limit {limit}"))
+            found.skipped.append(Skipped(str(video.path), f"beyond `limit={limit}`"))
         else:
             kept.append(video)
     return Discovery(tuple(kept), tuple(found.skipped), tuple(found.folders))
@@ -129,7 +129,7 @@ def read_list(data: bytes) -> list[str]:
         NemoError: it is no list: it holds control characters, as a video or a prepared file does.
     """
     if any(byte < 32 and byte not in b"\0\t\n\r" for byte in data[:4096]):
-        raise NemoError("--list: that is no text; a list has one path per line.")
+        raise NemoError("`listed`: that is no text; a list has one path per line.")
     data = data.removeprefix(b"\xef\xbb\xbf")
     separator = b"\0" if b"\0" in data else b"\n"
     lines = (line.rstrip(b"\r") if separator == b"\n" else line for line in data.split(separator))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nemo_pipeline.batch.content import not_taken
 from nemo_pipeline.datatypes import VideoFile
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import NemoError, OutputError
 from nemo_pipeline.view.annotated import is_annotated
 
 #: In a folder that nemo draws into: what it drew there is passed over when recordings are looked for.
@@ -50,7 +50,7 @@ def open_for_drawings(
                 )
         (folder / DRAWN_MARK).touch(mode=0o600)
     except OSError as error:
-        raise NemoError(f"{folder} cannot be used for {option}: {error.strerror}.") from None
+        raise OutputError(f"{folder} cannot be used for {option}: {error.strerror}.", folder) from None
 
 
 def is_drawing(path: Path) -> bool:

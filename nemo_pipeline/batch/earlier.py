@@ -12,7 +12,7 @@ from nemo_pipeline.batch.discover import name_videos
 from nemo_pipeline.batch.plan import Finished, check_settings, finished_videos
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoFile
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.shard import Shard
 from nemo_pipeline.store.text import listed, pluralize
@@ -70,11 +70,12 @@ def check_same_names(
             continue
         clashing = [video.file for video in named if earlier[video.file].usable and video.path.is_file()]
         if clashing:
-            raise NemoError(
+            raise DataError(
                 f"{folder} has {pluralize(len(clashing), 'video')} with the name of a video in {output} and other "
                 f"content ({listed(clashing)}). Other recordings: name all folders in one command, so that their "
                 "names tell the videos apart (nemo prep day1/ day2/ out.h5). New versions of the same recordings: "
-                "add --force."
+                "add `force`.",
+                folder,
             )
 
 
@@ -111,11 +112,11 @@ def find_kept(
     if lost:
         raise NemoError(
             f"{pluralize(len(lost), 'video')} of {output} not among the inputs ({listed(lost)}) cannot be kept, since "
-            "their shards are missing: restore those, name the videos too, or add --prune to drop them."
+            "their shards are missing: restore those, name the videos too, or add `prune` to drop them."
         )
     remedy = (
         f"{pluralize(len(kept), 'video')} not among the inputs ({listed(list(kept))}) cannot stay with new ones: name "
-        "them too, or add --prune to drop them."
+        "them too, or add `prune` to drop them."
     )
     check_settings((item.shard for item in kept.values()), [], config, model_sha256, output, remedy)
     return kept

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_pipeline.batch.label_text import LabelText, read_label_text, without_bytes
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.store.schema import LABEL_COLUMNS
 from nemo_pipeline.store.text import csv_value, find_delimiter, listed
 from nemo_pipeline.synth.mark import is_marked
@@ -140,9 +140,10 @@ def _read_details(path: Path, lines: list[str]) -> LabelTable:
             continue
         cells = [_clean(cell) for cell in re.split(r"\t+", line.strip())]
         if len(cells) < 4:
-            raise NemoError(
+            raise DataError(
                 f"{path}, line {number}: {len(cells)} columns where file name, subject code, gender, age "
-                "and smile type were expected."
+                "and smile type were expected.",
+                path,
             )
         values = {"video": cells[0], "subject": cells[1], "gender": cells[2], "age": cells[3]}
         if len(cells) > 4:
@@ -160,8 +161,9 @@ def _read_subject_details(path: Path, lines: list[str]) -> LabelTable:
             continue
         cells = [_clean(cell) for cell in re.split(r"\t+", line.strip())]
         if len(cells) < 3:
-            raise NemoError(
-                f"{path}, line {number}: {len(cells)} columns where subject code, gender and age were expected."
+            raise DataError(
+                f"{path}, line {number}: {len(cells)} columns where subject code, gender and age were expected.",
+                path,
             )
         values = _labels({"gender": cells[1], "age": cells[2]}, path, number)
         _add(by_subject, cells[0], values, path, number)
@@ -173,10 +175,11 @@ def _read_csv(path: Path, text: str) -> LabelTable:
     rows, header, before = _open_csv(path, text)
     names = [_column(name) for name in header]
     if "video" not in names or not set(names) & set(LABEL_COLUMNS):
-        raise NemoError(
+        raise DataError(
             f"{path}: the header is {', '.join(header)[:200]!r}; it must name `video` and at least one of "
             f"{', '.join(LABEL_COLUMNS)} (or a usual name of theirs, such as file name, participant ID, age (years), "
-            "sex)."
+            "sex).",
+            path,
         )
     # Beside a column of the label's own name, another name of it (an id beside video) is some other column.
     plain = [name.casefold() for name in header]
@@ -184,7 +187,9 @@ def _read_csv(path: Path, text: str) -> LabelTable:
     for name, count in Counter(names).items():
         if count > 1 and name in (*LABEL_COLUMNS, "video"):
             same = listed([given for given, column in zip(header, names, strict=True) if column == name])
-            raise NemoError(f"{path}: the header has two columns for {name} ({same}): rename all but one.")
+            raise DataError(
+                f"{path}: the header has two columns for {name} ({same}): rename all but one.", path
+            )
     by_video: dict[str, dict[str, Any]] = {}
     synthetic = set()
     try:
@@ -197,20 +202,22 @@ def _read_csv(path: Path, text: str) -> LabelTable:
             if len(cells) > len(names) and not any(cell.strip() for cell in cells[len(names) :]):
                 cells = cells[: len(names)]
             if len(cells) != len(names):
-                raise NemoError(
-                    f"{path}, line {number}: {len(cells)} columns where the header has {len(names)}."
+                raise DataError(
+                    f"{path}, line {number}: {len(cells)} columns where the header has {len(names)}.", path
                 )
             values = {name: _clean(cell) for name, cell in zip(names, cells, strict=True)}
             if values["video"].lower() in _UNKNOWN:
-                raise NemoError(f"{path}, line {number}: the column `video` is empty.")
+                raise DataError(f"{path}, line {number}: the column `video` is empty.", path)
             _add(by_video, values["video"], _labels(values, path, number), path, number)
             mark = values.get("synthetic", "").lower()
             if mark in _YES:
                 synthetic.add(values["video"])
             elif mark not in _NO:
-                raise NemoError(f"{path}, line {number}: synthetic is {mark!r}; it must be true or false.")
+                raise DataError(
+                    f"{path}, line {number}: synthetic is {mark!r}; it must be true or false.", path
+                )
     except csv.Error as error:
-        raise NemoError(f"{path}, line {before + rows.line_num}: it is no CSV ({error}).") from None
+        raise DataError(f"{path}, line {before + rows.line_num}: it is no CSV ({error}).", path) from None
     return LabelTable(str(path), by_video, synthetic=frozenset(synthetic), notes=_notes(path, header, names))
 
 
@@ -228,7 +235,7 @@ def _open_csv(path: Path, text: str) -> tuple[Any, list[str], int]:
             break
         before += 1
     else:
-        raise NemoError(f"{path} is empty; a label file has a header with video, subject, age.")
+        raise DataError(f"{path} is empty; a label file has a header with video, subject, age.", path)
     rows = csv.reader(
         itertools.chain([line.lstrip("#")], source),
         delimiter=delimiter or find_delimiter(line),
@@ -237,9 +244,9 @@ def _open_csv(path: Path, text: str) -> tuple[Any, list[str], int]:
     try:
         header = [_clean(name) for name in next(rows)]
     except csv.Error as error:
-        raise NemoError(f"{path}, line {before + 1}: it is no CSV ({error}).") from None
+        raise DataError(f"{path}, line {before + 1}: it is no CSV ({error}).", path) from None
     if len(header) > _MOST_COLUMNS:
-        raise NemoError(f"{path}: the header has {len(header)} columns; a label file has a few.")
+        raise DataError(f"{path}: the header has {len(header)} columns; a label file has a few.", path)
     return rows, header, before
 
 
@@ -272,7 +279,7 @@ def _clean(cell: str) -> str:
 
 def _add(table: dict[str, dict[str, Any]], name: str, values: dict[str, Any], path: Path, line: int) -> None:
     if name in table and table[name] != values:
-        raise NemoError(f"{path}, line {line}: {name!r} is there a second time with other labels.")
+        raise DataError(f"{path}, line {line}: {name!r} is there a second time with other labels.", path)
     table[name] = values
 
 
@@ -284,14 +291,16 @@ def _labels(values: Mapping[str, str], path: Path, line: int) -> dict[str, Any]:
         if cell.lower() in _UNKNOWN:
             continue
         if re.fullmatch(r"#(REF!|VALUE!|DIV/0!|NAME\?|NULL!|NUM!)", cell, re.IGNORECASE):
-            raise NemoError(
-                f"{path}, line {line}: {name} is {cell}, an error of the spreadsheet: correct it there."
+            raise DataError(
+                f"{path}, line {line}: {name} is {cell}, an error of the spreadsheet: correct it there.", path
             )
         if name == "age":
             labels[name] = _age(cell, path, line)
         elif name == "fold":
             if not re.fullmatch(r"[0-9]{1,6}(\.0+)?", cell):
-                raise NemoError(f"{path}, line {line}: fold is {cell!r}; it must be a whole number from 0.")
+                raise DataError(
+                    f"{path}, line {line}: fold is {cell!r}; it must be a whole number from 0.", path
+                )
             labels[name] = int(float(cell))
         elif name == "gender":
             labels[name] = _GENDERS.get(cell.lower(), cell.lower())
@@ -306,8 +315,8 @@ def _labels(values: Mapping[str, str], path: Path, line: int) -> dict[str, Any]:
 def _age(cell: str, path: Path, line: int) -> float:
     # Python's own float() would take 2_3 for 23, and digits of other scripts.
     if not re.fullmatch(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)", cell):
-        raise NemoError(f"{path}, line {line}: age is {cell!r}; it must be a number of years.")
+        raise DataError(f"{path}, line {line}: age is {cell!r}; it must be a number of years.", path)
     age = float(cell.replace(",", "."))
     if not (math.isfinite(age) and 0 <= age <= 130):
-        raise NemoError(f"{path}, line {line}: age is {cell}; it must lie between 0 and 130 years.")
+        raise DataError(f"{path}, line {line}: age is {cell}; it must lie between 0 and 130 years.", path)
     return age

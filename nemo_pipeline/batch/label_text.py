@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.store.text import pluralize
 
 #: Larger files are refused unread: a line per video makes some 50 bytes.
@@ -54,14 +54,16 @@ def read_label_text(path: Path, files: Iterable[str] = ()) -> LabelText:
         with path.open("rb") as handle:
             data = handle.read(MOST_BYTES + 1)
     except FileNotFoundError:
-        raise NemoError(f"The label file {path} does not exist.") from None
+        raise DataError(f"The label file {path} does not exist.", path) from None
     except IsADirectoryError:
-        raise NemoError(f"{path} is a folder, not a label file.") from None
+        raise DataError(f"{path} is a folder, not a label file.", path) from None
     except OSError as error:
-        raise NemoError(f"The label file {path} cannot be read: {error.strerror}.") from None
+        raise DataError(f"The label file {path} cannot be read: {error.strerror}.", path) from None
     if len(data) > MOST_BYTES:
-        raise NemoError(
-            f"{path} has more than {MOST_BYTES >> 20} MiB and cannot be a label file, which has a short line per video."
+        raise DataError(
+            f"{path} has more than {MOST_BYTES >> 20} MiB and cannot be a label file, which has a short line "
+            "per video.",
+            path,
         )
     return _decode(data, path, files)
 
@@ -76,7 +78,9 @@ def _decode(data: bytes, path: Path, files: Iterable[str]) -> LabelText:
         try:
             text = data.decode(encoding)
         except UnicodeDecodeError:
-            raise NemoError(f"{path} begins as {encoding.upper()} and is damaged: save it again.") from None
+            raise DataError(
+                f"{path} begins as {encoding.upper()} and is damaged: save it again.", path
+            ) from None
         _refuse_nul(text, path)
         return LabelText(text, encoding)
     _refuse_nul(data.decode("latin-1"), path)
@@ -112,9 +116,10 @@ def without_bytes(text: str) -> str:
 def _refuse_nul(text: str, path: Path) -> None:
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise NemoError(
+        raise DataError(
             f"{path} is no text file: line {line} holds a NUL byte. Labels are read from CSV or the database's details "
-            "files; save the table again as CSV."
+            "files; save the table again as CSV.",
+            path,
         )
 
 

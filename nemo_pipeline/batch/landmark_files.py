@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nemo_pipeline.datatypes import VideoFile
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError, OutputError
 from nemo_pipeline.stages.openface import FaceRow, content_hash, format_row, header_line, write_rows
 from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.text import csv_cell, escape_controls
@@ -42,7 +42,9 @@ def find_landmarks(folder: Path, videos: Sequence[VideoFile]) -> dict[str, Landm
         NemoError: `folder` is none.
     """
     if not folder.is_dir():
-        raise NemoError(f"{folder} is no folder; give the one that holds a landmark file for each video.")
+        raise DataError(
+            f"{folder} is no folder; give the one that holds a landmark file for each video.", folder
+        )
     chosen = {v.file: next((p for p in _names(v.file) if (folder / p).is_file()), None) for v in videos}
     takers: dict[PurePosixPath, list[str]] = defaultdict(list)
     for file, name in chosen.items():
@@ -55,7 +57,7 @@ def find_landmarks(folder: Path, videos: Sequence[VideoFile]) -> dict[str, Landm
             found[file] = LandmarkFile(
                 "",
                 "",
-                f"There is no landmark file for it: {escape_controls(str(wanted))} was expected in --landmarks.",
+                f"There is no landmark file for it: {escape_controls(str(wanted))} was expected in `landmarks`.",
             )
         elif len(takers[name]) > 1:
             other = next(taker for taker in takers[name] if taker != file)
@@ -150,7 +152,7 @@ def export_landmarks(data: FaceDataset, target: Path, *, only: str | None = None
     """Write the landmarks of an out.h5 as OpenFace writes them; answers the files.
 
     Args:
-        target: a folder (one file for each video in it, as `--landmarks` reads them), or a file name: then one
+        target: a folder (one file for each video in it, as `find_landmarks` finds them), or a file name: then one
             video's rows, or those of all with a column `video` before the others.
         only: id of the one row to write, or of a video with several.
 
@@ -159,7 +161,7 @@ def export_landmarks(data: FaceDataset, target: Path, *, only: str | None = None
     """
     videos = _by_file(data, only)
     if not videos:
-        raise NemoError(f"{data.path} holds no face whose landmarks could be written.")
+        raise DataError(f"{data.path} holds no face whose landmarks could be written.", data.path)
     try:
         if target.is_dir():
             names = file_names(list(videos))
@@ -180,7 +182,7 @@ def export_landmarks(data: FaceDataset, target: Path, *, only: str | None = None
                         for one in face_rows(data, [row], [face]):
                             handle.write(f"{name},{format_row(one)}\n")
     except OSError as error:
-        raise NemoError(f"{target} cannot be written: {error.strerror or error}.") from None
+        raise OutputError(f"{target} cannot be written: {error.strerror or error}.", target) from None
     return [target]
 
 

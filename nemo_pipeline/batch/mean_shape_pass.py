@@ -74,7 +74,7 @@ def mean_shape_from(data: FaceDataset, smooth: str) -> tuple[MeanShape, str]:
     if not rows:
         raise NemoError(
             f"none of {len(files)} videos has a usable face, so there is no mean shape; run once without "
-            "--mean-shape from-data to see why."
+            "`mean_shape=from-data` to see why."
         )
     shapes = [video_shape([_landmarks(data, row, smooth) for row in found]) for found in rows.values()]
     mean, _, residual = procrustes_mean(np.stack(shapes))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nemo_pipeline.batch.parts import Part
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError, OutputError
 from nemo_pipeline.store.files import check_h5_name, leftovers, replacing
 from nemo_pipeline.store.locks import hold
 from nemo_pipeline.store.shard import shards_folder
@@ -38,14 +38,16 @@ class OutputFolder:
         """Make the folders, for the owner alone. Raises NemoError with the reason when that cannot be."""
         parent = self.index.parent
         if self.index.is_dir():
-            raise NemoError(f"{self.index} is a folder; the output must be a file name such as out.h5.")
+            raise OutputError(
+                f"{self.index} is a folder; the output must be a file name such as out.h5.", self.index
+            )
         check_h5_name(self.index)
         if not parent.is_dir():
-            raise NemoError(
-                f"{parent} does not exist: create the folder first, or correct the output's name."
+            raise DataError(
+                f"{parent} does not exist: create the folder first, or correct the output's name.", parent
             )
         if not os.access(parent, os.W_OK):
-            raise NemoError(f"{parent} is read-only: the output cannot be written there.")
+            raise OutputError(f"{parent} is read-only: the output cannot be written there.", parent)
         free = shutil.disk_usage(self.shards if self.shards.is_dir() else parent).free
         if free < _NEEDED:
             raise NemoError(f"The disk of {self.shards} has only {free >> 20} MiB free: make room first.")
@@ -53,7 +55,9 @@ class OutputFolder:
             self.shards.mkdir(mode=0o700, exist_ok=True)
             self.work.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise NemoError(f"{self.shards} cannot be used for the results: {error.strerror}.") from None
+            raise OutputError(
+                f"{self.shards} cannot be used for the results: {error.strerror}.", self.shards
+            ) from None
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -80,9 +84,7 @@ class OutputFolder:
     def _hold(self, path: Path, patience: float = 0.0) -> contextlib.AbstractContextManager[None]:
         return hold(
             path,
-            busy=NemoError(
-                f"another `nemo prep` is writing {self.index}: wait for it or choose another output."
-            ),
+            busy=f"another `nemo prep` is writing {self.index}: wait for it or choose another output.",
             read_only=f"{self.shards} is read-only: the output cannot be written there.",
             patience=patience,
         )

@@ -25,7 +25,7 @@ def _target(folder: Path, video_id: str) -> Path:
 def make_overlay_folder(folder: Path, videos: Sequence[VideoFile]) -> None:
     """Create it and make sure that no recording is in it, nor has a copy's name. Raises NemoError, as
     `open_for_drawings`."""
-    open_for_drawings(folder, "--overlay", videos, (_target(folder, video.id) for video in videos))
+    open_for_drawings(folder, "`overlay`", videos, (_target(folder, video.id) for video in videos))
 
 
 def draw_overlays(

@@ -80,7 +80,7 @@ def what_is_missing(done: dict[Part, int]) -> str:
         else:
             sentences.append(
                 f"The {of} parts were made of {' and '.join(map(str, counts[:-1]))} and "
-                f"{pluralize(counts[-1], 'video')}, so that some may be in none: run once without --part, which does "
+                f"{pluralize(counts[-1], 'video')}, so that some may be in none: run once without `part`, which does "
                 "what is missing."
             )
     return " ".join(sentences)

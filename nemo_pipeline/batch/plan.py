@@ -9,10 +9,11 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
 from nemo_pipeline.datatypes import VideoFile
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.status import Status
 from nemo_pipeline.store.files import file_hash
 from nemo_pipeline.store.shard import Shard, ShardRow
@@ -140,17 +141,18 @@ def settings_there(
     return config
 
 
-def check_method(plan: Plan, config: PrepConfig, output: object) -> None:
+def check_method(plan: Plan, config: PrepConfig, output: Path) -> None:
     """Refuse to mix. Raises NemoError where an output of an earlier version of the method is not complete."""
     open_ = [*(video.file for video in plan.todo), *plan.staged_videos]
     if config.algorithm == ALGORITHM_VERSION or not open_:
         return
     more = ", ..." if len(open_) > 1 else ""
-    raise NemoError(
+    raise DataError(
         f"{output} was prepared by version {config.algorithm} of the method, and this nemo has version "
         f"{ALGORITHM_VERSION}: {pluralize(len(open_), 'video')} ({open_[0]}{more}) cannot be added, since a file holds "
         "faces of one version. It stays valid for everything else; to add videos, prepare all of them anew with "
-        "--force, or into another output."
+        "`force`, or into another output.",
+        output,
     )
 
 
@@ -159,18 +161,20 @@ def check_settings(
     staged_videos: Iterable[StagedVideo],
     config: PrepConfig,
     model_sha256: str,
-    output: object,
-    remedy: str = "Use the same settings, write to another output, or add --force to redo everything.",
+    output: Path,
+    remedy: str = "Use the same settings, write to another output, or add `force` to redo everything.",
 ) -> None:
     """Refuse to mix. Raises NemoError that names the settings in which `output` differs from this run."""
     for shard in shards:
         if shard.fingerprint != config.fingerprint():
-            raise NemoError(f"{output} was made with other settings ({_difference(shard, config)}). {remedy}")
+            raise DataError(
+                f"{output} was made with other settings ({_difference(shard, config)}). {remedy}", output
+            )
         if shard.model_sha256 != model_sha256:
-            raise NemoError(f"{output} was made with another landmark bundle. {remedy}")
+            raise DataError(f"{output} was made with another landmark bundle. {remedy}", output)
     for staged in staged_videos:
         if staged.fingerprint != config.fingerprint():
-            raise NemoError(f"{output} was begun with other settings. {remedy}")
+            raise DataError(f"{output} was begun with other settings. {remedy}", output)
 
 
 def _difference(shard: Shard, config: PrepConfig) -> str:

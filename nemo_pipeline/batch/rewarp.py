@@ -15,7 +15,7 @@ from nemo_pipeline.batch.run import PrepInputs, PrepSummary, prep
 from nemo_pipeline.bundle import SHA256 as MODEL_SHA256
 from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
 from nemo_pipeline.datatypes import VideoFile
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError
 from nemo_pipeline.meanshape import MeanShape
 from nemo_pipeline.rewarp import same_points
 from nemo_pipeline.store.reader import FaceDataset
@@ -94,7 +94,7 @@ def _check(source: FaceDataset, output: Path, config: PrepConfig) -> None:
         raise ValueError("other settings than size, margin, mean shape and smoothing need another nemo prep.")
     name = source.path.name
     if output.resolve() == source.path:
-        raise NemoError(f"{output} is the file itself: write to another one.")
+        raise DataError(f"{output} is the file itself: write to another one.", output)
     if source.attributes.get("fingerprint") != source.config.fingerprint():
         raise NemoError(f"{name} was made with settings that this nemo does not know: update nemo.")
     if source.config.algorithm != ALGORITHM_VERSION:

@@ -42,7 +42,7 @@ from nemo_pipeline.bundle import SHA256 as MODEL_SHA256
 from nemo_pipeline.bundle import read_bundle
 from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
 from nemo_pipeline.datatypes import VideoFile
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import NemoError, OutputError
 from nemo_pipeline.meanshape import MeanShape, save_shape
 from nemo_pipeline.platform import children_at_once, default_workers, library_versions
 from nemo_pipeline.status import Status
@@ -255,8 +255,8 @@ def _track(
     """Prepare the videos with the shipped shape, for the mean of their landmarks. Raises NemoError."""
     if options.part is not None:
         raise NemoError(
-            "a mean shape from the data needs all videos in one run: leave out --part, or make the shape once and "
-            "give it to every part (--mean-shape FILE; another out.h5 will do)."
+            "a mean shape from the data needs all videos in one run: leave out `part`, or make the shape once and "
+            "give it to every part (`mean_shape=FILE`; another out.h5 will do)."
         )
     on_event(Event("stage", text="First pass: tracking, for the mean shape."))
     index = out.shards / _TRACKED
@@ -279,11 +279,12 @@ def _index(out: OutputFolder) -> FaceDataset | None:
             f"{': finished videos are in the shards, labels are not' if any(out.shards.glob('*.h5')) else ''}."
         ) from None
     if data.packed:
-        raise NemoError(f"{out.index} is one packed file; write to another name.")
+        raise OutputError(f"{out.index} is one packed file; write to another name.", out.index)
     if data.shards_folder != out.shards:
-        raise NemoError(
+        raise OutputError(
             f"{out.index} takes its shards from {data.shards_folder.name}, not from {out.shards.name}: "
-            "rename both alike, or write to another output."
+            "rename both alike, or write to another output.",
+            out.index,
         )
     return data
 
@@ -334,11 +335,11 @@ def _kept(
     be = "is" if len(absent) == 1 else "are"
     what = f"{pluralize(len(absent), 'video')} of {out.index.name} that {be} not among the inputs"
     if options.prune:
-        text = f"--prune drops {what}: {listed(absent, 20)}. Frames and labels stay in {out.shards.name}."
+        text = f"`prune` drops {what}: {listed(absent, 20)}. Frames and labels stay in {out.shards.name}."
         on_event(Event("note", len(absent), text=text))
         return {}
     kept = find_kept(absent, earlier, read_shards(out.shards), config, MODEL_SHA256, out.index)
-    on_event(Event("stage", len(absent), text=f"Keeping {what} (--prune would drop them)."))
+    on_event(Event("stage", len(absent), text=f"Keeping {what} (`prune` would drop them)."))
     return kept
 
 
@@ -354,7 +355,7 @@ def _check_forced(
     if absent and shape is None:
         raise NemoError(
             f"a new mean shape needs all videos, and {pluralize(len(absent), 'video')} of {out.index} "
-            f"({listed(absent)}) would not be among them: name them too, or add --prune to drop them."
+            f"({listed(absent)}) would not be among them: name them too, or add `prune` to drop them."
         )
     if absent and shape is not None:
         settings = with_shape(config, shape)

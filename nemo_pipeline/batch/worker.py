@@ -16,7 +16,7 @@ from typing import Any
 from nemo_pipeline.batch.process import JobFailed, StartFailed, VideoChild
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoResult
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError, OutputError
 from nemo_pipeline.platform import allowed_cores
 from nemo_pipeline.status import Status
 from nemo_pipeline.store.files import file_hash
@@ -230,7 +230,7 @@ def prepare_video(
         except ChildTimeout:
             text = (
                 f"It took longer than {task.timeout:g} s and was given up: "
-                "if it is only long, raise --video-timeout."
+                "if it is only long, raise `video_timeout`."
             )
             return record_failure(task, Status.TIMEOUT, text)
         except JobFailed as fault:
@@ -241,8 +241,8 @@ def prepare_video(
             _remove_attempt(folder, stem, child.pid, unless_in=where)
     staged = read_staged(where, config)
     if staged is None:
-        raise NemoError(
-            f"{where} is not there although it was just written: is {folder} being cleaned by someone?"
+        raise DataError(
+            f"{where} is not there although it was just written: is {folder} being cleaned by someone?", where
         )
     return staged
 
@@ -291,9 +291,10 @@ def merge_videos(
                 raise
             attempts += 1
             if attempts == 2:
-                raise NemoError(
+                raise OutputError(
                     f"{shards} could not be written ({error}): is its disk full or failing? "
-                    "Finished videos are kept."
+                    "Finished videos are kept.",
+                    shards,
                 ) from None
         finally:
             pool.release(slot, child, keep)
@@ -306,11 +307,11 @@ def probe_video(path: Path, timeout: float = 60.0) -> dict[str, Any]:
     try:
         return child.ask({"do": "probe", "path": str(path)}, timeout)
     except ChildDied as death:
-        raise NemoError(f"{path}: the process that opened it {death.reason}.") from None
+        raise DataError(f"{path}: the process that opened it {death.reason}.", path) from None
     except ChildTimeout:
-        raise NemoError(f"{path}: it could not be opened within {timeout:g} s.") from None
+        raise DataError(f"{path}: it could not be opened within {timeout:g} s.", path) from None
     except JobFailed as fault:
-        raise NemoError(f"{path}: {fault}") from None
+        raise DataError(f"{path}: {fault}", path) from None
     finally:
         pool.release(slot, child, keep=False)
 
@@ -337,7 +338,7 @@ def _crash_message(deaths: list[ChildDied]) -> str:
     words = f" It said last: {deaths[-1].stderr_tail}" if deaths[-1].stderr_tail else ""
     return (
         f"The process that worked on it {deaths[-1].reason}, twice. Convert the file (ffmpeg -i FILE "
-        f"-c:v libx264 NEW.mp4), or use fewer --workers if memory is short.{words}"
+        f"-c:v libx264 NEW.mp4), or use fewer `workers` if memory is short.{words}"
     )
 
 

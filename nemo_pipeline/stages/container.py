@@ -214,7 +214,7 @@ def numbered_stream(streams: Sequence[VideoStream], index: int) -> VideoStream:
     there = ", ".join(f"{s.index} ({s})" for s in streams)
     raise DecodeError(
         Status.NOT_A_VIDEO,
-        f"The file has no video stream of number {index}; it has {there}: name one with --stream.",
+        f"The file has no video stream of number {index}; it has {there}: name one with `stream`.",
     )
 
 

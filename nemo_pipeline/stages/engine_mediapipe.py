@@ -17,7 +17,7 @@ from nemo_pipeline.stages.landmarks import Detection, face_region
 
 GL_ADVICE = (
     "MediaPipe needs the libraries libEGL and libGLESv2, which this machine lacks; on Debian or Ubuntu: "
-    "apt-get install -y libegl1 libgles2 libgl1 (or use --engine litert, which needs neither)."
+    "apt-get install -y libegl1 libgles2 libgl1 (or use `engine=litert`, which needs neither)."
 )
 
 #: Detector score of a face beyond doubt (the same as the search asks of the other engine).

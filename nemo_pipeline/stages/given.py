@@ -89,7 +89,7 @@ class GivenLandmarks:
         """The sentence for a video in none of whose frames there is a face."""
         return (
             f"{self._name} has success 1 and a confidence of at least {self._least:g} in none of {n_frames} "
-            "frames; look at the clip, or lower --min-confidence."
+            "frames; look at the clip, or lower `min_confidence`."
         )
 
     @property

@@ -70,9 +70,9 @@ def why_none(
         return (
             Status.HEAD_TURNED,
             f"The face is turned by more than {max_yaw:g} degrees in {n_turned} of the {n_seen} frames that show it; "
-            "use a frontal view, or raise --max-yaw.",
+            "use a frontal view, or raise `max_yaw_degrees`.",
         )
-    gaps = "" if n_decoded < min_frames else ", or let `nemo prep` bridge longer gaps with --max-gap"
+    gaps = "" if n_decoded < min_frames else ", or bridge longer gaps with `max_gap_seconds`"
     return (
         Status.TOO_SHORT,
         f"The longest stretch with a face has {pluralize(longest, 'frame')}, {min_frames} are needed; use a longer clip"

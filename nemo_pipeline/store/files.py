@@ -14,7 +14,7 @@ from pathlib import Path
 
 import h5py
 
-from nemo_pipeline.errors import DamagedFile, NemoError
+from nemo_pipeline.errors import DamagedFile, DataError, OutputError
 
 #: Oldest and newest HDF5 file format used: fixed, so that files do not depend on the library that wrote them.
 LIBVER = ("v110", "v110")
@@ -31,8 +31,8 @@ def check_h5_name(path: Path) -> None:
     """Refuse an output that is not called .h5 or .hdf5: `out.csv` would be no table, and `out` share its shards folder
     with `out.h5`. Raises NemoError."""
     if path.suffix.lower() not in H5_ENDINGS:
-        raise NemoError(
-            f"{path} would be an HDF5 file: give it a name that ends in {' or '.join(H5_ENDINGS)}."
+        raise OutputError(
+            f"{path} would be an HDF5 file: give it a name that ends in {' or '.join(H5_ENDINGS)}.", path
         )
 
 
@@ -180,17 +180,17 @@ def open_h5(path: Path) -> h5py.File:
     """Open for reading. Raises NemoError with one sentence; says once when it had to do without locks."""
     global _said_no_locks
     if path.exists() and not path.is_file() and not path.is_dir():
-        raise NemoError(f"{path} is no ordinary file.")
+        raise DataError(f"{path} is no ordinary file.", path)
     try:
         return h5py.File(path, "r")
     except FileNotFoundError:
-        raise NemoError(f"{path} does not exist.") from None
+        raise DataError(f"{path} does not exist.", path) from None
     except IsADirectoryError:
-        raise NemoError(f"{path} is a folder, not an HDF5 file.") from None
+        raise DataError(f"{path} is a folder, not an HDF5 file.", path) from None
     except PermissionError as error:
         if "lock" not in str(error):
-            raise NemoError(
-                f"{path} cannot be read: permission denied. Ask its owner, or change its mode."
+            raise DataError(
+                f"{path} cannot be read: permission denied. Ask its owner, or change its mode.", path
             ) from None
         first: OSError = error
     except OSError as error:
@@ -208,5 +208,5 @@ def open_h5(path: Path) -> h5py.File:
                 )
             return handle
     if path.is_dir():
-        raise NemoError(f"{path} is a folder, not an HDF5 file.")
+        raise DataError(f"{path} is a folder, not an HDF5 file.", path)
     raise DamagedFile(path, "", f"cannot be opened as HDF5: cut short, or another kind of file ({first})")

@@ -8,30 +8,31 @@ from pathlib import Path
 
 import filelock
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import Busy, OutputError
 
 
 @contextmanager
-def hold(path: Path, *, busy: NemoError, read_only: str, patience: float = 0.0) -> Iterator[None]:
+def hold(path: Path, *, busy: str, read_only: str, patience: float = 0.0) -> Iterator[None]:
     """Hold the lock file `path`. The lock ends with this process, however that ends.
 
     Args:
         path: the lock file; its folder exists.
-        busy: raised when another process holds it.
-        read_only: the sentence for a folder where nothing can be written.
+        busy: the sentence for when another process holds it.
+        read_only: the one for a folder where nothing can be written.
         patience: seconds to wait for another process.
 
     Raises:
-        NemoError: `busy`, or `read_only`.
+        Busy: another process holds it.
+        OutputError: nothing can be written in its folder.
     """
     lock = filelock.FileLock(path, timeout=patience, mode=0o600)
     held = True
     try:
         lock.acquire()
     except filelock.Timeout:
-        raise busy from None
+        raise Busy(busy) from None
     except PermissionError:
-        raise NemoError(read_only) from None
+        raise OutputError(read_only, path.parent) from None
     except (OSError, NotImplementedError):
         held = False  # how filelock says that a file system has no locks: go on, as readers do
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, OutputError
 from nemo_pipeline.store.files import check_h5_name, check_space, create_h5, replacing
 from nemo_pipeline.store.index import LAYOUT_COLUMNS, SHARD_TABLE, write_shape
 from nemo_pipeline.store.reader import FaceDataset
@@ -43,10 +43,11 @@ def pack(
     path = Path(os.path.realpath(target))
     check_h5_name(path)
     if path.exists():
-        raise NemoError(f"{path} exists already; choose another name or remove it.")
+        raise OutputError(f"{path} exists already; choose another name or remove it.", path)
     if not path.parent.is_dir():
-        raise NemoError(
-            f"{path.parent} does not exist: create the folder first, or correct the target's name."
+        raise DataError(
+            f"{path.parent} does not exist: create the folder first, or correct the target's name.",
+            path.parent,
         )
     total = int(data.videos["length"].sum())
     attributes = {name: value for name, value in data.attributes.items() if name != "shards_folder"}
@@ -66,9 +67,10 @@ def pack(
             hashes = write_frames(datasets, start, length, _blocks(data, row, length))
             held = data.written_fields(row) if length else data.fields
             if data_hash(hashes, held) != data.layout["data_sha256"][row]:
-                raise NemoError(
+                raise DataError(
                     f"{data.path}: the arrays of {data.videos['id'][row]!r} are not those that were written; "
-                    f"run `nemo verify {data.path}`."
+                    f"run `nemo verify {data.path}`.",
+                    data.path,
                 )
             digests.append(data_hash(hashes, data.fields))
             if on_video is not None:

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.errors import DamagedFile, NemoError
+from nemo_pipeline.errors import DamagedFile, DataError, NemoError
 from nemo_pipeline.geometry import Template, points_off
 from nemo_pipeline.status import Status
 from nemo_pipeline.store.files import open_h5
@@ -81,12 +81,13 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
             self.attributes: dict[str, Any] = tables.attributes
             kind = self.attributes.get("kind")
             if kind == "shard":
-                raise NemoError(
+                raise DataError(
                     f"{self.path} is one shard of a larger file; "
-                    f"open the .h5 beside the folder {self.path.parent.name}."
+                    f"open the .h5 beside the folder {self.path.parent.name}.",
+                    self.path,
                 )
             if kind not in ("index", "packed"):
-                raise NemoError(f"{self.path} is of the unknown kind {kind!r}; update nemo.")
+                raise DataError(f"{self.path} is of the unknown kind {kind!r}; update nemo.", self.path)
             self.packed: bool = kind == "packed"
             self.videos: dict[str, Any] = tables.columns("videos", VIDEO_COLUMNS)
             self.layout: dict[str, Any] = tables.columns("layout", LAYOUT_COLUMNS)
@@ -287,9 +288,10 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
         missing = [n for i, n in enumerate(self.shards["name"]) if not self.shard_path(i).is_file()]
         if missing:
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-            raise NemoError(
+            raise DataError(
                 f"{self.path} needs {self.shards_folder / missing[0]}{more}, which is not there: "
-                f"move the folder {self.shards_folder.name} together with the .h5, or run `nemo prep` again."
+                f"move the folder {self.shards_folder.name} together with the .h5, or run `nemo prep` again.",
+                self.path,
             )
 
     @property
@@ -301,8 +303,9 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
     def _check_names(self) -> None:
         for name in self.shards["name"]:
             if not is_shard_name(name):
-                raise NemoError(
-                    f"{self.path} names the shard {name!r}, which would lie outside its shards folder."
+                raise DataError(
+                    f"{self.path} names the shard {name!r}, which would lie outside its shards folder.",
+                    self.path,
                 )
         numbers = self.layout["shard"]
         if len(numbers) and not (numbers.min() >= 0 and numbers.max() < len(self.shards["name"])):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.errors import DamagedFile, NemoError
+from nemo_pipeline.errors import DamagedFile, DataError
 from nemo_pipeline.status import Status
 from nemo_pipeline.store.files import check_space, create_h5, open_h5, replacing
 from nemo_pipeline.store.schema import FieldType, frame_fields, record_dtype
@@ -172,7 +172,7 @@ def read_shard(path: Path) -> Shard:
         tables = read_tables(file)
         attributes = tables.attributes
         if attributes.get("kind") != "shard":
-            raise NemoError(f"{path} lies among the shards, but is not one; move it elsewhere.")
+            raise DataError(f"{path} lies among the shards, but is not one; move it elsewhere.", path)
         columns = tables.columns("videos", SHARD_COLUMNS)
         if not tables.unchanged():
             raise DamagedFile(path, "", CHANGED)

@@ -17,7 +17,7 @@ import numpy as np
 
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoResult
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.fields import from_record, plain
 from nemo_pipeline.status import Status
 from nemo_pipeline.store.files import fsync_path
@@ -172,5 +172,5 @@ def read_records(path: Path, start: int, stop: int, config: PrepConfig) -> Itera
             count = min(_BLOCK, stop - at)
             block = np.fromfile(handle, dtype, count)
             if len(block) != count:
-                raise NemoError(f"{path} is shorter than announced; run the command again.")
+                raise DataError(f"{path} is shorter than announced; run the command again.", path)
             yield block

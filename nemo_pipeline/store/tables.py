@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.errors import DamagedFile, NemoError
+from nemo_pipeline.errors import DamagedFile, DataError
 from nemo_pipeline.store.schema import (
     COLUMN_NAMES,
     FORMAT,
@@ -227,28 +227,31 @@ def read_identity(file: h5py.File) -> dict[str, Any]:
         if isinstance(value, (str, int, float)):
             attributes[name] = value
     if attributes.get("format") != FORMAT:
-        raise NemoError(
-            f"{path} is HDF5, but no file of `nemo prep`: its attribute `format` is not {FORMAT!r}."
+        raise DataError(
+            f"{path} is HDF5, but no file of `nemo prep`: its attribute `format` is not {FORMAT!r}.", path
         )
     lost = [name for name in ("kind", "uuid", "config") if not isinstance(attributes.get(name), str)]
     if lost:
         raise DamagedFile(path, f"its attribute {lost[0]}", "is missing or no text")
     version = attributes.get("format_version")
     if not isinstance(version, int) or version < 1:
-        raise NemoError(f"{path} states no format version; it is damaged.")
+        raise DataError(f"{path} states no format version; it is damaged.", path)
     if version > FORMAT_VERSION:
-        raise NemoError(
-            f"{path} has format version {version}, and this nemo reads up to {FORMAT_VERSION}: update nemo."
+        raise DataError(
+            f"{path} has format version {version}, and this nemo reads up to {FORMAT_VERSION}: update nemo.",
+            path,
         )
     return attributes
 
 
-def read_config(attributes: Mapping[str, Any], path: object) -> PrepConfig:
+def read_config(attributes: Mapping[str, Any], path: str | Path) -> PrepConfig:
     """The settings kept in a file's attributes. Raises NemoError when they are unreadable."""
     try:
         return PrepConfig.from_dict(json.loads(attributes["config"]), strict=False)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise NemoError(f"{path} holds settings that this nemo does not understand ({error}).") from None
+        raise DataError(
+            f"{path} holds settings that this nemo does not understand ({error}).", path
+        ) from None
 
 
 def read_versions(attributes: Mapping[str, Any]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import NemoError, OutputError
 from nemo_pipeline.status import Status
 from nemo_pipeline.store.files import check_h5_name
 from nemo_pipeline.store.index import IndexRow, write_index
@@ -53,8 +53,8 @@ def write_dataset(
     check_h5_name(path)
     folder = shards_folder(path)
     if path.exists() or (folder.exists() and any(folder.iterdir())):
-        raise NemoError(
-            f"{path} (or {folder.name} beside it) exists already; choose another name or remove both."
+        raise OutputError(
+            f"{path} (or {folder.name} beside it) exists already; choose another name or remove both.", path
         )
     if mean_shape is None or triangles is None:
         from nemo_pipeline.geometry import shipped_mean_shape, shipped_triangles

@@ -26,7 +26,7 @@ def held(folder: Path, name: str, what: Path) -> Iterator[Path]:
         NemoError: another process is at work on it, or nothing can be written.
     """
     lock, parts = folder / f".{name}.lock", folder / f".{name}.parts"
-    busy = NemoError(f"another `nemo synth` is writing {what}: wait for it, or choose another name.")
+    busy = f"another `nemo synth` is writing {what}: wait for it, or choose another name."
     with hold(lock, busy=busy, read_only=f"{folder} is read-only: nothing can be written there."):
         try:
             shutil.rmtree(parts, ignore_errors=True)

@@ -86,17 +86,17 @@ def read_truth(path: Path | str) -> dict[str, ClipTruth]:
     """
     import h5py
 
-    from nemo_pipeline.errors import DamagedFile, NemoError
+    from nemo_pipeline.errors import DamagedFile, DataError
     from nemo_pipeline.store.strict import dataset_in, member, reading
 
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise NemoError(f"{path}: not a readable truth file of nemo synth ({error}).") from error
+        raise DataError(f"{path}: not a readable truth file of nemo synth ({error}).", path) from error
     clips = {}
     with file, reading(path):
         if file.attrs.get("format") != FORMAT:
-            raise NemoError(f"{path}: not a truth file of nemo synth.")
+            raise DataError(f"{path}: not a truth file of nemo synth.", path)
         for name in file.keys():  # noqa: SIM118
             group = member(file, name)
             found = {array: dataset_in(group, array) for array in ARRAYS}

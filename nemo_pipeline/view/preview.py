@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import OutputError
 from nemo_pipeline.status import Severity, Status
 from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.reader import FaceDataset, FaceVideo
@@ -62,7 +62,7 @@ def contact_sheet(
     """
     kind = _FORMATS.get(path.suffix.lower())
     if kind is None:
-        raise NemoError(f"{path}: a contact sheet is a picture, .png or .jpg.")
+        raise OutputError(f"{path}: a contact sheet is a picture, .png or .jpg.", path)
     pages = max(1, math.ceil(len(data.rows) / rows_per_page))
     digits = max(2, len(str(pages)))
     written = []
@@ -79,7 +79,7 @@ def contact_sheet(
             with replacing(target) as temporary:
                 image.save(temporary, kind, **({"quality": 90} if kind == "JPEG" else {"optimize": True}))
         except OSError as error:
-            raise NemoError(f"{target} cannot be written: {error.strerror or error}.") from None
+            raise OutputError(f"{target} cannot be written: {error.strerror or error}.", target) from None
         written.append(target)
     return written
 

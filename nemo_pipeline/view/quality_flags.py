@@ -168,7 +168,7 @@ def reasons(track: Track, eyes_in_crop: float, usual_sharpness: float = float("n
             f"Smoothing moved the points off the face: in {np.mean(off > MOST_OFF):.1%} of the frames they are more "
             f"than {MOST_OFF:.0%} of the inter-ocular distance from where the face was tracked, at most "
             f"{off.max():.0%}, since the head moves faster than 4253H on raw coordinates follows; "
-            "nemo prep --smooth head does not.",
+            "`smooth=head` does not.",
         )
     presence = track.face_presence[track.tracked & np.isfinite(track.face_presence)]
     if len(presence) and np.mean(presence < LEAST_PRESENCE) > SOME:

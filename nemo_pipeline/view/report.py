@@ -22,7 +22,7 @@ import numpy as np
 from markupsafe import Markup
 
 from nemo_pipeline import __version__
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import OutputError
 from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.text import escape_controls, pluralize
@@ -89,7 +89,7 @@ def write_report(data: FaceDataset, path: Path, *, faces: bool = True) -> Path:
         NemoError: the name does not end in .html, or the file cannot be written.
     """
     if path.suffix.lower() not in (".html", ".htm"):
-        raise NemoError(f"{escape_controls(str(path))}: a report is a page, name it .html.")
+        raise OutputError(f"{escape_controls(str(path))}: a report is a page, name it .html.", path)
     videos = list(read_report(data, faces=faces))
     page = _environment().get_template("report.html").generate(_context(data, videos, faces))
     try:
@@ -97,8 +97,8 @@ def write_report(data: FaceDataset, path: Path, *, faces: bool = True) -> Path:
             for piece in page:
                 file.write(piece)
     except OSError as error:
-        raise NemoError(
-            f"{escape_controls(str(path))} cannot be written: {error.strerror or error}."
+        raise OutputError(
+            f"{escape_controls(str(path))} cannot be written: {error.strerror or error}.", path
         ) from None
     return path
 

@@ -112,7 +112,7 @@ class FeatureCache:
         if file is None:
             yield
             return
-        never = NemoError("nobody waits so long")
+        never = "nobody waits so long"
         with hold(
             file.parent / f".{name}.lock", busy=never, read_only=f"{file.parent} is read-only", patience=-1
         ):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import Busy, NemoError, RunError
 from nemo_pipeline.store.text import escape_controls
 from siam_model.checkpoint import load_card
 from siam_model.config import SIAMConfig, TrainConfig
@@ -24,7 +24,6 @@ from siam_model.protocol.open_run import OpenRun, read_splits
 from siam_model.protocol.reporter import TrainingScope
 from siam_model.protocol.splits import Split
 from siam_model.run_folder import RunFolder, read_json
-from siam_model.runs import Busy
 from siam_model.sums import check_sums
 from siam_model.training.records import EpochRecord
 
@@ -90,9 +89,10 @@ def read_folds(run: RunFolder) -> Joined:
     shown = escape_controls(str(run))
     if missing:
         names = ", ".join(map(str, missing))
-        raise NemoError(
+        raise RunError(
             f"{shown} lacks fold{'s' if len(missing) > 1 else ''} {names} of {len(splits)}; train what is missing with "
-            f"`nemo train --resume --out {shown}`."
+            f"`resume({shown})`.",
+            run,
         )
     compared = {file.stem for split in splits for file in run.fold(split.fold).baselines.glob("*.csv")}
     parts: list[Predictions] = []
@@ -109,14 +109,14 @@ def read_folds(run: RunFolder) -> Joined:
     _check_disjoint(run, splits, parts)
     for split in splits:
         folder = run.fold(split.fold)
-        remedy = f"copy it again; or remove it, and resume with `nemo train --resume --out {shown}`"
+        remedy = f"copy it again; or remove it, and resume with `resume({shown})`"
         for checked in (folder.path, folder.model.path):
             check_sums(checked, remedy)
     predictions = join(parts)
     joined = {name: join(lines) for name, lines in baselines.items()}
     for name, line in joined.items():
         if sorted(line.video) != sorted(predictions.video):
-            raise NemoError(f"The baseline {name} of {shown} does not predict the same videos as SIAM.")
+            raise RunError(f"The baseline {name} of {shown} does not predict the same videos as SIAM.", run)
     return Joined(predictions, joined, history)
 
 
@@ -142,29 +142,33 @@ def _check_disjoint(run: RunFolder, splits: Sequence[Split], parts: Sequence[Pre
     found: Counter[str] = Counter(subject for part in parts for subject in set(part.subject))
     for subject, n in sorted(found.items()):
         if n > 1:
-            raise NemoError(
+            raise RunError(
                 f"Subject {escape_controls(subject)} is predicted by {n} folds of {shown}: its folds are not of one "
-                "split, and no number of theirs may be joined; begin a new run."
+                "split, and no number of theirs may be joined; begin a new run.",
+                run,
             )
     for split, part in zip(splits, parts, strict=True):
         for subject in sorted(set(part.subject) ^ set(split.test)):
             how = "does not predict" if subject in split.test else "predicts"
-            raise NemoError(
+            raise RunError(
                 f"Fold {split.fold} of {shown} {how} subject {escape_controls(subject)}, unlike split.json says; "
-                f"remove {run.fold(split.fold).path.relative_to(run)} and resume with `nemo train --resume --out "
-                f"{shown}`."
+                f"remove {run.fold(split.fold).path.relative_to(run)} and resume with `resume({shown})`.",
+                run,
             )
         if (part.fold != split.fold).any():
-            raise NemoError(f"The predictions of fold {split.fold} of {shown} are marked as another fold's.")
+            raise RunError(
+                f"The predictions of fold {split.fold} of {shown} are marked as another fold's.", run
+            )
 
 
 def _check_models_people(split: Split, folder: RunFolder) -> None:
     """The fold's model says itself whom it has seen."""
     seen = load_card(folder.path).subjects
     for subject in sorted({*seen["training"], *seen["validation"]} & set(split.test)):
-        raise NemoError(
+        raise RunError(
             f"The model of {escape_controls(str(folder))} was trained on subject {escape_controls(subject)}, whom it "
-            "predicts; remove that folder and resume with `nemo train --resume`."
+            "predicts; remove that folder and resume with `resume()`.",
+            folder,
         )
 
 

@@ -59,7 +59,7 @@ class Trained:
                 return line
         raise NemoError(
             "history.csv of a finished training is empty or missing: copy it again; or remove the folder of its fold "
-            "(of a run without folds, begin anew with another --out), and resume with `nemo train --resume`."
+            "(of a run without folds, begin anew with another `out`), and resume with `resume()`."
         )
 
 

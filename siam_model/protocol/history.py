@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.store.text import escape_controls
 from siam_model.predictions import read_table, write_table
 from siam_model.training.records import EpochRecord
@@ -37,9 +37,11 @@ def read_history(path: Path) -> list[EpochRecord]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise NemoError(f"{escape_controls(str(path))} cannot be read: {error.strerror}.") from None
+        raise DataError(f"{escape_controls(str(path))} cannot be read: {error.strerror}.", path) from None
     except (KeyError, TypeError, ValueError):
-        raise NemoError(f"{escape_controls(str(path))} is damaged: it is no history of a training.") from None
+        raise DataError(
+            f"{escape_controls(str(path))} is damaged: it is no history of a training.", path
+        ) from None
 
 
 def _cell(name: str, value: object) -> object:

@@ -114,5 +114,5 @@ def _report(message: Mapping[str, Any], reporter: Reporter) -> None:
 
 
 def _why(death: ChildDied) -> str:
-    hint = " (try fewer --jobs)" if death.by_signal else ""
+    hint = " (try fewer `jobs`)" if death.by_signal else ""
     return f"its process {death.reason}{hint}."

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, RunError, SettingsError
 from nemo_pipeline.fields import from_record
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import equal_codes, escape_controls, listed
@@ -122,10 +122,11 @@ def _check_codes(dataset: FaceDataset) -> None:
         shown = "; ".join(listed([repr(code) for code in group]) for group in groups[:3])
         more = f" and {len(groups) - 3} more such groups" if len(groups) > 3 else ""
         file = escape_controls(str(dataset.path))
-        raise NemoError(
+        raise SettingsError(
             f"{file} has subject codes that may mean one person: {shown}{more}. That person would be in training and "
             f"test. Give every person one code (`nemo label {file} FILE`), or say that they are different people: "
-            "--distinct-subjects."
+            "`distinct_subjects`.",
+            "distinct_subjects",
         )
 
 
@@ -245,15 +246,17 @@ def open_run(
     for split in splits:
         for subject in (*split.training, *split.validation, *split.test):
             if subject not in known:
-                raise NemoError(
+                raise RunError(
                     f"{escape_controls(str(folder.split))} names the subject {escape_controls(subject)}, who is not in "
-                    "the data; begin a new run."
+                    "the data; begin a new run.",
+                    folder,
                 )
         left_out = known - {*split.training, *split.validation, *split.test}
         if left_out:
-            raise NemoError(
+            raise RunError(
                 f"{escape_controls(str(folder.split))} has the subject {escape_controls(min(left_out))} in no part of "
-                f"fold {split.fold}; begin a new run."
+                f"fold {split.fold}; begin a new run.",
+                folder,
             )
     if settings.folds is not None:
         check_folds(splits, table)
@@ -262,9 +265,10 @@ def open_run(
     if settings.init is not None:
         start = read_start(settings.init)
         if start.sha256 != settings.init_sha256:
-            raise NemoError(
+            raise RunError(
                 f"{start.shown} holds other weights than those that {escape_controls(str(folder))} was begun with; "
-                "begin a new run."
+                "begin a new run.",
+                folder,
             )
         check_people(start, [split.test for split in splits], table, dataset, settings.distinct_subjects)
     clips = Clips(dataset, table, config.temporal_stride)
@@ -292,9 +296,10 @@ def open_data(run: Path, settings: RunSettings, data: Path | None) -> FaceDatase
     """
     if data is None and not Path(settings.data).is_file():
         shown = escape_controls(str(run))
-        raise NemoError(
+        raise RunError(
             f"{shown} was begun with {escape_controls(settings.data)}, which is not there any more; say where it is "
-            f"now: nemo train DATA.h5 --resume --out {shown}."
+            f"now: `resume({shown}, DATA.h5)`.",
+            run,
         )
     dataset = FaceDataset(data if data is not None else settings.data)
     check_data(run, settings, dataset.uuid, str(dataset.path))
@@ -331,4 +336,6 @@ def read_splits(run: RunFolder) -> tuple[Split, ...]:
         return tuple(from_record(Split, line) for line in values["folds"])
     except (KeyError, TypeError, ValueError) as error:
         shown, why = escape_controls(str(run.split)), escape_controls(str(error))
-        raise NemoError(f"{shown} is damaged ({why}); begin a new run with another --out.") from None
+        raise DataError(
+            f"{shown} is damaged ({why}); begin a new run with another `out`.", run.split
+        ) from None

@@ -8,7 +8,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import SettingsError
 from siam_model.config import SIAMConfig, TrainConfig, preset
 
 _SECTIONS: dict[str, type] = {"model": SIAMConfig, "train": TrainConfig}
@@ -43,7 +43,7 @@ def configure(
     try:
         configs: dict[str, Any] = dict(zip(("model", "train"), preset(preset_name), strict=True))
     except ValueError as error:
-        raise NemoError(f"{str(error)[0].upper()}{str(error)[1:]}") from None
+        raise SettingsError(f"{str(error)[0].upper()}{str(error)[1:]}", "preset") from None
     changes: dict[str, dict[str, Any]] = {"model": {}, "train": {}}
     for name, text in (overrides or {}).items():
         section, field = _find(name)
@@ -56,7 +56,9 @@ def configure(
         try:
             configs[section] = dataclasses.replace(configs[section], **values)
         except ValueError as error:
-            raise NemoError(f"The setting {section}.{error}") from None
+            raise SettingsError(
+                f"The setting {section}.{error}", *(f"{section}.{name}" for name in values)
+            ) from None
     return configs["model"], configs["train"]
 
 
@@ -66,8 +68,9 @@ def split_assignments(pairs: tuple[str, ...] | list[str]) -> dict[str, str]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.strip():
-            raise NemoError(
-                f"--set takes FIELD=VALUE, as in --set model.hidden=256; {pair!r} is not of that form."
+            raise SettingsError(
+                f"`overrides` takes FIELD=VALUE, as in `model.hidden=256`; {pair!r} is not of that form.",
+                "overrides",
             )
         found[name.strip()] = value.strip()
     return found
@@ -81,7 +84,7 @@ def _find(name: str) -> tuple[str, str]:
         return section, field
     near = _near(name, known)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {', '.join(known)}."
-    raise NemoError(f"There is no setting {name!r}; {hint}")
+    raise SettingsError(f"There is no setting {name!r}; {hint}", name)
 
 
 def _near(name: str, known: Sequence[str]) -> list[str]:
@@ -113,13 +116,15 @@ def _parse(name: str, text: str, kind: Any) -> Any:
         return 0
     if origin is Literal:
         if text not in args:
-            raise NemoError(f"The setting {name} takes one of {', '.join(args)}; {text!r} is none of them.")
+            raise SettingsError(
+                f"The setting {name} takes one of {', '.join(args)}; {text!r} is none of them.", name
+            )
         return text
     if origin is tuple:
         return tuple(_parse(name, part.strip(), args[0]) for part in text.strip("()[] ").split(","))
     if kind is bool:
         if text.lower() not in _TRUE | _FALSE:
-            raise NemoError(f"The setting {name} takes true or false; {text!r} is neither.")
+            raise SettingsError(f"The setting {name} takes true or false; {text!r} is neither.", name)
         return text.lower() in _TRUE
     try:
         if "_" in text:  # 2_3 would be 23
@@ -127,4 +132,4 @@ def _parse(name: str, text: str, kind: Any) -> Any:
         return kind(text)
     except ValueError:
         want = "a whole number" if kind is int else "a number"
-        raise NemoError(f"The setting {name} takes {want}; {text!r} is not one.") from None
+        raise SettingsError(f"The setting {name} takes {want}; {text!r} is not one.", name) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import SettingsError
 from siam_model.methods import named_methods
 
 
@@ -43,21 +43,30 @@ class TrainRequest:
     def check(self) -> None:
         """Raises NemoError for what no data could make right."""
         if "model.face_size" in self.overrides:
-            raise NemoError(
-                "model.face_size follows from the data; prepare faces of another size with `nemo prep --size`."
+            raise SettingsError(
+                "model.face_size follows from the data; prepare them anew with another `size`.",
+                "model.face_size",
             )
         if self.epochs is not None and "train.epochs" in self.overrides:
-            raise NemoError("--epochs and --set train.epochs say the same thing: leave one of them out.")
+            raise SettingsError(
+                "`epochs` and `train.epochs` say the same thing: leave one of them out.", "epochs"
+            )
         if self.folds is not None and self.folds < 2:
-            raise NemoError(f"--folds is {self.folds}; a cross-validation takes at least 2 folds.")
+            raise SettingsError(
+                f"`folds` is {self.folds}; a cross-validation takes at least 2 folds.", "folds"
+            )
         if self.trials < 0:
-            raise NemoError(f"--trials is {self.trials}; it is a number of combinations, or 0 for no search.")
+            raise SettingsError(
+                f"`trials` is {self.trials}; it is a number of combinations, or 0 for no search.", "trials"
+            )
         if self.methods:
             named_methods(",".join(self.methods))
             if self.study not in (None, "conditions"):
-                raise NemoError(
-                    f"--methods learn the same in every variant of the study {self.study}: train them in a run of "
-                    "their own, without --study, or with --study conditions."
+                raise SettingsError(
+                    f"`methods` learn the same in every variant of the study {self.study}: train them in a run of "
+                    "their own, without `study`, or with `study=conditions`.",
+                    "methods",
+                    "study",
                 )
 
 
@@ -90,10 +99,16 @@ class Runtime:
         check_devices(self.device, self.devices)
         check_precision(request.precision, resolve_device(self.device))
         if self.jobs > 1 and self.devices > 1:
-            raise NemoError("--jobs gives every fold a GPU of its own; it cannot be combined with --devices.")
+            raise SettingsError(
+                "`jobs` gives every fold a GPU of its own; it cannot be combined with `devices`.",
+                "jobs",
+                "devices",
+            )
         if self.jobs > 1 and request.folds is None:
-            raise NemoError(
-                "--jobs trains folds in parallel, and there are none: add --folds K, or leave it out."
+            raise SettingsError(
+                "`jobs` trains folds in parallel, and there are none: add `folds=K`, or leave it out.",
+                "jobs",
+                "folds",
             )
         if self.fold is not None:
             check_fold(self.fold, request.folds)
@@ -102,6 +117,10 @@ class Runtime:
 def check_fold(fold: int, folds: int | None) -> None:
     """Raises NemoError when there is no such fold."""
     if folds is None:
-        raise NemoError(f"--fold {fold} is one of several folds; say how many with --folds.")
+        raise SettingsError(
+            f"`fold={fold}` is one of several folds; say how many with `folds`.", "fold", "folds"
+        )
     if not 0 <= fold < folds:
-        raise NemoError(f"There is no fold {fold}: --folds {folds} has the folds 0 to {folds - 1}.")
+        raise SettingsError(
+            f"There is no fold {fold}: `folds={folds}` has the folds 0 to {folds - 1}.", "fold"
+        )

@@ -5,7 +5,7 @@ Section IV-C: h from {128, 256, 512}; a dropout for the recurrent and one for th
 searched them. Here the first trial has the preset's own values and the others are drawn at random, without
 replacement, from (seed, fold): so an interrupted search makes the same choice after it was resumed. h is searched at
 half, once and twice the preset's, which for the paper's preset is its set. What is set by hand
-(`--set model.hidden=200`) is not searched.
+(`model.hidden=200`) is not searched.
 
 A trial that after some epochs is worse than the median of the earlier ones is ended. A trial trains on the training
 subjects and stops early on the validation subjects, just as a run without a search, so the best trial's weights are the
@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import NemoError, NotFinite, RunError
 from nemo_pipeline.fields import from_record
 from nemo_pipeline.store.files import sweep
 from siam_model.config import SIAMConfig, TrainConfig
@@ -37,7 +37,6 @@ from siam_model.protocol.open_run import OpenRun
 from siam_model.protocol.reporter import TrainingScope
 from siam_model.run_folder import RunFolder, read_json, write_json
 from siam_model.runs import make_private
-from siam_model.training.diagnose import NotFinite
 from siam_model.training.records import EpochRecord
 
 DROPOUTS = (0.0, 0.1, 0.2, 0.4)
@@ -120,13 +119,14 @@ def search(run: OpenRun, people: FitSubjects, folder: RunFolder, where: Training
         _keep_best(folder, done)
     best = _best(done)
     if best is None:
-        raise NemoError(
-            "no trial of the search ended with a finite error; try a smaller step, for instance --set "
-            f"train.learning_rate={run.config.learning_rate / 10:g}"
+        raise RunError(
+            "no trial of the search ended with a finite error; try a smaller step, for instance "
+            f"`train.learning_rate={run.config.learning_rate / 10:g}`",
+            folder,
         )
     kept = folder.trial(best)
     if not kept.model.path.is_dir():
-        raise NemoError(f"The weights of {kept} are gone; remove {folder}, and the fold begins anew.")
+        raise RunError(f"The weights of {kept} are gone; remove {folder}, and the fold begins anew.", folder)
     lines = [_line(number, trial) for number, trial in enumerate(done)]
     write_json(
         folder.choice,

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, RunError, SettingsError
 from nemo_pipeline.fields import from_record, plain
 from nemo_pipeline.store.files import read_bounded, temporary_name
 from nemo_pipeline.store.text import escape_controls
@@ -25,13 +25,10 @@ from siam_model.predictions import write_bytes
 from siam_model.protocol.request import TrainRequest
 from siam_model.run_folder import LONGEST_JSON, SETTINGS, RunFolder, read_json, write_json
 
-#: Field -> the option that sets it.
-_OPTIONS = {
-    "preset": "--preset", "seed": "--seed", "epochs": "--epochs", "folds": "--folds", "trials": "--trials",
-    "overrides": "--set", "precision": "--precision", "study": "--study", "subset": "the part of the file",
-    "methods": "--methods",
-    "init": "--init",
-}  # fmt: skip
+#: Fields in which a run that is continued must not differ.
+_COMPARED = (
+    "preset", "seed", "epochs", "folds", "trials", "overrides", "precision", "study", "subset", "methods", "init"
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +102,7 @@ def claim(folder: Path, settings: RunSettings, model: SIAMConfig, train: TrainCo
             temporary.unlink()
     recorded, _, _ = read_settings(folder)
     check_data(folder, recorded, settings.uuid, settings.data)
-    check_same(folder, recorded, {name: getattr(settings, name) for name in _OPTIONS})
+    check_same(folder, recorded, {name: getattr(settings, name) for name in _COMPARED})
 
 
 def read_settings(folder: Path) -> tuple[RunSettings, SIAMConfig, TrainConfig]:
@@ -117,17 +114,19 @@ def read_settings(folder: Path) -> tuple[RunSettings, SIAMConfig, TrainConfig]:
     file = RunFolder(folder).settings
     shown = escape_controls(str(file))
     if not file.is_file():
-        raise NemoError(
+        raise RunError(
             f"{escape_controls(str(folder))} holds no {file.name}, so there is nothing to resume; begin with "
-            f"`nemo train DATA.h5 --out {escape_controls(str(folder))}`."
+            f"`train(DATA.h5, {escape_controls(str(folder))})`.",
+            folder,
         )
     values = _patient_json(file)
     if values.get("format") != SETTINGS.name:
-        raise NemoError(f"{shown} does not hold the settings of a run of `nemo train`.")
+        raise DataError(f"{shown} does not hold the settings of a run of `nemo train`.", file)
     try:
         if SETTINGS.is_newer(values):
-            raise NemoError(
-                f"{shown} was written by a newer version of nemo; update with `pip install -U nemo-faces`."
+            raise DataError(
+                f"{shown} was written by a newer version of nemo; update with `pip install -U nemo-faces`.",
+                file,
             )
         return (
             from_record(RunSettings, values),
@@ -135,16 +134,19 @@ def read_settings(folder: Path) -> tuple[RunSettings, SIAMConfig, TrainConfig]:
             TrainConfig.from_dict(values["train"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise NemoError(f"{shown} is damaged ({escape_controls(str(error))}); begin a new run.") from None
+        raise DataError(
+            f"{shown} is damaged ({escape_controls(str(error))}); begin a new run.", file
+        ) from None
 
 
 def check_data(folder: Path, recorded: RunSettings, uuid: str, path: str) -> None:
     """Raises NemoError when the data are not those that the run was begun with."""
     if recorded.uuid != uuid:
-        raise NemoError(
+        raise RunError(
             f"{escape_controls(str(folder))} was begun with {escape_controls(recorded.data)}, and "
             f"{escape_controls(path)} is another data set, or the same with other labels or videos; begin a new run "
-            "with another --out."
+            "with another `out`.",
+            folder,
         )
 
 
@@ -153,24 +155,23 @@ def check_same(folder: Path, recorded: RunSettings, asked: Mapping[str, Any]) ->
     for name, value in asked.items():
         before = getattr(recorded, name)
         if value != before:
-            raise NemoError(
+            raise SettingsError(
                 f"{escape_controls(str(folder))} was begun with {_said(name, before)}, not with {_said(name, value)}; "
-                "omit that option to resume it, or begin a new run with another --out."
+                "omit that option to resume it, or begin a new run with another `out`.",
+                name,
             )
 
 
 def _said(name: str, value: Any) -> str:
-    option = _OPTIONS[name]
     if name == "overrides":
         return (
-            " ".join(f"{option} {escape_controls(f'{k}={v}')}" for k, v in sorted(value.items()))
-            or f"no {option}"
+            " ".join(f"`{escape_controls(f'{k}={v}')}`" for k, v in sorted(value.items())) or "no `overrides`"
         )
     if name == "subset":
-        return f"{option} {escape_controls(' '.join(value.values())) or '(all)'}"
+        return f"the part of the file {escape_controls(' '.join(value.values())) or '(all)'}"
     if name == "methods":
-        return f"{option} {escape_controls(','.join(value))}" if value else f"no {option}"
-    return f"no {option}" if value is None else f"{option} {escape_controls(str(value))}"
+        return f"`methods={escape_controls(','.join(value))}`" if value else "no `methods`"
+    return f"no `{name}`" if value is None else f"`{name}={escape_controls(str(value))}`"
 
 
 def _patient_json(file: Path) -> dict[str, Any]:

@@ -144,8 +144,8 @@ def plan_splits(
             raise NemoError("The column fold puts every video into one fold; it takes at least two.")
         if folds is not None and len(names) != folds:
             raise NemoError(
-                f"The file's fold column names {len(names)} folds and --folds asks for {folds}; use --folds "
-                f"{len(names)}, or clear the column with `nemo label`."
+                f"The file's fold column names {len(names)} folds and `folds` asks for {folds}; use "
+                f"`folds={len(names)}`, or clear the column with `nemo label`."
             )
         part = np.array([names.index(named[code]) for code in subjects.code])
         tests = list(range(len(names))) if folds is not None else [len(names) - 1]

@@ -196,7 +196,7 @@ def gather(
     given = parse_with(others, main.predictions)
     for name in given:
         if name in (*methods, *main.baselines):
-            raise NemoError(f"--with {name}=...: there is a method of that name already; choose another.")
+            raise NemoError(f"`others`: {name}: there is a method of that name already; choose another.")
     methods |= {**given, **main.baselines}
     found, reason = None, ""
     try:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.store.text import csv_cell, csv_value, escape_controls
 from siam_model.predictions import Predictions, read_table, write_table
 from siam_model.reports import paper
@@ -119,9 +119,11 @@ def read_parts(path: Path, uuid: str | None = None) -> Parts:
                 part = PhasePrediction(int(row["start"]), int(row["stop"]), float(row["age_predicted"]))
                 found.setdefault(csv_value(row["video"]), {})[row["phases"]] = part
     except OSError as error:
-        raise NemoError(f"{escape_controls(str(path))} cannot be read: {error.strerror}.") from None
+        raise DataError(f"{escape_controls(str(path))} cannot be read: {error.strerror}.", path) from None
     except (KeyError, TypeError, ValueError):
-        raise NemoError(f"{escape_controls(str(path))} is damaged; remove it, it is made anew.") from None
+        raise DataError(
+            f"{escape_controls(str(path))} is damaged; remove it, it is made anew.", path
+        ) from None
     return {video: parts for video, parts in found.items() if WHOLE in parts}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import escape_controls, listed, pluralize
 from siam_model.predictions import Predictions, read_predictions
@@ -120,7 +120,9 @@ def open_source(path: Path) -> Run | Study:
         NemoError: it is neither, or a run without complete predictions.
     """
     if not path.is_dir():
-        raise NemoError(f"{escape_controls(str(path))} is no folder; give a run folder of `nemo train`.")
+        raise DataError(
+            f"{escape_controls(str(path))} is no folder; give a run folder of `nemo train`.", path
+        )
     folder = RunFolder(path)
     return _open_study(folder) if folder.is_study else open_run(folder)
 
@@ -151,16 +153,17 @@ def open_run(folder: RunFolder, name: str = "") -> Run:
     for stem in sorted(found, key=lambda s: (list(LABELS).index(s) if s in LABELS else len(LABELS), s)):
         line, file = found[stem], folder.baseline(stem)
         if len(line) > len(predictions):
-            raise NemoError(
+            raise DataError(
                 f"{escape_controls(str(folder.predictions))} holds {len(predictions)} videos, and "
-                f"{escape_controls(str(file))} {len(line)}: it was cut off; copy it again."
+                f"{escape_controls(str(file))} {len(line)}: it was cut off; copy it again.",
+                folder.predictions,
             )
         baselines[LABELS.get(stem, escape_controls(stem))] = same_videos(line, predictions, file)
     changed, note = changed_files(folder.path), ""
     if changed:
         note = (
             f"{escape_controls(str(folder))} is not as the training wrote it: its {FILE} does not fit "
-            f"{listed(changed)}. Copy the run again; another method's predictions are given with --with NAME=FILE.csv."
+            f"{listed(changed)}. Copy the run again; another method's predictions are given with `others`."
         )
         warnings.warn(note, stacklevel=2)
     return Run(
@@ -178,17 +181,19 @@ def same_videos(other: Predictions, ours: Predictions, path: Path) -> Prediction
     shown = escape_controls(str(path))
     missing = [video for video in ours.video if video not in place]
     if missing:
-        raise NemoError(
+        raise DataError(
             f"{shown} does not predict the same videos as predictions.csv: {escape_controls(missing[0])} is missing"
-            f"{f', and {len(missing) - 1} more' if len(missing) > 1 else ''}."
+            f"{f', and {len(missing) - 1} more' if len(missing) > 1 else ''}.",
+            path,
         )
     rows = np.array([place[video] for video in ours.video])
     wrong = np.flatnonzero(np.abs(other.age[rows] - ours.age) > _SAME_AGE)
     if len(wrong):
         i = wrong[0]
-        raise NemoError(
+        raise DataError(
             f"{shown} gives {escape_controls(ours.video[i])} the age {other.age[rows][i]:g}, and predictions.csv "
-            f"{ours.age[i]:g}; both need the same true ages."
+            f"{ours.age[i]:g}; both need the same true ages.",
+            path,
         )
     return Predictions(ours.video, ours.subject, ours.fold, ours.age, other.predicted[rows], ours.file)
 
@@ -248,16 +253,17 @@ def open_data(run: Run, given: Path | None) -> Data:
     path = given if given is not None else Path(str(run.meta.get("data") or ""))
     shown = escape_controls(str(path))
     if given is None and not run.meta.get("data"):
-        raise NemoError("run.json does not say where the data are; name them with --data DATA.h5.")
+        raise NemoError("run.json does not say where the data are; name them with `data=DATA.h5`.")
     if given is None and not path.is_file():
-        raise NemoError(f"{shown} is not there any more; say where the data are with --data DATA.h5.")
+        raise DataError(f"{shown} is not there any more; say where the data are with `data=DATA.h5`.", path)
     dataset = FaceDataset(path)
     size = (run.meta.get("model") or {}).get("face_size", dataset.size)
     if dataset.size != size:
-        raise NemoError(
+        raise DataError(
             f"{shown} has faces of {dataset.size} x {dataset.size} pixels, and the run was trained on faces of "
-            f"{size} x {size}: give the file that it was trained on, or prepare these videos with `nemo prep --size "
-            f"{size}`."
+            f"{size} x {size}: give the file that it was trained on, or prepare these videos anew with "
+            f"`size={size}`.",
+            path,
         )
     row = {str(name): i for i, name in enumerate(dataset.videos["id"])}
     if len(row) and dataset.uuid == run.dataset.get("uuid"):
@@ -267,13 +273,16 @@ def open_data(run: Run, given: Path | None) -> Data:
     ):
         i = row.get(video)
         if i is None or dataset.videos["length"][i] < 1:
-            raise NemoError(f"{shown} is not the data of this run: it has no video {escape_controls(video)}.")
+            raise DataError(
+                f"{shown} is not the data of this run: it has no video {escape_controls(video)}.", path
+            )
         other = str(dataset.videos["subject"][i]).strip(), float(dataset.videos["age"][i])
         if other[0] != subject or not abs(other[1] - age) <= _SAME_AGE:
-            raise NemoError(
+            raise DataError(
                 f"{shown} is not the data of this run: {escape_controls(video)} shows subject "
                 f"{escape_controls(other[0])} of {other[1]:g} years there, and {escape_controls(subject)} of {age:g} "
-                "years here."
+                "years here.",
+                path,
             )
     return Data(dataset, row, f"{shown} is another file than the run was trained on, with the same videos.")
 

@@ -18,11 +18,10 @@ from typing import Any
 
 import torch
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import NemoError, NotFinite, SettingsError
 from nemo_pipeline.platform import allowed_cores
 from nemo_pipeline.supervise import Child, Parent
 from siam_model.run_folder import RunFolder
-from siam_model.training.diagnose import NotFinite
 from siam_model.training.inputs import FitInputs
 from siam_model.training.loop import OnBatch, OnEpoch, Place, train
 from siam_model.training.records import EpochRecord
@@ -65,17 +64,20 @@ def fit_together(
         NemoError: the device cannot be shared, there are not enough, or a process failed or died.
     """
     if device.type == "mps" or device.index is not None:
-        raise NemoError(
-            f"--devices {devices} needs --device cuda or cpu; {device} is a single one: use --devices 1."
+        raise SettingsError(
+            f"`devices={devices}` needs `device=cuda` or cpu; {device} is a single one: use `devices=1`.",
+            "devices",
         )
     there = torch.cuda.device_count() if device.type == "cuda" else len(allowed_cores())
     if devices > there:
         what = "GPUs" if device.type == "cuda" else "cores"
-        raise NemoError(f"--devices is {devices}, and this machine has {there} {what}.")
+        raise SettingsError(f"`devices` is {devices}, and this machine has {there} {what}.", "devices")
     if devices > inputs.config.batch_size:
-        raise NemoError(
-            f"--devices is {devices}, and a batch of {inputs.config.batch_size} videos cannot be shared by so many; "
-            "take fewer, or a larger train.batch_size."
+        raise SettingsError(
+            f"`devices` is {devices}, and a batch of {inputs.config.batch_size} videos cannot be shared by so many; "
+            "take fewer, or a larger train.batch_size.",
+            "devices",
+            "train.batch_size",
         )
     with tempfile.TemporaryDirectory(prefix="nemo-train-") as folder:
         path = checkpoint or RunFolder(folder).checkpoint
@@ -94,7 +96,7 @@ def fit_together(
                 child.close()  # one that waits for the others answers to nothing else
         state = load_state(path, inputs.fingerprint())
     if state is None:
-        raise NemoError("The training ended without a checkpoint; run it again with --devices 1.")
+        raise NemoError("The training ended without a checkpoint; run it again with `devices=1`.")
     return state
 
 
@@ -110,7 +112,7 @@ def _listen(
         if message is None:
             raise NemoError(
                 f"A process of the training {child.death().reason}: was its memory short? "
-                "Run it again with --resume, perhaps with --devices 1."
+                "Resume it, perhaps with `devices=1`."
             )
         if message["event"] == "epoch":
             on_epoch(EpochRecord(**message["record"]))

@@ -8,14 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import NotFinite
 from nemo_pipeline.store.text import escape_controls
 from siam_model.data import Batch, Normalisation
 from siam_model.model import SIAM, l2_term
-
-
-class NotFinite(NemoError):
-    """The loss, an activation or a gradient stopped being a finite number: these settings do not train."""
 
 
 def not_finite(
@@ -41,12 +37,15 @@ def not_finite(
         if error is not None
         else []
     )
-    videos = ", ".join(escape_controls(name) for name in (wrong or ids)[:3])
-    more = len(wrong or ids) - 3
-    videos = f"{videos} and {more} more" if more > 0 else videos
+    videos = tuple(wrong or ids)
+    named = ", ".join(escape_controls(name) for name in videos[:3])
+    named = f"{named} and {len(videos) - 3} more" if len(videos) > 3 else named
+    origin = _origin(model, batch, normalisation, error)
     return NotFinite(
-        f"{what} is not a finite number any more ({where}; videos {videos}). It began in "
-        f"{_origin(model, batch, normalisation, error)}; {advice}."
+        f"{what} is not a finite number any more ({where}; videos {named}). It began in {origin}; {advice}.",
+        where,
+        origin,
+        videos,
     )
 
 

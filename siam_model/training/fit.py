@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import torch
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import SettingsError
 from siam_model.config import SIAMConfig
 from siam_model.devices import resolve_device
 from siam_model.model import SIAM
@@ -92,20 +92,23 @@ def fit(
 def check_devices(device: str, devices: int) -> None:
     """Raises NemoError for no device, or where several are wanted and `auto` finds no GPU."""
     if devices < 1:
-        raise NemoError(f"--devices is {devices}; it must be at least 1.")
+        raise SettingsError(f"`devices` is {devices}; it must be at least 1.", "devices")
     if devices > 1 and device == "auto" and resolve_device(device).type == "cpu":
-        raise NemoError(
-            f"--devices {devices} shares the batches among GPUs, and this machine has none; --device cpu shares them "
-            "among its cores, which is not faster than --devices 1."
+        raise SettingsError(
+            f"`devices={devices}` shares the batches among GPUs, and this machine has none; `device=cpu` shares them "
+            "among its cores, which is not faster than `devices=1`.",
+            "devices",
         )
 
 
 def check_precision(precision: str, device: torch.device) -> None:
     """Raises NemoError for a precision that does not exist, or that `device` does not have."""
     if precision not in get_args(Precision):
-        raise NemoError(f"--precision takes {', '.join(get_args(Precision))}; {precision!r} is none of them.")
+        raise SettingsError(
+            f"`precision` takes {', '.join(get_args(Precision))}; {precision!r} is none of them.", "precision"
+        )
     if precision == "16-mixed" and device.type == "cpu":
-        raise NemoError("--precision 16-mixed needs a GPU; a CPU has 32 and bf16-mixed.")
+        raise SettingsError("`precision=16-mixed` needs a GPU; a CPU has 32 and bf16-mixed.", "precision")
 
 
 def _result(model_config: SIAMConfig, state: TrainingState) -> Fitted:

@@ -49,7 +49,7 @@ from siam_model.training.stages import Stage, stages_of
 
 OnEpoch = Callable[[EpochRecord], None]
 OnBatch = Callable[[int, int], None]
-#: What `--precision` names, as a type of torch's autocast.
+#: What `precision` names, as a type of torch's autocast.
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -327,8 +327,8 @@ class _Training:
 
     def _not_finite(self, batch: Batch, error: Tensor | None, where: str) -> NemoError:
         ids = [self.inputs.clips.table.id[row] for row in batch.row.tolist()]
-        smaller = f"--set {self.stage.step_setting}={self.stage.learning_rate / 10:g}"
-        half = "" if self.inputs.precision == "32" else ", or --precision 32"
+        smaller = f"`{self.stage.step_setting}={self.stage.learning_rate / 10:g}`"
+        half = "" if self.inputs.precision == "32" else ", or `precision=32`"
         return not_finite(
             self.model, batch, self.inputs.normalisation, error, ids, f"epoch {self.done + 1}, {where}",
             f"try a smaller step, for instance {smaller}{half}",

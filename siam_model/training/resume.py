@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError
 from nemo_pipeline.fields import from_record
 from nemo_pipeline.store.files import leftovers, replacing
 from nemo_pipeline.store.text import escape_controls
@@ -126,17 +126,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # whatever the unpickler makes of a file that is not what it seems
         reason = escape_controls(str(error).splitlines()[0][:120]) if str(error) else type(error).__name__
-        raise NemoError(
-            f"{shown} is damaged or no checkpoint of nemo ({reason}); remove it, and this training begins anew."
+        raise DataError(
+            f"{shown} is damaged or no checkpoint of nemo ({reason}); remove it, and this training begins anew.",
+            path,
         ) from None
     if not isinstance(values, dict) or values.pop("format", None) != CHECKPOINT.name:
-        raise NemoError(
-            f"{shown} is no checkpoint of nemo; remove it or give another folder, and this training begins anew."
+        raise DataError(
+            f"{shown} is no checkpoint of nemo; remove it or give another folder, and this training begins anew.",
+            path,
         )
     version = values.pop("format_version", 0)
     if not isinstance(version, int) or version > CHECKPOINT.version:
-        raise NemoError(
-            f"{shown} was written by a newer version of nemo; update with `pip install -U nemo-faces`."
+        raise DataError(
+            f"{shown} was written by a newer version of nemo; update with `pip install -U nemo-faces`.", path
         )
     return values
 
@@ -163,9 +165,10 @@ def load_state(path: Path, prints: dict[str, str]) -> TrainingState | None:
     other = [name for name in prints if not isinstance(found, dict) or found.get(name) != prints[name]]
     if other:
         verb = "is" if other == ["seed"] else "are"
-        raise NemoError(
+        raise DataError(
             f"{escape_controls(str(path))} belongs to another training: {', '.join(other)} {verb} not the same. Go on "
-            "with what it was begun with, or remove it to begin anew."
+            "with what it was begun with, or remove it to begin anew.",
+            path,
         )
     try:
         state = from_record(TrainingState, values)

@@ -37,7 +37,7 @@ class Scalars:
         except ImportError:
             raise NemoError(
                 "TensorBoard is not installed; install it with `pip install 'nemo-faces[tensorboard]'`, or train "
-                "without --tensorboard (history.csv and curves.png hold the same)."
+                "without `tensorboard` (history.csv and curves.png hold the same)."
             ) from None
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # What was written about epochs that are trained again is hidden.

@@ -75,15 +75,15 @@ def describe(start: Start, config: SIAMConfig, dataset: FaceDataset) -> list[str
     if start.card.model.face_size != config.face_size:
         size = start.card.model.face_size
         raise NemoError(
-            f"{start.shown} saw faces of {size} pixels, and these have {config.face_size}: prepare them with --size "
-            f"{size}, or with `nemo rewarp`."
+            f"{start.shown} saw faces of {size} pixels, and these have {config.face_size}: prepare them with "
+            f"`size={size}`, or with `nemo rewarp`."
         )
     wrong = sorted(k for k in own if k.startswith("appearance") and k not in taken)
     if wrong:
         there = tuple(start.tensors[wrong[0]].shape) if wrong[0] in start.tensors else "not there"
         raise NemoError(
             f"The appearance module of {start.shown} does not fit this network: {wrong[0]} is {there}, and "
-            f"{tuple(own[wrong[0]].shape)} is needed. Use its --preset and --set model.* again."
+            f"{tuple(own[wrong[0]].shape)} is needed. Use its `preset` and `overrides` again."
         )
     parts = _parts(taken)
     fresh, left = _parts(set(own) - set(taken)), _parts(set(start.tensors) - set(taken))
@@ -130,7 +130,7 @@ def check_people(
             f"Subject {escape_controls(min(both))} would be tested, and {start.shown} was trained with "
             f"{'them' if len(both) == 1 else f'{len(both)} of the people who would be'}: an error on them would mean "
             "nothing. Start from a run of other people; or, where equal codes are different people, say so: "
-            "--distinct-subjects."
+            "`distinct_subjects`."
         )
     hashes = dataset.videos["sha256"]
     known = set(start.card.videos)

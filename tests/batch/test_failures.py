@@ -137,7 +137,7 @@ def test_a_hang_is_a_timeout(folder, tmp_path):
     run(folder, tmp_path / "out.h5", on_event, video_timeout=7.0)
     assert time.monotonic() - started < 60
     data = FaceDataset(tmp_path / "out.h5")
-    assert data["victim"].status == "timeout" and "--video-timeout" in data["victim"].message
+    assert data["victim"].status == "timeout" and "`video_timeout`" in data["victim"].message
     assert data["clip0"].status == data["clip1"].status == "ok"
 
 

@@ -165,7 +165,7 @@ def test_a_replacement_without_ages_is_refused(tmp_path):
     name = FaceDataset(data).videos["file"][0]
     table = read_labels(write(tmp_path, f"Filename,Participant ID,Years\n{name},7,30\n"))
     before = data.read_bytes()
-    with pytest.raises(NemoError, match=r"no ages, and --replace would remove all 3 .* not used: Years"):
+    with pytest.raises(NemoError, match=r"no ages, and `replace` would remove all 3 .* not used: Years"):
         relabel(data, table, replace=True)
     assert data.read_bytes() == before
     relabel(data, table)
@@ -192,7 +192,7 @@ def test_such_codes_are_named_and_refused_in_training(tmp_path):
     assert ["'001', '1' may be one person" in f.text for f in label_findings(FaceDataset(data))].count(
         True
     ) == 1
-    with pytest.raises(NemoError, match=r"may mean one person: '001', '1'\. .*--distinct-subjects"):
+    with pytest.raises(NemoError, match=r"may mean one person: '001', '1'\. .*`distinct_subjects`"):
         train(data, tmp_path / "run", preset="small")
     assert not (tmp_path / "run").exists()
     with pytest.raises(

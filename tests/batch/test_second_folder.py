@@ -46,7 +46,7 @@ def test_a_second_folder_is_added(held, clips, tmp_path):
     }
     assert [row["id"] for row in summary.inputs] == ["another"] and summary.counts == {"ok": 4}
     assert any(
-        "Keeping 3 videos of out.h5 that are not among the inputs (--prune" in event.text for event in events
+        "Keeping 3 videos of out.h5 that are not among the inputs (`prune`" in event.text for event in events
     )
     assert not [finding for finding in verify(held) if finding.level == "error"]
     # As one run over both folders has it.
@@ -75,7 +75,7 @@ def test_prune_drops_after_naming_and_labels_come_back(held, clips, tmp_path):
     events = []
     run([clips / "clip1.mp4"], held, prune=True, events=events)
     assert list(arrays(held)) == ["clip1.mp4 clip1"]
-    names = [(event.kind, event.text) for event in events if "--prune" in event.text]
+    names = [(event.kind, event.text) for event in events if "`prune`" in event.text]
     assert (
         names[0][0] == "note"
         and "drops 2 videos of out.h5 that are not among the inputs: clip0.mp4, clip2.mp4" in names[0][1]

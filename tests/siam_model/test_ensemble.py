@@ -54,13 +54,13 @@ def test_an_ensemble_says_whom_it_saw(run):
 
 def test_no_ensemble(run):
     shutil.rmtree(run / "folds" / "01" / "model")
-    with pytest.raises(NemoError, match=r"Fold 01 of .* has no model yet; resume with `nemo train --resume"):
+    with pytest.raises(NemoError, match=r"Fold 01 of .* has no model yet; resume with `resume\("):
         load(run, ensemble=True)
     write_model(run / "folds" / "01" / "model", mean_shape=card().mean_shape * 1.01)
     with pytest.raises(NemoError, match="prepared in another way"):
         load(run, ensemble=True)
     shutil.rmtree(run / "folds")
-    with pytest.raises(NemoError, match="nemo train --folds K"):
+    with pytest.raises(NemoError, match="needs a run with `folds`"):
         load(run, ensemble=True)
 
 

@@ -122,7 +122,7 @@ def test_processes_that_train_side_by_side_read_data_with_processes_of_their_own
 
 
 def test_jobs_need_folds(data, tmp_path):
-    with pytest.raises(NemoError, match="--jobs trains folds in parallel"):
+    with pytest.raises(NemoError, match="`jobs` trains folds in parallel"):
         train(data, tmp_path / "run", **{**OPTIONS, "folds": None, "jobs": 2})
     assert not (tmp_path / "run").exists()
     with pytest.raises(NemoError, match="leave one of them out"):

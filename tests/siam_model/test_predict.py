@@ -112,7 +112,7 @@ def test_the_newest_run_of_real_faces_is_picked(tmp_path):
     with pytest.raises(NemoError, match=r"no trained model in .*runs.*nemo train"):
         newest_run(root)
     write_model(root / "s1" / "model", synthetic=True)
-    with pytest.raises(NemoError, match=r"synthetic faces.*mean nothing for people.*--model .*s1"):
+    with pytest.raises(NemoError, match=r"synthetic faces.*mean nothing for people.*`model=.*s1"):
         newest_run(root)
     for number, name in enumerate(("b", "a")):
         write_model(root / name / "model")

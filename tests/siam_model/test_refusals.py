@@ -103,9 +103,7 @@ def test_data_may_move_and_may_not_change(data, tmp_path):
     with pytest.raises(Stop):
         quick(moved, run, folds=2, reporter=Listener(stop_at=1))
     moved.parent.rename(tmp_path / "after")
-    with pytest.raises(
-        NemoError, match=r"which is not there any more; say where.*nemo train DATA\.h5 --resume --out"
-    ):
+    with pytest.raises(NemoError, match=r"which is not there any more; say where.*`resume\(.*, DATA\.h5\)`"):
         resume(run, device="cpu")
     other = drawn_file(tmp_path / "other.h5", size=70, subjects=10, frames=8)
     with pytest.raises(NemoError, match=r"other\.h5 is another data set, or the same with other labels"):
@@ -125,13 +123,13 @@ def test_what_cannot_be_resumed_is_answered(whole, data, tmp_path, monkeypatch):
     with pytest.raises(NemoError, match="is finished, and nothing is left to do"):
         resume(whole)
     for given, sentence in (
-        ({"seed": 3}, "begun with --seed 0, not with --seed 3"),
-        ({"folds": 10}, "begun with --folds 3, not with --folds 10"),
-        ({"study": "modules"}, "begun with no --study, not with --study modules"),
+        ({"seed": 3}, "begun with `seed=0`, not with `seed=3`"),
+        ({"folds": 10}, "begun with `folds=3`, not with `folds=10`"),
+        ({"study": "modules"}, "begun with no `study`, not with `study=modules`"),
     ):
         with pytest.raises(NemoError, match=sentence):
             resume(whole, given=given)
-    with pytest.raises(NemoError, match="no fold 7: --folds 3 has the folds 0 to 2"):
+    with pytest.raises(NemoError, match="no fold 7: `folds=3` has the folds 0 to 2"):
         resume(whole, fold=7)
     (tmp_path / "settings.json").write_text("{")
     with pytest.raises(NemoError, match="is damaged: it is no JSON"):
@@ -143,14 +141,14 @@ def test_what_cannot_be_resumed_is_answered(whole, data, tmp_path, monkeypatch):
 
 def test_folds_that_cannot_be_are_answered(data, tmp_path):
     for options, sentence in (
-        ({"folds": 10, "fold": 12}, "no fold 12: --folds 10 has the folds 0 to 9"),
-        ({"fold": 1}, "one of several folds; say how many with --folds"),
+        ({"folds": 10, "fold": 12}, "no fold 12: `folds=10` has the folds 0 to 9"),
+        ({"fold": 1}, "one of several folds; say how many with `folds`"),
         ({"folds": 9}, r"10 subjects, and 9 folds need at least 11"),
-        ({"trials": -1}, "--trials is -1"),
+        ({"trials": -1}, "`trials` is -1"),
     ):
         with pytest.raises(NemoError, match=sentence):
             quick(data, tmp_path / "run", **options)
-    with pytest.raises(NemoError, match="--fold needs --out RUN"):
+    with pytest.raises(NemoError, match="`fold` needs `out`"):
         train(data, folds=3, fold=1)
     assert not (tmp_path / "run").exists()
 
@@ -158,11 +156,11 @@ def test_folds_that_cannot_be_are_answered(data, tmp_path):
 def test_precision_is_the_runs_and_devices_are_not(data, tmp_path):
     run = quick(data, tmp_path / "run", folds=2, fold=0, epochs=1, precision="bf16-mixed")
     assert json.loads((run / "settings.json").read_text())["precision"] == "bf16-mixed"
-    with pytest.raises(NemoError, match="begun with --precision bf16-mixed, not with --precision 32"):
+    with pytest.raises(NemoError, match="begun with `precision=bf16-mixed`, not with `precision=32`"):
         resume(run, given={"precision": "32"})
-    with pytest.raises(NemoError, match="--precision takes 32, bf16-mixed, 16-mixed; '8' is none of them"):
+    with pytest.raises(NemoError, match="`precision` takes 32, bf16-mixed, 16-mixed; '8' is none of them"):
         quick(data, tmp_path / "other", precision="8")
-    with pytest.raises(NemoError, match="--jobs gives every fold a GPU of its own"):
+    with pytest.raises(NemoError, match="`jobs` gives every fold a GPU of its own"):
         resume(run, device="cpu", jobs=2, devices=2)
     assert not (tmp_path / "other").exists()
 

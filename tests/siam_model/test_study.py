@@ -172,15 +172,15 @@ def test_what_cannot_be_studied_is_answered(data, whole, tmp_path):
         ({"study": "conditions"}, "does not name two expressions or conditions"),
         (
             {"overrides": {**TINY, "model.recurrent": "yes"}},
-            r"--set model\.recurrent cannot be combined with --study modules",
+            r"`model\.recurrent` cannot be combined with `study=modules`",
         ),
-        ({"fold": 5}, "no fold 5: --folds 2"),
+        ({"fold": 5}, "no fold 5: `folds=2`"),
         ({"folds": 30}, "30 folds need at least 32"),
     ):
         with pytest.raises(NemoError, match=sentence):
             studied(data, tmp_path / "s", **options)
     assert not (tmp_path / "s").exists()
-    with pytest.raises(NemoError, match="begun with --study modules, not with --study positions"):
+    with pytest.raises(NemoError, match="begun with `study=modules`, not with `study=positions`"):
         resume(whole, given={"study": "positions"})
     values = json.loads((whole / "study.json").read_text())
     values["variants"][0]["folder"] = "../../elsewhere"

@@ -160,7 +160,7 @@ def test_frames_without_success_or_confidence_count_as_no_face(
     between = (video.landmarks_raw[3] + video.landmarks_raw[5]) / 2
     np.testing.assert_allclose(video.landmarks_raw[4], between, atol=0.02)  # times in whole milliseconds
     none = prep_video(clip, dataclasses.replace(GIVEN, min_confidence=0.99), landmarks=path)
-    assert none.status == "no_face" and "--min-confidence" in none.message and "clip.csv" in none.message
+    assert none.status == "no_face" and "`min_confidence`" in none.message and "clip.csv" in none.message
 
 
 @pytest.mark.parametrize(

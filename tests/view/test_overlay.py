@@ -214,13 +214,13 @@ def test_all_videos_of_a_file_are_drawn_once(clips: dict[str, Path], tmp_path: P
     other.write_bytes(b"mine")
     notes = draw(prepared_here(folder, tmp_path / "other.h5", dataclasses.replace(CONFIG, size=32)))
     assert notes["same.mkv"] == "" and "is no annotated copy" in notes[""] and other.read_bytes() == b"mine"
-    with pytest.raises(NemoError, match="was not drawn by nemo: give --overlay another"):
+    with pytest.raises(NemoError, match="was not drawn by nemo: give `overlay` another"):
         make_overlay_folder(copies, videos)
 
 
 def test_no_folder_to_draw_into(clips: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(NemoError, match="cannot be used for --overlay"):
+    with pytest.raises(NemoError, match="cannot be used for `overlay`"):
         make_overlay_folder(tmp_path / "file" / "sub", discover([clips["two"]]).videos)
 
 

@@ -190,7 +190,7 @@ def test_a_head_that_moves_fast_is_no_fault_of_the_tracker():
         if how == "4253h":
             assert track.off.max() > 0.1
             (reason,) = reasons(track, 60.0)
-            assert "Smoothing moved the points off the face" in reason.text and "--smooth head" in reason.text
+            assert "Smoothing moved the points off the face" in reason.text and "`smooth=head`" in reason.text
     assert codes == {"head": [], "4253h": ["moved"], "none": []}
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import Busy, NemoError
 from nemo_pipeline.store import FaceDataset
 from siam_model import load
 from siam_model.predictions import read_predictions
@@ -25,7 +25,7 @@ from siam_model.protocol.history import read_history, write_history
 from siam_model.protocol.jobs import slot_environments
 from siam_model.protocol.reporter import TrainingScope
 from siam_model.run_folder import RunFolder
-from siam_model.runs import Busy, held, newest_unfinished
+from siam_model.runs import held, newest_unfinished
 from siam_model.training.fit import EpochRecord
 from tests.support.siam_faces import drawn_file
 from tests.support.siam_runs import Listener, Stop, quick, results, resume
@@ -125,11 +125,11 @@ def test_array_jobs_share_a_folder(whole, data, tmp_path):
     both = [subprocess.Popen([*call, fold], env=env) for fold in ("2", "0")]
     assert [process.wait() for process in both] == [0, 0]
     assert RunFolder(run).missing_folds(3) == [1]
-    with pytest.raises(NemoError, match=r"lacks fold 1 of 3.*nemo train --resume --out"):
+    with pytest.raises(NemoError, match=r"lacks fold 1 of 3.*`resume\("):
         join_folds(RunFolder(run))
-    with pytest.raises(NemoError, match="begun with --seed 0, not with --seed 1"):
+    with pytest.raises(NemoError, match="begun with `seed=0`, not with `seed=1`"):
         quick(data, run, folds=3, fold=1, seed=1)
-    with pytest.raises(NemoError, match=r"begun with --set .*, not with --set"):
+    with pytest.raises(NemoError, match=r"begun with `model\..*, not with `model"):
         quick(data, run, folds=3, fold=1, overrides={"train.l2": "0"})
     quick(data, run, folds=3, fold=1)
     assert (run / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
@@ -162,7 +162,7 @@ def test_a_fold_that_fails_does_not_stop_the_others(data, tmp_path, monkeypatch)
 
     monkeypatch.setattr(crossval, "train_split", bad)
     listener = Listener()
-    with pytest.raises(NemoError, match=r"Fold 1 of 3 is not finished: The loss .*nemo train --resume --out"):
+    with pytest.raises(NemoError, match=r"Fold 1 of 3 is not finished: The loss .*`resume\("):
         quick(data, tmp_path / "run", folds=3, reporter=listener)
     assert RunFolder(tmp_path / "run").missing_folds(3) == [1]
     assert "fold 1: failed: The loss is not a finite number any more." in listener.said
@@ -238,7 +238,7 @@ def test_without_folds_it_is_resumed_too(data, tmp_path):
     whole = quick(data, tmp_path / "whole", epochs=3)
     with pytest.raises(Stop):
         quick(data, tmp_path / "run", epochs=3, reporter=Listener(stop_at=2))
-    with pytest.raises(NemoError, match="or resume it: nemo train --resume --out"):
+    with pytest.raises(NemoError, match=r"or resume it: `resume\("):
         quick(data, tmp_path / "run")
     resume(tmp_path / "run", device="cpu")
     assert results(tmp_path / "run") == results(whole)

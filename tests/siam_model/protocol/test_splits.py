@@ -94,7 +94,7 @@ def test_the_files_own_folds_are_respected():
     for number, split in enumerate(plan(table, 4)):
         assert set(split.test) == {f"s{s:03d}" for s in range(20) if s % 4 == number}
     assert set(plan(table, None)[0].test) == {f"s{s:03d}" for s in range(20) if s % 4 == 3}
-    with pytest.raises(NemoError, match="names 4 folds and --folds asks for 5"):
+    with pytest.raises(NemoError, match="names 4 folds and `folds` asks for 5"):
         plan(table, 5)
 
 

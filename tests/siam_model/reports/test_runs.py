@@ -329,7 +329,7 @@ def test_folds_of_array_jobs_are_joined(run):
     assert {"Table II", "Table III"} <= {t.number for t in result.report.tables}
     assert not (run / "predictions.csv").exists()
     RunFolder(run).fold(1).predictions.unlink()
-    with pytest.raises(NemoError, match=r"lacks fold 1 of 2.*--resume"):
+    with pytest.raises(NemoError, match=r"lacks fold 1 of 2.*`resume\("):
         evaluate(run)
 
 

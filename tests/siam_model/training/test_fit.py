@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import NemoError, NotFinite
 from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model import SIAM, SIAMConfig
 from siam_model import data as data_module
@@ -21,7 +21,6 @@ from siam_model.config import TrainConfig
 from siam_model.data import Clips, ClipSample, LengthBuckets, labelled_videos, measure_normalisation, shared
 from siam_model.figures.curves import curves_figure, draw_curves
 from siam_model.layers import ResponseNorm
-from siam_model.training.diagnose import NotFinite
 from siam_model.training.records import EpochRecord
 from tests.support.fits import MODEL, curve, go, same
 from tests.support.siam_faces import drawn_file, drawn_videos
@@ -61,7 +60,7 @@ def test_the_module_where_it_began_is_named(data, monkeypatch, module, value):
     sentence = str(caught.value)
     assert "The loss is not a finite number any more (epoch 2, batch 1; videos 0" in sentence
     assert f"It began in the activations of {module};" in sentence
-    assert "--set train.learning_rate=0.0003." in sentence
+    assert "`train.learning_rate=0.0003`." in sentence
 
 
 def test_an_infinite_weight_is_named(data):

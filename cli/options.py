@@ -1,0 +1,58 @@
+"""Names of settings in Python and on the command line.
+
+Sentences of the library name settings and functions in backticks, as Python has them; `in_options` puts the options in
+their place: "raise `max_yaw_degrees`" is "raise --max-yaw" here, and "`resume(RUN)`" is "`nemo train --resume --out
+RUN`".
+"""
+
+from __future__ import annotations
+
+import re
+
+#: Fields and arguments whose option has another name than theirs.
+_RENAMED = {
+    "faces": "--no-faces",
+    "listed": "--list",
+    "max_gap_seconds": "--max-gap",
+    "max_yaw_degrees": "--max-yaw",
+    "others": "--with",
+    "overrides": "--set",
+}
+#: Every setting that a sentence may name -> its option.
+OPTIONS = _RENAMED | {
+    name: f"--{name.replace('_', '-')}"
+    for name in (
+        "data", "device", "devices", "distinct_subjects", "engine", "epochs", "exclude", "fold", "folds", "force",
+        "include", "jobs", "landmarks", "limit", "mean_shape", "min_confidence", "model", "out", "overlay", "part",
+        "precision", "preset", "prune", "replace", "seed", "size", "smooth", "stream", "study", "tensorboard",
+        "trials", "video_timeout", "workers",
+    )
+}  # fmt: skip
+_SETTING = re.compile(r"`((?:model|train)\.\w+|\w+)(?:=([^`]*))?`")
+_CALL = re.compile(r"`(train|resume)\(([^`]*)\)`")
+
+
+def in_options(text: str) -> str:
+    """A sentence of the library in the words of the command line."""
+    return _CALL.sub(_command, _SETTING.sub(_option, text))
+
+
+def _option(found: re.Match[str]) -> str:
+    name, value = found[1], found[2]
+    if "." in name:
+        return f"--set {name}" if value is None else f"--set {name}={value}"
+    if name not in OPTIONS:
+        return found[0]
+    return OPTIONS[name] if value is None else f"{OPTIONS[name]} {value}"
+
+
+def _command(found: re.Match[str]) -> str:
+    """`resume(RUN)`, `resume(RUN, DATA)`, `resume()`, `train(DATA, RUN)`."""
+    arguments = found[2].split(", ") if found[2] else []
+    if found[1] == "resume":
+        run, data = [*arguments, "", ""][:2]
+        words = ["nemo train", data, "--resume", f"--out {run}" if run else ""]
+    else:
+        data, run = arguments
+        words = ["nemo train", data, f"--out {run}"]
+    return f"`{' '.join(word for word in words if word)}`"
