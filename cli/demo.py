@@ -63,17 +63,12 @@ class DemoPrediction:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 def command(
     directory: Path,
-    seed: int,
-    subjects: int,
-    clips: int,
-    size: tuple[int, int],
-    epochs: int | None,
     show: tuple[str, ...],
     figure: Path | None,
     keep: bool,
-    workers: int | None,
     people: Path | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Render synthetic smiles, prepare them, train a small SIAM, evaluate it, and predict the ages of
     unseen subjects.
@@ -81,6 +76,7 @@ def command(
     Needs no data, no network and no GPU; takes under 5 minutes on 2 cores.
     """
     begun = time.monotonic()
+    seed, workers, (width, height) = options["seed"], options["workers"], options["size"]
     set_dir, faces = directory / "clips", directory / "faces.h5"
     found = None if people is None else _clips_of_people(people)
     _claim(directory)
@@ -89,13 +85,13 @@ def command(
 
         with clips_progress() as progress:
             made = render_set(
-                set_dir, subjects, clips, seed,
-                workers=workers, progress=progress, width=size[0], height=size[1],
+                set_dir, options["subjects"], options["clips"], seed,
+                workers=workers, progress=progress, width=width, height=height,
             )  # fmt: skip
     with _stage("2/5  Tracking, smoothing and warping the faces (nemo prep)"):
         prepare(made, faces, workers)
     with _stage("3/5  Training a small SIAM (nemo train --preset small)"):
-        run = learn(faces, directory, seed, epochs)
+        run = learn(faces, directory, seed, options["epochs"])
     with _stage("4/5  Evaluating it on the held-out subjects (nemo evaluate)"):
         from siam_model.evaluate import evaluate
         from siam_model.run_folder import RunFolder
@@ -215,29 +211,20 @@ def prepare(made: SynthSet, output: Path, workers: int | None) -> None:
 
 def learn(faces: Path, directory: Path, seed: int, epochs: int | None) -> Path:
     """`nemo train faces.h5 --preset small`; answers the run folder."""
-    from siam_model.protocol.reporter import CallbackReporter
     from siam_model.protocol.request import Runtime, TrainRequest
     from siam_model.train import train
-    from siam_model.training.fit import EpochRecord
+
+    from .progress import stop_on_signals
+    from .train_progress import TrainProgress
 
     number = 1
     while (run := directory / ("run" if number == 1 else f"run-{number}")).exists():
         number += 1
 
-    with contextlib.ExitStack() as stack:
-        status: Any = None
-        if console.err.is_terminal:
-            status = stack.enter_context(console.err.status("first epoch"))
-
-        def epoch(record: EpochRecord) -> None:
-            text = f"epoch {record.epoch}: validation error {record.validation_mae:.1f} years"
-            if status is not None:
-                status.update(console.styled(text))
-            elif record.epoch % 5 == 0:
-                console.say(f"     {text}")
-
-        request = TrainRequest(preset="small", seed=seed, epochs=epochs)
-        return train(faces, run, request, Runtime("cpu"), CallbackReporter(epoch, None))
+    request, runtime = TrainRequest(preset="small", seed=seed, epochs=epochs), Runtime("cpu")
+    progress = TrainProgress(not console.err.is_terminal, runtime)
+    with stop_on_signals(progress.farewell), progress:
+        return train(faces, run, request, runtime, progress)
 
 
 def unseen_subjects(split: dict[str, Any], wanted: Sequence[str] = ()) -> list[str]:

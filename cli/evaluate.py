@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
@@ -69,18 +69,7 @@ _MOST_ACROSS = 7
 @click.option("--quick", is_flag=True, help="Omit Table II, which runs the models over every video.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 def command(
-    runs: tuple[Path, ...],
-    out: Path | None,
-    others: tuple[str, ...],
-    figures: str,
-    data: Path | None,
-    by: tuple[str, ...],
-    labels: Path | None,
-    device: str,
-    no_faces: bool,
-    quick: bool,
-    distinct_subjects: bool,
-    as_json: bool,
+    runs: tuple[Path, ...], out: Path | None, figures: str, data: Path | None, as_json: bool, **options: Any
 ) -> None:
     """The paper's tables and figures from runs and studies of nemo train, as one page and as files.
 
@@ -91,6 +80,7 @@ def command(
     Every number is of videos predicted by a model that never saw their subject.
     """
     from siam_model.evaluate import SYNTHETIC_NOTE, evaluate
+    from siam_model.external import OtherData
 
     with contextlib.ExitStack() as stack:
         status = None
@@ -103,8 +93,9 @@ def command(
 
         chosen = [name for name in figures.split(",") if name.strip()]
         result = evaluate(
-            runs, out, data=data, others=_named(others), figures=chosen, device=device, faces=not no_faces,
-            quick=quick, distinct_subjects=distinct_subjects, by=by, labels=labels, on_step=step,
+            runs, out, data=OtherData(data, options["distinct_subjects"]) if data is not None else None, figures=chosen,
+            others=_named(options["others"]), device=options["device"], faces=not options["no_faces"],
+            quick=options["quick"], by=options["by"], labels=options["labels"], on_step=step,
         )  # fmt: skip
     if as_json:
         console.print_json({**result.numbers, "files": [str(f) for f in (*result.files, *result.parts)]})

@@ -32,18 +32,19 @@ COMMANDS: dict[str, str] = {
     "info": "What is this file or folder, and what comes next?",
     "verify": "Check a prepared file for damage.",
     "rewarp": "Warp a prepared file's faces anew: size, margin, mean shape, smoothing.",
+    "export": "Landmarks, arrays, face images or videos of a prepared file, in other formats.",
+    "report": "A page or contact sheet to check every video of a prepared file.",
     "pack-model": "Write a trained model as one file, with a card.",
     "cite": "A methods section and references for a paper.",
     "pack": "Copy a prepared file and its shards into one file.",
     "doctor": "Check this machine; versions and settings for a bug report.",
 }
 _GROUPS: list[Any] = [  # dicts of rich_click's
-    {"name": "Main commands", "commands": ["prep", "train", "evaluate", "predict"]},
-    {"name": "Without data of your own", "commands": ["demo", "synth"]},
-    {
-        "name": "Prepared files and this machine",
-        "commands": ["info", "label", "rewarp", "verify", "pack", "pack-model", "cite", "doctor"],
-    },
+    {"name": "Prepare videos", "commands": ["prep", "label", "rewarp", "verify", "pack"]},
+    {"name": "Look at the result", "commands": ["info", "report", "export"]},
+    {"name": "Learn ages", "commands": ["train", "evaluate", "cite"]},
+    {"name": "Use a model", "commands": ["predict", "pack-model"]},
+    {"name": "Try it, get help", "commands": ["demo", "synth", "doctor"]},
 ]
 click.rich_click.COMMAND_GROUPS = {"nemo": _GROUPS}
 click.rich_click.TEXT_MARKUP = None

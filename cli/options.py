@@ -1,4 +1,5 @@
-"""Names of settings in Python and on the command line.
+"""Settings on the command line: options made from the fields of a dataclass, and the names that settings have in Python
+and here.
 
 Sentences of the library name settings and functions in backticks, as Python has them; `in_options` puts the options in
 their place: "raise `max_yaw_degrees`" is "raise --max-yaw" here, and "`resume(RUN)`" is "`nemo train --resume --out
@@ -7,7 +8,14 @@ RUN`".
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, Literal
+
+import rich_click as click
 
 #: Fields and arguments whose option has another name than theirs.
 _RENAMED = {
@@ -28,8 +36,36 @@ OPTIONS = _RENAMED | {
         "trials", "video_timeout", "workers",
     )
 }  # fmt: skip
+_Command = typing.TypeVar("_Command", bound=Callable[..., Any])
 _SETTING = re.compile(r"`((?:model|train)\.\w+|\w+)(?:=([^`]*))?`")
 _CALL = re.compile(r"`(train|resume)\(([^`]*)\)`")
+
+
+def setting(config: type, field: str, text: str, **more: Any) -> Callable[[_Command], _Command]:
+    """An option for one field of a dataclass of settings, which has its name, kind, default and choices.
+
+    Args:
+        text: the line in `--help`.
+        more: as `click.option` takes it, where the command line differs from the field.
+    """
+    kind = typing.get_type_hints(config)[field]
+    if isinstance(kind, types.UnionType):  # the option may be left out
+        kind = next(one for one in typing.get_args(kind) if one is not type(None))
+    default = next(one for one in dataclasses.fields(config) if one.name == field).default
+    options: dict[str, Any] = {"help": text, "default": default, "show_default": default is not None}
+    if kind is bool:
+        options = {"help": text, "is_flag": True}
+    elif typing.get_origin(kind) is Literal:
+        options["type"] = click.Choice(typing.get_args(kind))
+    else:
+        options["type"] = kind
+    name = OPTIONS.get(field, f"--{field.replace('_', '-')}")
+    return click.option(name, field, **{**options, **more})
+
+
+def values_of(config: type, options: dict[str, Any]) -> dict[str, Any]:
+    """Those of a command's options that are fields of a dataclass."""
+    return {field.name: options[field.name] for field in dataclasses.fields(config) if field.name in options}
 
 
 def in_options(text: str) -> str:

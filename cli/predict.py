@@ -97,17 +97,12 @@ def _stream(_context: click.Context, _parameter: click.Parameter, value: str) ->
 def command(
     clips: tuple[str, ...],
     model_path: Path | None,
-    ensemble: bool,
-    level: float,
     table: Path | None,
     explain: Path | None,
     figure: Path | None,
-    device: str,
-    stream: str,
-    timeout: float | None,
-    strict: bool,
     as_json: bool,
     quiet: bool,
+    **options: Any,
 ) -> None:
     """Estimate the age of the person in each clip, with the preparation that the model carries.
 
@@ -132,10 +127,13 @@ def command(
     from .progress import ClipProgress, stop_on_signals
 
     check_outputs(table, figure)
+    timeout, level = options["timeout"], options["level"]
     check_timeout(timeout)
     still = predict_still.asked(model_path)
     if still:
-        predict_still.refuse_options({"--ensemble": ensemble, "--explain": explain, "--figure": figure})
+        predict_still.refuse_options(
+            {"--ensemble": options["ensemble"], "--explain": explain, "--figure": figure}
+        )
     if model_path is None:
         model_path = newest_run()
         if not quiet:
@@ -157,14 +155,19 @@ def command(
     if still:
         predict_still.refuse_options({"faces of a prepared file": prepared})
         ages = predict_still.predict_stills(
-            found.videos, stream=stream, timeout=timeout or None, table=table, as_json=as_json, quiet=quiet
+            found.videos,
+            stream=options["stream"],
+            timeout=timeout or None,
+            table=table,
+            as_json=as_json,
+            quiet=quiet,
         )
         failed = sum(answer.age is None for answer in ages)
-        if failed == len(ages) or (strict and failed):
+        if failed == len(ages) or (options["strict"] and failed):
             raise SystemExit(1)
         return
     run = opened(model_path)
-    model = _load(run, ensemble, device)
+    model = _load(run, options["ensemble"], options["device"])
     for data in prepared:
         note = check_faces(model.card, data)
         if note:
@@ -194,7 +197,7 @@ def command(
                 draw = stack.enter_context(Explainer(model, explain, figure, timeout))
                 rows = stack.enter_context(
                     contextlib.closing(
-                        _answers(prepared, found.videos, model, interval, stream, timeout, show)
+                        _answers(prepared, found.videos, model, interval, options["stream"], timeout, show)
                     )
                 )
                 for answer in rows:
@@ -224,7 +227,7 @@ def command(
             if written is not None and written.exists():
                 console.say(f"wrote {written}")
     failed = sum(answer.age is None for answer in answers)
-    if failed == len(answers) or (strict and failed):
+    if failed == len(answers) or (options["strict"] and failed):
         raise SystemExit(1)
 
 

@@ -7,26 +7,22 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import rich_click as click
 
-from nemo_pipeline.config import Engine, Follow, PrepConfig, Segments, Smooth
+from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import listed, pluralize
 
 from .console import err, escape_controls, new_table, print_json, say, warn
+from .options import setting, values_of
 from .outputs import check_target, check_timeout
 from .prep_inputs import check_report, draw_sheet, labels, landmark_files, mean_shape, page_report
 from .prep_report import exit_code, report
 from .progress import RunProgress, stop_on_signals
 from .settings_file import current_context, settings_options
 
-_CHOICES = {
-    name: list(get_args(kind))
-    for name, kind in (("engine", Engine), ("follow", Follow), ("segments", Segments), ("smooth", Smooth))
-}
-_DEFAULTS = PrepConfig()
 #: So many paths of one folder and reason are listed one by one.
 _MOST_PATHS = 5
 
@@ -50,6 +46,49 @@ def like_file(path: str) -> dict[str, Any]:
     return {**found, "min-confidence": config.min_confidence}
 
 
+#: The parts of `nemo prep --help`.
+_GROUPS: list[Any] = [  # dicts of rich_click's
+    {
+        "name": "Which videos",
+        "options": [
+            "--list",
+            "--include",
+            "--exclude",
+            "--limit",
+            "--dry-run",
+            "--prune",
+            "--stream",
+            "--stills",
+        ],
+    },
+    {"name": "Labels and landmarks from files", "options": ["--labels", "--landmarks", "--min-confidence"]},
+    {
+        "name": "Whom and what to track",
+        "options": ["--engine", "--follow", "--segments", "--max-gap", "--max-yaw", "--smooth"],
+    },
+    {
+        "name": "The face images",
+        "options": ["--size", "--margin", "--mean-shape", "--no-mesh", "--blendshapes"],
+    },
+    {"name": "To look at", "options": ["--report", "--contact-sheet", "--overlay", "--no-faces"]},
+    {
+        "name": "How to run",
+        "options": [
+            "--workers",
+            "--scheduler",
+            "--part",
+            "--join",
+            "--video-timeout",
+            "--force",
+            "--config",
+            "--like",
+        ],
+    },
+    {"name": "Output and exit code", "options": ["--strict", "--json", "--quiet", "--debug", "--help"]},
+]
+click.rich_click.OPTION_GROUPS["nemo prep"] = _GROUPS
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("paths", nargs=-1, metavar="INPUT... OUT.h5", type=click.Path(path_type=str))
 @click.option("--labels", type=click.Path(path_type=Path), help="Details file of the database, or CSV.")
@@ -66,65 +105,30 @@ def like_file(path: str) -> dict[str, Any]:
     is_flag=True,
     help="Show what would be done, and why each file is or is not a video; write nothing.",
 )
-@click.option(
-    "--engine",
-    type=click.Choice(_CHOICES["engine"]),
-    default=_DEFAULTS.engine,
-    show_default=True,
-    help="Software that runs the landmark networks.",
-)
-@click.option(
-    "--follow",
-    type=click.Choice(_CHOICES["follow"]),
-    default=_DEFAULTS.follow,
-    show_default=True,
-    help="Whom to follow if there are several faces.",
-)
-@click.option(
-    "--segments",
-    type=click.Choice(_CHOICES["segments"]),
-    default=_DEFAULTS.segments,
-    show_default=True,
-    help="Keep the longest segment with a face, or all segments, each as a row.",
-)
-@click.option(
-    "--stream",
-    default=_DEFAULTS.stream,
-    show_default=True,
-    metavar="face|largest|default|N",
-    help="Which video stream of a file that has several: where the face is largest, the one with the most pixels, the "
+@setting(PrepConfig, "engine", "Software that runs the landmark networks.")
+@setting(PrepConfig, "follow", "Whom to follow if there are several faces.")
+@setting(PrepConfig, "segments", "Keep the longest segment with a face, or all segments, each as a row.")
+@setting(
+    PrepConfig,
+    "stream",
+    "Which video stream of a file that has several: where the face is largest, the one with the most pixels, the "
     "file's own default, or number N (as nemo info shows).",
+    metavar="face|largest|default|N",
 )
-@click.option(
-    "--max-gap",
-    type=float,
-    default=_DEFAULTS.max_gap_seconds,
-    show_default=True,
+@setting(
+    PrepConfig,
+    "max_gap_seconds",
+    "Interpolate gaps without a face up to this length.",
     metavar="SECONDS",
-    help="Interpolate gaps without a face up to this length.",
 )
-@click.option(
-    "--max-yaw",
-    type=float,
-    default=_DEFAULTS.max_yaw_degrees,
-    show_default=True,
+@setting(
+    PrepConfig,
+    "max_yaw_degrees",
+    "Ignore faces turned further than this (non-frontal).",
     metavar="DEGREES",
-    help="Ignore faces turned further than this (non-frontal).",
 )
-@click.option(
-    "--size",
-    type=int,
-    default=_DEFAULTS.size,
-    show_default=True,
-    help="Width and height of the face images, pixels.",
-)
-@click.option(
-    "--margin",
-    type=float,
-    default=_DEFAULTS.margin,
-    show_default=True,
-    help="Space around the face, as a fraction of the size.",
-)
+@setting(PrepConfig, "size", "Width and height of the face images, pixels.")
+@setting(PrepConfig, "margin", "Space around the face, as a fraction of the size.")
 @click.option(
     "--mean-shape",
     default="shipped",
@@ -139,30 +143,18 @@ def like_file(path: str) -> dict[str, Any]:
     metavar="DIR",
     help="Take landmarks from OpenFace's CSV files in DIR (clip.mp4: clip.csv) instead of tracking.",
 )
-@click.option(
-    "--min-confidence",
-    type=float,
-    default=_DEFAULTS.min_confidence,
-    show_default=True,
-    help="With --landmarks: a row below this confidence counts as no face.",
-)
-@click.option(
-    "--smooth",
-    type=click.Choice(_CHOICES["smooth"]),
-    default=_DEFAULTS.smooth,
-    show_default=True,
-    help="How the points are smoothed over time: 4253H, twice, in the head's own frame and within the tracker's "
-    "error; the same on raw coordinates, as the paper has it; or not at all.",
+@setting(PrepConfig, "min_confidence", "With --landmarks: a row below this confidence counts as no face.")
+@setting(
+    PrepConfig,
+    "smooth",
+    "How the points are smoothed over time: 4253H, twice, in the head's own frame and within the tracker's error; the "
+    "same on raw coordinates, as the paper has it; or not at all.",
 )
 @click.option("--stills", is_flag=True,
               help="The inputs are pictures (JPEG, PNG, TIFF, WebP and others), each a row of one frame. Assumed where "
                    "there are pictures and no video.")  # fmt: skip
 @click.option("--no-mesh", is_flag=True, help="Do not store the 478-point mesh (a third of the file).")
-@click.option(
-    "--blendshapes",
-    is_flag=True,
-    help="Also store 52 scores of facial movements per frame (smile, blink, ...).",
-)
+@setting(PrepConfig, "blendshapes", "Also store 52 scores of facial movements per frame (smile, blink, ...).")
 @click.option(
     "--workers", type=click.IntRange(1), help="Videos at a time  [default: cores this process may use]"
 )
@@ -215,6 +207,11 @@ def command(paths: tuple[str, ...], **options: Any) -> None:
     stopped, or after adding videos: only what is missing is done. Videos that OUT.h5 holds already stay in it, also
     when they are not among the inputs; --prune drops those.
 
+    \b
+    Examples:
+      nemo prep videos/ smiles.h5 --labels labels.csv --report smiles.html
+      nemo prep day2/ smiles.h5 --exclude '*test*'
+
     Exit code: 0 when at least one video is usable, 1 when none is, 2 for wrong usage.
     """
     if not paths:
@@ -222,22 +219,15 @@ def command(paths: tuple[str, ...], **options: Any) -> None:
     *inputs, output = paths
     _check_usage(inputs, output, options)
     try:
+        values = values_of(PrepConfig, options) | {"mean_shape": "shipped"}
+        if not options[
+            "landmarks"
+        ]:  # without landmark files it changes nothing, and must not make settings differ
+            del values["min_confidence"]
         config = PrepConfig(
-            size=options["size"],
-            margin=options["margin"],
-            engine=options["engine"],
-            follow=options["follow"],
-            segments=options["segments"],
-            stream=options["stream"],
-            max_gap_seconds=options["max_gap"],
-            max_yaw_degrees=options["max_yaw"],
+            **values,
             mesh=not options["no_mesh"] and not options["landmarks"],
             landmarks_source="openface" if options["landmarks"] else "track",
-            # Without landmark files it changes nothing, and must not make settings differ.
-            min_confidence=options["min_confidence"] if options["landmarks"] else _DEFAULTS.min_confidence,
-            smooth=options["smooth"],
-            blendshapes=options["blendshapes"],
-            stills=options["stills"],
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import rich_click as click
 
-from nemo_pipeline.config import Smooth
+from nemo_pipeline.config import PrepConfig
 
 from . import prep
 from .console import escape_controls
+from .options import setting
 from .outputs import check_timeout
 from .prep_inputs import mean_shape
 from .prep_report import exit_code, report
@@ -21,19 +22,15 @@ from .progress import RunProgress, stop_on_signals
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("paths", nargs=-1, metavar="FILE.h5 [VIDEOS...] OUT.h5", type=click.Path(path_type=str))
-@click.option("--size", type=int, help="Side of the faces, pixels.")
-@click.option("--margin", type=float, help="Space around the face, fraction of the side.")
+@setting(PrepConfig, "size", "Side of the faces, pixels.", default=None)
+@setting(PrepConfig, "margin", "Space around the face, fraction of the side.", default=None)
 @click.option(
     "--mean-shape",
     metavar="shipped|from-data|FILE",
     help="What faces are warped to: 68 points in a file, or the mean of the videos of FILE.h5.",
 )
-@click.option(
-    "--smooth", type=click.Choice(list(get_args(Smooth))), help="How the points are smoothed over time."
-)
-@click.option(
-    "--blendshapes", is_flag=True, default=None, help="Add the 52 blendshape scores, from the stored mesh."
-)
+@setting(PrepConfig, "smooth", "How the points are smoothed over time.", default=None)
+@setting(PrepConfig, "blendshapes", "Add the 52 blendshape scores, from the stored mesh.", default=None)
 def command(paths: tuple[str, ...], **options: Any) -> None:
     """Warp the faces of a prepared file anew, with another size, margin, mean shape or smoothing, without tracking.
 

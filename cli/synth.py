@@ -87,27 +87,7 @@ def parse_size(context: click.Context, parameter: click.Parameter, value: str) -
 @click.option("--workers", type=click.IntRange(min=1), help="Processes. Default: the cores that may be used.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 def command(
-    directory: Path | None,
-    direct: Path | None,
-    profile: str,
-    nemo_layout: bool,
-    subjects: int | None,
-    clips: int | None,
-    seed: int,
-    size: tuple[int, int],
-    fps: float,
-    seconds: tuple[float, float],
-    ages: tuple[int, int] | None,
-    appearance: float,
-    dynamics: float,
-    balanced: bool,
-    expression: str,
-    face: tuple[float, float],
-    motion: float,
-    noise: float,
-    quality: int,
-    workers: int | None,
-    as_json: bool,
+    directory: Path | None, direct: Path | None, workers: int | None, as_json: bool, **options: Any
 ) -> None:
     """Render synthetic smile clips into DIR (new or empty), with labels.csv and truth.h5.
 
@@ -121,20 +101,19 @@ def command(
 
     if (directory is None) == (direct is None):
         raise click.UsageError("give a folder for clips, or --direct OUT.h5 for faces without clips.")
-    if direct is not None and nemo_layout:
+    if direct is not None and options["nemo_layout"]:
         raise click.UsageError("--nemo-layout is about clips; --direct writes none.")
-    if profile == "nemo" and (clips is not None or ages is not None):
+    profile = options["profile"]
+    if profile == "nemo" and (options["clips"] is not None or options["ages"] is not None):
         raise click.UsageError(
             "the profile nemo has its own ages and numbers of clips: leave out --ages and --clips."
         )
     begun = time.monotonic()
-    settings: dict[str, Any] = {
-        "width": size[0], "height": size[1], "fps": fps, "seconds": seconds, "appearance": appearance,
-        "dynamics": dynamics, "balanced": balanced, "expression": expression, "motion": motion,
-        "noise": noise, "quality": quality, "face": face, "profile": profile, "nemo_layout": nemo_layout,
-        "subjects": subjects if subjects is not None else (400 if profile == "nemo" else 32), "seed": seed,
-    }  # fmt: skip
-    settings |= {name: value for name, value in (("clips", clips), ("ages", ages)) if value is not None}
+    width, height = options.pop("size")
+    if options["subjects"] is None:
+        options["subjects"] = 400 if profile == "nemo" else 32
+    given = {name: value for name, value in options.items() if value is not None}
+    settings: dict[str, Any] = {**given, "width": width, "height": height}
     plan = list_clips(SynthConfig(**settings))
     people = len({clip.person for clip in plan})
 

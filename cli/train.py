@@ -11,8 +11,10 @@ from click.core import ParameterSource
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import escape_controls, pluralize
+from siam_model.protocol.request import Runtime, TrainRequest
 
 from .console import new_table, out, print_json, say, warn
+from .options import setting, values_of
 from .progress import stop_on_signals
 from .settings_file import assignments_given, current_context, settings_options
 from .train_progress import TrainProgress
@@ -21,10 +23,6 @@ from .train_progress import TrainProgress
 DEFAULT_TRIALS = 20
 #: Where the data of the run that `--like` names are kept.
 _LIKE_DATA = "nemo.like_data"
-#: Parameters of the command that are settings of a run, and their names there.
-_SETTINGS = {"preset": "preset", "seed": "seed", "epochs": "epochs", "folds": "folds", "trials": "trials",
-             "study": "study", "methods": "methods", "precision": "precision", "assignments": "overrides",
-             "pretrain": "overrides", "init": "init"}  # fmt: skip
 
 
 def _methods(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -49,56 +47,103 @@ def like_run(path: str) -> dict[str, Any]:
 @click.argument("data", type=click.Path(path_type=Path), metavar="DATA.h5", required=False)
 @click.option("--out", "-o", "target", type=click.Path(path_type=Path), metavar="RUN",
               help="Run folder, new or empty. Default: runs/<date-time>.")  # fmt: skip
-@click.option("--preset", type=click.Choice(["paper", "small"]), default="paper", show_default=True,
-              help="paper: the published network. small: the same shape, about a minute on 2 cores.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Random seed for split, initialisation and order. Equal seeds give equal results.")  # fmt: skip
-@click.option(
-    "--epochs", type=click.IntRange(min=1), help="Maximum number of epochs, instead of the preset's."
+@setting(
+    TrainRequest, "preset", "paper: the published network. small: the same shape, about a minute on 2 cores."
 )
-@click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE",
-              help="Set any setting: --set model.hidden=256 or --set train.l2=1e-3. Can be repeated.")  # fmt: skip
+@setting(
+    TrainRequest,
+    "seed",
+    "Random seed for split, initialisation and order. Equal seeds give equal results.",
+    type=click.IntRange(min=0),
+)
+@setting(
+    TrainRequest, "epochs", "Maximum number of epochs, instead of the preset's.", type=click.IntRange(min=1)
+)
+@setting(
+    TrainRequest,
+    "overrides",
+    "Set any setting: --set model.hidden=256 or --set train.l2=1e-3. Can be repeated.",
+    type=str,
+    default=(),
+    show_default=False,
+    multiple=True,
+    metavar="FIELD=VALUE",
+)
 @click.option("--pretrain", type=click.Choice(["expression", "shape"]), metavar="TARGET",
               help="Beyond the paper: before ages, teach the appearance module what the warp took out, without labels. "
                    "expression: how far the expression has gone in each frame; shape: the aligned "
                    "landmarks.")  # fmt: skip
-@click.option("--init", type=click.Path(path_type=Path), metavar="RUN",
-              help="Beyond the paper: start from the weights of another run (of stills, for instance), wherever they "
-                   "fit. Refused where that run was trained with somebody who would be tested.")  # fmt: skip
-@click.option("--folds", type=click.IntRange(min=2), metavar="K",
-              help="Cross-validate over K subject-disjoint folds (10 for the paper's protocol), then train on "
-                   "all subjects.")  # fmt: skip
-@click.option("--trials", type=click.IntRange(min=0), metavar="N",
-              help="Combinations of h, two dropouts and lambda that each fold tries on its validation subjects, of the "
-                   f"paper's 336; 0: no search. Default: {DEFAULT_TRIALS} with --folds and --preset paper, else "
-                   "0.")  # fmt: skip
-@click.option("--methods", metavar="all|NAME,...", default="", callback=_methods,
-              help="Also train and test the methods that the paper compares, in the same folds: vlbp, vlbp_regression, "
-                   "lbp_top, deformation, displacement, ief_neutral, ief_fusion, lbp_neutral, lbp_fusion, cnn, "
-                   "ief_dynamics, lbp_dynamics.")  # fmt: skip
-@click.option("--study", type=click.Choice(["mechanisms", "positions", "modules", "conditions"]), metavar="NAME",
-              help="Train the runs of one of the paper's comparisons on shared folds: mechanisms (Table I), positions "
-                   "(Figure 4), modules (Figure 6) or conditions (Table IV).")  # fmt: skip
+@setting(
+    TrainRequest,
+    "init",
+    "Beyond the paper: start from the weights of another run (of stills, for instance), wherever they fit. Refused "
+    "where that run was trained with somebody who would be tested.",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+)
+@setting(
+    TrainRequest,
+    "folds",
+    "Cross-validate over K subject-disjoint folds (10 for the paper's protocol), then train on all subjects.",
+    type=click.IntRange(min=2),
+    metavar="K",
+)
+@setting(
+    TrainRequest,
+    "trials",
+    "Combinations of h, two dropouts and lambda that each fold tries on its validation subjects, of the paper's 336; "
+    f"0: no search. Default: {DEFAULT_TRIALS} with --folds and --preset paper, else 0.",
+    type=click.IntRange(min=0),
+    default=None,
+    show_default=False,
+    metavar="N",
+)
+@setting(
+    TrainRequest,
+    "methods",
+    "Also train and test the methods that the paper compares, in the same folds: vlbp, vlbp_regression, lbp_top, "
+    "deformation, displacement, ief_neutral, ief_fusion, lbp_neutral, lbp_fusion, cnn, ief_dynamics, lbp_dynamics.",
+    type=str,
+    default="",
+    show_default=False,
+    metavar="all|NAME,...",
+    callback=_methods,
+)
+@setting(
+    TrainRequest,
+    "study",
+    "Train the runs of one of the paper's comparisons on shared folds: mechanisms (Table I), positions (Figure 4), "
+    "modules (Figure 6) or conditions (Table IV).",
+    metavar="NAME",
+)
 @click.option("--resume", "resumed", is_flag=True,
               help="Resume --out RUN, or the newest unfinished run in runs/, with its own settings.")  # fmt: skip
-@click.option("--distinct-subjects", is_flag=True,
-              help="Subject codes that are equal as numbers (1, 1.0, 001), or but for case, blanks or zeros, are "
-                   "different people; without this option they are refused.")  # fmt: skip
-@click.option("--fold", type=click.IntRange(min=0), metavar="I",
-              help="Train only this fold, counted from 0, into a RUN shared with other array jobs.")  # fmt: skip
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Number of folds trained at the same time, each on a GPU of its own if there are "
-                   "several.")  # fmt: skip
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--devices", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Number of GPUs that train one model together.")  # fmt: skip
-@click.option("--precision", type=click.Choice(["32", "bf16-mixed", "16-mixed"]), default="32", show_default=True,
-              help="bf16-mixed is faster on recent GPUs, 16-mixed on older ones.")  # fmt: skip
-@click.option(
-    "--tensorboard", is_flag=True, help="Also write TensorBoard event files next to every history.csv."
+@setting(
+    TrainRequest,
+    "distinct_subjects",
+    "Subject codes that are equal as numbers (1, 1.0, 001), or but for case, blanks or zeros, are different people; "
+    "without this option they are refused.",
 )
-@click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Number of processes that read data during training.")  # fmt: skip
+@setting(
+    Runtime,
+    "fold",
+    "Train only this fold, counted from 0, into a RUN shared with other array jobs.",
+    type=click.IntRange(min=0),
+    metavar="I",
+)
+@setting(
+    Runtime,
+    "jobs",
+    "Number of folds trained at the same time, each on a GPU of its own if there are several.",
+    type=click.IntRange(min=1),
+)
+@setting(Runtime, "device", "auto, cpu, cuda, cuda:N or mps.")
+@setting(Runtime, "devices", "Number of GPUs that train one model together.", type=click.IntRange(min=1))
+@setting(TrainRequest, "precision", "bf16-mixed is faster on recent GPUs, 16-mixed on older ones.")
+@setting(Runtime, "tensorboard", "Also write TensorBoard event files next to every history.csv.")
+@setting(
+    Runtime, "workers", "Number of processes that read data during training.", type=click.IntRange(min=0)
+)
 @click.option("--quiet", is_flag=True, help="Do not print a line per epoch.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object about the run on standard output."
@@ -109,27 +154,12 @@ def command(
     context: click.Context,
     data: Path | None,
     target: Path | None,
-    preset: str,
-    seed: int,
-    epochs: int | None,
-    assignments: tuple[str, ...],
     pretrain: str | None,
     init: Path | None,
-    folds: int | None,
-    trials: int | None,
-    methods: tuple[str, ...],
-    study: Any,
     resumed: bool,
-    distinct_subjects: bool,
-    fold: int | None,
-    jobs: int,
-    device: str,
-    devices: int,
-    precision: str,
-    tensorboard: bool,
-    workers: int,
     quiet: bool,
     as_json: bool,
+    **settings: Any,
 ) -> None:
     """Train SIAM on a file of `nemo prep` that has ages and subjects.
 
@@ -137,33 +167,33 @@ def command(
     subjects), baselines/, history.csv, curves.png, split.json, run.json; with --folds also folds/.
     """
     from siam_model.protocol.overrides import split_assignments
-    from siam_model.protocol.request import Runtime, TrainRequest
     from siam_model.run_folder import RunFolder
     from siam_model.runs import newest_unfinished
 
-    own = split_assignments(assignments)
+    own = split_assignments(settings["overrides"])
     if pretrain is not None and own.setdefault("train.pretrain", pretrain) != pretrain:
         raise click.UsageError(
             "--pretrain and --set train.pretrain say different things: leave one of them out."
         )
-    overrides = {**assignments_given(context), **own}
+    settings["overrides"] = {**assignments_given(context), **own}
+    settings["init"] = os.path.abspath(init) if init is not None else None  # noqa: PTH100 (links stay as they are)
     if data is None and not resumed:
         data = context.meta.get(_LIKE_DATA)
-    start = os.path.abspath(init) if init is not None else None  # noqa: PTH100 (links stay as they are)
-    runtime = Runtime(device, devices, workers, tensorboard, jobs, fold)
+    runtime = Runtime(**values_of(Runtime, settings))
     progress = TrainProgress(quiet, runtime)
     if not quiet:
-        _say_device(device)
+        _say_device(runtime.device)
     if resumed:
+        from siam_model.protocol.settings import COMPARED
         from siam_model.train import resume
 
         target = target or newest_unfinished()
-        values = {**context.params, "assignments": overrides, "pretrain": overrides, "init": start}
-        given = {
-            setting: values[name]
-            for name, setting in _SETTINGS.items()
+        typed = {
+            "overrides" if name == "pretrain" else name
+            for name in context.params
             if context.get_parameter_source(name) == ParameterSource.COMMANDLINE
         }
+        given = {name: settings[name] for name in COMPARED if name in typed}
         with stop_on_signals(progress.farewell), progress:
             run = resume(target, data, runtime, progress, given=given)
     elif data is None:
@@ -171,21 +201,19 @@ def command(
     else:
         from siam_model.train import train
 
-        if trials is None:
-            trials = DEFAULT_TRIALS if folds is not None and preset == "paper" else 0
-            if trials and not quiet:
+        folds = settings["folds"]
+        if settings["trials"] is None:
+            settings["trials"] = DEFAULT_TRIALS if folds is not None and settings["preset"] == "paper" else 0
+            if settings["trials"] and not quiet:
                 say(
-                    f"Each of the {folds} folds tries {trials} of the paper's 336 combinations of parameters (the "
-                    "paper does not say how it searched them); --trials changes that."
+                    f"Each of the {folds} folds tries {DEFAULT_TRIALS} of the paper's 336 combinations of parameters "
+                    "(the paper does not say how it searched them); --trials changes that."
                 )
-        request = TrainRequest(
-            preset=preset, seed=seed, epochs=epochs, folds=folds, trials=trials, overrides=overrides,
-            precision=precision, study=study, methods=methods, distinct_subjects=distinct_subjects, init=start,
-        )  # fmt: skip
+        request = TrainRequest(**values_of(TrainRequest, settings))
         with stop_on_signals(progress.farewell), progress:
             run = train(data, target, request, runtime, progress)
-    if fold is not None:
-        _one_fold(run, fold, as_json)
+    if runtime.fold is not None:
+        _one_fold(run, runtime.fold, as_json)
     elif RunFolder(run).is_study:
         _study(run, as_json)
     else:

@@ -19,6 +19,8 @@ AgeWeighting = Literal["none", "density"]
 Pretrain = Literal["none", "expression", "shape"]
 Centre = Literal["none", "clip", "both"]
 Preset = Literal["paper", "small"]
+Precision = Literal["32", "bf16-mixed", "16-mixed"]
+StudyName = Literal["mechanisms", "positions", "modules", "conditions"]
 
 
 class ReceptiveField(NamedTuple):

@@ -14,6 +14,7 @@ from typing import Any
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import escape_controls
 from siam_model.config import beyond_paper
+from siam_model.external import OtherData
 from siam_model.predictions import Predictions, as_csv, write_bytes
 from siam_model.reports.accuracy import add_accuracy, add_breakdowns, add_people, add_phases, headline
 from siam_model.reports.content import Missing, Picture, Report, Table
@@ -85,13 +86,12 @@ def evaluate(
     runs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out_dir: str | os.PathLike[str] | None = None,
     *,
-    data: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] | OtherData | None = None,
     others: Mapping[str, str | os.PathLike[str]] | None = None,
     figures: Sequence[str] = (),
     device: str = "auto",
     faces: bool = True,
     quick: bool = False,
-    distinct_subjects: bool = False,
     by: Sequence[str] = (),
     labels: str | os.PathLike[str] | None = None,
     on_step: Callable[[str], None] | None = None,
@@ -109,15 +109,13 @@ def evaluate(
             external test set NAME.h5).
         data: out.h5, if it is not where run.json says; or an external test set: another prepared file with labels,
             whose videos are predicted by the model of each run. Videos and subjects that a model was trained on are
-            left out.
+            left out; `siam_model.external.OtherData` can say that they are other people whatever their codes.
         others: name -> CSV of another method's predictions, in the columns of predictions.csv.
         figures: methods of Figures 7 and 8, the first of which is compared with the others: names in tables, `siam`,
             or names of `nemo train --methods`. Empty: the paper's three, or the first six that there are.
         device: for models: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         faces: False leaves out every picture that shows a person.
         quick: leave out Table II, unless phases.csv of an earlier call has it: it runs models over every video.
-        distinct_subjects: subjects of an external test set differ from the training subjects, even if their codes
-            agree.
         by: labels to break errors down by: columns of `labels`, or of the data's videos.
         labels: CSV with these columns, and `video`, `file` or `subject`.
         on_step: told what is being done.
@@ -131,9 +129,9 @@ def evaluate(
         raise NemoError("Name a run folder of `nemo train`.")
     given = gather(
         [Path(p) for p in paths], Path(out_dir) if out_dir is not None else None,
-        data=Path(data) if data is not None else None,
+        data=data if data is None or isinstance(data, OtherData) else OtherData(Path(data)),
         others={name: Path(path) for name, path in (others or {}).items()}, figures=figures, device=device, faces=faces,
-        quick=quick, distinct_subjects=distinct_subjects, on_step=on_step or (lambda _: None),
+        quick=quick, on_step=on_step or (lambda _: None),
     )  # fmt: skip
     if by:
         given = dataclasses.replace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +18,21 @@ from siam_model.loading import load
 from siam_model.predict import LoadedModel
 from siam_model.protocol.baselines import NAMES, to_predictions
 from siam_model.reports.source import Run
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OtherData:
+    """Data to evaluate with, other than where a run's own were in training.
+
+    Attributes:
+        path: the run's data, if they have moved; or an external test set: another prepared file with labels.
+        distinct_subjects: subjects of an external test set differ from the training subjects, even if their codes
+            agree.
+    """
+
+    path: Path
+    distinct_subjects: bool = False
+
 
 #: Settings of a preparation that do not change how a face looks, or that are checked by themselves.
 _HARMLESS = ("mesh", "stream", "mean_shape", "mean_shape_sha256", "size", "margin")
@@ -36,7 +52,7 @@ def check_faces(card: ModelCard, dataset: FaceDataset) -> str:
     if dataset.size != side:
         raise NemoError(
             f"{shown} has faces of {dataset.size} x {dataset.size} pixels, and the model was trained on faces of "
-            f"{side} x {side}: make such faces with `nemo rewarp {shown} NEW.h5 --size {side}`."
+            f"{side} x {side}: warp them anew (`nemo rewarp`) with `size={side}`."
         )
     same_shape = np.allclose(dataset.mean_shape, card.mean_shape) and np.array_equal(
         dataset.triangles, card.triangles
@@ -154,7 +170,7 @@ def _unknown(
         if copies
         else "no identical file, but the same subject codes"
     )
-    hint = "" if distinct_subjects or copies else ". If the codes name other people, add --distinct-subjects"
+    hint = "" if distinct_subjects or copies else ". If the codes name other people, add `distinct_subjects`"
     if not len(rows):
         raise NemoError(
             f"{shown} is not the data of this run, and cannot test it either: the model was trained on all of its "

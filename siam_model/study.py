@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 from nemo_pipeline.errors import DataError, NemoError, SettingsError
 from nemo_pipeline.fields import from_record, plain
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import escape_controls, pluralize, safe_name
+from siam_model.config import StudyName
 from siam_model.data import VideoTable, labelled_videos
 from siam_model.protocol.open_run import OpenRun, begin, open_run, read_splits
 from siam_model.protocol.overrides import configure
@@ -28,8 +29,6 @@ from siam_model.protocol.settings import RunSettings
 from siam_model.protocol.splits import Split, restrict
 from siam_model.protocol.subsets import subsets_present, take_subset
 from siam_model.run_folder import STUDY, RunFolder, read_json, write_json
-
-StudyName = Literal["mechanisms", "positions", "modules", "conditions"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ def train(
     settings, dataset = settings_for(Path(data), request)
     runtime.check(request)
     if runtime.fold is not None and out is None:
-        raise SettingsError("`fold` needs `out`, the folder that the folds share.", "fold", "out")
+        raise SettingsError("`fold` needs `out=RUN`, the folder that the folds share.", "fold", "out")
     folder = _begin(
         Path(out) if out is not None else None, settings, dataset, reporter, shared=runtime.fold is not None
     )

@@ -25,6 +25,7 @@ WRITTEN = {
     "cite": ["methods.md", "references.bib", "dataset_description.json"],
     "train": ["runs/first/model/model.safetensors"], "evaluate": ["runs/smiles/evaluation/report.html"],
     "predict": ["ages.csv", "seen/clip0.attention.mp4"], "synth": ["synthetic/labels.csv"],
+    "export": ["faces/clip1/000003.png", "faces/frames.csv"], "report": ["smiles.html"],
     "demo": ["nemo-demo/run/predictions.csv"],
 }  # fmt: skip
 #: Commands whose example starts from faces and a run; others start from videos and a file prepared from them.
@@ -94,7 +95,7 @@ def test_the_commands_of_a_page_run_in_their_order(page, desk, run, prepared_her
     (desk / "smiles.h5").rename(desk / "other.h5")
     (desk / "smiles.shards").rename(desk / "other.shards")
     data = FaceDataset(desk / "other.h5")
-    invoke("info", "other.h5", "--csv", "landmarks", cwd=desk)
+    invoke("export", "other.h5", "landmarks", "--format", "openface", cwd=desk)
     (desk / "shape.csv").write_text("\n".join(f"{x},{y}" for x, y in data.mean_shape))
     for name in ("RUN", "runs/smiles"):
         shutil.copytree(run, desk / name)

@@ -155,6 +155,21 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
         """Ids of the videos that have frames, in the file's order: the keys."""
         return [self.videos["id"][row] for row in self.usable]
 
+    def table(self, *, frames: bool = False) -> Any:
+        """The columns of /videos, a row per video; with `frames`, a row per frame of every video
+        (`nemo_pipeline.export.frame_columns`). A DataFrame if pandas is installed, else a dictionary of columns."""
+        if frames:
+            from nemo_pipeline.export import frame_table
+
+            columns = frame_table(self)
+        else:
+            columns = dict(self.videos)
+        try:
+            import pandas
+        except ImportError:
+            return columns
+        return pandas.DataFrame(columns)
+
     @property
     def failed(self) -> list[str]:
         """Ids of the videos that have no frames; their `message` says why."""

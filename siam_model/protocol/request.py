@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from nemo_pipeline.errors import SettingsError
+from siam_model.config import Precision, Preset, StudyName
 from siam_model.methods import named_methods
 
 
@@ -27,15 +28,15 @@ class TrainRequest:
         init: absolute path of a run whose weights the training starts from; None: all start fresh.
     """
 
-    preset: str = "paper"
+    preset: Preset = "paper"
     seed: int = 0
     epochs: int | None = None
     folds: int | None = None
     trials: int = 0
     overrides: dict[str, str] = dataclasses.field(default_factory=dict)
     subset: dict[str, str] = dataclasses.field(default_factory=dict)
-    precision: str = "32"
-    study: str | None = None
+    precision: Precision = "32"
+    study: StudyName | None = None
     distinct_subjects: bool = False
     methods: tuple[str, ...] = ()
     init: str | None = None

@@ -26,7 +26,7 @@ from siam_model.protocol.request import TrainRequest
 from siam_model.run_folder import LONGEST_JSON, SETTINGS, RunFolder, read_json, write_json
 
 #: Fields in which a run that is continued must not differ.
-_COMPARED = (
+COMPARED = (
     "preset", "seed", "epochs", "folds", "trials", "overrides", "precision", "study", "subset", "methods", "init"
 )  # fmt: skip
 
@@ -102,7 +102,7 @@ def claim(folder: Path, settings: RunSettings, model: SIAMConfig, train: TrainCo
             temporary.unlink()
     recorded, _, _ = read_settings(folder)
     check_data(folder, recorded, settings.uuid, settings.data)
-    check_same(folder, recorded, {name: getattr(settings, name) for name in _COMPARED})
+    check_same(folder, recorded, {name: getattr(settings, name) for name in COMPARED})
 
 
 def read_settings(folder: Path) -> tuple[RunSettings, SIAMConfig, TrainConfig]:

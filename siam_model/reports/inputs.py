@@ -10,7 +10,7 @@ from pathlib import Path
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import escape_controls, safe_name
-from siam_model.external import runs_on
+from siam_model.external import OtherData, runs_on
 from siam_model.predictions import Predictions
 from siam_model.protocol.baselines import LABELS, NAMES
 from siam_model.reports.source import (
@@ -138,13 +138,12 @@ def gather(
     paths: Sequence[Path],
     out: Path | None,
     *,
-    data: Path | None,
+    data: OtherData | None,
     others: dict[str, Path],
     figures: Sequence[str],
     device: str,
     faces: bool,
     quick: bool,
-    distinct_subjects: bool,
     on_step: Callable[[str], None],
 ) -> EvaluationInputs:
     """Open everything.
@@ -156,7 +155,6 @@ def gather(
         data: the main run's data, if they have moved; or an external test set for all runs.
         others: name -> CSV of another method.
         figures: the methods of Figures 7 and 8; see `_drawn`.
-        distinct_subjects: subjects of an external test set differ from the training subjects, even if codes agree.
 
     Raises:
         NemoError: a source cannot be opened, or two of them do not belong together.
@@ -176,17 +174,17 @@ def gather(
             studies[source.kind] = source
     if not runs:
         runs.append(_principal_run(studies))
-    external = data is not None and not is_own(runs[0], FaceDataset(data))
+    external = data is not None and not is_own(runs[0], FaceDataset(data.path))
     notes: list[str] = []
     if external:
         assert data is not None
         if studies:
             raise NemoError(
-                f"{escape_controls(str(data))} is not the data of these studies. An external test set needs runs: name "
-                "the run of a variant."
+                f"{escape_controls(str(data.path))} is not the data of these studies. An external test set needs "
+                "runs: name the run of a variant."
             )
         runs, notes = runs_on(
-            runs, FaceDataset(data), device, distinct_subjects=distinct_subjects, on_step=on_step
+            runs, FaceDataset(data.path), device, distinct_subjects=data.distinct_subjects, on_step=on_step
         )
     main = runs[0]
     methods = {"SIAM": main.predictions}
@@ -200,7 +198,7 @@ def gather(
     methods |= {**given, **main.baselines}
     found, reason = None, ""
     try:
-        found = open_data(main, data)
+        found = open_data(main, None if data is None else data.path)
     except NemoError as error:
         if data is not None:
             raise
@@ -210,11 +208,12 @@ def gather(
             f"{found.note} Phases and attention are of its faces, all other numbers of the run's own."
         )
     if out is None:
-        name = f"evaluation-{safe_name(data.stem)}" if external and data is not None else "evaluation"
-        out = paths[0] / name
+        out = RunFolder(paths[0]).evaluation
+        if external and data is not None:
+            out = out.with_name(f"{out.name}-{safe_name(data.path.stem)}")
         if out.is_symlink():
             raise NemoError(
-                f"{escape_controls(str(out))} is a link to another folder: name where to write with --out."
+                f"{escape_controls(str(out))} is a link to another folder: name where to write with `out`."
             )
     return EvaluationInputs(
         tuple(paths),
@@ -230,7 +229,7 @@ def gather(
         faces,
         quick,
         on_step,
-        distinct_subjects,
+        data is not None and data.distinct_subjects,
     )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
 from nemo_pipeline.errors import SettingsError
-from siam_model.config import SIAMConfig
+from siam_model.config import Precision, SIAMConfig
 from siam_model.devices import resolve_device
 from siam_model.model import SIAM
 from siam_model.training.ddp import fit_together
@@ -19,8 +19,6 @@ from siam_model.training.loop import Place, train
 from siam_model.training.records import EpochRecord as EpochRecord
 from siam_model.training.resume import TrainingState, damaged, load_state
 from siam_model.training.scalars import Scalars
-
-Precision = Literal["32", "bf16-mixed", "16-mixed"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -132,7 +132,7 @@ def targets_of(clips: Clips, rows: np.ndarray, config: TrainConfig, hidden: int)
     if not values:
         raise NemoError(
             "No training video has landmarks in which an expression moves, so there is nothing to pretrain on; leave "
-            "out --pretrain."
+            "out `train.pretrain`."
         )
     if config.pretrain == "shape":
         values = _scores(values, (units + 1) // 2)

@@ -65,8 +65,9 @@ def test_no_table_or_picture_is_written_over_a_clip_or_a_prepared_file(recording
     for words in (
         ("predict", recordings / "clip0.mp4", "--figure", target),
         ("predict", recordings / "clip0.mp4", "--csv", target),
-        ("info", prepared[0], "--csv", target),
-        ("info", prepared[0], "--contact-sheet", target),
+        ("export", prepared[0], target, "--format", "openface"),
+        ("export", prepared[0], target),
+        ("report", prepared[0], target),
         ("prep", recordings, tmp_path / "n.h5", "--contact-sheet", target),
     ):
         _, said = nemo(*words, code=2)
@@ -136,16 +137,16 @@ def test_labels_come_back_with_their_videos(clips, tmp_path):
 
 
 def test_landmarks_go_into_a_folder_that_is_made_for_them(prepared, tmp_path):
-    nemo("info", tmp_path / "none.h5", "--csv", tmp_path / "marks", code=1)
+    nemo("export", tmp_path / "none.h5", tmp_path / "marks", "--format", "openface", code=1)
     assert not (tmp_path / "marks").exists(), "not before there is something to write"
-    nemo("info", prepared[0], "--csv", tmp_path / "marks")
+    nemo("export", prepared[0], tmp_path / "marks", "--format", "openface")
     assert sorted(path.name for path in (tmp_path / "marks").iterdir()) == [
         "clip0.csv",
         "clip1.csv",
         "clip2.csv",
     ]
     (tmp_path / "file").write_text("")
-    _, said = nemo("info", prepared[0], "--csv", tmp_path / "file" / "marks", code=1)
+    _, said = nemo("export", prepared[0], tmp_path / "file" / "marks", code=1)
     assert b"cannot be made" in said
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
+import rich_click as click
 
 from nemo_cli.main import COMMANDS, load
 from nemo_cli.options import OPTIONS, in_options
+from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.synth.plan import SynthConfig
 
 ROOT = Path(__file__).parents[2]
 #: Pages that `nemo evaluate` and `nemo prep --report` write; the commands in them are to be typed.
@@ -37,6 +41,31 @@ def test_settings_are_shown_as_options(text, shown):
 def test_every_setting_that_a_sentence_may_name_is_an_option():
     options = {o for name in COMMANDS for parameter in load(name).params for o in parameter.opts}
     assert set(OPTIONS.values()) <= options
+
+
+def test_defaults_are_those_of_the_functions():
+    """`nemo synth` does not import its settings to start; `setting` takes those of the others from their fields."""
+    fields = {field.name: field.default for field in dataclasses.fields(SynthConfig)}
+    options = [option for option in load("synth").params if not getattr(option, "is_flag", False)]
+    shown = {option.name: option.default for option in options}
+    same = fields.keys() & shown.keys() - {"size", "subjects", "clips", "ages"}  # three depend on the profile
+    assert len(same) > 10 and {name: shown[name] for name in same} == {name: fields[name] for name in same}
+    assert shown["size"] == f"{fields['width']}x{fields['height']}"
+    stream = next(parameter for parameter in load("predict").params if parameter.name == "stream")
+    assert stream.default == PrepConfig().stream
+
+
+@pytest.mark.parametrize("name", ["prep"])
+def test_every_option_is_in_one_group_of_the_help(name):
+    groups = click.rich_click.OPTION_GROUPS[f"nemo {name}"]
+    grouped = [option for group in groups for option in group["options"]]
+    options = [parameter.opts[0] for parameter in load(name).params if parameter.opts[0].startswith("-")]
+    assert sorted(grouped) == sorted([*options, "--help"])
+
+
+def test_every_command_is_in_one_group_of_the_help():
+    grouped = [name for group in click.rich_click.COMMAND_GROUPS["nemo"] for name in group["commands"]]
+    assert sorted(grouped) == sorted(COMMANDS)
 
 
 def sentences(path: Path) -> list[str]:

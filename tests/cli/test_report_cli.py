@@ -1,4 +1,4 @@
-"""The report from the command line: `nemo prep --report`, `nemo info --report`."""
+"""The report from the command line: `nemo prep --report`, `nemo report`."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def test_prep_writes_the_report(clips, tmp_path):
     assert err == b""
 
 
-def test_info_writes_the_report(tmp_path):
+def test_report_writes_the_page(tmp_path):
     data = smiling_file(tmp_path)
-    out, err = nemo("info", data, "--report", tmp_path / "r.html")
+    out, err = nemo("report", data, tmp_path / "r.html")
     assert out == b"" and b"biometric data" in err
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert all(
@@ -59,15 +59,15 @@ def test_info_writes_the_report(tmp_path):
     assert HOSTILE[0] not in text
 
 
-def test_info_writes_the_report_without_docstrings(tmp_path):
+def test_report_writes_the_page_without_docstrings(tmp_path):
     """`python -OO` takes docstrings away: what the page says is none of them."""
     data = smiling_file(tmp_path)
-    nemo("info", data, "--report", tmp_path / "r.html")
-    nemo_process("info", data, "--report", tmp_path / "bare.html", PYTHONOPTIMIZE="2")
+    nemo("report", data, tmp_path / "r.html")
+    nemo_process("report", data, tmp_path / "bare.html", PYTHONOPTIMIZE="2")
     limit = "jumps: in 1 % of the frames the tracker"
     assert limit in (tmp_path / "bare.html").read_text(encoding="utf-8")
     assert limit in (tmp_path / "r.html").read_text(encoding="utf-8")
-    out, _ = nemo("info", data, "--report", tmp_path / "s.html", "--no-faces", "--json")
+    out, _ = nemo("report", data, tmp_path / "s.html", "--no-faces", "--json")
     assert json.loads(out)["written"] == [os.fspath(tmp_path / "s.html")]
 
 

@@ -14,19 +14,15 @@ from nemo_pipeline.store import FaceDataset
 from tests.support.commands import nemo
 
 
-def test_info_writes_landmarks_and_prep_reads_them(clips, prepared, tmp_path):
+def test_export_writes_landmarks_and_prep_reads_them(clips, prepared, tmp_path):
     output, _ = prepared
     folder = tmp_path / "landmarks"
-    folder.mkdir()
-    out, _ = nemo("info", output, "--csv", folder, "--contact-sheet", tmp_path / "a.png", "--json")
-    facts = json.loads(out)
+    out, _ = nemo("export", output, folder, "--format", "openface", "--json")
     data = FaceDataset(output)
-    assert sorted(Path(name).name for name in facts["written"]) == [
-        "a.png",
-        "clip0.csv",
-        "clip1.csv",
-        "clip2.csv",
-    ]
+    assert [Path(name).name for name in json.loads(out)["written"]] == ["clip0.csv", "clip1.csv", "clip2.csv"]
+    out, _ = nemo("report", output, tmp_path / "a.png", "--json")
+    assert json.loads(out)["written"] == [str(tmp_path / "a.png")]
+    facts = json.loads(nemo("info", output, "--json")[0])
     np.testing.assert_allclose(facts["landmarks_in_crop"], data.landmarks_in_crop, atol=1e-3)
     again = tmp_path / "again.h5"
     # A mean shape of one's own in the same command: the crops differ, the landmarks do not.
@@ -63,15 +59,22 @@ def test_info_writes_landmarks_and_prep_reads_them(clips, prepared, tmp_path):
 
 def test_one_video_and_what_is_none(prepared, clips, tmp_path):
     output, _ = prepared
-    nemo("info", output, "--csv", tmp_path / "one.csv", "--video", "clip1")
+    nemo("export", output, tmp_path / "one.csv", "--format", "openface", "--video", "clip1")
     assert len((tmp_path / "one.csv").read_text().splitlines()) == 1 + 12
     for words, code, said in (
-        (["--csv", tmp_path / "x.csv", "--video", "nobody"], 1, b"no video has the id 'nobody'"),
-        (["--contact-sheet", tmp_path / "x.gif"], 2, b".png or .jpg"),
+        (
+            ["export", output, tmp_path / "x.csv", "--format", "openface", "--video", "nobody"],
+            1,
+            b"id 'nobody'",
+        ),
+        (["export", output, tmp_path / "x.csv", "--video", "nobody"], 1, b"no video 'nobody' with frames"),
+        (["export", output, tmp_path / "x.png", "--format", "faces"], 2, b"writes into a folder"),
+        (["export", clips, tmp_path / "x.csv"], 1, b"is a folder"),
+        (["report", output, tmp_path / "x.gif"], 2, b".png or .jpg"),
+        (["report", output, tmp_path / "x.png", "--no-faces"], 2, b"a contact sheet shows faces"),
+        (["report", clips, tmp_path / "x.html"], 1, b"is a folder"),
     ):
-        assert said in nemo("info", output, *words, code=code)[1]
-    assert b"but: folder" in nemo("info", clips, "--csv", tmp_path / "x.csv", code=1)[1]
-    assert b"--video goes with --csv" in nemo("info", output, "--video", "clip1", code=2)[1]
+        assert said in nemo(*words, code=code)[1]
 
 
 def test_usage(clips, tmp_path):

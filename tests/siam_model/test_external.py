@@ -18,6 +18,7 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model import load
 from siam_model.evaluate import evaluate
+from siam_model.external import OtherData
 from siam_model.predictions import read_predictions
 from tests.support.siam_faces import drawn_videos
 from tests.support.siam_runs import quick
@@ -91,7 +92,7 @@ def test_videos_and_people_of_the_training_are_left_out(trained, tmp_path):
         result = evaluate(trained, tmp_path / "out", data=path, faces=False)
     assert set(result.methods["SIAM"].video) == {video["id"] for video in mixed[2:]}
     with pytest.warns(UserWarning, match="Left out 1 video of 1 subject"):
-        result = evaluate(trained, tmp_path / "out", data=path, faces=False, distinct_subjects=True)
+        result = evaluate(trained, tmp_path / "out", data=OtherData(path, True), faces=False)
     assert len(result.methods["SIAM"]) == 5 and mixed[0]["id"] in result.methods["SIAM"].video
     assert "mixed.h5 --distinct-subjects" in result.files[0].read_text()
 

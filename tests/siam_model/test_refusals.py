@@ -148,7 +148,7 @@ def test_folds_that_cannot_be_are_answered(data, tmp_path):
     ):
         with pytest.raises(NemoError, match=sentence):
             quick(data, tmp_path / "run", **options)
-    with pytest.raises(NemoError, match="`fold` needs `out`"):
+    with pytest.raises(NemoError, match="`fold` needs `out=RUN`"):
         train(data, folds=3, fold=1)
     assert not (tmp_path / "run").exists()
 

@@ -1,0 +1,284 @@
+"""The contents of a prepared file in formats that other programs read.
+
+A table with a row per frame (CSV or Parquet), arrays (NumPy), face images (PNG) and lossless videos (FFV1); OpenFace's
+tables of landmarks are those of `nemo_pipeline.batch.landmark_files`. Every format names the video, the number of the
+frame in it and its time.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+
+from nemo_pipeline.errors import NemoError, OutputError
+from nemo_pipeline.geometry import align_similarity
+from nemo_pipeline.phases import find_phases
+from nemo_pipeline.store.files import replacing
+from nemo_pipeline.store.reader import FaceDataset, FaceVideo
+from nemo_pipeline.store.schema import LABEL_COLUMNS
+from nemo_pipeline.store.text import csv_cell, safe_name
+
+Format = Literal["openface", "table", "npz", "faces", "video"]
+#: In a folder of face images or videos: which frame each of them is.
+INDEX = "frames.csv"
+#: A table's name where a folder is given.
+TABLE = "table.csv"
+_ENDINGS = {"npz": ".npz", "faces": "", "video": ".mkv"}
+_POSE = ("yaw", "pitch", "roll")
+#: Fields that are no numbers of a frame, or are in a table in another form.
+_NOT_IN_TABLES = ("frames", "mesh", "landmarks", "landmarks_raw", "pose")
+#: Matroska's times are whole milliseconds.
+_TICKS = 1000
+
+
+def export(data: FaceDataset, target: Path, kind: Format, *, only: str | None = None) -> list[Path]:
+    """Write the videos of a prepared file in another format.
+
+    Args:
+        data: the prepared file.
+        target: "openface": a folder, or one file. "table": FILE.csv, FILE.parquet, or a folder for table.csv. Else a
+            folder; in "faces" every video has a folder of its own there.
+        kind: the format.
+        only: id of the one video to write.
+
+    Returns:
+        The files, or folders of face images.
+
+    Raises:
+        OutputError: something cannot be written, or is there already.
+        NemoError: no such video has frames, or a library is missing.
+    """
+    if kind == "openface":
+        from nemo_pipeline.batch.landmark_files import export_landmarks
+
+        _make_folder(target)
+        return export_landmarks(data, target, only=only)
+    videos = _chosen(data, only)
+    _make_folder(target)
+    try:
+        if kind == "table":
+            path = target / TABLE if target.is_dir() else target
+            _write_table(videos, path)
+            return [path]
+        write = {"npz": _write_arrays, "faces": _write_faces, "video": _write_video}[kind]
+        paths = [target / f"{safe_name(video.id)}{_ENDINGS[kind]}" for video in videos]
+        for path in (*paths, target / INDEX):
+            if path.exists():
+                raise OutputError(f"{path} exists already: name another folder, or remove it.", path)
+        for video, path in zip(videos, paths, strict=True):
+            write(video, path)
+        return paths if kind == "npz" else [*paths, _write_index(videos, paths, target / INDEX)]
+    except OSError as error:
+        raise OutputError(f"{target} cannot be written: {error.strerror or error}.", target) from None
+
+
+def frame_columns(video: FaceVideo) -> dict[str, Any]:
+    """One video as columns of length T: what a table of frames holds.
+
+    `video` and its labels; the numbers of every frame, named as in the file, with `yaw`, `pitch`, `roll` (degrees);
+    `phase` (onset, apex, offset or "") and `amplitude` (mouth widths) of its expression; the smoothed landmarks `x_0`
+    to `y_67` in source pixels, and `aligned_x_0` to `aligned_y_67`: the same, moved, turned and scaled to lie on the
+    mean shape as well as they can, in pixels of the face image: expression without head pose.
+    """
+    n = len(video)
+    columns: dict[str, Any] = {"video": [video.id] * n}
+    columns |= {name: [getattr(video, name)] * n for name in LABEL_COLUMNS}
+    for name, field in video.dataset.fields.items():
+        if name not in _NOT_IN_TABLES and field.tail == ():
+            columns[name] = video.read(name)
+    columns |= dict(zip(_POSE, video.read("pose").T, strict=True))
+    landmarks = video.landmarks
+    columns["phase"], columns["amplitude"] = _phases(video, landmarks)
+    aligned = np.stack([_aligned(points, video.dataset.landmarks_in_crop) for points in landmarks])
+    for prefix, points in (("", landmarks), ("aligned_", aligned.astype(np.float32))):
+        for i in range(points.shape[1]):
+            columns[f"{prefix}x_{i}"], columns[f"{prefix}y_{i}"] = points[:, i, 0], points[:, i, 1]
+    return columns
+
+
+def frame_table(data: FaceDataset) -> dict[str, Any]:
+    """`frame_columns` of all videos, one after the other."""
+    parts = [frame_columns(video) for video in data.values()]
+    return {
+        name: list(itertools.chain.from_iterable(part[name] for part in parts))
+        if isinstance(first, list)
+        else np.concatenate([part[name] for part in parts])
+        for name, first in (parts[0] if parts else {}).items()
+    }
+
+
+def _phases(video: FaceVideo, landmarks: np.ndarray) -> tuple[list[str], np.ndarray]:
+    try:
+        found = find_phases(
+            landmarks, video.timestamps, "disgust" if video.expression == "disgust" else "smile"
+        )
+    except ValueError:  # faces without landmarks, or ones that cannot be measured
+        return [""] * len(video), np.full(len(video), np.nan)
+    names = [""] * len(video)
+    for name in ("onset", "apex", "offset"):
+        for i in range(*getattr(found, name)):
+            names[i] = name
+    return names, found.amplitude
+
+
+def _aligned(points: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    """(68, 2) points on a shape by the least-squares similarity; NaN where there are none."""
+    if not np.isfinite(points).all():
+        return np.full(points.shape, np.nan)
+    scale, rotation, translation = align_similarity(points, shape)
+    return scale * points @ rotation.T + translation
+
+
+def _chosen(data: FaceDataset, only: str | None) -> list[FaceVideo]:
+    """The videos with frames, or those of one id (all persons and segments of it)."""
+    suffixes = data.layout["suffix"]
+    videos = [
+        video
+        for video in data.values()
+        if only is None or only in (video.id, video.id.removesuffix(suffixes[video.row]))
+    ]
+    if not videos:
+        which = "no video with frames" if only is None else f"no video {only!r} with frames"
+        raise NemoError(f"{data.path} holds {which}.")
+    return videos
+
+
+def _make_folder(target: Path) -> None:
+    """A target without an ending is a folder, and made."""
+    if target.suffix and not target.is_dir():
+        return
+    try:
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{target} cannot be made: {error.strerror}.", target) from None
+
+
+def _write_table(videos: Sequence[FaceVideo], path: Path) -> None:
+    with replacing(path) as temporary:
+        if path.suffix.lower() == ".parquet":
+            _write_parquet(videos, temporary)
+        else:
+            with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+                _write_csv(videos, file)
+
+
+def _write_csv(videos: Iterable[FaceVideo], file: IO[str]) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    head: list[str] = []
+    for video in videos:
+        columns = frame_columns(video)
+        if not head:
+            head = list(columns)
+            writer.writerow(head)
+        writer.writerows(zip(*(_cells(columns[name]) for name in head), strict=True))
+
+
+def _cells(values: Any) -> Iterable[object]:
+    """Values as text that reads back as they are: shortest digits, nothing for NaN, 0 and 1 for no and yes."""
+    if isinstance(values, list):
+        return [csv_cell(value) if isinstance(value, str) else _number(value) for value in values]
+    if values.dtype.kind != "f":
+        return [int(value) for value in values]
+    return ["" if text == "nan" else text for text in values.astype(str)]
+
+
+def _number(value: float) -> object:
+    return "" if value != value else value
+
+
+def _write_parquet(videos: Iterable[FaceVideo], path: Path) -> None:
+    try:
+        import pyarrow as arrow
+        from pyarrow import parquet
+    except ImportError:
+        raise NemoError(
+            "Parquet needs pyarrow: install it with `pip install pyarrow`, or write a table named .csv."
+        ) from None
+    writer = None
+    try:
+        for video in videos:
+            table = arrow.table(frame_columns(video))
+            writer = writer or parquet.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _write_arrays(video: FaceVideo, path: Path) -> None:
+    """Every frame dataset, and every column of /videos as an array without dimensions; no pickled objects."""
+    columns = video.dataset.videos
+    arrays: dict[str, Any] = {f"video_{name}": np.asarray(columns[name][video.row]) for name in columns}
+    arrays |= {name: video.read(name) for name in video.dataset.fields}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def _blocks(video: FaceVideo, size: int = 256) -> Iterator[np.ndarray]:
+    for start in range(0, len(video), size):
+        yield from video.read("frames", start, start + size)
+
+
+def _write_faces(video: FaceVideo, path: Path) -> None:
+    """A PNG per frame, named by its number in the source."""
+    from PIL import Image
+
+    path.mkdir(mode=0o700)
+    for number, face in zip(video.frame_index, _blocks(video), strict=True):
+        with os.fdopen(os.open(path / _face_name(number), os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
+            Image.fromarray(face).save(file, "png")
+
+
+def _face_name(number: int) -> str:
+    return f"{number:06d}.png"
+
+
+def _write_video(video: FaceVideo, path: Path) -> None:
+    """FFV1 in Matroska: gray levels without loss, every frame at its time from the first one on (to a millisecond)."""
+    import av
+
+    with replacing(path) as temporary, av.open(str(temporary), "w", format="matroska") as container:
+        stream: Any = container.add_stream("ffv1", rate=Fraction(video.fps or 25.0).limit_denominator(1001))
+        stream.width = stream.height = video.dataset.size
+        stream.pix_fmt = "gray"
+        stream.codec_context.time_base = Fraction(1, _TICKS)
+        container.metadata["title"] = video.id
+        first, last = float(video.timestamps[0]), -1
+        for time, face in zip(video.timestamps, _blocks(video), strict=True):
+            frame = av.VideoFrame.from_ndarray(face, format="gray")
+            last = max(last + 1, round((float(time) - first) * _TICKS))
+            frame.pts, frame.time_base = last, Fraction(1, _TICKS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def _write_index(videos: Sequence[FaceVideo], paths: Sequence[Path], index: Path) -> Path:
+    """Of every exported frame: its file, its place in it, its video, its number there and its time, seconds."""
+    with (
+        replacing(index) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("file", "position", "video", "frame_index", "timestamp", "tracked"))
+        for video, path in zip(videos, paths, strict=True):
+            rows = zip(video.frame_index, video.timestamps, video.tracked, strict=True)
+            for position, (number, time, tracked) in enumerate(rows):
+                name = f"{path.name}/{_face_name(number)}" if path.is_dir() else path.name
+                writer.writerow(
+                    (
+                        csv_cell(name),
+                        position,
+                        csv_cell(video.id),
+                        int(number),
+                        repr(float(time)),
+                        int(tracked),
+                    )
+                )
+    return index

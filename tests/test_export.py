@@ -1,0 +1,143 @@
+"""What `nemo export` writes is read back by other means, and is what the prepared file holds."""
+
+from __future__ import annotations
+
+import csv
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from nemo_pipeline.errors import NemoError, OutputError
+from nemo_pipeline.export import export, frame_columns
+from nemo_pipeline.phases import find_phases
+from nemo_pipeline.store import FaceDataset, write_dataset
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> FaceDataset:
+    """Two videos of a face that smiles, moves and grows; the second one with a gap in its numbers, and no faces in a
+    third."""
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("export") / "out.h5"
+    shape = FaceDataset(write_dataset(path.with_name("shape.h5"), [_video(rng, "a", 3)])).mean_shape
+    videos = [_video(rng, "a b", 20, shape), _video(rng, "=c,\u00e9", 7, shape, age=float("nan"))]
+    videos[1]["frame_index"] = np.array([0, 1, 2, 5, 6, 7, 9])
+    videos[1]["timestamps"] = videos[1]["frame_index"] / 30 + 0.25
+    return FaceDataset(write_dataset(path, [*videos, {**_video(rng, "gone", 0), "status": "no_face"}]))
+
+
+def _video(rng, name, n, shape=None, **labels):
+    video = {
+        "id": name,
+        "frames": rng.integers(0, 256, (n, 32, 32), dtype=np.uint8),
+        "subject": "s",
+        "age": 31.5,
+    }
+    if shape is not None:
+        smile = np.sin(np.linspace(0, np.pi, n))[:, None, None]
+        points = np.repeat(shape[None], n, axis=0) * 60
+        points[:, [48, 54]] += smile * np.array([[[-6.0, -3.0], [6.0, -3.0]]])
+        angle = np.linspace(-0.2, 0.2, n)[:, None]
+        turn = np.exp(1j * angle) * (points[..., 0] + 1j * points[..., 1]) * np.linspace(1, 1.4, n)[:, None]
+        video["landmarks"] = np.stack([turn.real + 100, turn.imag + 80], axis=-1).astype(np.float32)
+        video["pose"] = rng.normal(0, 5, (n, 3)).astype(np.float32)
+    return {**video, **labels}
+
+
+def rows_of(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_table_reads_back_as_the_file(data, tmp_path):
+    assert export(data, tmp_path / "t.csv", "table") == [tmp_path / "t.csv"]
+    rows = rows_of(tmp_path / "t.csv")
+    assert [row["video"] for row in rows] == ["a b"] * 20 + ["'=c,\u00e9"] * 7  # no formula for a spreadsheet
+    for video in data.values():
+        own = [row for row in rows if row["video"].lstrip("'") == video.id]
+        for name in ("frame_index", "timestamps"):
+            assert np.array_equal(np.array([float(row[name]) for row in own]), video.read(name))
+        points = np.array([[[row[f"{a}_{i}"] for a in "xy"] for i in range(68)] for row in own], np.float32)
+        assert np.array_equal(points, video.landmarks)
+        pose = np.array([[row[name] for name in ("yaw", "pitch", "roll")] for row in own], np.float32)
+        assert np.array_equal(pose, video.pose)
+        found = find_phases(video.landmarks, video.timestamps)
+        for name in ("onset", "apex", "offset"):
+            assert [i for i, row in enumerate(own) if row["phase"] == name] == list(
+                range(*getattr(found, name))
+            )
+        assert [row["age"] for row in own] == (["31.5"] * 20 if video.id == "a b" else [""] * 7)
+    assert (tmp_path / "t.csv").stat().st_mode & 0o777 == 0o600
+    assert export(data, tmp_path / "new", "table") == [tmp_path / "new" / "table.csv"]
+
+
+def test_aligned_landmarks_hold_the_expression_without_the_pose(data):
+    columns, shape = frame_columns(data["a b"]), data.landmarks_in_crop
+    aligned = np.stack([[columns[f"aligned_{a}_{i}"] for i in range(68)] for a in "xy"], axis=-1)
+    aligned = np.moveaxis(aligned, 0, 1)
+    still = [i for i in range(68) if i not in (48, 54)]
+    assert (
+        np.abs(aligned[:, still] - shape[still]).max() < 0.6
+    )  # pixels of the face; the head turns by 0.4 rad
+    width = aligned[:, 54, 0] - aligned[:, 48, 0]
+    assert width.argmax() in (9, 10) and width.max() / width[0] > 1.15
+
+
+def test_arrays_read_back_as_the_file(data, tmp_path):
+    paths = export(data, tmp_path / "npz", "npz")
+    assert len(paths) == 2
+    for path, video in zip(paths, data.values(), strict=True):
+        with np.load(path, allow_pickle=False) as arrays:
+            assert str(arrays["video_id"]) == video.id and str(arrays["video_subject"]) == "s"
+            for name in data.fields:
+                assert np.array_equal(
+                    arrays[name], video.read(name), equal_nan=arrays[name].dtype.kind == "f"
+                )
+
+
+@pytest.mark.parametrize("kind", ["faces", "video"])
+def test_pictures_read_back_without_loss(data, tmp_path, kind):
+    written = export(data, tmp_path / "out", kind)
+    index = rows_of(tmp_path / "out" / "frames.csv")
+    assert written[-1] == tmp_path / "out" / "frames.csv" and len(index) == 27
+    for path, video in zip(written, data.values(), strict=False):
+        own = [row for row in index if row["video"].lstrip("'") == video.id]
+        assert [int(row["frame_index"]) for row in own] == video.frame_index.tolist()
+        assert [float(row["timestamp"]) for row in own] == video.timestamps.tolist()
+        if kind == "faces":
+            read = [np.asarray(Image.open(tmp_path / "out" / row["file"].lstrip("'"))) for row in own]
+        else:
+            with av.open(str(path)) as container:
+                decoded = list(container.decode(video=0))
+                assert container.metadata["title"] == video.id
+            read = [frame.to_ndarray(format="gray") for frame in decoded]
+            times = np.array([frame.time for frame in decoded])
+            assert np.abs(times - (video.timestamps - video.timestamps[0])).max() <= 0.0011
+        assert np.array_equal(np.stack(read), video.frames)
+    with pytest.raises(OutputError, match="exists already") as caught:
+        export(data, tmp_path / "out", kind)
+    assert caught.value.path.parent == tmp_path / "out"
+
+
+def test_one_video_alone_and_none(data, tmp_path):
+    assert [path.name for path in export(data, tmp_path / "one", "npz", only="a b")] == ["a b.npz"]
+    with pytest.raises(NemoError, match="no video 'gone' with frames"):
+        export(data, tmp_path / "none", "npz", only="gone")
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_dataset_as_a_table(data):
+    table = data.table()
+    assert list(table["id"]) == ["a b", "=c,\u00e9", "gone"] and list(table["length"]) == [20, 7, 0]
+    frames = data.table(frames=True)
+    assert len(frames["x_0"]) == 27 and list(frames["video"][:2]) == ["a b", "a b"]
+
+
+def test_parquet_reads_back_as_the_file(data, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    export(data, tmp_path / "t.parquet", "table")
+    table = parquet.read_table(tmp_path / "t.parquet")
+    assert table["video"].to_pylist() == ["a b"] * 20 + ["=c,\u00e9"] * 7
+    assert np.array_equal(table["x_30"].to_numpy()[:20], data["a b"].landmarks[:, 30, 0])
