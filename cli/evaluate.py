@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from . import console
-from .options import in_options
+from .options import in_options, values_of
 
 if TYPE_CHECKING:
     from siam_model.evaluate import Evaluation
@@ -68,9 +68,7 @@ _MOST_ACROSS = 7
 @click.option("--no-faces", is_flag=True, help="Omit all pictures that show a face.")
 @click.option("--quick", is_flag=True, help="Omit Table II, which runs the models over every video.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-def command(
-    runs: tuple[Path, ...], out: Path | None, figures: str, data: Path | None, as_json: bool, **options: Any
-) -> None:
+def command(runs: tuple[Path, ...], out: Path | None, as_json: bool, **options: Any) -> None:
     """The paper's tables and figures from runs and studies of nemo train, as one page and as files.
 
     Errors by age, with those of the baselines; by gender, condition and phase of the expression; cumulative error;
@@ -80,8 +78,13 @@ def command(
     Every number is of videos predicted by a model that never saw their subject.
     """
     from siam_model.evaluate import SYNTHETIC_NOTE, evaluate
-    from siam_model.external import OtherData
+    from siam_model.reports.inputs import EvaluateRequest
 
+    options |= {
+        "others": _named(options["others"]),
+        "figures": [name for name in options["figures"].split(",") if name.strip()],
+        "faces": not options["no_faces"],
+    }
     with contextlib.ExitStack() as stack:
         status = None
         if console.err.is_terminal:
@@ -91,11 +94,8 @@ def command(
             if status is not None:
                 status.update(console.styled(text))
 
-        chosen = [name for name in figures.split(",") if name.strip()]
         result = evaluate(
-            runs, out, data=OtherData(data, options["distinct_subjects"]) if data is not None else None, figures=chosen,
-            others=_named(options["others"]), device=options["device"], faces=not options["no_faces"],
-            quick=options["quick"], by=options["by"], labels=options["labels"], on_step=step,
+            runs, out, EvaluateRequest(**values_of(EvaluateRequest, options)), device=options["device"], on_step=step
         )  # fmt: skip
     if as_json:
         console.print_json({**result.numbers, "files": [str(f) for f in (*result.files, *result.parts)]})

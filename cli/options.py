@@ -30,10 +30,10 @@ _RENAMED = {
 OPTIONS = _RENAMED | {
     name: f"--{name.replace('_', '-')}"
     for name in (
-        "data", "device", "devices", "distinct_subjects", "engine", "epochs", "exclude", "fold", "folds", "force",
-        "include", "jobs", "landmarks", "limit", "mean_shape", "min_confidence", "model", "out", "overlay", "part",
-        "precision", "preset", "prune", "replace", "seed", "size", "smooth", "stream", "study", "tensorboard",
-        "trials", "video_timeout", "workers",
+        "by", "data", "device", "devices", "distinct_subjects", "engine", "epochs", "exclude", "fold", "folds",
+        "force", "include", "jobs", "labels", "landmarks", "limit", "mean_shape", "methods", "min_confidence",
+        "model", "out", "overlay", "part", "precision", "preset", "prune", "replace", "seed", "size", "smooth",
+        "stream", "study", "tensorboard", "trials", "video_timeout", "workers",
     )
 }  # fmt: skip
 _Command = typing.TypeVar("_Command", bound=Callable[..., Any])
@@ -49,7 +49,7 @@ def setting(config: type, field: str, text: str, **more: Any) -> Callable[[_Comm
         more: as `click.option` takes it, where the command line differs from the field.
     """
     kind = typing.get_type_hints(config)[field]
-    if isinstance(kind, types.UnionType):  # the option may be left out
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):  # the option may be left out
         kind = next(one for one in typing.get_args(kind) if one is not type(None))
     default = next(one for one in dataclasses.fields(config) if one.name == field).default
     options: dict[str, Any] = {"help": text, "default": default, "show_default": default is not None}

@@ -7,20 +7,19 @@ import dataclasses
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store.text import escape_controls
 from siam_model.config import beyond_paper
-from siam_model.external import OtherData
 from siam_model.predictions import Predictions, as_csv, write_bytes
 from siam_model.reports.accuracy import add_accuracy, add_breakdowns, add_people, add_phases, headline
 from siam_model.reports.content import Missing, Picture, Report, Table
 from siam_model.reports.formats import EXTENSIONS, as_json, format_value, write_as
 from siam_model.reports.groups import add_groups, read_groups
-from siam_model.reports.inputs import EvaluationInputs, gather
+from siam_model.reports.inputs import EvaluateRequest, EvaluationInputs, gather
 from siam_model.reports.numbers import summary_json
 from siam_model.reports.page import PageHead, render
 from siam_model.reports.studies import add_studies, add_videos
@@ -85,15 +84,9 @@ class Evaluation:
 def evaluate(
     runs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out_dir: str | os.PathLike[str] | None = None,
+    request: EvaluateRequest | None = None,
     *,
-    data: str | os.PathLike[str] | OtherData | None = None,
-    others: Mapping[str, str | os.PathLike[str]] | None = None,
-    figures: Sequence[str] = (),
     device: str = "auto",
-    faces: bool = True,
-    quick: bool = False,
-    by: Sequence[str] = (),
-    labels: str | os.PathLike[str] | None = None,
     on_step: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Every table and figure that these runs allow, with their page.
@@ -107,17 +100,9 @@ def evaluate(
             further runs are compared with it.
         out_dir: the folder to write to; by default `evaluation` in the first folder (`evaluation-NAME` for an
             external test set NAME.h5).
-        data: out.h5, if it is not where run.json says; or an external test set: another prepared file with labels,
-            whose videos are predicted by the model of each run. Videos and subjects that a model was trained on are
-            left out; `siam_model.external.OtherData` can say that they are other people whatever their codes.
-        others: name -> CSV of another method's predictions, in the columns of predictions.csv.
-        figures: methods of Figures 7 and 8, the first of which is compared with the others: names in tables, `siam`,
-            or names of `nemo train --methods`. Empty: the paper's three, or the first six that there are.
+        request: data elsewhere or an external test set, what to compare with, what to leave out; all defaults: the
+            run's own data, and everything.
         device: for models: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        faces: False leaves out every picture that shows a person.
-        quick: leave out Table II, unless phases.csv of an earlier call has it: it runs models over every video.
-        by: labels to break errors down by: columns of `labels`, or of the data's videos.
-        labels: CSV with these columns, and `video`, `file` or `subject`.
         on_step: told what is being done.
 
     Raises:
@@ -128,15 +113,11 @@ def evaluate(
     if not paths:
         raise NemoError("Name a run folder of `nemo train`.")
     given = gather(
-        [Path(p) for p in paths], Path(out_dir) if out_dir is not None else None,
-        data=data if data is None or isinstance(data, OtherData) else OtherData(Path(data)),
-        others={name: Path(path) for name, path in (others or {}).items()}, figures=figures, device=device, faces=faces,
-        quick=quick, on_step=on_step or (lambda _: None),
+        [Path(p) for p in paths], Path(out_dir) if out_dir is not None else None, request or EvaluateRequest(),
+        device=device, on_step=on_step or (lambda _: None),
     )  # fmt: skip
-    if by:
-        given = dataclasses.replace(
-            given, groups=read_groups(by, Path(labels) if labels is not None else None, given)
-        )
+    if given.request.by:
+        given = dataclasses.replace(given, groups=read_groups(given))
     for note in given.notes:
         warnings.warn(note, stacklevel=2)
     _make_folders(given.out)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -18,21 +17,6 @@ from siam_model.loading import load
 from siam_model.predict import LoadedModel
 from siam_model.protocol.baselines import NAMES, to_predictions
 from siam_model.reports.source import Run
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class OtherData:
-    """Data to evaluate with, other than where a run's own were in training.
-
-    Attributes:
-        path: the run's data, if they have moved; or an external test set: another prepared file with labels.
-        distinct_subjects: subjects of an external test set differ from the training subjects, even if their codes
-            agree.
-    """
-
-    path: Path
-    distinct_subjects: bool = False
-
 
 #: Settings of a preparation that do not change how a face looks, or that are checked by themselves.
 _HARMLESS = ("mesh", "stream", "mean_shape", "mean_shape_sha256", "size", "margin")

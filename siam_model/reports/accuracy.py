@@ -193,11 +193,11 @@ def add_phases(given: EvaluationInputs, report: Report) -> None:
 
     run = given.main
     parts: Parts | None
-    if given.data is None or given.quick or not run.has_models:
+    if given.data is None or given.request.quick or not run.has_models:
         parts = kept_phases(run, EvaluationFolder(given.out).phases)
         if parts is None and given.data is None:
             return missing(given.no_data, given.again("--data", "DATA.h5"))
-        if parts is None and given.quick:
+        if parts is None and given.request.quick:
             return missing("--quick leaves out what runs a model over every video", given.again())
         if parts is None:
             return missing("A model of a fold is not in the run folder", given.train_again())

@@ -95,7 +95,7 @@ def covered(predictions: Predictions, level: float = LEVEL) -> np.ndarray:
 
 
 def add_groups(given: EvaluationInputs, report: Report) -> None:
-    """Tables by the labels that were asked for with `--by`; gaps and calibration for these, gender and condition."""
+    """Tables by the labels that were asked for; gaps and calibration for these, gender and condition."""
     about, ours, synthetic = given.main.described(), given.main.predictions, given.synthetic
     for name, labels in given.groups.items():
         report.add(
@@ -166,21 +166,19 @@ def _key(name: str) -> str:
     return f"table-by-label-{plain or zlib.crc32(name.encode('utf-8', 'surrogateescape'))}"
 
 
-def read_groups(names: Sequence[str], table: Path | None, given: EvaluationInputs) -> dict[str, list[str]]:
-    """The labels `names` of every predicted video, "" where unknown.
-
-    Args:
-        table: CSV with these columns, and `video` (ids, or names of files), `file` or `subject` to find a row by. The
-            data's own columns are used where it lacks them.
+def read_groups(given: EvaluationInputs) -> dict[str, list[str]]:
+    """The labels `by` of the request, of every predicted video, "" where unknown: columns of its table, which finds a
+    row by `video` (ids, or names of files), `file` or `subject`; the data's own columns where it lacks them.
 
     Raises:
         NemoError: there is no such column, or it says nothing about any video.
     """
+    table = Path(given.request.labels) if given.request.labels is not None else None
     rows = _rows(table) if table is not None else []
     shown, predictions = escape_controls(str(table)), given.main.predictions
     own = [] if given.data is None else [c for c in given.data.dataset.videos if c not in _OUR_COLUMNS]
     found: dict[str, list[str]] = {}
-    for name in names:
+    for name in given.request.by:
         if rows and name in rows[0] and name not in _KEYS:
             found[name] = _match(rows, name, predictions)
             where = shown
@@ -190,11 +188,11 @@ def read_groups(names: Sequence[str], table: Path | None, given: EvaluationInput
         else:
             known = [c for c in (rows[0] if rows else ()) if c not in _KEYS] + own
             has = f"; there are {listed(known)}" if known else ""
-            hint = "" if table is not None else ": name a table with it, --labels FILE.csv"
-            raise NemoError(f"--by {escape_controls(name)}: there is no such label{has}{hint}.")
+            hint = "" if table is not None else ": name a table with it, `labels=FILE.csv`"
+            raise NemoError(f"`by={escape_controls(name)}`: there is no such label{has}{hint}.")
         if not any(found[name]):
             raise NemoError(
-                f"--by {escape_controls(name)}: {where} says nothing about any predicted video; rows are found by "
+                f"`by={escape_controls(name)}`: {where} says nothing about any predicted video; rows are found by "
                 "`video` (an id or the name of a file), `file` or `subject`."
             )
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import escape_controls, safe_name
-from siam_model.external import OtherData, runs_on
+from siam_model.external import runs_on
 from siam_model.predictions import Predictions
 from siam_model.protocol.baselines import LABELS, NAMES
 from siam_model.reports.source import (
@@ -42,6 +43,35 @@ _VARIED = (
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class EvaluateRequest:
+    """What an evaluation is asked for, besides the runs.
+
+    Attributes:
+        data: out.h5, if it is not where run.json says; or an external test set: another prepared file with labels,
+            whose videos are predicted by the model of each run. Videos and subjects that a model was trained on are
+            left out.
+        distinct_subjects: subjects of an external test set differ from the training subjects, even if their codes
+            agree.
+        others: name -> CSV of another method's predictions, in the columns of predictions.csv.
+        figures: methods of Figures 7 and 8, the first of which is compared with the others: names in tables, `siam`,
+            or names of compared methods. Empty: the paper's three, or the first six that there are.
+        by: labels to break errors down by: columns of `labels`, or of the data's videos.
+        labels: CSV with these columns, and `video`, `file` or `subject`.
+        faces: whether pictures of people may be drawn.
+        quick: leave out Table II, unless phases.csv of an earlier call has it: it runs models over every video.
+    """
+
+    data: str | os.PathLike[str] | None = None
+    distinct_subjects: bool = False
+    others: Mapping[str, str | os.PathLike[str]] = dataclasses.field(default_factory=dict)
+    figures: Sequence[str] = ()
+    by: Sequence[str] = ()
+    labels: str | os.PathLike[str] | None = None
+    faces: bool = True
+    quick: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class EvaluationInputs:
     """Everything that was given, opened.
 
@@ -55,9 +85,8 @@ class EvaluationInputs:
         data: of the main run; None where they cannot be had.
         notes: what the reader must know about the data, sentences.
         no_data: why, a sentence.
+        request: what is asked for.
         device: where models run.
-        faces: whether pictures of people may be drawn.
-        quick: leave out what runs models over every video, unless it was kept.
         on_step: told what is being done.
         groups: name -> a label of every predicted video, "" where unknown: what errors are broken down by.
     """
@@ -71,11 +100,9 @@ class EvaluationInputs:
     data: Data | None
     notes: tuple[str, ...]
     no_data: str
+    request: EvaluateRequest
     device: str
-    faces: bool
-    quick: bool
     on_step: Callable[[str], None]
-    distinct_subjects: bool = False
     groups: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     @property
@@ -97,7 +124,7 @@ class EvaluationInputs:
     def again(self, *more: str) -> str:
         """This command once more, with something added."""
         if self.main.external and self.data is not None:
-            distinct = ("--distinct-subjects",) if self.distinct_subjects else ()
+            distinct = ("--distinct-subjects",) if self.request.distinct_subjects else ()
             more = ("--data", str(self.data.dataset.path), *distinct, *more)
         return _command("nemo", "evaluate", *map(str, self.paths), *more)
 
@@ -137,13 +164,9 @@ class EvaluationInputs:
 def gather(
     paths: Sequence[Path],
     out: Path | None,
+    request: EvaluateRequest,
     *,
-    data: OtherData | None,
-    others: dict[str, Path],
-    figures: Sequence[str],
     device: str,
-    faces: bool,
-    quick: bool,
     on_step: Callable[[str], None],
 ) -> EvaluationInputs:
     """Open everything.
@@ -152,9 +175,9 @@ def gather(
         paths: runs and studies. The first run is what the tables are about; without one, the paper's variant of
             the first study is.
         out: the folder to write to; None: `evaluation` in the first path, `evaluation-NAME` for an external test set.
-        data: the main run's data, if they have moved; or an external test set for all runs.
-        others: name -> CSV of another method.
-        figures: the methods of Figures 7 and 8; see `_drawn`.
+        request: what is asked for.
+        device: where models run.
+        on_step: told what is being done.
 
     Raises:
         NemoError: a source cannot be opened, or two of them do not belong together.
@@ -174,31 +197,32 @@ def gather(
             studies[source.kind] = source
     if not runs:
         runs.append(_principal_run(studies))
-    external = data is not None and not is_own(runs[0], FaceDataset(data.path))
+    data = Path(request.data) if request.data is not None else None
+    external = data is not None and not is_own(runs[0], FaceDataset(data))
     notes: list[str] = []
     if external:
         assert data is not None
         if studies:
             raise NemoError(
-                f"{escape_controls(str(data.path))} is not the data of these studies. An external test set needs "
+                f"{escape_controls(str(data))} is not the data of these studies. An external test set needs "
                 "runs: name the run of a variant."
             )
         runs, notes = runs_on(
-            runs, FaceDataset(data.path), device, distinct_subjects=data.distinct_subjects, on_step=on_step
+            runs, FaceDataset(data), device, distinct_subjects=request.distinct_subjects, on_step=on_step
         )
     main = runs[0]
     methods = {"SIAM": main.predictions}
     for other in runs[1:]:
         name = f"run {other.name}" if f"run {other.name}" not in methods else f"run {other.folder}"
         methods[escape_controls(name)] = same_videos(other.predictions, main.predictions, other.folder.path)
-    given = parse_with(others, main.predictions)
+    given = parse_with({name: Path(path) for name, path in request.others.items()}, main.predictions)
     for name in given:
         if name in (*methods, *main.baselines):
             raise NemoError(f"`others`: {name}: there is a method of that name already; choose another.")
     methods |= {**given, **main.baselines}
     found, reason = None, ""
     try:
-        found = open_data(main, None if data is None else data.path)
+        found = open_data(main, data)
     except NemoError as error:
         if data is not None:
             raise
@@ -210,7 +234,7 @@ def gather(
     if out is None:
         out = RunFolder(paths[0]).evaluation
         if external and data is not None:
-            out = out.with_name(f"{out.name}-{safe_name(data.path.stem)}")
+            out = out.with_name(f"{out.name}-{safe_name(data.stem)}")
         if out.is_symlink():
             raise NemoError(
                 f"{escape_controls(str(out))} is a link to another folder: name where to write with `out`."
@@ -220,16 +244,14 @@ def gather(
         out,
         main,
         methods,
-        _drawn(methods, figures),
+        _drawn(methods, request.figures),
         studies,
         found,
         tuple(notes),
         reason,
+        request,
         device,
-        faces,
-        quick,
         on_step,
-        data is not None and data.distinct_subjects,
     )
 
 

@@ -54,7 +54,7 @@ def add_videos(given: EvaluationInputs, report: Report) -> None:
         ("Figure 5", "Principal components of the first attention layer", False, lambda: _figure_five(given)),
     ]
     for number, title, faces, make in wanted:
-        if faces and not given.faces:
+        if faces and not given.request.faces:
             report.add(Missing(number, title, _NO_FACES, given.again()))
         elif data is None:
             report.add(Missing(number, title, given.no_data, given.again("--data", "DATA.h5")))
@@ -229,7 +229,7 @@ def _maps(
     title: str,
 ) -> None:
     """Figures 3 and 4."""
-    if not given.faces:
+    if not given.request.faces:
         return report.add(Missing(number, title, _NO_FACES, given.again()))
     first = finished[0][1]
     try:

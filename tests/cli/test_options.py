@@ -17,7 +17,7 @@ from nemo_pipeline.synth.plan import SynthConfig
 
 ROOT = Path(__file__).parents[2]
 #: Pages that `nemo evaluate` and `nemo prep --report` write; the commands in them are to be typed.
-PAGES = {"reports/accuracy.py", "reports/studies.py", "reports/given.py", "siam_model/evaluate.py"}
+PAGES = {"reports/accuracy.py", "reports/studies.py", "reports/inputs.py", "siam_model/evaluate.py"}
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from siam_model.figures.clip import clip_figure
 from siam_model.figures.plain import save_figure
 from siam_model.predict import Prediction
 from siam_model.predictions import Predictions, read_predictions, write_predictions
+from siam_model.reports.inputs import EvaluateRequest
 from siam_model.reports.numbers import by_decade, cumulative_error
 
 #: File names known to break naive code.
@@ -118,7 +119,7 @@ def test_a_method_may_be_called_anything(run, name, capsys):
     from nemo_cli.evaluate import _print
 
     plain = evaluate(run, run / "elsewhere")
-    result = evaluate(run, run / "elsewhere", others={name: run / "predictions.csv"})
+    result = evaluate(run, run / "elsewhere", request=EvaluateRequest(others={name: run / "predictions.csv"}))
     assert result.header == plain.header
     ours = result.rows[0]
     assert next(row for row in result.rows if row[0] == name)[1:] == ours[1:]

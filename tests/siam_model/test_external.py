@@ -18,8 +18,8 @@ from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model import load
 from siam_model.evaluate import evaluate
-from siam_model.external import OtherData
 from siam_model.predictions import read_predictions
+from siam_model.reports.inputs import EvaluateRequest
 from tests.support.siam_faces import drawn_videos
 from tests.support.siam_runs import quick
 
@@ -62,7 +62,7 @@ def nemo(*words: Any, code: int = 0) -> Result:
 
 
 def test_every_video_is_predicted_by_the_runs_model(trained, other):
-    result = evaluate(trained, data=other)
+    result = evaluate(trained, request=EvaluateRequest(data=other))
     assert result.folder == trained / "evaluation-other"
     predictions = read_predictions(result.folder / "predictions.csv")
     model, dataset = load(trained), FaceDataset(other)
@@ -78,7 +78,9 @@ def test_every_video_is_predicted_by_the_runs_model(trained, other):
     assert {"Figure 9", "Figure 10", "Figure 7"} <= {p.number for p in result.report.pictures}
     own = evaluate(trained)  # in a folder of its own, as before
     assert not own.numbers["external"] and own.folder == trained / "evaluation"
-    assert evaluate(trained, data=other, faces=False).folder == result.folder  # once more, over its own files
+    assert (
+        evaluate(trained, request=EvaluateRequest(data=other, faces=False)).folder == result.folder
+    )  # once more, over its own files
 
 
 def test_videos_and_people_of_the_training_are_left_out(trained, tmp_path):
@@ -89,10 +91,12 @@ def test_videos_and_people_of_the_training_are_left_out(trained, tmp_path):
     mixed[1] |= {"sha256": known["sha256"], "frames": known["frames"]}  # one of its files under another name
     path = write_dataset(tmp_path / "mixed.h5", mixed)
     with pytest.warns(UserWarning, match=r"Left out 2 videos of 2 subjects .*: 1 identical file"):
-        result = evaluate(trained, tmp_path / "out", data=path, faces=False)
+        result = evaluate(trained, tmp_path / "out", request=EvaluateRequest(data=path, faces=False))
     assert set(result.methods["SIAM"].video) == {video["id"] for video in mixed[2:]}
     with pytest.warns(UserWarning, match="Left out 1 video of 1 subject"):
-        result = evaluate(trained, tmp_path / "out", data=OtherData(path, True), faces=False)
+        result = evaluate(
+            trained, tmp_path / "out", request=EvaluateRequest(data=path, distinct_subjects=True, faces=False)
+        )
     assert len(result.methods["SIAM"]) == 5 and mixed[0]["id"] in result.methods["SIAM"].video
     assert "mixed.h5 --distinct-subjects" in result.files[0].read_text()
 
@@ -108,22 +112,22 @@ def test_nothing_is_left_where_all_were_trained_on(trained, tmp_path):
     with pytest.raises(
         NemoError, match=r"cannot test it either: the model was trained on all .*5 identical files"
     ):
-        evaluate(trained, data=path)
+        evaluate(trained, request=EvaluateRequest(data=path))
     path = write_dataset(tmp_path / "codes.h5", [video | {"sha256": ""} for video in renamed])
-    with pytest.raises(NemoError, match="name other people, add --distinct-subjects"):
-        evaluate(trained, data=path)
+    with pytest.raises(NemoError, match="name other people, add `distinct_subjects`"):
+        evaluate(trained, request=EvaluateRequest(data=path))
 
 
 def test_faces_of_another_kind_are_refused(trained, tmp_path):
     small = [video | {"frames": video["frames"][:, ::2, ::2]} for video in videos("b", 1, subjects=3)]
     path = write_dataset(tmp_path / "small.h5", small)
-    with pytest.raises(NemoError, match=r"faces of 35 x 35 pixels.*trained on faces of 70 x 70.*--size 70"):
-        evaluate(trained, data=path)
+    with pytest.raises(NemoError, match=r"faces of 35 x 35 pixels.*trained on faces of 70 x 70.*`size=70`"):
+        evaluate(trained, request=EvaluateRequest(data=path))
     assert "35 x 35" in nemo("predict", path, "-m", trained, code=1).stderr
     config = dataclasses.replace(PrepConfig(), size=SIZE, margin=0.1)
     path = write_dataset(tmp_path / "margin.h5", videos("b", 1, subjects=3), config=config)
     with pytest.raises(NemoError, match=r"another crop.*margin"):
-        evaluate(trained, data=path)
+        evaluate(trained, request=EvaluateRequest(data=path))
 
 
 def test_a_prepared_file_is_predicted_without_its_videos(trained, tmp_path):

@@ -22,6 +22,7 @@ from siam_model.evaluate import evaluate
 from siam_model.predictions import read_predictions
 from siam_model.protocol.crossval import join_folds
 from siam_model.protocol.search import Trial, _read_trials, _write_trials
+from siam_model.reports.inputs import EvaluateRequest
 from siam_model.reports.source import open_run
 from siam_model.run_folder import RunFolder, read_json
 from siam_model.sums import FILE, changed_files, write_sums
@@ -225,7 +226,7 @@ def test_what_changed_since_training_is_said(run, data, tmp_path):
     ):
         assert open_run(RunFolder(run)).note
     with pytest.warns(UserWarning, match="SHA256SUMS"):
-        evaluate(run, tmp_path / "out", data=data, quick=True, faces=False)
+        evaluate(run, tmp_path / "out", request=EvaluateRequest(data=data, quick=True, faces=False))
     assert "SHA256SUMS does not fit predictions.csv" in (tmp_path / "out" / "report.html").read_text()
     fold = RunFolder(run).fold(0).path
     for name in ("predictions.csv", "model/model.safetensors"):
@@ -310,4 +311,4 @@ def test_links_are_read_and_never_trained_into(run, data, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in elsewhere.iterdir()} == before
     (run / "evaluation").symlink_to(mine.parent)
     with pytest.raises(NemoError, match=r"evaluation is a link .*`out`"):
-        evaluate(run, data=data, quick=True)
+        evaluate(run, request=EvaluateRequest(data=data, quick=True))

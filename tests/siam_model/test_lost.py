@@ -16,6 +16,7 @@ from siam_model.data import VideoTable
 from siam_model.evaluate import evaluate
 from siam_model.predictions import read_predictions
 from siam_model.protocol.open_run import doubtful_subjects
+from siam_model.reports.inputs import EvaluateRequest
 from siam_model.reports.source import open_run
 from siam_model.run_folder import RunFolder
 from tests.support.siam_runs import results, resume, train
@@ -59,14 +60,14 @@ def test_evaluate_writes_over_nothing_of_anybodys(run, tmp_path):
     for name in ("report.html", "evaluation.json"):
         (out / name).write_text("{}")
         with pytest.raises(NemoError, match=f"{name} is there already"):
-            evaluate([run], out, quick=True, faces=False)
+            evaluate([run], out, request=EvaluateRequest(quick=True, faces=False))
         assert (out / name).read_text() == "{}"
         (out / name).unlink()
-    first = evaluate([run], out, quick=True, faces=False)
+    first = evaluate([run], out, request=EvaluateRequest(quick=True, faces=False))
     numbers = json.loads((out / "evaluation.json").read_text())
     numbers.pop("files")  # as an earlier version left it
     (out / "evaluation.json").write_text(json.dumps(numbers))
-    evaluate([run], out, quick=True, faces=False)
+    evaluate([run], out, request=EvaluateRequest(quick=True, faces=False))
     stale = out / "figures" / "figure-of-before.png"
     stale.write_text("an earlier call's")
     numbers = json.loads((out / "evaluation.json").read_text())
@@ -84,7 +85,7 @@ def test_evaluate_writes_over_nothing_of_anybodys(run, tmp_path):
         )
     )
     (tmp_path / "outside").write_text("mine")
-    assert evaluate([run], out, quick=True, faces=False).parts == first.parts
+    assert evaluate([run], out, request=EvaluateRequest(quick=True, faces=False)).parts == first.parts
     assert not stale.exists() and (tmp_path / "outside").exists()
     assert all(path.read_text() == "mine" for path in mine - {out / "report.html"})
 

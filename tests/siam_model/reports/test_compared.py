@@ -14,6 +14,7 @@ from siam_model.evaluate import evaluate
 from siam_model.predictions import Predictions, write_predictions
 from siam_model.protocol.baselines import LABELS
 from siam_model.reports import paper
+from siam_model.reports.inputs import EvaluateRequest
 from siam_model.reports.stats import holm
 from siam_model.runs import write_json
 
@@ -45,7 +46,7 @@ def make_run(tmp_path):
 
 @pytest.mark.parametrize("synthetic", [False, True])
 def test_all_rows_measured_and_the_papers_apart(make_run, synthetic):
-    result = evaluate(make_run(synthetic), quick=True, faces=False)
+    result = evaluate(make_run(synthetic), request=EvaluateRequest(quick=True, faces=False))
     tables = {table.key: table for table in result.report.tables}
     table = tables["table-3-methods"]
     measured = {row[0]: row for row in table.groups[0].rows}
@@ -71,7 +72,7 @@ def test_all_rows_measured_and_the_papers_apart(make_run, synthetic):
 
 
 def test_paired_tests_are_over_people_and_corrected(make_run):
-    result = evaluate(make_run(True), quick=True, faces=False)
+    result = evaluate(make_run(True), request=EvaluateRequest(quick=True, faces=False))
     table = next(table for table in result.report.tables if table.key == "table-tests")
     names = [column.name for column in table.columns]
     ours = result.methods["SIAM"].error.reshape(40, 2).mean(axis=1)

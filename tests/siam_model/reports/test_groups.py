@@ -13,6 +13,7 @@ from siam_model.evaluate import evaluate
 from siam_model.interval import interval_from
 from siam_model.predictions import Predictions, write_predictions
 from siam_model.reports.groups import covered, largest_gap
+from siam_model.reports.inputs import EvaluateRequest
 from tests.support.commands import invoke
 
 SITES = ("Ulm", "Bern", "Graz")
@@ -98,7 +99,9 @@ def run(tmp_path):
 
 @pytest.mark.parametrize("table", ["by-id.csv", "by-file.csv", "by-subject.csv"])
 def test_labels_from_a_table(run, tmp_path, table):
-    result = evaluate(run, tmp_path / "out", by=["site"], labels=tmp_path / table, quick=True)
+    result = evaluate(
+        run, tmp_path / "out", request=EvaluateRequest(by=["site"], labels=tmp_path / table, quick=True)
+    )
     assert result.gaps[0][:2] == ("site", "Ulm")
     tables = {t.key: t for t in result.report.tables}
     assert [row[0] for row in tables["table-by-label-site"].groups[0].rows] == sorted(SITES)
@@ -115,9 +118,9 @@ def test_the_command_names_the_gap(run, tmp_path):
 
 def test_what_cannot_be_found(run, tmp_path):
     with pytest.raises(NemoError, match="there are site"):
-        evaluate(run, tmp_path / "out", by=["camera"], labels=tmp_path / "by-id.csv")
-    with pytest.raises(NemoError, match="--labels"):
-        evaluate(run, tmp_path / "out", by=["camera"])
+        evaluate(run, tmp_path / "out", request=EvaluateRequest(by=["camera"], labels=tmp_path / "by-id.csv"))
+    with pytest.raises(NemoError, match="`labels="):
+        evaluate(run, tmp_path / "out", request=EvaluateRequest(by=["camera"]))
     (tmp_path / "other.csv").write_text("video,site\nelse.mp4,Ulm\n")
     with pytest.raises(NemoError, match="says nothing about any predicted video"):
-        evaluate(run, tmp_path / "out", by=["site"], labels=tmp_path / "other.csv")
+        evaluate(run, tmp_path / "out", request=EvaluateRequest(by=["site"], labels=tmp_path / "other.csv"))

@@ -15,6 +15,7 @@ from nemo_pipeline.store.text import escape_controls
 from siam_model.evaluate import Evaluation, evaluate
 from siam_model.predictions import Predictions, read_predictions, write_predictions
 from siam_model.reports.content import SECTIONS
+from siam_model.reports.inputs import EvaluateRequest
 from tests.support.browser import Seen, chromium, in_browser, private
 from tests.support.siam_smiles import HOSTILE, METHOD, smiling_file, studied, trained
 
@@ -28,7 +29,7 @@ def result(tmp_path_factory) -> Evaluation:
     p = read_predictions(run / "predictions.csv")
     write_predictions(folder / "m.csv", Predictions(p.video, p.subject, p.fold, p.age, p.predicted + 1))
     # A study of mechanisms is missing, so that the page has a list of what is not there.
-    return evaluate([run, study], folder / "out", others={METHOD: folder / "m.csv"})
+    return evaluate([run, study], folder / "out", request=EvaluateRequest(others={METHOD: folder / "m.csv"}))
 
 
 class Reader(HTMLParser):

@@ -23,6 +23,7 @@ from siam_model.predictions import Predictions, read_predictions, write_predicti
 from siam_model.reports import paper, phases
 from siam_model.reports.attention import components, examples, first_layer, spread_by_age
 from siam_model.reports.inference import by_model, expressive_frame
+from siam_model.reports.inputs import EvaluateRequest
 from siam_model.reports.source import Run, open_data, open_run, open_source
 from siam_model.run_folder import EvaluationFolder, RunFolder
 from tests.support.siam_smiles import HOSTILE, METHOD, smiling_file, studied, trained
@@ -110,7 +111,7 @@ def test_the_same_again_is_the_same_to_the_byte(made, tmp_path):
 
 def test_what_an_earlier_call_left_is_no_part_of_this_one(run):
     evaluate(run)
-    evaluate(run, faces=False)
+    evaluate(run, request=EvaluateRequest(faces=False))
     left = {path.name for path in (run / "evaluation" / "figures").iterdir()}
     assert "figure-9-heat-maps.png" not in left and "figure-7-cumulative-error.png" in left
 
@@ -132,7 +133,7 @@ def test_study_tables_are_of_their_runs(everything, studies):
 
 
 def test_a_study_alone_is_evaluated_by_the_papers_variant(studies, tmp_path):
-    result = evaluate(studies[2], tmp_path / "out", quick=True)
+    result = evaluate(studies[2], tmp_path / "out", request=EvaluateRequest(quick=True))
     assert result.run.name == "full"
     assert {m.number for m in result.missing} >= {"Table II", "Figure 4", "Table IV"}
 
@@ -202,10 +203,10 @@ def test_phases_are_kept_while_they_hold(run, monkeypatch):
 
 
 def test_quick_leaves_phases_out_unless_they_are_kept(run):
-    result = evaluate(run, quick=True)
+    result = evaluate(run, request=EvaluateRequest(quick=True))
     assert [m.number for m in result.missing if "quick" in m.reason] == ["Table II"]
     evaluate(run)
-    assert "Table II" in {t.number for t in evaluate(run, quick=True).report.tables}
+    assert "Table II" in {t.number for t in evaluate(run, request=EvaluateRequest(quick=True)).report.tables}
 
 
 # ---- attention
@@ -264,11 +265,14 @@ def test_without_the_data_predictions_still_make_their_tables(run, data, tmp_pat
     gone = [m for m in result.missing if "is not there any more" in m.reason]
     assert {m.number for m in gone} >= {"Table II", "Figure 5", "Figure 9", "Figure 10"}
     assert all("--data DATA.h5" in m.command for m in gone)
-    assert evaluate(run, data=data).report.tables[-1].key != result.report.tables[-1].key
+    assert (
+        evaluate(run, request=EvaluateRequest(data=data)).report.tables[-1].key
+        != result.report.tables[-1].key
+    )
     # phases.csv is kept now, so they need no data.
     assert "Table II" in {t.number for t in evaluate(run).report.tables}
     pack(data, tmp_path / "one.h5")
-    result = evaluate(run, data=tmp_path / "one.h5")
+    result = evaluate(run, request=EvaluateRequest(data=tmp_path / "one.h5"))
     assert "Figure 9" in {p.number for p in result.report.pictures}
     assert "another file" in result.files[0].read_text(errors="replace")
 
@@ -276,9 +280,9 @@ def test_without_the_data_predictions_still_make_their_tables(run, data, tmp_pat
 def test_other_data_are_refused(run, tmp_path):
     other = smiling_file(tmp_path / "other.h5", subjects=6)
     with pytest.raises(NemoError, match="is not the data of this run"):
-        evaluate(run, data=other)
+        evaluate(run, request=EvaluateRequest(data=other))
     with pytest.raises(NemoError, match="does not exist"):
-        evaluate(run, data=tmp_path / "none.h5")
+        evaluate(run, request=EvaluateRequest(data=tmp_path / "none.h5"))
 
 
 def test_faces_of_another_size_are_refused(run, data, tmp_path):
@@ -294,7 +298,7 @@ def test_faces_of_another_size_are_refused(run, data, tmp_path):
     path = write_dataset(tmp_path / "small.h5", small)
     sizes = f"faces of {half} x {half} pixels.*trained on faces of {trained.size} x {trained.size}"
     with pytest.raises(NemoError, match=sizes):
-        evaluate(run, data=path)
+        evaluate(run, request=EvaluateRequest(data=path))
     meta = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**meta, "data": str(path)}))  # it took the other one's place
     result = evaluate(run)
@@ -306,7 +310,7 @@ def test_commands_for_what_is_missing_are_commands(run, studies, tmp_path):
     shutil.rmtree(broken / "agnostic" / "folds" / "01")
     for name in ("predictions.csv", "run.json"):
         (broken / "agnostic" / name).unlink()
-    result = evaluate([run, broken], faces=False, quick=True)
+    result = evaluate([run, broken], request=EvaluateRequest(faces=False, quick=True))
     left = next(m for m in result.missing if "agnostic" in m.title)
     assert "lacks fold 1" in left.reason
     assert len(next(t for t in result.report.tables if t.number == "Table I").groups[0].rows) == 3
@@ -338,20 +342,20 @@ def test_methods_from_files(run, tmp_path):
     more = Predictions((*p.video, "more"), (*p.subject, "s"), np.append(p.fold, 0), np.append(p.age, 20.0),
                        np.append(p.predicted + 1, 0.0))  # fmt: skip
     write_predictions(tmp_path / "m.csv", more)
-    result = evaluate(run, others={METHOD: tmp_path / "m.csv"}, quick=True)
+    result = evaluate(run, request=EvaluateRequest(others={METHOD: tmp_path / "m.csv"}, quick=True))
     np.testing.assert_allclose(result.methods[METHOD].predicted, p.predicted + 1)
     assert METHOD in [row[0] for row in result.rows]
     assert METHOD not in result.files[0].read_text(errors="replace")  # escaped
     less = Predictions(p.video[1:], p.subject[1:], p.fold[1:], p.age[1:], p.predicted[1:])
     write_predictions(tmp_path / "m.csv", less)
     with pytest.raises(NemoError, match="does not predict the same videos"):
-        evaluate(run, others={"m": tmp_path / "m.csv"})
+        evaluate(run, request=EvaluateRequest(others={"m": tmp_path / "m.csv"}))
     write_predictions(tmp_path / "m.csv", Predictions(p.video, p.subject, p.fold, p.age + 1, p.predicted))
     with pytest.raises(NemoError, match="the same true ages"):
-        evaluate(run, others={"m": tmp_path / "m.csv"})
+        evaluate(run, request=EvaluateRequest(others={"m": tmp_path / "m.csv"}))
     write_predictions(tmp_path / "m.csv", p)
     with pytest.raises(NemoError, match="a method of that name"):
-        evaluate(run, others={"SIAM": tmp_path / "m.csv"})
+        evaluate(run, request=EvaluateRequest(others={"SIAM": tmp_path / "m.csv"}))
 
 
 def test_two_runs_are_compared(run, made, tmp_path):
@@ -363,7 +367,7 @@ def test_two_runs_are_compared(run, made, tmp_path):
         tuple(p.video[i] for i in shuffled), tuple(p.subject[i] for i in shuffled), p.fold[shuffled],
         p.age[shuffled], p.predicted[shuffled] + rng.normal(0, 3, len(p)),
     ))  # fmt: skip
-    result = evaluate([run, second], tmp_path / "out", quick=True)
+    result = evaluate([run, second], tmp_path / "out", request=EvaluateRequest(quick=True))
     assert list(result.methods)[:2] == ["SIAM", "run second"]
     table = next(t for t in result.report.tables if t.key == "figure-8-numbers")
     assert "p_subjects_run second" in [c.name for c in table.columns]
@@ -384,7 +388,9 @@ def test_real_faces_have_a_notice_and_the_papers_numbers_beside(data, run):
     assert "biometric data" in page and "Synthetic faces." not in page
     two = next(t for t in result.report.tables if t.number == "Table II")
     assert [c.name for c in two.columns][-2:] == ["paper_mae", "paper_deviation"]
-    assert "biometric" not in evaluate(run, faces=False).files[0].read_text(errors="replace")
+    assert "biometric" not in evaluate(run, request=EvaluateRequest(faces=False)).files[0].read_text(
+        errors="replace"
+    )
 
 
 def test_open_run_of_hostile_names(made):
