@@ -33,7 +33,7 @@ from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.landmarks import Engine, still_landmarks
 from nemo_pipeline.stages.search import full_search
-from nemo_pipeline.stages.stills import landmarks_in_picture
+from nemo_pipeline.stages.stills import faces_in_picture
 
 Picture = NDArray[np.uint8]
 Points = NDArray[np.float64]
@@ -100,7 +100,7 @@ def examine(engine: Counting, path: Path, pixels: float) -> dict[str, dict[str, 
     for name, large, scale, x, y in shown(picture, pixels):
         engine.looks = {"detector": 0, "landmarks": 0}
         start = time.process_time()
-        found = landmarks_in_picture(engine, large)
+        found = [points for _, points in faces_in_picture(engine, large)]
         ms = 1e3 * (time.process_time() - start)
         own = [(points + 0.5 - (x, y)) / scale - 0.5 for points in found]
         lost = sum(min((apart(points, face) for points in own), default=np.inf) > SAME for face in faces)

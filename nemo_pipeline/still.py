@@ -1,5 +1,5 @@
 """One still picture to rows of one frame: the same engine, warp and statuses as a video's, with six looks at each face
-in place of neighbours in time (`stages.landmarks.still_landmarks`)."""
+in place of neighbours in time (`stages.stills`)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from nemo_pipeline.person import PersonRecorder
 from nemo_pipeline.rows import make_rows
 from nemo_pipeline.stages.decode import DecodeError, DecodeReport
 from nemo_pipeline.stages.frame import Frame
-from nemo_pipeline.stages.landmarks import Engine, still_landmarks
+from nemo_pipeline.stages.landmarks import Engine
 from nemo_pipeline.stages.picture import read_picture
 from nemo_pipeline.stages.quality import FaceQuality
-from nemo_pipeline.stages.search import full_search
+from nemo_pipeline.stages.stills import faces_in_picture
 from nemo_pipeline.stages.track import observe
 from nemo_pipeline.stages.unseen import why_no_face_in
 from nemo_pipeline.stages.warp import FaceWarp
@@ -39,13 +39,11 @@ def process_still(
         width=frame.width, height=frame.height, fps=0.0, rotation=picture.rotation, codec=picture.format.lower(),
         pixel_format=picture.mode, stored_width=picture.stored[0], stored_height=picture.stored[1],
     )  # fmt: skip
-    # The coarsest scale that shows a face holds the largest; finer ones cost as much again for each.
-    meshes = full_search(engine, frame, everyone=config.follow != "largest")
-    found = sorted(meshes, key=lambda mesh: -observe(mesh).eye_distance_px)
+    found = faces_in_picture(engine, picture.rgb, everyone=config.follow != "largest")
     own = dataclasses.replace(config, min_frames=1, smooth="none", segments="longest")
     people: dict[int, PersonRecorder] = {}
-    for number, mesh in enumerate(found, start=1):
-        seen = dataclasses.replace(observe(mesh, number), landmarks=still_landmarks(engine, frame, mesh))
+    for number, (mesh, points) in enumerate(found, start=1):
+        seen = dataclasses.replace(observe(mesh, number), landmarks=points)
         spool = spool_stem.with_name(f"{spool_stem.name}.p{number}.records")
         people[number] = PersonRecorder(spool, own, warp, quality)
         people[number].push(frame, seen, len(found))

@@ -30,7 +30,7 @@ from nemo_pipeline.stages.headframe import METHODS
 from nemo_pipeline.stages.landmarks import Engine
 from nemo_pipeline.stages.openface import LandmarksError, content_hash
 from nemo_pipeline.stages.quality import FaceQuality
-from nemo_pipeline.stages.stills import landmarks_in_picture
+from nemo_pipeline.stages.stills import faces_in_picture
 from nemo_pipeline.stages.streams import open_video
 from nemo_pipeline.stages.track import Observation, Tracker
 from nemo_pipeline.stages.unseen import why_no_face
@@ -376,5 +376,5 @@ def landmarks_in_image(rgb: ArrayLike, *, engine: str = "litert") -> NDArray[np.
         raise ValueError(
             f"the picture is empty: its shape is {picture.shape}; (H,W,3) with pixels is needed."
         )
-    faces = landmarks_in_picture(_engine(engine), as_picture(picture))
+    faces = [points for _, points in faces_in_picture(_engine(engine), as_picture(picture))]
     return np.stack(faces) if faces else np.zeros((0, 68, 2))

@@ -43,17 +43,22 @@ _STEP = 0.7  # of a tile, from one to the next
 _FINER = 1.8  # how much smaller the tiles of the next level are
 
 
-def landmarks_in_picture(engine: Engine, picture: Plane) -> list[NDArray[np.float64]]:
-    """(68, 2) points of every face in an (H, W, 3) or (H, W) uint8 picture, in its pixels, largest face first."""
+def faces_in_picture(
+    engine: Engine, picture: Plane, *, everyone: bool = True
+) -> list[tuple[FaceMesh, NDArray[np.float64]]]:
+    """Every face in an (H, W, 3) or (H, W) uint8 picture and its (68, 2) points, in its pixels, largest first.
+
+    Without `everyone` the coarsest tiles that show a face decide: finer ones hold only smaller faces.
+    """
     sizes = _halved(picture)
     start = next((k for k, size in enumerate(sizes) if size[..., :1].size <= SEARCHED_PIXELS), len(sizes) - 1)
     faces = []
-    for mesh in _search(engine, sizes[start:]):
+    for mesh in _search(engine, sizes[start:], everyone):
         points = mesh.points * np.float32(2**start)
         points[:, :2] += (2**start - 1) / 2
         faces.append(FaceMesh(points, mesh.face_presence))
     faces.sort(key=lambda face: -float(np.linalg.norm(face.points[263] - face.points[33])))
-    return [_closely(engine, sizes, face) for face in faces]
+    return [(face, _closely(engine, sizes, face)) for face in faces]
 
 
 def _halved(picture: Plane) -> list[Plane]:
@@ -66,7 +71,7 @@ def _halved(picture: Plane) -> list[Plane]:
     return sizes
 
 
-def _search(engine: Engine, sizes: list[Plane]) -> list[FaceMesh]:
+def _search(engine: Engine, sizes: list[Plane], everyone: bool) -> list[FaceMesh]:
     """Faces in a picture of several sizes, in pixels of the first."""
     frame = Frame.from_rgb(sizes[0])
     sides, least = [1.0 * max(frame.width, frame.height)], 1.0 * min(frame.width, frame.height)
@@ -77,6 +82,8 @@ def _search(engine: Engine, sizes: list[Plane]) -> list[FaceMesh]:
     sides.insert(1, 1.7 * sides[0])
     found = _Found(engine, frame)
     for k, side in enumerate(sides):
+        if found.faces and not everyone:
+            break
         found.add(_detected(engine, sizes, side, range(4 if k < TURNED_LEVELS else 1), found.regions))
     if not found.faces:
         for side in sides[TURNED_LEVELS : TURNED_LEVELS + 1]:

@@ -12,7 +12,7 @@ from nemo_pipeline.stages import stills
 from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Region
 from nemo_pipeline.stages.landmarks import Detection, Engine
-from nemo_pipeline.stages.stills import landmarks_in_picture
+from nemo_pipeline.stages.stills import faces_in_picture
 from nemo_pipeline.video import landmarks_in_image
 from tests.support.clips import other_person, person, scene
 
@@ -51,7 +51,7 @@ def enlarged(picture: np.ndarray, factor: float) -> np.ndarray:
 def test_a_big_picture_has_the_faces_of_the_small_one(factor: float) -> None:
     counting = Counting(load_engine("litert"))
     expected = landmarks_in_image(small())
-    faces = landmarks_in_picture(counting, enlarged(small(), factor))
+    faces = [points for _, points in faces_in_picture(counting, enlarged(small(), factor))]
     assert len(expected) == len(faces) == 2
     for face, points in zip(faces, expected, strict=True):
         eyes = np.hypot(*(points[45] - points[36]))
@@ -59,6 +59,14 @@ def test_a_big_picture_has_the_faces_of_the_small_one(factor: float) -> None:
         assert off.mean() < 0.01 and off.max() < 0.04
     assert counting.detected <= 190
     assert counting.meshed <= 40
+
+
+def test_the_largest_faces_need_fewer_looks() -> None:
+    counting = Counting(load_engine("litert"))
+    ((mesh, points), *_) = faces_in_picture(counting, small(), everyone=False)
+    np.testing.assert_array_equal(points, landmarks_in_image(small())[0])
+    assert np.hypot(*(mesh.points[33, :2] - points[36])) < 4
+    assert counting.detected <= 30
 
 
 def test_a_small_face_in_a_big_picture() -> None:
