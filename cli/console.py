@@ -69,11 +69,12 @@ class _Console(Console):
 def _between_words(text: Text, width: int) -> list[Text]:
     """`text` as lines of at most `width` columns, unless a single word is longer."""
     breaks, used = [], 0
-    for word in re.finditer(r"\S+\s*", text.plain):
+    for word in re.finditer(r"\s*\S+\s*", text.plain):  # the first one with the indentation
         if used and used + cell_len(word[0].rstrip()) > width:
             breaks.append(word.start())
             used = 0
-        used = 0 if word[0].endswith("\n") else used + cell_len(word[0])
+        _, newline, last = word[0].rpartition("\n")
+        used = cell_len(last) if newline else used + cell_len(word[0])
     lines = list(text.divide(breaks)) if breaks else [text]
     for line in lines[:-1]:
         line.rstrip()
@@ -149,6 +150,11 @@ class _Table(Table):
             len(widths) > 2 and needed + widths[-1] > options.max_width >= needed + widths[-1] - widths[0] + 4
         ):
             yield from self._lines(cells, widths, (), options.max_width)
+            return
+        elif (
+            needed + widths[-1] - 3 > options.max_width >= sum(widths) + 2 * (len(widths) - 1)
+        ):  # as in a file: two blanks between columns in place of three
+            yield from self._lines(cells, widths)
             return
         yield from super().__rich_console__(console, options)
 

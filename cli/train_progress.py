@@ -174,5 +174,7 @@ def balance_table(lines: Sequence[Mapping[str, Any]]) -> Any:
         ]
         for line in lines
     ]  # fmt: skip
-    title = "Subjects in the test part of each fold" if len(lines) > 1 else "Held-out subjects"
+    title = "Subjects in the test part of each fold"
+    if len(lines) == 1:
+        title, columns, rows = "Held-out subjects", columns[1:], [rows[0][1:]]
     return console.new_table(title, columns, rows, right=",".join(columns))

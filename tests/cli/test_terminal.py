@@ -15,6 +15,7 @@ from nemo_cli.console import _Console, new_table, panel, styled
 from nemo_cli.main import main
 from nemo_cli.predict_output import Answer, print_answer
 from nemo_cli.progress import _used
+from nemo_cli.train_progress import balance_table
 from nemo_pipeline.batch.cluster import RunOptions, _client
 from nemo_pipeline.view.quality_flags import Reason
 
@@ -50,6 +51,28 @@ def test_words_are_whole_in_tables_panels_and_lines(width, sentences):
         if sentences or text != table:
             assert whole >= set(SENTENCE.split())
     assert {"video", "status", "interpolated", "message"} <= set(table.split())
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_lines_that_are_indented_are_broken_between_words(width):
+    for indent in ("", "  ", " " * 6):
+        text = printed(styled(f"{indent}{SENTENCE}"), width, soft_wrap=True)
+        assert max(map(len, text.splitlines())) <= width
+        assert text.split() == SENTENCE.split()
+
+
+def test_the_table_of_folds_fits_80_columns_with_whole_headings():
+    line = {
+        "fold": 0, "subjects": 40, "gender": {"female": 19, "male": 18, "unknown": 3}, "videos": 124, "age_min": 8,
+        "age_max": 76, "age_mean": 35.2, "age_deviation": 17.1, "training_subjects": 300, "validation_subjects": 60,
+    }  # fmt: skip
+    for lines in ([line], [line | {"fold": k} for k in range(10)]):
+        text = printed(balance_table(lines), 80)
+        assert max(map(len, text.splitlines())) <= 80
+        assert {"subjects", "female", "male", "unknown", "videos", "8-76", "35.2", "17.1", "valid."} <= set(
+            text.split()
+        )
+        assert ("fold" in text.splitlines()[1]) == (len(lines) > 1)
 
 
 def test_a_path_that_is_too_long_stays_in_one_piece():
