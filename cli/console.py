@@ -139,6 +139,9 @@ class _Table(Table):
             return
         words = [word for cell in cells[-1] for word in str(cell).split()] if cells else []
         longest = max(map(cell_len, words), default=0)
+        if not self.box:  # a panel's names and values
+            yield from self._facts(widths[0], options.max_width)
+            return
         needed = sum(widths[:-1]) + 3 * len(widths)
         if widths and widths[-1] > max(longest, _SENTENCE) and needed + widths[-1] > options.max_width:
             if needed + max(longest, _SENTENCE) > options.max_width:
@@ -157,6 +160,19 @@ class _Table(Table):
             yield from self._lines(cells, widths)
             return
         yield from super().__rich_console__(console, options)
+
+    def _facts(self, wide: int, width: int) -> RenderResult:
+        """Each value next to its name, wrapped between words; below it where one word is too long for that."""
+        room = width - wide - 2
+        for name, value in zip(*(column.cells for column in self.columns), strict=True):
+            if max(map(cell_len, str(value).split()), default=0) > room:
+                yield Text(str(name), "bold")
+                yield Padding(value, (0, 0, 0, 4))
+                continue
+            lines = [line for piece in value.split("\n") for line in _between_words(piece, room)]
+            for number, line in enumerate(lines):
+                first = str(name) if not number else ""
+                yield Text.assemble((first + " " * (wide + 2 - cell_len(first)), "bold"), line)
 
     def _lines(
         self, cells: list[list[Any]], widths: list[int], sentences: Sequence[Any] = (), width: int = 0

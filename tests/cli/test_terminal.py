@@ -53,6 +53,13 @@ def test_words_are_whole_in_tables_panels_and_lines(width, sentences):
     assert {"video", "status", "interpolated", "message"} <= set(table.split())
 
 
+def test_a_panel_that_fits_has_a_row_for_each_name():
+    text = printed(
+        panel("ages.csv", [("kind", "ages from `nemo predict`, 2 rows, one for each clip"), ("n", 2)]), 80
+    )
+    assert "│ kind  ages from" in text and len(text.splitlines()) == 4
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_lines_that_are_indented_are_broken_between_words(width):
     for indent in ("", "  ", " " * 6):
