@@ -178,6 +178,6 @@ def test_pictures_are_prepared_resumed_verified_and_added_to(folder, tmp_path):
     invoke("verify", tmp_path / "out.h5")
     about = json.loads(invoke("info", tmp_path / "out.h5", "--json").stdout)
     assert about
-    invoke("info", tmp_path / "out.h5", "--report", tmp_path / "page.html")
+    invoke("report", tmp_path / "out.h5", tmp_path / "page.html")
     refused = invoke("prep", folder, tmp_path / "o.h5", "--landmarks", folder, code=2)
     assert "--landmarks is about videos" in " ".join(refused.stderr.split())

@@ -16,7 +16,7 @@ from siam_model.protocol.baselines import LABELS
 from siam_model.reports import paper
 from siam_model.reports.inputs import EvaluateRequest
 from siam_model.reports.stats import holm
-from siam_model.runs import write_json
+from siam_model.run_folder import write_json
 
 #: Method -> deviation of its errors, years.
 SPREAD = {"SIAM": 4, "vlbp": 15, "ief_dynamics": 5, "lbp_dynamics": 6, "cnn": 5, "median": 17}
@@ -109,7 +109,7 @@ def test_figures_show_the_papers_three_or_what_was_named(make_run):
     folder = make_run(True)
 
     def drawn(**options):
-        result = evaluate(folder, quick=True, faces=False, **options)
+        result = evaluate(folder, request=EvaluateRequest(quick=True, faces=False, **options))
         figure = next(p for p in result.report.pictures if p.key == "figure-7-cumulative-error").figure
         return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
 
@@ -133,7 +133,7 @@ def test_table_iv_has_the_compared_methods_of_each_subset(make_run, tmp_path):
             copy(base / part, study / name / part)
         variants.append({"folder": name, "name": name, "label": name, "overrides": {}, "subset": subset})
     write_json(study / "study.json", {"study": "conditions", "variants": variants})
-    result = evaluate([base, study], tmp_path / "out", quick=True, faces=False)
+    result = evaluate([base, study], tmp_path / "out", EvaluateRequest(quick=True, faces=False))
     table = next(table for table in result.report.tables if table.key == "table-4")
     names = [column.name for column in table.columns]
     rows = {row[0]: row for row in table.groups[0].rows}
