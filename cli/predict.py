@@ -77,6 +77,13 @@ def _stream(_context: click.Context, _parameter: click.Parameter, value: str) ->
 )
 @click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option(
+    "--precision",
+    type=click.Choice(["32", "bf16-mixed", "16-mixed"]),
+    default="32",
+    show_default=True,
+    help="Numbers that the convolutions compute in. On a processor with bfloat16 instructions, bf16-mixed is faster.",
+)
+@click.option(
     "--stream",
     default="face",
     show_default=True,
@@ -116,6 +123,7 @@ def command(
     from nemo_pipeline.errors import NemoError
     from nemo_pipeline.store import FaceDataset
     from nemo_pipeline.store.files import H5_ENDINGS
+    from siam_model.devices import autocast, check_precision, resolve_device
     from siam_model.external import check_faces
     from siam_model.interval import load_interval
     from siam_model.runs import newest_run
@@ -134,6 +142,7 @@ def command(
         predict_still.refuse_options(
             {"--ensemble": options["ensemble"], "--explain": explain, "--figure": figure}
         )
+    check_precision(options["precision"], resolve_device(options["device"]))
     if model_path is None:
         model_path = newest_run()
         if not quiet:
@@ -193,6 +202,7 @@ def command(
     with stop_on_signals(farewell):
         try:
             with contextlib.ExitStack() as stack:
+                stack.enter_context(autocast(options["precision"], model.device))
                 show = stack.enter_context(ClipProgress(total, quiet))
                 draw = stack.enter_context(Explainer(model, explain, figure, timeout))
                 rows = stack.enter_context(

@@ -5,10 +5,31 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Iterator
+from typing import get_args
 
 import torch
 
 from nemo_pipeline.errors import SettingsError
+from siam_model.config import Precision
+
+_HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The context in which a model trains or predicts with `precision`. Standardisation, response normalisation,
+    recurrence, temporal attention and loss stay in float32 within it."""
+    half = _HALF.get(precision)
+    return torch.autocast(device.type, dtype=half, enabled=half is not None)
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raises NemoError for a precision that does not exist, or that `device` does not have."""
+    if precision not in get_args(Precision):
+        raise SettingsError(
+            f"`precision` takes {', '.join(get_args(Precision))}; {precision!r} is none of them.", "precision"
+        )
+    if precision == "16-mixed" and device.type == "cpu":
+        raise SettingsError("`precision=16-mixed` needs a GPU; a CPU has 32 and bf16-mixed.", "precision")
 
 
 def resolve_device(name: str) -> torch.device:

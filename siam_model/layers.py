@@ -17,6 +17,8 @@ from siam_model.config import Mechanism, RecurrentInit
 
 #: Longest time constant that a fresh recurrence remembers over, in frames.
 LONGEST_MEMORY = 32.0
+#: Frames whose maps a CPU normalises at a time, so that what is computed in between stays in its caches.
+FRAMES_IN_CACHE = 1
 
 
 class ResponseNorm(nn.Module):
@@ -36,7 +38,8 @@ class ResponseNorm(nn.Module):
 
 
 class _ResponseNorm(torch.autograd.Function):
-    """With its own backward pass: two tensors kept instead of seven, and half of the time on a CPU.
+    """With its own backward pass: the input alone is kept, and a CPU takes one frame at a time in both passes, so that
+    what is computed in between stays in its caches.
 
     With s_c = k + alpha * sum of x^2 and y_c = x_c s_c^-beta, the gradient is
     dx_c = dy_c s_c^-beta - 2 alpha beta x_c * (sum over the same window of dy x s^(-beta-1)).
@@ -44,21 +47,35 @@ class _ResponseNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
-        # Half-precision maps (--precision) are squared and summed in float32, and normalised maps are as wide as came.
-        full = to_float32(x)
-        base = _window_sum(full * full, size).mul_(alpha).add_(k)  # s, (F,C,M,N)
-        ctx.save_for_backward(x, base)
-        ctx.size, ctx.alpha, ctx.beta = size, alpha, beta
-        return (full * _inverse_power(base, beta)).to(x.dtype)
+        ctx.save_for_backward(x)
+        ctx.size, ctx.alpha, ctx.beta, ctx.k = size, alpha, beta, k
+        y = torch.empty_like(x)
+        for piece, out in zip(_in_cache(x), _in_cache(y), strict=True):
+            # Half-precision maps (--precision) are squared and summed in float32; normalised maps are as wide as came.
+            full = to_float32(piece)
+            out.copy_(_inverse_power(_scale(full, size, alpha, k), beta).mul_(full))
+        return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
-        (grad,), (x, base) = grads, ctx.saved_tensors
-        full = to_float32(x)
-        direct = _inverse_power(base, ctx.beta).mul_(grad)  # dy s^-beta
-        shared = _window_sum(direct * full / base, ctx.size)  # sum of dy x s^(-beta-1)
-        change = direct.addcmul_(full, shared, value=-2 * ctx.alpha * ctx.beta)
-        return change.to(x.dtype), None, None, None, None
+        (x,), change = ctx.saved_tensors, torch.empty_like(grads[0])
+        for piece, grad, out in zip(_in_cache(x), _in_cache(grads[0]), _in_cache(change), strict=True):
+            full = to_float32(piece)
+            scale = _scale(full, ctx.size, ctx.alpha, ctx.k)
+            direct = _inverse_power(scale, ctx.beta).mul_(grad)  # dy s^-beta
+            shared = _window_sum((direct * full).div_(scale), ctx.size)  # sum of dy x s^(-beta-1)
+            out.copy_(direct.addcmul_(full, shared, value=-2 * ctx.alpha * ctx.beta))
+        return change, None, None, None, None
+
+
+def _in_cache(x: Tensor) -> tuple[Tensor, ...]:
+    """Parts of (F,C,M,N) for one turn each: FRAMES_IN_CACHE frames on a CPU, all elsewhere."""
+    return x.split(FRAMES_IN_CACHE if x.device.type == "cpu" else max(1, len(x)))
+
+
+def _scale(x: Tensor, size: int, alpha: float, k: float) -> Tensor:
+    """s of float32 maps, (F,C,M,N)."""
+    return _window_sum(x * x, size).mul_(alpha).add_(k)
 
 
 def to_float32(x: Tensor) -> Tensor:

@@ -16,6 +16,9 @@ from siam_model.layers import Recurrence, ResponseNorm, SpatialAttention, Tempor
 
 #: Frames that pass through the convolutions at once, where a training did not say otherwise.
 MAX_FRAMES_PER_PASS = 128
+#: Frames that a CPU takes through the convolutions at a time, so that their maps stay in its caches. The fully
+#: connected layers take all frames of a pass at once, since every pass reads their weights from memory.
+FRAMES_IN_CACHE = 16
 #: Autocast takes single and half precision alike, and nothing else.
 _MIXED = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -90,9 +93,18 @@ class AppearanceModule(nn.Module):
         By default, in the paper's sizes: (F,1,114,114) -> (F,128,54,54) -> (F,128,26,26) -> (F,256,22,22)
         -> (F,256,10,10) -> attended -> (F,256,8,8) -> (F,4096) -> (F,h).
         """
+        pieces = [
+            self._maps(piece) for piece in x.split(FRAMES_IN_CACHE if x.device.type == "cpu" else len(x))
+        ]
+        x, attention = pieces[0] if len(pieces) == 1 else map(torch.cat, zip(*pieces, strict=True))
+        x = F.relu(self.first(self.dropout(x)))  # (F, 4096)
+        return F.relu(self.second(self.dropout(x))), attention  # (F, h), (F, M, N)
+
+    def _maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the convolutions make of frames: (F,1,S,S) -> flattened maps (F,C*M*M) and attention maps (F,M,N)."""
         config, attention = self.config, x.new_empty((x.shape[0], 0, 0))
         for i, convolution in enumerate(self.convolutions):
-            x = F.relu(convolution(x))  # (F, C_i, M_i, M_i)
+            x = F.relu(convolution(x), inplace=True)  # (F, C_i, M_i, M_i)
             if config.lrn and i < 2:
                 x = self.norm(x)  # (F, C_i, M_i, M_i)
             if config.pools[i]:
@@ -101,8 +113,7 @@ class AppearanceModule(nn.Module):
                 )  # (F, C_i, M_i', M_i')
             if self.attention is not None and config.attention_position == i + 1:
                 x, attention = self.attention(x)  # (F, C_i, M, N), (F, M, N)
-        x = F.relu(self.first(self.dropout(x.flatten(1))))  # (F, 4096)
-        return F.relu(self.second(self.dropout(x))), attention  # (F, h), (F, M, N)
+        return x.flatten(1), attention
 
 
 class SIAM(nn.Module):
@@ -290,7 +301,8 @@ class SIAM(nn.Module):
         x = frames[video, time]  # (F, S, S)
         if prepare is not None:
             x = prepare(x)
-        return self.appearance(x[:, None])
+        # As channels-last, which every later layer keeps: convolutions and pools are several times faster there.
+        return self.appearance(x[..., None].permute(0, 3, 1, 2))
 
 
 def _real(lengths: Tensor, time: int) -> Tensor:

@@ -130,6 +130,11 @@ class LoadedModel:
         return estimate(self.network, faces_of(frames), self.card.normalisation, step)
 
     @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.network.parameters()).device
+
+    @property
     def config(self) -> SIAMConfig:
         """The network's configuration."""
         return self.card.model

@@ -94,8 +94,8 @@ class Runtime:
     def check(self, request: TrainRequest) -> None:
         """Raises NemoError when this machine lacks the device, the device the precision, there is no such fold, or
         they cannot be combined."""
-        from siam_model.devices import resolve_device
-        from siam_model.training.fit import check_devices, check_precision
+        from siam_model.devices import check_precision, resolve_device
+        from siam_model.training.fit import check_devices
 
         check_devices(self.device, self.devices)
         check_precision(request.precision, resolve_device(self.device))

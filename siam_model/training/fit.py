@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
 import torch
 
 from nemo_pipeline.errors import SettingsError
-from siam_model.config import Precision, SIAMConfig
-from siam_model.devices import resolve_device
+from siam_model.config import SIAMConfig
+from siam_model.devices import check_precision, resolve_device
 from siam_model.model import SIAM
 from siam_model.training.ddp import fit_together
 from siam_model.training.inputs import FitInputs
@@ -97,16 +96,6 @@ def check_devices(device: str, devices: int) -> None:
             "among its cores, which is not faster than `devices=1`.",
             "devices",
         )
-
-
-def check_precision(precision: str, device: torch.device) -> None:
-    """Raises NemoError for a precision that does not exist, or that `device` does not have."""
-    if precision not in get_args(Precision):
-        raise SettingsError(
-            f"`precision` takes {', '.join(get_args(Precision))}; {precision!r} is none of them.", "precision"
-        )
-    if precision == "16-mixed" and device.type == "cpu":
-        raise SettingsError("`precision=16-mixed` needs a GPU; a CPU has 32 and bf16-mixed.", "precision")
 
 
 def _result(model_config: SIAMConfig, state: TrainingState) -> Fitted:

@@ -31,7 +31,7 @@ from siam_model.data import (
     shared,
     validation_loader,
 )
-from siam_model.devices import freed_memory_kept
+from siam_model.devices import autocast, freed_memory_kept
 from siam_model.model import SIAM, SIAMOutput, absolute_error, l2_term
 from siam_model.training.diagnose import not_finite
 from siam_model.training.inputs import FitInputs
@@ -49,8 +49,6 @@ from siam_model.training.stages import Stage, stages_of
 
 OnEpoch = Callable[[EpochRecord], None]
 OnBatch = Callable[[int, int], None]
-#: What `precision` names, as a type of torch's autocast.
-_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -186,7 +184,7 @@ class _Training:
             loss = self.ages = _Loss(self.model, inputs.normalisation, config.l2, stage.kind == "frozen")
         if stage.kind == "frozen":
             used = np.concatenate([inputs.training, inputs.validation])
-            with self._autocast():
+            with autocast(self.inputs.precision, self.place.device):
                 self.clips = FrozenClips(
                     inputs.clips, used, self.model, inputs.normalisation, self.place.device
                 )
@@ -258,7 +256,7 @@ class _Training:
             for group in self.optimiser.param_groups:
                 group["lr"] = self.stage.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
         self.optimiser.zero_grad()
-        with self._autocast():
+        with autocast(self.inputs.precision, self.place.device):
             if target is None:
                 loss, error = self.loss(batch)
             else:
@@ -284,7 +282,7 @@ class _Training:
     def _validate(self, batch: Batch) -> np.ndarray:
         """Summed absolute error of each video's final age, and the number of videos."""
         batch = self._on_device(batch)
-        with self._autocast():
+        with autocast(self.inputs.precision, self.place.device):
             output = self.ages.output(batch)
         error = (output.age - batch.age).abs()
         if not bool(error.isfinite().all()):
@@ -312,10 +310,6 @@ class _Training:
 
     def _on_device(self, batch: Batch) -> Batch:
         return Batch(*(tensor.to(self.place.device) for tensor in batch))
-
-    def _autocast(self) -> torch.autocast:
-        half = _AUTOCAST.get(self.inputs.precision)
-        return torch.autocast(self.place.device.type, dtype=half, enabled=half is not None)
 
     def _over_processes(self, sums: list[float]) -> list[float]:
         """Sums over all processes."""

@@ -199,6 +199,16 @@ def test_nothing_of_ones_own_is_written_over_or_taken_for_a_clip(place, tmp_path
         nemo(*words, "--csv", "ages.csv", cwd=tmp_path)
 
 
+def test_precision(place):
+    """Half precision moves an age little; what a processor lacks is refused."""
+    ages = []
+    for precision in ("32", "bf16-mixed"):
+        done = nemo("predict", "clips/$a^^b$.mp4", "--quiet", "--precision", precision, cwd=place)
+        ages.append(float(done.stdout.split(": ")[1].split()[0]))
+    assert ages[0] == pytest.approx(ages[1], abs=0.2)
+    assert "needs a GPU" in nemo("predict", "clips", "--precision", "16-mixed", cwd=place, code=1).stderr
+
+
 def test_quiet(place):
     done = nemo("predict", "clips/$a^^b$.mp4", "--quiet", "--csv", "q.csv", cwd=place)
     assert done.stderr == "" and done.stdout.startswith("$a^^b$.mp4: ")
