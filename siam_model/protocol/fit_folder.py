@@ -86,7 +86,8 @@ def train_in(
     training, validation = run.table.rows_of(people.training), run.table.rows_of(people.validation)
     normalisation = measure_normalisation(run.dataset, run.index(training))
     lines = history_so_far(folder)
-    first = stages_of(config)[0].start + 1
+    first_stage = stages_of(config)[0]
+    first = first_stage.start + 1
 
     def record(line: EpochRecord) -> None:
         lines[:] = [old for old in lines if old.epoch < line.epoch] + [line]
@@ -96,7 +97,13 @@ def train_in(
             on_record(line)
 
     frames = run.table.length
-    pace = _Pace(run.reporter, where, int(frames[training].sum()), int(frames[validation].sum()))
+    pace = _Pace(
+        run.reporter,
+        where,
+        int(frames[training].sum()),
+        int(frames[validation].sum()),
+        first_stage.kind != "all",
+    )
 
     def batch(done: int, total: int) -> None:
         pace.step(done, total)
@@ -159,8 +166,12 @@ def train_in(
 class _Pace:
     """Times the first step of a training, and tells the reporter."""
 
-    def __init__(self, reporter: Reporter, where: TrainingScope, training: int, validation: int) -> None:
-        """`training`, `validation`: frames of each part."""
+    def __init__(
+        self, reporter: Reporter, where: TrainingScope, training: int, validation: int, prepares: bool = False
+    ) -> None:
+        """`training`, `validation`: frames of each part. `prepares`: before its first step, a training computes what it
+        learns from (targets of pretraining, frozen features), so that step says nothing."""
+        self._prepares = prepares
         self._reporter, self._where = reporter, where
         self._epoch = 1 + _FORWARD * validation / training  # of the time that its steps take
         self._last, self._told = time.monotonic(), False
@@ -171,7 +182,7 @@ class _Pace:
             return
         now = time.monotonic()
         seconds, self._last = now - self._last, now
-        if seconds > _LONG_STEP or done > 1 or total == 1:
+        if (seconds > _LONG_STEP and not self._prepares) or done > 1 or total == 1:
             self._told = True
             self._reporter.timed(self._where, seconds, total, seconds * total * self._epoch)
 

@@ -76,11 +76,19 @@ def _of_run(folder: RunFolder, epoch: float, runtime: Runtime) -> Forecast:
 
 
 def _of_model(trials: int, config: TrainConfig) -> tuple[int, int]:
-    """Fewest and most epochs of one fold: of its trials, or of its only training."""
-    stopped = min(config.epochs, config.patience + 1)
-    before = -stages_of(config)[0].start  # of pretraining
+    """Fewest and most epochs of one fold: of its trials, or of its only training.
+
+    Frozen epochs are passed over (they take next to no time), but for one that computes the features.
+    """
+    frozen = min(config.freeze_appearance, config.epochs)
+    before = -stages_of(config)[0].start + bool(frozen)  # pretraining, and those features
+
+    def cost(epochs: int) -> int:
+        return before + max(0, epochs - frozen)
+
+    stopped = min(config.epochs, frozen + config.patience + 1)
     if not trials:
-        return before + stopped, before + config.epochs
+        return cost(stopped), cost(config.epochs)
     first = min(trials, FIRST_TRIALS)
     ended = min(stopped, epochs_for_all(config.epochs))
-    return trials * before + first * stopped + (trials - first) * ended, trials * (before + config.epochs)
+    return first * cost(stopped) + (trials - first) * cost(ended), trials * cost(config.epochs)

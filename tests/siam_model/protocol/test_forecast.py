@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -48,6 +49,18 @@ def test_what_is_left_of_folds_and_trials(folded):
     one = forecast(folded, 2.0, Runtime(fold=2))
     assert (one.trainings, one.most) == (10, 2.0 * 10 * 100)
     assert forecast(folded, 2.0, Runtime(fold=1)).most == 0
+
+
+def test_pretraining_counts_and_frozen_epochs_hardly_do(folded, tmp_path):
+    run = shutil.copytree(folded, tmp_path / "run")
+    values = json.loads((run / "settings.json").read_text())
+    values["trials"] = 0
+    values["train"] |= {"pretrain": "expression", "pretrain_epochs": 7, "freeze_appearance": 90}
+    (run / "settings.json").write_text(json.dumps(values))
+    assert forecast(run, 2.0, Runtime(fold=2)).most == 2.0 * (7 + 1 + 10)
+    values["train"]["freeze_appearance"] = 100
+    (run / "settings.json").write_text(json.dumps(values))
+    assert forecast(run, 2.0, Runtime(fold=2)).most == 2.0 * (7 + 1)
 
 
 def test_the_convolutional_part_is_one_more_network_a_fold(folded, tmp_path):
