@@ -192,7 +192,8 @@ def _structure(scene: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(h, w) float32 of a small picture: each place in units of the contrast around it; of length 1."""
     levels = scene.astype(np.float32)
     levels -= cv2.blur(levels, _NEAR)
-    contrast: Any = cv2.sqrt(cv2.blur(levels * levels, _NEAR)) + _FLOOR
+    # Running sums leave rounding errors, so that the mean of squares of a flat part can lie just below 0.
+    contrast: Any = np.sqrt(np.maximum(cv2.blur(levels * levels, _NEAR), 0)) + _FLOOR
     levels /= contrast
     return levels / math.sqrt(float(levels.ravel() @ levels.ravel()) + 1e-6)
 

@@ -69,6 +69,18 @@ def test_a_hard_cut_ends_the_track_at_its_frame(first: Actor, second: Actor, roo
     assert seen == [[1]] * 8 + [[2]] * 8
 
 
+@pytest.mark.parametrize("seed", [33, 48])
+def test_flat_parts_have_a_finite_structure(seed: int) -> None:
+    """Texture above one level, as with bars and studios: the running sums of a mean end just below 0 there. What is
+    not a number would be no cut."""
+    texture = np.random.default_rng(seed).integers(0, 256, (24, 64))
+    picture = np.vstack([texture, np.full((24, 64), 16)]).astype(np.uint8)
+    structure = cuts._structure(picture)
+    assert np.isfinite(structure).all()
+    assert abs(float((structure**2).sum()) - 1) < 1e-5
+    assert np.abs(structure[36:]).max() < 1e-6
+
+
 @pytest.mark.parametrize("n", [1, 3, 6, 15])
 def test_a_dissolve_ends_the_track_on_its_way(n: int) -> None:
     seen = people(dissolved(shot(A, 0), shot(B, 1), 10, n)[: n + 20])
