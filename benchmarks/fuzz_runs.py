@@ -95,7 +95,7 @@ def finished(folder: Path) -> dict[str, Any]:
         found[name] = model.predict(video.frames).age
         found[f"{name} card"] = repr(model.card.to_dict())
     given = gather(
-        [run], folder / "out", data=None, others={}, device="cpu", faces=False, quick=True,
+        [run], folder / "out", data=None, others={}, figures=(), device="cpu", faces=False, quick=True,
         distinct_subjects=False, on_step=lambda _: None,
     )  # fmt: skip
     found["meta"] = given.main.meta

@@ -106,7 +106,7 @@ def has_predictions(header: Sequence[str]) -> bool:
 
 
 def _lacking(header: Sequence[str]) -> list[str]:
-    return [c for c in COLUMNS if c not in header and _FORMER.get(c) not in header]
+    return [c for c in COLUMNS if c not in header and _FORMER.get(c, c) not in header]
 
 
 def read_predictions(path: Path) -> Predictions:

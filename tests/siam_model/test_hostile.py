@@ -239,6 +239,14 @@ def test_what_changed_since_training_is_said(run, data, tmp_path):
     join_folds(RunFolder(run))
 
 
+def test_a_header_that_lost_a_column(run):
+    """So that its rows have one cell more than it names."""
+    path = run / "predictions.csv"
+    path.write_text(path.read_text().replace("subject,fold", "subjecd", 1))
+    with pytest.raises(NemoError, match="lacks the column subject"):
+        read_predictions(path)
+
+
 @pytest.mark.parametrize(("key", "value"), [("dataset", "x"), ("model", [1]), ("data", 3), ("folds", "2")])
 def test_a_run_json_of_other_types(run, key, value):
     values = json.loads((run / "run.json").read_text())
