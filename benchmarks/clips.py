@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import machine_facts, print_table
 
 from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.datatypes import row_name
 from nemo_pipeline.stages.decode import DecodeError
 from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.streams import open_video
@@ -52,7 +53,7 @@ def examine(path: Path, config: PrepConfig) -> dict[str, object]:
         "warnings": list(result.warnings),
         "rows": [
             {
-                "suffix": row.suffix,
+                "row": row_name("", row.person, row.segment),
                 "kept": row.length,
                 "interpolated": row.n_interpolated,
                 "status": row.status,
@@ -110,7 +111,7 @@ def main() -> None:
             kept = f"{row['kept']}" + (
                 f" ({row['interpolated']} interpolated)" if row["interpolated"] else ""
             )
-            cells = [*head, str(row["suffix"]), kept, str(row["status"])]
+            cells = [*head, str(row["row"]), kept, str(row["status"])]
             if expected:
                 cells[1:1] = [" / ".join(expected.get(path.name, ("", ""))).strip(" /")] if k == 0 else [""]
             rows.append(cells)

@@ -17,7 +17,7 @@ import numpy as np
 from nemo_pipeline.batch.content import is_picture
 from nemo_pipeline.batch.worker import Pool, VideoTask, prepare_video
 from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
-from nemo_pipeline.datatypes import VideoFile
+from nemo_pipeline.datatypes import VideoFile, row_name
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.geometry import shipped_mean_shape, shipped_triangles
 from nemo_pipeline.store.schema import frame_fields
@@ -57,8 +57,8 @@ class ClipFaces:
     """One row of a prepared clip.
 
     Attributes:
-        file: the clip, with `suffix` behind it; id: likewise, unique among the clips.
-        suffix: "/s1" or "#2" when it has several rows, else "".
+        file: the clip. id: unique among the rows of all clips.
+        person, segment: as in /videos.
         path: of the clip; None where the faces come from a prepared file.
         frames: (T,S,S) uint8; T is 0 where there is no usable face.
         frame_index: (T,) int32 in the clip. timestamps: (T,) float64, seconds.
@@ -72,7 +72,8 @@ class ClipFaces:
 
     file: str
     id: str
-    suffix: str
+    person: int
+    segment: int
     path: Path | None
     frames: np.ndarray
     frame_index: np.ndarray
@@ -86,6 +87,11 @@ class ClipFaces:
     fields: Mapping[str, np.ndarray]
     subject: str = ""
     age_true: float = math.nan
+
+    @property
+    def name(self) -> str:
+        """The clip, and which person and segment of it: what the row is called in messages."""
+        return row_name(self.file, self.person, self.segment)
 
 
 def prep_for(model: Preparation, stream: str = "face") -> tuple[PrepConfig, bool]:
@@ -161,9 +167,10 @@ def clip_faces(
                     usable = bool(blocks) and row.status.usable
                     others = [name for name in frame_fields(config) if name not in _OWN]
                     yield ClipFaces(
-                        file=clip.file + row.suffix,
-                        id=clip.id + row.suffix,
-                        suffix=row.suffix,
+                        file=clip.file,
+                        id=row_name(clip.id, row.person, row.segment),
+                        person=row.person,
+                        segment=row.segment,
                         path=clip.path,
                         frames=_column(blocks, "frames", (config.size, config.size), usable),
                         frame_index=_column(blocks, "frame_index", (), usable),
@@ -180,13 +187,13 @@ def clip_faces(
 
 def prepared_faces(data: FaceDataset) -> Iterator[ClipFaces]:
     """Every row of a prepared file, in its order: no video is read again."""
-    suffixes = data.layout["suffix"]
     for video in data.values():
         usable = video.length > 0 and video.status.usable
         yield ClipFaces(
-            file=video.file + suffixes[video.row],
+            file=video.file,
             id=video.id,
-            suffix=suffixes[video.row],
+            person=video.person,
+            segment=video.segment,
             path=None,
             frames=video.frames if usable else np.zeros((0, data.size, data.size), np.uint8),
             frame_index=video.read("frame_index") if usable else np.zeros(0, np.int32),

@@ -155,7 +155,7 @@ def print_answer(answer: Answer, quiet: bool, said: set[str]) -> None:
     row, age = answer.row, answer.age
     if age is None:
         console.out.print(
-            console.styled(f"{row.file}: no age ({answer.status}). {in_options(answer.message)}"),
+            console.styled(f"{row.name}: no age ({answer.status}). {in_options(answer.message)}"),
             soft_wrap=True,
         )
         return
@@ -168,13 +168,13 @@ def print_answer(answer: Answer, quiet: bool, said: set[str]) -> None:
     used = f"from {answer.frames_used} of {pluralize(row.n_decoded, 'frame')}{filled}"
     console.out.print(
         console.styled(
-            f"{row.file}: {shown_age(age):.1f} years{note}{_bounds(answer)}{label}, {used}{check}"
+            f"{row.name}: {shown_age(age):.1f} years{note}{_bounds(answer)}{label}, {used}{check}"
         ),
         soft_wrap=True,
     )
     new = [reason for reason in answer.doubts if reason.code not in said]
     if new and not quiet:
-        console.warn(f"{row.file}: {sentence(new)}")
+        console.warn(f"{row.name}: {sentence(new)}")
     said.update(answer.notes, (reason.code for reason in new))
 
 
@@ -189,7 +189,7 @@ def json_line(answer: Answer) -> dict[str, Any]:
     row = answer.row
     line: dict[str, Any] = {
         "video": row.id,
-        "file": row.file.removesuffix(row.suffix),
+        "file": row.file,
         "age_true": row.age_true,
         "age_predicted": answer.age,
         "interval": None if answer.bounds is None else list(answer.bounds),
@@ -215,7 +215,7 @@ def write_csv(path: Path, answers: Sequence[Answer], model: Path) -> int:
     for answer in answers:
         row, (low, high) = answer.row, answer.bounds or ("", "")
         rows.append([
-            csv_cell(row.id), csv_cell(row.file.removesuffix(row.suffix)),
+            csv_cell(row.id), csv_cell(row.file),
             repr(row.age_true) if math.isfinite(row.age_true) else "",
             "" if answer.age is None else repr(answer.age), *(repr(v) if v != "" else "" for v in (low, high)),
             answer.level if answer.bounds else "", csv_cell(answer.note), answer.status, csv_cell(answer.message),
@@ -285,7 +285,7 @@ class Explainer:
             return
         from siam_model.predict import shown_age
 
-        title = f"{answer.row.file}: {shown_age(answer.prediction.age):.1f} years{_bounds(answer)}"
+        title = f"{answer.row.name}: {shown_age(answer.prediction.age):.1f} years{_bounds(answer)}"
         notes = [note[0].upper() + note[1:] + "." for note in answer.notes]
         warning = " ".join([*notes, *([sentence(answer.doubts)] if answer.doubts else [])])
 
@@ -297,7 +297,7 @@ class Explainer:
         except NemoError as error:
             yield str(error)
         except OSError as error:
-            yield f"{answer.row.file} was not drawn: {error.strerror or error}."
+            yield f"{answer.row.name} was not drawn: {error.strerror or error}."
 
     def _draw_figure(self, answer: Answer, title: str, warning: str) -> None:
         """F.png for the first row of a clip, F-2.png and so on for further ones."""
@@ -368,5 +368,5 @@ class Explainer:
                 clip, target, attention, template, arrays, title=title, note=warning, stream=row.stream
             )
             return draw_in_child(
-                job, self._pool, timeout=self._timeout or None, on_frames=lambda n: show.drawing(row.file, n)
+                job, self._pool, timeout=self._timeout or None, on_frames=lambda n: show.drawing(row.name, n)
             )

@@ -169,7 +169,7 @@ def _ages(
         pool,
         stream=row.stream,
         timeout=timeout,
-        on_frames=functools.partial(show.drawing, row.file),
+        on_frames=functools.partial(show.drawing, row.name),
     )
 
 
@@ -219,17 +219,17 @@ def _print(answer: StillAnswer, quiet: bool, said: set[str]) -> None:
 
     row = answer.row
     if answer.age is None or answer.spread is None:
-        line = f"{row.file}: no age ({answer.status}). {answer.message}"
+        line = f"{row.name}: no age ({answer.status}). {answer.message}"
     else:
         low, high = answer.spread
         line = (
-            f"{row.file}: {answer.age:.1f} years from still pictures, half of the frames {low:.1f} to {high:.1f}, from "
+            f"{row.name}: {answer.age:.1f} years from still pictures, half of the frames {low:.1f} to {high:.1f}, from "
             f"{len(answer.ages)} of {pluralize(row.n_decoded, 'frame')}"
         )
     console.out.print(console.styled(line), soft_wrap=True)
     new = [reason for reason in answer.doubts if reason.code not in said]
     if new and not quiet:
-        console.warn(f"{row.file}: {sentence(new)}")
+        console.warn(f"{row.name}: {sentence(new)}")
     said.update(reason.code for reason in new)
 
 
@@ -237,7 +237,7 @@ def _json_line(answer: StillAnswer) -> dict[str, Any]:
     row = answer.row
     return {
         "video": row.id,
-        "file": row.file.removesuffix(row.suffix),
+        "file": row.file,
         "age_predicted": answer.age,
         "quartiles": None if answer.spread is None else list(answer.spread),
         "doubts": [{"code": reason.code, "text": reason.text} for reason in answer.doubts],
@@ -260,7 +260,7 @@ def _write(path: Path, answers: Sequence[StillAnswer]) -> None:
         rows.append(
             {
                 "video": csv_cell(row.id),
-                "file": csv_cell(row.file.removesuffix(row.suffix)),
+                "file": csv_cell(row.file),
                 "age_predicted": "" if answer.age is None else repr(answer.age),
                 "note": csv_cell(answer.note),
                 "status": answer.status,

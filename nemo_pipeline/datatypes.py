@@ -49,17 +49,29 @@ class VideoInfo:
     stream: int = -1
 
 
+def row_name(name: str, person: int, segment: int) -> str:
+    """A row's id from its video's: "clip", "clip/s2", "clip#2" or "clip#2/s1"."""
+    return name + (f"#{person}" if person else "") + (f"/s{segment}" if segment else "")
+
+
+def video_name(row: str, person: int, segment: int) -> str:
+    """The inverse of `row_name`."""
+    return row.removesuffix(row_name("", person, segment))
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class VideoRow:
     """One row of /videos in the making: a segment of one person in one video.
 
     Attributes:
-        suffix: appended to the video's id ("" for the usual single row, "/s1", "#2", "#2/s1").
+        person: from 1 where everybody in the video is a row, the largest or first to appear first; else 0.
+        segment: from 1 where every segment is a row, in order of time; else 0.
         spool: file name (inside the work folder) of the record file that holds its frames; "" when it has none.
         start, stop: half-open range of records in that file.
     """
 
-    suffix: str
+    person: int
+    segment: int
     spool: str
     start: int
     stop: int
@@ -106,5 +118,5 @@ class VideoResult:
         cls, status: Status, message: str, info: VideoInfo | None = None, n_decoded: int = 0
     ) -> VideoResult:
         """A result without frames: one row that carries the status and its sentence."""
-        row = VideoRow("", "", 0, 0, 0, status, message)
+        row = VideoRow(0, 0, "", 0, 0, 0, status, message)
         return cls(info or VideoInfo(), n_decoded, (row,))

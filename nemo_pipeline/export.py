@@ -138,12 +138,7 @@ def _aligned(points: np.ndarray, shape: np.ndarray) -> np.ndarray:
 
 def _chosen(data: FaceDataset, only: str | None) -> list[FaceVideo]:
     """The videos with frames, or those of one id (all persons and segments of it)."""
-    suffixes = data.layout["suffix"]
-    videos = [
-        video
-        for video in data.values()
-        if only is None or only in (video.id, video.id.removesuffix(suffixes[video.row]))
-    ]
+    videos = [video for video in data.values() if only is None or only in (video.id, video.video_id)]
     if not videos:
         which = "no video with frames" if only is None else f"no video {only!r} with frames"
         raise NemoError(f"{data.path} holds {which}.")

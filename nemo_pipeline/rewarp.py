@@ -144,18 +144,14 @@ def _finish(row: FaceVideo, writer: FaceWriter) -> VideoRow:
     writer.finish()
     if mostly_blank(segment.n_blank, segment.length):
         writer.discard()
-        return blank_row(_suffix(row), segment.n_blank, segment.length)
+        return blank_row(row.person, row.segment, segment.n_blank, segment.length)
     return dataclasses.replace(
         _as_it_was(row), spool=writer.spool.name, start=segment.start, stop=segment.stop
     )
 
 
 def _as_it_was(row: FaceVideo) -> VideoRow:
-    return VideoRow(_suffix(row), "", 0, 0, row.n_interpolated, row.status, _message(row)[0])
-
-
-def _suffix(row: FaceVideo) -> str:
-    return str(row.dataset.layout["suffix"][row.row])
+    return VideoRow(row.person, row.segment, "", 0, 0, row.n_interpolated, row.status, _message(row)[0])
 
 
 def _message(row: FaceVideo) -> tuple[str, str]:

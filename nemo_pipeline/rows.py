@@ -26,7 +26,7 @@ def make_rows(
     usable = {n: p for n, p in people.items() if p.segments}
     if not usable:
         status, message = _why_none(people, config, report)
-        return [VideoRow("", "", 0, 0, 0, status, message)]
+        return [VideoRow(0, 0, "", 0, 0, 0, status, message)]
     everyone = config.follow == "all"
     chosen = [usable[n] for n in subject_first({n: p.tally for n, p in usable.items()}, config.follow)]
     rows: list[VideoRow] = []
@@ -41,12 +41,11 @@ def make_rows(
             segments = [s for s in segments if all(_apart(s, t) for t in taken)]
             taken += segments
         for j, segment in enumerate(segments, start=1):
-            suffix = f"#{k}" if everyone else ""
-            suffix += f"/s{j}" if config.segments == "all" else ""
-            rows.append(_row(suffix, person, segment, report))
+            numbers = (k if everyone else 0, j if config.segments == "all" else 0)
+            rows.append(_row(*numbers, person, segment, report))
     if config.segments == "all" and not everyone:
         order = sorted(range(len(rows)), key=lambda i: taken[i].first_frame)
-        rows = [dataclasses.replace(rows[i], suffix=f"/s{j}") for j, i in enumerate(order, start=1)]
+        rows = [dataclasses.replace(rows[i], segment=j) for j, i in enumerate(order, start=1)]
     return rows
 
 
@@ -68,13 +67,13 @@ def _apart(a: Segment, b: Segment) -> bool:
     return a.last_frame < b.first_frame or b.last_frame < a.first_frame
 
 
-def blank_row(suffix: str, n_blank: int, length: int) -> VideoRow:
+def blank_row(person: int, segment: int, n_blank: int, length: int) -> VideoRow:
     """The row of a segment whose warped faces show nothing."""
     message = (
         f"{n_blank} of {length} warped faces are black or of one gray level; "
         "check the clip's picture (a failed export, a lens cap, a mask over the face)."
     )
-    return VideoRow(suffix, "", 0, 0, 0, Status.BLANK, message)
+    return VideoRow(person, segment, "", 0, 0, 0, Status.BLANK, message)
 
 
 def mostly_blank(n_blank: int, length: int) -> bool:
@@ -82,15 +81,18 @@ def mostly_blank(n_blank: int, length: int) -> bool:
     return n_blank > length / 2
 
 
-def _row(suffix: str, person: PersonRecorder, segment: Segment, report: DecodeReport) -> VideoRow:
+def _row(
+    number: int, segment_number: int, person: PersonRecorder, segment: Segment, report: DecodeReport
+) -> VideoRow:
     if mostly_blank(segment.n_blank, segment.length):
-        return blank_row(suffix, segment.n_blank, segment.length)
+        return blank_row(number, segment_number, segment.n_blank, segment.length)
     status, message = Status.OK, ""
     if report.damage:
         status = Status.DAMAGED
         message = f"Usable, but {report.damage}: the undamaged frames were kept; copy the file again from its source."
     return VideoRow(
-        suffix,
+        number,
+        segment_number,
         person.spool.name,
         segment.start,
         segment.stop,

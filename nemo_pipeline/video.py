@@ -165,7 +165,8 @@ class PreparedVideo:
     n_decoded: int
     status: str
     message: str
-    suffix: str
+    person: int
+    segment: int
     records: NDArray[np.void]
 
     def __getattr__(self, name: str) -> NDArray[np.generic]:
@@ -230,7 +231,13 @@ def prep_video_rows(
                 )
             out.append(
                 PreparedVideo(
-                    result.info, result.n_decoded, row.status, result.message(row), row.suffix, records
+                    result.info,
+                    result.n_decoded,
+                    row.status,
+                    result.message(row),
+                    row.person,
+                    row.segment,
+                    records,
                 )
             )
     return out

@@ -65,7 +65,8 @@ def facts(folder: Path, result: VideoResult, config: PrepConfig) -> list[tuple]:
     dtype = record_dtype(config)
     return [
         (
-            row.suffix,
+            row.person,
+            row.segment,
             row.status,
             result.message(row),
             (row.length, row.n_interpolated, result.n_decoded),

@@ -35,4 +35,4 @@ def test_a_status_of_a_later_version_keeps_its_text():
     later = Status.read("dim")
     assert later == "dim" and str(later) == "dim" and not later.usable and not later.retry
     assert later not in list(Status) and Status.read("ok") is Status.OK
-    assert VideoRow("", "", 0, 0, 0, later, "").status.severity == "bad"
+    assert VideoRow(0, 0, "", 0, 0, 0, later, "").status.severity == "bad"

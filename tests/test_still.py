@@ -126,7 +126,7 @@ def test_several_faces_give_the_largest_the_central_or_all(face, tmp_path):
     both.paste(face.resize((150, 150)), (20, 20))
     both.save(tmp_path / "two.png")
     rows = prep_video_rows(tmp_path / "two.png", PrepConfig(size=48, stills=True, follow="all"))
-    assert [row.suffix for row in rows] == ["#1", "#2"]
+    assert [row.person for row in rows] == [1, 2]
     assert rows[0].eye_distance_px[0] > 1.3 * rows[1].eye_distance_px[0]
     (largest,) = prep_video_rows(tmp_path / "two.png", STILLS)
     np.testing.assert_array_equal(largest.landmarks, rows[0].landmarks)

@@ -17,7 +17,7 @@ from nemo_pipeline import (
     track_video,
 )
 from nemo_pipeline import person as recorder
-from nemo_pipeline.datatypes import VideoResult
+from nemo_pipeline.datatypes import VideoResult, row_name
 from nemo_pipeline.stages.decode import VideoReader
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.warp import Patch
@@ -88,7 +88,7 @@ def process(path: Path, folder: Path, config: PrepConfig = CONFIG) -> tuple[Vide
 
 def rows(path: Path, **settings: object) -> dict[str, PreparedVideo]:
     found = prep_video_rows(path, dataclasses.replace(CONFIG, **settings))  # type: ignore[arg-type]
-    return {video.suffix: video for video in found}
+    return {row_name("", video.person, video.segment): video for video in found}
 
 
 def gray_levels(path: Path) -> list[np.ndarray]:
@@ -101,7 +101,7 @@ def gray_levels(path: Path) -> list[np.ndarray]:
 
 def test_a_plain_clip(clips: dict[str, Path]) -> None:
     video = prep_video(clips["face"])
-    assert (video.status, video.message, video.suffix) == ("ok", "", "")
+    assert (video.status, video.message, video.person, video.segment) == ("ok", "", 0, 0)
     assert len(video) == video.n_decoded == 40
     assert (video.info.width, video.info.height, video.info.fps) == (*SIZE, 30)
     np.testing.assert_array_equal(video.frame_index, np.arange(40))

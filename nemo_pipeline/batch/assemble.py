@@ -16,7 +16,7 @@ import numpy as np
 from nemo_pipeline.batch.label_table import LabelTable
 from nemo_pipeline.batch.labels import LabelledVideo, Matched, match_labels, similar_names
 from nemo_pipeline.batch.plan import Finished
-from nemo_pipeline.datatypes import VideoFile
+from nemo_pipeline.datatypes import VideoFile, row_name
 from nemo_pipeline.errors import DamagedFile, NemoError, OutputError
 from nemo_pipeline.store.files import disk_full_message, is_disk_full, replacing
 from nemo_pipeline.store.index import IndexRow, video_columns, write_index
@@ -152,7 +152,7 @@ def assemble(
     """
     known = known or KnownLabels()
     entries = [(video, row) for video in videos for row in finished[video.file].rows]
-    ids = _row_ids([(video.id, video.file, row.suffix) for video, row in entries])
+    ids = _row_ids([(video.id, video.file, row.person, row.segment) for video, row in entries])
     by_video: dict[str, list[str]] = {video.file: [] for video in videos}
     for (video, _), row_id in zip(entries, ids, strict=True):
         by_video[video.file].append(row_id)
@@ -164,10 +164,10 @@ def assemble(
         position = by_video[video.file].index(row_id)
         labels: Labels = {}
         if beside is not None:
-            labels |= beside.for_row(video.file, row_id, row.suffix)
+            labels |= beside.for_row(video.file, row_id, row.person)
         labels |= known.of(video.file, row.sha256, position)
         if given is not None:
-            labels |= given.for_row(video.file, row_id, row.suffix)
+            labels |= given.for_row(video.file, row_id, row.person)
         rows.append(IndexRow(row, finished[video.file].shard, row_id, video.file, labels))
     # The mark of `nemo synth` lies beside its clips, and counts whatever the labels say or leave out. (Parts that are
     # joined know no folders; their labels, or the index before, carry it.)
@@ -209,15 +209,15 @@ def _full_disk_told(path: Path) -> Iterator[None]:
         raise
 
 
-def _row_ids(rows: Sequence[tuple[str, str, str]]) -> list[str]:
-    """Unique ids for (video id, file, suffix): id + suffix, told apart by the file where that is taken."""
+def _row_ids(rows: Sequence[tuple[str, str, int, int]]) -> list[str]:
+    """Unique ids for (video id, file, person, segment), told apart by the file where the usual one is taken."""
     taken: set[str] = set()
     ids = []
-    for video_id, file, suffix in rows:
-        row_id = video_id + suffix
+    for video_id, file, person, segment in rows:
+        row_id, other = row_name(video_id, person, segment), row_name(file, person, segment)
         n = 2
         while row_id in taken:
-            row_id = f"{file}{suffix}" if n == 2 else f"{file}{suffix}~{n}"
+            row_id = other if n == 2 else f"{other}~{n}"
             n += 1
         taken.add(row_id)
         ids.append(row_id)
@@ -238,7 +238,7 @@ def relabel(path: Path, table: LabelTable, *, replace: bool = False, force: bool
     videos = []
     for file, rows in by_video.items():
         ids = tuple(data.videos["id"][row] for row in rows)
-        videos.append(LabelledVideo(file, ids[0].removesuffix(data.layout["suffix"][rows[0]]), ids))
+        videos.append(LabelledVideo(file, data[rows[0]].video_id, ids))
     matched = match_labels(table, videos)
     if not matched.labels and not matched.by_id:
         unknown = (matched.unused or matched.ambiguous or ("it has no rows",))[0]
@@ -250,7 +250,7 @@ def relabel(path: Path, table: LabelTable, *, replace: bool = False, force: bool
     labels = []
     for row in data.rows:
         old = {} if replace else row_labels(data, row)
-        new = matched.for_row(data.videos["file"][row], data.videos["id"][row], data.layout["suffix"][row])
+        new = matched.for_row(data.videos["file"][row], data.videos["id"][row], data.videos["person"][row])
         labels.append(old | new)
     aged = sum("age" in row_labels(data, row) for row in data.rows)
     if replace and not force and aged and not any("age" in new for new in labels):

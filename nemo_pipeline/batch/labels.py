@@ -50,11 +50,11 @@ class Matched:
     similar: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def for_row(self, file: str, row_id: str, suffix: str) -> dict[str, Any]:
-        """Labels of one row. A second person ("#2") is not the one that a clip's label is about."""
+    def for_row(self, file: str, row_id: str, person: int) -> dict[str, Any]:
+        """Labels of one row. A second person is not the one that a clip's label is about."""
         if row_id in self.by_id:
             return self.by_id[row_id]
-        return {} if suffix.startswith("#") and not suffix.startswith("#1") else self.labels.get(file, {})
+        return {} if person > 1 else self.labels.get(file, {})
 
 
 def find_labels(folders: Iterable[Path]) -> Path | None:

@@ -140,12 +140,10 @@ def _frames(data: FaceDataset, row: int, face: int) -> Iterator[FaceRow]:
             )
 
 
-def face_ids(suffixes: Sequence[str]) -> list[int]:
-    """`face_id` for the rows of one video, from their suffixes: a person's ("#2/s1") or a segment's ("/s1")."""
-    people = list(dict.fromkeys(suffix.split("/")[0] for suffix in suffixes))
-    if len(people) > 1 or (people and people[0]):
-        return [people.index(suffix.split("/")[0]) for suffix in suffixes]
-    return list(range(len(suffixes)))
+def face_ids(people: Sequence[int]) -> list[int]:
+    """`face_id` for the rows of one video, from the person of each; a row each where nobody says who is who (0)."""
+    numbers = list(dict.fromkeys(people))
+    return [numbers.index(person) for person in people] if any(people) else list(range(len(people)))
 
 
 def export_landmarks(data: FaceDataset, target: Path, *, only: str | None = None) -> list[Path]:
@@ -196,7 +194,7 @@ def _quoted(cell: str) -> str:
 
 def _by_file(data: FaceDataset, only: str | None) -> Mapping[str, tuple[list[int], list[int]]]:
     """Rows with frames and their faces, by video file, in the order of the file."""
-    suffixes = data.layout["suffix"]
+    people = data.videos["person"]
     groups: dict[str, list[int]] = defaultdict(list)
     for row in data.rows:
         groups[data.videos["file"][row]].append(row)
@@ -204,7 +202,7 @@ def _by_file(data: FaceDataset, only: str | None) -> Mapping[str, tuple[list[int
     for file, rows in groups.items():
         groups[file] = [row for row in rows if data.videos["length"][row]] or rows[:1]
     found = {
-        file: (rows, face_ids([suffixes[row] for row in rows]))
+        file: (rows, face_ids([int(people[row]) for row in rows]))
         for file, rows in groups.items()
         if data.videos["n_decoded"][rows[0]]
     }
@@ -218,7 +216,7 @@ def _by_file(data: FaceDataset, only: str | None) -> Mapping[str, tuple[list[int
             )
         return {data.videos["file"][row]: ([row], [0])}
     for file, (rows, faces) in found.items():
-        if data.videos["id"][rows[0]].removesuffix(suffixes[rows[0]]) == only:
+        if data[rows[0]].video_id == only:
             return {file: (rows, faces)}
     raise NemoError(f"no video has the id {only!r} in {data.path}.{_some(data.videos['id'])}")
 

@@ -61,7 +61,7 @@ def draw_overlays(
         found = rows.get(video.file, [])
         if not found or not found[0].n_decoded:
             continue
-        target = _target(folder, found[0].id.removesuffix(data.layout["suffix"][found[0].row]))
+        target = _target(folder, found[0].video_id)
         mark = annotation(target) if target.is_file() else None
         if mark == "":
             text = f"{target} is there already and is no annotated copy; remove it to have one drawn."

@@ -127,7 +127,7 @@ def _locate(source: FaceDataset, folders: Sequence[str]) -> list[tuple[VideoFile
         same = [path for path in there if path.stat().st_size == size or not size]  # 0: it could not be read
         # A name counts in the folders that were given: there another file than the original is said to be another.
         path = (same or (there if folders else []) or [base / file])[0]
-        video_id = source.videos["id"][row].removesuffix(source.layout["suffix"][row])
+        video_id = source[row].video_id
         videos.append((VideoFile(path.absolute(), video_id, file), bool(same)))
     return videos
 

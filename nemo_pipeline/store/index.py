@@ -27,14 +27,12 @@ from nemo_pipeline.store.shard import Shard, ShardRow, shards_folder
 from nemo_pipeline.store.tables import Provenance, describe, typed_fields, write_columns, write_identity
 
 #: /layout, a row per row of /videos: where it lies (for our reader, which opens the shards itself), what
-#: its arrays hash to, the size of the video file, the part of its id that tells rows of one video apart, and the
-#: sha256 of the landmark file ("" where the face was tracked).
+#: its arrays hash to, the size of the video file, and the sha256 of the landmark file ("" where the face was tracked).
 LAYOUT_COLUMNS: dict[str, str] = {
     "shard": "<i4",
     "shard_start": "<i8",
     "data_sha256": "str",
     "bytes": "<i8",
-    "suffix": "str",
     "landmarks_sha256": "str",
 }
 #: /shards: the files that the rows lie in. The uuid stands in the shard too: a foreign file is noticed.
@@ -111,7 +109,6 @@ def write_index(
             "shard_start": [entry.row.start for entry in rows],
             "data_sha256": [entry.row.data_sha256 for entry in rows],
             "bytes": [entry.row.bytes for entry in rows],
-            "suffix": [entry.row.suffix for entry in rows],
             "landmarks_sha256": [entry.row.landmarks_sha256 for entry in rows],
         }
         write_columns(file.create_group("layout"), LAYOUT_COLUMNS, layout)

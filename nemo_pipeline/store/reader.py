@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 
 from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.datatypes import video_name
 from nemo_pipeline.errors import DamagedFile, DataError, NemoError
 from nemo_pipeline.geometry import Template, points_off
 from nemo_pipeline.status import Status
@@ -413,9 +414,16 @@ class FaceVideo:
     pixel_aspect: str = ""
     transfer: str = ""
     stream: int = -1
+    person: int = 0
+    segment: int = 0
 
     def __len__(self) -> int:
         return self.length
+
+    @property
+    def video_id(self) -> str:
+        """The id without person and segment: that of the video."""
+        return video_name(self.id, self.person, self.segment)
 
     @property
     def picture(self) -> str:

@@ -109,6 +109,8 @@ VIDEO_COLUMNS: dict[str, str] = {
     "pixel_aspect": "str",
     "transfer": "str",
     "stream": "<i4",
+    "person": "<i4",
+    "segment": "<i4",
 }
 #: Columns of any table that files of the first version lack -> what they read as there.
 ADDED_COLUMNS: dict[str, str | float | int] = {
@@ -117,6 +119,8 @@ ADDED_COLUMNS: dict[str, str | float | int] = {
     "pixel_aspect": "",
     "transfer": "",
     "stream": -1,
+    "person": 0,
+    "segment": 0,
     "landmarks_sha256": "",
 }
 #: Those that come from a label file: kept in the index alone.

@@ -34,12 +34,11 @@ from nemo_pipeline.store.tables import (
     write_identity,
 )
 
-#: Columns of a shard's /videos. `suffix` tells the rows of one video apart (segments, persons); `bytes` is
+#: Columns of a shard's /videos. `person` and `segment` tell the rows of one video apart; `bytes` is
 #: the video file's size; `data_sha256` is over the row's arrays; `landmarks_sha256` is the landmark file's, ""
 #: where the face was tracked.
 SHARD_COLUMNS: dict[str, str] = {
     "file": "str",
-    "suffix": "str",
     "sha256": "str",
     "bytes": "<i8",
     "start": "<i8",
@@ -58,6 +57,8 @@ SHARD_COLUMNS: dict[str, str] = {
     "pixel_aspect": "str",
     "transfer": "str",
     "stream": "<i4",
+    "person": "<i4",
+    "segment": "<i4",
 }
 #: Free space asked for beyond the frames themselves, for the tables and HDF5's own.
 SPARE_BYTES = 1 << 20
@@ -69,7 +70,6 @@ class ShardRow:
     """One row of a shard's /videos, as SHARD_COLUMNS. The writer fills in `start` and `data_sha256`."""
 
     file: str
-    suffix: str
     sha256: str
     bytes: int
     length: int
@@ -88,6 +88,8 @@ class ShardRow:
     pixel_aspect: str = ""
     transfer: str = ""
     stream: int = -1
+    person: int = 0
+    segment: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -139,7 +139,8 @@ def staged_rows(
     for row in result.rows:
         shard_row = ShardRow(
             file=staged.file,
-            suffix=row.suffix,
+            person=row.person,
+            segment=row.segment,
             sha256=staged.sha256,
             bytes=staged.bytes,
             length=row.length,

@@ -135,7 +135,6 @@ def _fit(
             arrays[field] = np.ones(shape, dtype)
     row = ShardRow(
         file=str(video.get("file", name)),
-        suffix="",
         sha256=str(video.get("sha256", "")),
         bytes=0,
         length=length,
@@ -151,5 +150,7 @@ def _fit(
         pixel_aspect=str(video.get("pixel_aspect", "")),
         transfer=str(video.get("transfer", "")),
         stream=int(video.get("stream", -1)),
+        person=int(video.get("person", 0)),
+        segment=int(video.get("segment", 0)),
     )
     return row, arrays

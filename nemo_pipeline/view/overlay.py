@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nemo_pipeline.datatypes import row_name
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.landmarks import face_region
@@ -70,7 +71,7 @@ class _Kept:
 
     def __init__(self, row: FaceVideo, number: int) -> None:
         self._row, self._number = row, number
-        self._suffix = row.dataset.layout["suffix"][row.row]
+        self._name = row_name("", row.person, row.segment)
         self._mesh = "mesh" in row.dataset.fields
         self._frames = self._read()
         self._next = next(self._frames, None)
@@ -103,7 +104,7 @@ class _Kept:
         return PersonInFrame(
             self._number,
             FrameState.TRACKED if now["tracked"] else FrameState.INTERPOLATED,
-            self._suffix,
+            self._name,
             raw=now["landmarks_raw"].astype(np.float64),
             smoothed=now["landmarks"].astype(np.float64),
             region=face_region(now["mesh"]) if self._mesh and now["tracked"] else None,

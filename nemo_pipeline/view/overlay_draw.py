@@ -92,9 +92,9 @@ class Page:
             _dots(picture, points, dot, colour)
 
     def _tag(self, page: NDArray[np.uint8], one: PersonInFrame) -> None:
-        """The row's suffix above the face."""
+        """The row's name above the face."""
         points = one.smoothed if one.smoothed is not None else one.raw
-        text = one.suffix
+        text = one.name
         if points is None or not text:
             return
         low = (

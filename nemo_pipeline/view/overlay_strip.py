@@ -48,7 +48,7 @@ class PersonInFrame:
     Attributes:
         number: of the row among those of its video, from 1.
         state: of this row.
-        suffix: of the row's id, where the video has several.
+        name: which person and segment it is, where the video has several rows.
         raw, smoothed: (68, 2) source pixels.
         region: the square in which the next frame is looked at; None where the file has no mesh.
         face: (size, size) uint8, the warped face.
@@ -58,7 +58,7 @@ class PersonInFrame:
 
     number: int
     state: FrameState
-    suffix: str = ""
+    name: str = ""
     raw: NDArray[np.float64] | None = None
     smoothed: NDArray[np.float64] | None = None
     region: Region | None = None
@@ -95,7 +95,7 @@ class Strip:
         width = self._text_width(max(1, len(faces)))
         best = people[-1] if people else PersonInFrame(0, FrameState.NOT_KEPT)
         x = px(26) + chip(draw, (px(16), px(56)), NAMES[best.state], px(13), COLOURS[best.state], ink=NIGHT)
-        text = f"row {best.suffix}" if best.suffix else "" if people else self._nobody
+        text = f"row {best.name}" if best.name else "" if people else self._nobody
         draw_text(draw, (x, px(56)), fit_text(text, width + px(16) - x, px(13)), px(13), _WHITE)
         x = px(28) + draw_text(draw, (px(16), px(82)), f"{frame.time:.3f} s", px(14), _WHITE, bold=True)
         when = f"frame {frame.index}, counted from 0 to {self._n_frames - 1}"

@@ -153,15 +153,16 @@ def test_a_name_means_path_then_name_then_stem():
 def test_a_second_person_gets_no_label_of_the_clip():
     found = [LabelledVideo("clip.mp4", "clip", ("clip#1", "clip#2/s1", "clip#2/s2"))]
     matched = match_labels(LabelTable("t", {"clip.mp4": {"age": 30.0}, "clip#2/s1": {"age": 7.0}}), found)
-    assert matched.for_row("clip.mp4", "clip#1", "#1") == {"age": 30.0}
-    assert matched.for_row("clip.mp4", "clip#2/s1", "#2/s1") == {"age": 7.0}
-    assert matched.for_row("clip.mp4", "clip#2/s2", "#2/s2") == {}
+    assert matched.for_row("clip.mp4", "clip#1", 1) == {"age": 30.0}
+    assert matched.for_row("clip.mp4", "clip#2/s1", 2) == {"age": 7.0}
+    assert matched.for_row("clip.mp4", "clip#2/s2", 2) == {}
+    assert matched.for_row("clip.mp4", "clip#10", 10) == {}
 
 
 def test_segments_share_the_labels_of_their_clip():
     found = [LabelledVideo("a/s1.mp4", "a/s1.mp4", ("a/s1.mp4/s1", "a/s1.mp4/s2"))]
     matched = match_labels(LabelTable("t", {"a/s1.mp4": {"age": 30.0}}), found)
-    assert matched.for_row("a/s1.mp4", "a/s1.mp4/s2", "/s2") == {"age": 30.0}
+    assert matched.for_row("a/s1.mp4", "a/s1.mp4/s2", 0) == {"age": 30.0}
 
 
 def test_synthetic_mark(tmp_path):

@@ -262,10 +262,10 @@ def test_written_names_are_found_again(tmp_path: Path) -> None:
 
 
 def test_face_ids() -> None:
-    assert face_ids([""]) == [0]
-    assert face_ids(["#1", "#2", "#4"]) == [0, 1, 2]
-    assert face_ids(["#1/s1", "#1/s2", "#2/s1"]) == [0, 0, 1]
-    assert face_ids(["/s1", "/s2"]) == [0, 1]  # they may be different people
+    assert face_ids([0]) == [0]
+    assert face_ids([1, 2, 4]) == [0, 1, 2]
+    assert face_ids([1, 1, 2]) == [0, 0, 1]
+    assert face_ids([0, 0]) == [0, 1]  # they may be different people
 
 
 @pytest.fixture(scope="module")
@@ -376,7 +376,7 @@ def test_the_subject_among_given_faces(folder: Path, everybody: Path, tmp_path: 
     path, clip = tmp_path / "two.csv", folder / "two.mp4"
     assert prep_video(clip, GIVEN, landmarks=path).landmarks[:, :, 0].mean() > 200  # the larger face
     both = prep_video_rows(clip, dataclasses.replace(GIVEN, follow="all"), landmarks=path)
-    assert [video.suffix for video in both] == ["#1", "#2"] and (both[0].n_faces == 2).all()
+    assert [video.person for video in both] == [1, 2] and (both[0].n_faces == 2).all()
     # As the program for several faces writes them: no rows where there is no face.
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line for line in lines if not line.startswith(("3,", "14,1", "14,0"))))

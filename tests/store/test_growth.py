@@ -74,7 +74,7 @@ def test_what_was_so_before_there_was_a_choice():
 
 
 def test_records_of_other_versions_are_read():
-    row = VideoRow("", "x.records", 0, 9, 1, "ok", "")
+    row = VideoRow(0, 0, "x.records", 0, 9, 1, "ok", "")
     result = VideoResult(VideoInfo(640, 480, 25.0), 9, (row,), {"total": 1.5}, ("w",))
     values = json.loads(json.dumps(result.to_dict()))
     assert VideoResult.from_dict(values) == result
@@ -92,7 +92,7 @@ def test_records_of_other_versions_are_read():
         ({"info": 3}, "info: 3 is not an object"),
         ({"info": {"fps": None}}, "info: fps is None; it must be a number"),
         ({"rows": {}}, "rows is {}; it must be a list"),
-        ({"rows": [{"suffix": ""}]}, r"rows\[0\]: spool is missing"),
+        ({"rows": [{"person": 0, "segment": 0}]}, r"rows\[0\]: spool is missing"),
         ({"seconds": {"total": "x"}}, "seconds.total is 'x'"),
         ({"warnings": [1]}, r"warnings\[0\] is 1; it must be text"),
     ],
