@@ -1,4 +1,4 @@
-"""`nemo cite`: a methods section and its references, from what a file or a run says of itself."""
+"""`nemo cite`: a methods section and its references, from the settings stored in a file or a run."""
 
 from __future__ import annotations
 

@@ -298,8 +298,8 @@ def _clip(path: Path) -> dict[str, Any]:
         **answer["info"],
         **({"video_streams": answer["streams"]} if several else {}),
         "bytes_on_disk": answer["bytes"],
-        "note": "what the file says of itself; how many frames it holds is known after decoding"
-        + ("; of several streams nemo prep uses the one that --stream says" if several else ""),
+        "note": "as stated in the file; the number of frames is known only after decoding"
+        + ("; of several streams, nemo prep uses the one that --stream selects" if several else ""),
         "next": typed("nemo", "prep", path, "out.h5"),
     }
 

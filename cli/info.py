@@ -51,9 +51,9 @@ def _value(name: str, value: Any) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name}: {_cell(item)}" for name, item in value.items())
+        return ", ".join(f"{name}: {_cell(item)}" for name, item in value.items() if item != "") or "none"
     if isinstance(value, (list, tuple)):
-        return ", ".join(_cell(item) for item in value)
+        return ", ".join(_cell(item) for item in value) or "none"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return "yes" if value is True else "no" if value is False else str(value)
+    return "yes" if value is True else "no" if value is False else str(value) or "not stated"
