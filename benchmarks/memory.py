@@ -105,7 +105,7 @@ def by_count(folder: Path, count: int, workers: int | None) -> dict[str, Any]:
             children.append(max((resident_kb(pid) for pid in running_children()), default=0))
 
     summary = prep(
-        discover([clips]).videos,
+        PrepInputs(discover([clips]).videos),
         folder / "many.h5",
         PrepConfig(),
         RunOptions(workers=workers),

@@ -17,7 +17,6 @@ from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.files import sweep
 from nemo_pipeline.store.text import escape_controls
 from siam_model.checkpoint import library_versions, load_card
-from siam_model.figures.curves import draw_curves
 from siam_model.protocol.baselines import Features
 from siam_model.protocol.crossval import (
     FoldJob,
@@ -267,6 +266,8 @@ def raise_failed(run: RunFolder, failed: Mapping[int, str], folds: int) -> None:
 
 def finish(run: OpenRun) -> None:
     """Write what comes last: curves.png and run.json."""
+    from siam_model.figures.curves import draw_curves  # and matplotlib with it
+
     history = read_history(run.folder.history)
     draw_curves(history, run.folder.curves, synthetic=run.dataset.synthetic)
     write_json(run.folder.run, _run_json(run, history, run.runtime.device))

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.spatial import ConvexHull, Delaunay
 
 from nemo_pipeline import ibug68
 from nemo_pipeline.geometry import (
@@ -47,7 +47,7 @@ def test_the_shipped_triangles_fill_the_hull_once() -> None:
     a, b, c = (shape[triangles[:, k]] for k in range(3))
     areas = np.abs((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]) / 2
     assert areas.min() > 0
-    assert areas.sum() == pytest.approx(ConvexHull(shape).volume)
+    assert areas.sum() == pytest.approx(scipy.spatial.ConvexHull(shape).volume)
     assert set(triangles.ravel()) == set(range(68))
     # Delaunay: no point inside a triangle's circle (points on it are the ties of a symmetric shape).
     for t in triangles:
@@ -62,7 +62,7 @@ def test_the_shipped_triangles_fill_the_hull_once() -> None:
 @given(st.integers(0, 10**6), st.integers(16, 200), st.floats(0, 0.4), st.floats(0.001, 1000))
 def test_template_properties(seed: int, size: int, margin: float, unit: float) -> None:
     shape = some_shape(seed) * unit
-    template = Template(shape, Delaunay(shape).simplices.astype(np.int32), size, margin)
+    template = Template(shape, scipy.spatial.Delaunay(shape).simplices.astype(np.int32), size, margin)
     weights = template.weights
     assert np.abs(weights.sum(axis=1) - 1).max() < 1e-6
     assert weights.min() > -1e-6

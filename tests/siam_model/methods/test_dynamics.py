@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.spatial.transform import Rotation
 
 from nemo_pipeline.geometry import canonical_mesh, canonical_triangles, shipped_mean_shape, shipped_triangles
 from nemo_pipeline.stages.smooth import smooth_4253h_twice
@@ -164,7 +164,9 @@ def posed_mesh(frames: int, seed: int = 0) -> np.ndarray:
     """The canonical face turned, moved and scaled, the same in all frames so that smoothing changes nothing."""
     rng = np.random.default_rng(seed)
     mesh, _, _ = canonical_mesh()
-    turned = mesh @ Rotation.from_euler("xyz", rng.uniform(-0.5, 0.5, 3)).as_matrix().T
+    turned = (
+        mesh @ scipy.spatial.transform.Rotation.from_euler("xyz", rng.uniform(-0.5, 0.5, 3)).as_matrix().T
+    )
     full = np.concatenate([rng.uniform(5, 20) * turned + rng.normal(0, 100, 3), np.zeros((10, 3))])
     return np.repeat(full[None], frames, axis=0)
 

@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_rel
+import scipy
 
 from nemo_pipeline.errors import NemoError
 from siam_model.evaluate import evaluate
@@ -79,7 +79,7 @@ def test_paired_tests_are_over_people_and_corrected(make_run):
     p = []
     for name, *row in table.groups[0].rows:
         theirs = result.methods[name].error.reshape(40, 2).mean(axis=1)
-        expected = ttest_rel(ours, theirs)
+        expected = scipy.stats.ttest_rel(ours, theirs)
         assert row[names.index("t") - 1] == pytest.approx(expected.statistic)
         assert row[names.index("p") - 1] == pytest.approx(expected.pvalue)
         assert row[names.index("subjects") - 1] == 40
