@@ -107,7 +107,7 @@ def finished(folder: Path) -> dict[str, Any]:
 
 
 def continued(folder: Path) -> dict[str, Any]:
-    """What comes out of the other one, when it is gone on with."""
+    """The result of the other one when it is resumed."""
     run = folder / "half"
     describe(run)
     resume(run, folder / "data.h5", Runtime(device="cpu"))

@@ -64,7 +64,7 @@ def _changed(run: Path) -> dict[str, Any]:
 
 
 def _errors(folder: Path) -> dict[str, Any]:
-    """Mean absolute errors on people that the model never saw, SIAM's first; nothing where there are none."""
+    """Mean absolute errors on unseen subjects, SIAM's first; empty if there are none."""
     from siam_model.predictions import read_predictions
     from siam_model.run_folder import RunFolder
 

@@ -75,7 +75,7 @@ def discover(
         listed: further files, as from `read_list`. One that does not exist stays in the list: the run
             reports it.
         include, exclude: shell patterns for the relative path or the name; with `include`, one must match.
-        limit: keep the first so many, in natural order.
+        limit: keep only the first N, in natural order.
         stills: take the pictures of folders in place of their videos.
 
     Raises:

@@ -42,7 +42,7 @@ def read_picture(path: Path) -> Picture:
     and floating point become 8-bit RGB; transparent parts are black.
 
     Raises:
-        DecodeError: it is no picture, damaged or too large: status and a sentence.
+        DecodeError: not a picture, damaged or too large; carries a status and a one-line explanation.
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:

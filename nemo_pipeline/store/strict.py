@@ -94,7 +94,7 @@ def dataset_in(group: h5py.Group, name: str, virtual: Collection[str] | None = N
 
 
 def _wrong(dataset: h5py.Dataset, virtual: Collection[str] | None) -> str:
-    """Why a dataset is not to be read, "" where nothing speaks against it."""
+    """Why a dataset must not be read; "" if it is sound."""
     made = dataset.id.get_create_plist()
     layout = made.get_layout()
     if made.get_external_count():

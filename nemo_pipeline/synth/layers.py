@@ -106,7 +106,7 @@ class Layer:
         return points + np.where(_near_lips(points), LIPS.sample(self.lips, points), offsets)
 
     def back_exactly(self, points: np.ndarray) -> np.ndarray:
-        """The same for (N, 2) float64, for the truth."""
+        """The same for (N, 2) float64, for the ground truth."""
         offsets = bilinear(FACE, self.face, points)
         return points + np.where(_near_lips(points), bilinear(LIPS, self.lips, points), offsets)
 
@@ -209,7 +209,7 @@ def _undone(pose: Pose68, layer: str, start: Layer | None) -> Layer:
 def _settled(wanted: np.ndarray, face: Portrait, above: Layer, below: Layer) -> np.ndarray:
     """(68, 2): where the layers really put the portrait's points (next to where they were wanted).
 
-    A grid cannot follow the spline's peaks at thin lips to the last tenth of a pixel, and the truth is what
+    A grid cannot follow the spline's peaks at thin lips to the last tenth of a pixel, and the ground truth is what
     is shown. Newton's method with a numerical derivative; a point that does not settle keeps its best place.
     """
     points = wanted.copy()

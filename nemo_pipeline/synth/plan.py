@@ -39,7 +39,7 @@ class SynthConfig:
             `dynamics.balanced_course`); all clips then have the same length, and posed and spontaneous are names alone.
         expression: "smile", "disgust", or "both": in turn, two clips of each; with fewer than three clips, half of the
             subjects have one, half the other.
-        motion: factor on the head's movement. A head that is turned far hides its far jaw line, where the truth is
+        motion: factor on the head's movement. A head that is turned far hides its far jaw line, where ground truth is
             no longer exact: in single frames at 2, in more above.
         noise: factor on the camera's noise.
         quality: x264's constant rate factor (lower is better, 0 lossless).

@@ -82,7 +82,7 @@ class Grid:
 
 
 def bilinear(grid: Grid, field: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """(N, 2) -> (N, C) in float64; for the truth, where OpenCV's steps of 1/32 of a cell would be too
+    """(N, 2) -> (N, C) in float64; for the ground truth, where OpenCV's steps of 1/32 of a cell would be too
     coarse."""
     x = np.clip((points[:, 0] - grid.left) / grid.step, 0, grid.columns - 1.001)
     y = np.clip((points[:, 1] - grid.top) / grid.step, 0, grid.rows - 1.001)

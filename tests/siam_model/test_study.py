@@ -109,7 +109,7 @@ def test_array_jobs_of_a_study(whole, data, tmp_path):
 
 
 def test_a_variant_is_an_ordinary_run(whole, data, tmp_path):
-    """One of them can be gone on with by itself, on the folds of the study."""
+    """One of them can be resumed alone, on the folds of the study."""
     with pytest.raises(Stop):
         studied(data, tmp_path / "s", reporter=Listener(stop_at=2))
     resume(tmp_path / "s" / "conv", device="cpu")

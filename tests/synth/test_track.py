@@ -111,7 +111,7 @@ def test_warped_faces_show_what_was_rendered(one_clip):
     inside = (faces > 0).all(0) & (prepared.frames > 0).all(0)
     assert inside.mean() > 0.4
     difference = np.abs(prepared.frames[:, inside].astype(float) - faces[:, inside])
-    assert difference.mean() < 12  # gray levels; where a point lies by definition costs most of it
+    assert difference.mean() < 12  # gray levels; most of it is where the rule puts a point
     # Each frame shows its own moment: the faces of another one fit worse around the mouth.
     mouth = (slice(None), slice(72, 100), slice(35, 79))
     own = np.abs(prepared.frames[mouth].astype(float) - faces[mouth]).mean()
