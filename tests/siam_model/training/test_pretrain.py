@@ -186,6 +186,17 @@ def test_cut_off_in_any_stage_it_goes_on_to_the_bit(data, staged, tmp_path, afte
     assert same(staged, resumed)
 
 
+@pytest.mark.slow  # two processes that import torch
+def test_two_processes_train_the_same_in_every_stage(data):
+    still = {"dropout_conv": 0.0, "dropout_recurrent": 0.0}
+    alone, together = (go(data, train=STAGED, model=still, devices=n) for n in (1, 2))
+    for one, other in zip(alone.history, together.history, strict=True):
+        assert one.epoch == other.epoch
+        np.testing.assert_allclose(
+            [one.loss, one.validation_mae], [other.loss, other.validation_mae], rtol=1e-4
+        )
+
+
 def test_frozen_features_are_those_that_the_network_computes(data):
     """Ages by cached features are those by frames: same model, whole videos, to rounding."""
     found = go(
