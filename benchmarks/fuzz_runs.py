@@ -26,7 +26,7 @@ from siam_model.predictions import read_predictions
 from siam_model.protocol.history import read_history
 from siam_model.protocol.reporter import Reporter, TrainingScope
 from siam_model.protocol.request import Runtime, TrainRequest
-from siam_model.reports.inputs import gather
+from siam_model.reports.inputs import EvaluateRequest, gather
 from siam_model.reports.numbers import summary_json
 from siam_model.sums import changed_files
 from siam_model.train import resume, train
@@ -94,10 +94,8 @@ def finished(folder: Path) -> dict[str, Any]:
     for name, model in (("model", load(run)), ("ensemble", load(run, ensemble=True))):
         found[name] = model.predict(video.frames).age
         found[f"{name} card"] = repr(model.card.to_dict())
-    given = gather(
-        [run], folder / "out", data=None, others={}, figures=(), device="cpu", faces=False, quick=True,
-        distinct_subjects=False, on_step=lambda _: None,
-    )  # fmt: skip
+    request = EvaluateRequest(quick=True, faces=False)
+    given = gather([run], folder / "out", request, device="cpu", on_step=lambda _: None)
     found["meta"] = given.main.meta
     found["numbers"] = {name: summary_json(p) for name, p in given.methods.items()}
     found["tables"] = {name: dataclasses.astuple(p) for name, p in given.methods.items()}

@@ -18,7 +18,7 @@ from tests.support.paths import ROOT
 
 @pytest.mark.parametrize(
     ("kind", "tries"),
-    [("videos", 40), ("tables", 40), pytest.param("runs", 20, marks=pytest.mark.slow)],
+    [("videos", 40), ("tables", 40), ("runs", 6)],
 )
 def test_nothing_is_bare_or_silent(
     kind: str, tries: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
