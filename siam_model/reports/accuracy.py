@@ -240,7 +240,7 @@ def headline(given: EvaluationInputs) -> list[tuple[str, str]]:
     """The first numbers of the page: (name, value)."""
     p = given.main.predictions
     found = summarize_errors(p.error, p.subject)
-    verdict, few = given.verdict, f"fewer than {LEAST_SUBJECTS} subjects"
+    verdict, few = given.verdict, f"none: fewer than {LEAST_SUBJECTS} subjects"
     lines = [
         ("mean absolute error", f"{found.mae:.2f} years"),
         *([("always the training median", f"{verdict.median_mae:.2f} years")] if verdict else []),
