@@ -138,7 +138,7 @@ def test_dasks_own_time_out_is_not_printed_after_a_run(caplog):
 
 def test_a_note_or_doubt_is_explained_once(capsys):
     class Row:
-        file, n_decoded, n_interpolated, age_true = "a.mp4", 70, 0, float("nan")
+        name, n_decoded, n_interpolated, age_true = "a.mp4", 70, 0, float("nan")
 
     class Prediction:
         age = 30.0
