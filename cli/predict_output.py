@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rich_click as click
 
+from nemo_pipeline.batch.content import is_picture
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.status import Status
 from nemo_pipeline.store.text import csv_cell, escape_controls, pluralize, safe_name
@@ -327,7 +328,8 @@ class Explainer:
         save_figure(
             weights_figure(row.frames, answer.prediction, *what), self._folder / f"{name}.weights.png"
         )
-        if row.path is not None:  # a prepared file does not hold the recording
+        # A prepared file does not hold the recording, and a picture is drawn whole already.
+        if row.path is not None and not is_picture(row.path):
             target = heat_path(self._folder, answer.row.id)
             note = self._draw_clip(answer, row.path, target, title, warning, show)
             if note:

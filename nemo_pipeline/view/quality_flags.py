@@ -214,7 +214,8 @@ def reasons(track: Track, eyes_in_crop: float, usual_sharpness: float = float("n
             f"{n / track.n_decoded:.0%} kept",
             f"Only {n} of {pluralize(track.n_decoded, 'frame')} were kept.",
         )
-    found |= _in_time(track.timestamps)
+    if track.n_decoded != 1:  # a picture has no times
+        found |= _in_time(track.timestamps)
     return [Reason(code, *found[code]) for code in CODES if code in found]
 
 

@@ -418,3 +418,5 @@ def test_a_photo_and_a_folder_of_photos_have_an_age(place, tmp_path):
     done = nemo("predict", str(tmp_path / "photo.png"), str(tmp_path / "photos"), *words, cwd=tmp_path)
     ages = [clip["age_predicted"] for clip in json.loads(done.stdout)["clips"]]
     assert len(ages) == 2 and all(age is not None for age in ages)
+    assert "It is short" not in done.stderr and "could not be drawn" not in done.stderr
+    assert (tmp_path / "seen" / "photo.attention.png").stat().st_size > 1000
