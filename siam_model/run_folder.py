@@ -1,6 +1,7 @@
 """The files of a run: their names, the versions of their formats, and what is finished in it.
 
 RUN/settings.json    what was asked for; written first
+RUN/settings.toml    the same for people, and for nemo train --config
 RUN/split.json       subjects of every part, and the balance
 RUN/folds/<k>/       one fold: trials.json and choice.json of its search, history.csv, baselines/, model/, and
                      predictions.csv: a fold that has one is finished

