@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from measures import Array, eye_distance
 
-from nemo_pipeline import track_video
+from nemo_pipeline import FaceTrack, track_video
 from nemo_pipeline.geometry import points_off
 from nemo_pipeline.stages import headframe
-from nemo_pipeline.view.quality_flags import MOST_JUMP, reasons, track_of
+from nemo_pipeline.view.quality_flags import MOST_JUMP, reasons
 
 #: What the flag should find: points, how far they are moved (eye distances), over how many frames.
 WRONG = {
@@ -60,7 +60,7 @@ def measure_clips(paths: list[Path], folder: Path) -> dict[str, dict[str, Any]]:
         raw = fields["landmarks_raw"]
         fields |= {
             "eye_distance_px": eye_distance(raw),
-            "n_faces": np.ones(len(raw)),
+            "n_faces": np.ones(len(raw), int),
             "sharpness": np.ones(len(raw)),
         }
         row: dict[str, Any] = {"frames": len(raw), "fps": float(track["fps"])}
@@ -69,9 +69,7 @@ def measure_clips(paths: list[Path], folder: Path) -> dict[str, dict[str, Any]]:
         for way in ("4253h", "head"):
             smooth = headframe.METHODS[way][0](raw)
             off = 100 * points_off(smooth, raw)
-            flags = reasons(
-                track_of(fields | {"landmarks": smooth}, n_decoded=len(raw), status="ok", message=""), 60.0
-            )
+            flags = reasons(FaceTrack(fields | {"landmarks": smooth}, n_decoded=len(raw)), 60.0)
             row[way] = {
                 "median": float(np.median(off)), "p95": float(np.quantile(off, 0.95)), "most": float(off.max()),
                 "over 5 %": 100 * float((off > 5).mean()),

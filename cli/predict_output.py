@@ -18,17 +18,17 @@ from nemo_pipeline.batch.content import is_picture
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.status import Status
 from nemo_pipeline.store.text import csv_cell, escape_controls, pluralize, safe_name
-from nemo_pipeline.view.quality_flags import Reason, reasons, track_of
+from nemo_pipeline.view.quality_flags import Reason, reasons
 
 from . import console
 from .options import in_options
 from .outputs import TABLES, check_target
 
 if TYPE_CHECKING:
+    from nemo_pipeline.store.facetrack import FaceTrack
     from siam_model import LoadedModel, Prediction
     from siam_model.interval import Interval
 
-    from .faces import ClipFaces
     from .progress import ClipProgress
 
 #: Note on every age of a model that was trained on generated faces.
@@ -54,7 +54,7 @@ class Answer:
         doubts: why the track may be poor (`nemo_pipeline.view.quality_flags` has the limits).
     """
 
-    row: ClipFaces
+    row: FaceTrack
     prediction: Prediction | None
     status: str
     message: str
@@ -77,14 +77,14 @@ class Answer:
 
     def without_frames(self) -> Answer:
         """The same without pictures and landmarks."""
-        row = dataclasses.replace(self.row, frames=self.row.frames[:0], fields={})
+        row = self.row.only("frame_index", "timestamps", "tracked")
         prediction = self.prediction
         if prediction is not None:
             prediction = dataclasses.replace(prediction, spatial_attention=None)
         return dataclasses.replace(self, row=row, prediction=prediction)
 
 
-def answer_for(row: ClipFaces, model: LoadedModel, interval: Interval) -> Answer:
+def answer_for(row: FaceTrack, model: LoadedModel, interval: Interval) -> Answer:
     """Ask the model about one row. Nothing that a clip does to it ends the command."""
     from siam_model.external import is_known
 
@@ -130,15 +130,13 @@ def answer_for(row: ClipFaces, model: LoadedModel, interval: Interval) -> Answer
     )
 
 
-def doubts_of(row: ClipFaces, mean_shape: np.ndarray, triangles: np.ndarray) -> list[Reason]:
+def doubts_of(row: FaceTrack, mean_shape: np.ndarray, triangles: np.ndarray) -> list[Reason]:
     """Why the track of a row may be poor."""
     from nemo_pipeline.geometry import Template
 
     points = Template(mean_shape, triangles, row.frames.shape[1]).landmarks
     eyes = float(np.hypot(*(points[45] - points[36])))
-    fields = {**row.fields, "timestamps": row.timestamps}
-    track = track_of(fields, n_decoded=row.n_decoded, status=row.status, message=row.message)
-    return reasons(track, eyes)
+    return reasons(row, eyes)
 
 
 def sentence(doubts: Sequence[Reason]) -> str:
@@ -165,7 +163,7 @@ def print_answer(answer: Answer, quiet: bool, said: set[str]) -> None:
     known = [reason.short for reason in answer.doubts if reason.code in said and not quiet]
     check = f"; check the track: {', '.join(known)}" if known else ""
     filled = f", {row.n_interpolated} of them interpolated" if row.n_interpolated else ""
-    label = f", labelled {row.age_true:g}" if math.isfinite(row.age_true) else ""
+    label = f", labelled {row.age:g}" if math.isfinite(row.age) else ""
     used = f"from {answer.frames_used} of {pluralize(row.n_decoded, 'frame')}{filled}"
     console.out.print(
         console.styled(
@@ -191,7 +189,7 @@ def json_line(answer: Answer) -> dict[str, Any]:
     line: dict[str, Any] = {
         "video": row.id,
         "file": row.file,
-        "age_true": row.age_true,
+        "age_true": row.age,
         "age_predicted": answer.age,
         "interval": None if answer.bounds is None else list(answer.bounds),
         "note": answer.note,
@@ -217,7 +215,7 @@ def write_csv(path: Path, answers: Sequence[Answer], model: Path) -> int:
         row, (low, high) = answer.row, answer.bounds or ("", "")
         rows.append([
             csv_cell(row.id), csv_cell(row.file),
-            repr(row.age_true) if math.isfinite(row.age_true) else "",
+            repr(row.age) if math.isfinite(row.age) else "",
             "" if answer.age is None else repr(answer.age), *(repr(v) if v != "" else "" for v in (low, high)),
             answer.level if answer.bounds else "", csv_cell(answer.note), answer.status, csv_cell(answer.message),
             row.n_decoded, answer.frames_used, row.n_interpolated,
@@ -355,7 +353,7 @@ class Explainer:
             warning = " ".join(filter(None, (warning, flat_note(row.frames, maps, config))))
         attention = Attention(
             frame_index=row.frame_index,
-            landmarks=row.fields["landmarks"],
+            landmarks=row.landmarks,
             weights=prediction.temporal_weights,
             maps=maps,
             rows=basis,
@@ -367,7 +365,7 @@ class Explainer:
         with tempfile.TemporaryDirectory(prefix="nemo-explain-") as folder:  # mode 0700
             arrays = Path(folder) / "arrays.npz"
             job = heat_job(
-                clip, target, attention, template, arrays, title=title, note=warning, stream=row.stream
+                clip, target, attention, template, arrays, title=title, note=warning, stream=row.info.stream
             )
             return draw_in_child(
                 job, self._pool, timeout=self._timeout or None, on_frames=lambda n: show.drawing(row.name, n)

@@ -20,9 +20,8 @@ from . import console
 
 if TYPE_CHECKING:
     from nemo_pipeline.datatypes import VideoFile
+    from nemo_pipeline.store.facetrack import FaceTrack
     from nemo_pipeline.view.quality_flags import Reason
-
-    from .faces import ClipFaces
 
 NAME = "still-age"
 WHAT = (
@@ -55,7 +54,7 @@ class StillAnswer:
         doubts: why the track may be poor.
     """
 
-    row: ClipFaces
+    row: FaceTrack
     ages: np.ndarray
     frame_index: np.ndarray
     status: str
@@ -137,7 +136,7 @@ def answers(
         rows = clip_faces(videos, shipped, stream=stream, timeout=timeout, on_frames=show.frames)
         for row in stack.enter_context(contextlib.closing(rows)):
             ages, status, message = np.zeros(0, np.float32), row.status, row.message
-            seen = row.fields["tracked"].astype(bool) if row.fields else np.zeros(0, bool)
+            seen = row.tracked
             if seen.any():
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nemo-still-"))  # mode 0700
                 try:
@@ -145,7 +144,7 @@ def answers(
                 except NemoError as error:
                     status, message = Status.CRASHED, str(error)
             yield StillAnswer(
-                row=dataclasses.replace(row, frames=row.frames[:0], fields={}),
+                row=row.only("frame_index", "timestamps", "tracked"),
                 ages=ages,
                 frame_index=row.frame_index[seen] if len(ages) else np.zeros(0, np.int32),
                 status=status,
@@ -156,7 +155,7 @@ def answers(
 
 
 def _ages(
-    row: ClipFaces, seen: np.ndarray, folder: Path, pool: Any, timeout: float | None, show: Any
+    row: FaceTrack, seen: np.ndarray, folder: Path, pool: Any, timeout: float | None, show: Any
 ) -> np.ndarray:
     from nemo_pipeline.batch.stills import still_ages
 
@@ -164,10 +163,10 @@ def _ages(
     return still_ages(
         row.path,
         row.frame_index[seen],
-        row.fields["landmarks"][seen],
+        row.landmarks[seen],
         folder,
         pool,
-        stream=row.stream,
+        stream=row.info.stream,
         timeout=timeout,
         on_frames=functools.partial(show.drawing, row.name),
     )

@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "DamagedFile": "nemo_pipeline.errors",
     "FaceDataset": "nemo_pipeline.store",
+    "FaceTrack": "nemo_pipeline.store.facetrack",
     "FaceVideo": "nemo_pipeline.store",
     "FaceWarp": "nemo_pipeline.stages.warp",
     "NemoError": "nemo_pipeline.errors",
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from nemo_pipeline.stages.warp import FaceWarp as FaceWarp
     from nemo_pipeline.store import FaceDataset as FaceDataset
     from nemo_pipeline.store import FaceVideo as FaceVideo
+    from nemo_pipeline.store.facetrack import FaceTrack as FaceTrack
     from nemo_pipeline.video import landmarks_in_image as landmarks_in_image
     from nemo_pipeline.video import prep_video as prep_video
     from nemo_pipeline.video import track_video as track_video

@@ -81,13 +81,13 @@ class FaceWriter:
     Args:
         spool: the record file to write.
         config: settings of the preparation.
-        warp: the warp to the mean shape, shared between people.
-        quality: measures on warped faces, shared between people.
+        warp: the warp to the mean shape and the measures on warped faces, shared between people; None: points alone,
+            faces are left black.
     """
 
-    def __init__(self, spool: Path, config: PrepConfig, warp: FaceWarp, quality: FaceQuality) -> None:
+    def __init__(self, spool: Path, config: PrepConfig, warp: tuple[FaceWarp, FaceQuality] | None) -> None:
         self.spool = spool
-        self._config, self._warp, self._quality = config, warp, quality
+        self._config, self._warp = config, warp
         self._dtype = record_dtype(config)
         self._file: BinaryIO | None = None
         self._n_records = 0
@@ -97,13 +97,14 @@ class FaceWriter:
         """A new segment."""
         self._smoother = StreamSmoother(*METHODS[self._config.smooth])
         self._fresh: list[NDArray[np.float64]] = []
-        self._waiting: list[tuple[NDArray[np.void], Patch]] = []
+        self._waiting: list[tuple[NDArray[np.void], Patch | None]] = []
         self._segment = Segment(self._n_records, self._n_records, -1, -1, 0, 0)
 
     def push(self, frame: Frame, record: NDArray[np.void]) -> None:
         """The next frame of the segment, and its record without smoothed landmarks, face and sharpness."""
         # From the points as they are stored, here and below: out.h5's faces are those of out.h5's landmarks.
-        self._waiting.append((record, self._warp.cut_patch(frame, record["landmarks_raw"])))
+        patch = None if self._warp is None else self._warp[0].cut_patch(frame, record["landmarks_raw"])
+        self._waiting.append((record, patch))
         self._fresh.append(record["landmarks_raw"].astype(np.float64))
         segment = self._segment
         segment.first_frame = frame.index if segment.first_frame < 0 else segment.first_frame
@@ -151,12 +152,14 @@ class FaceWriter:
         block = np.zeros(len(done), self._dtype)
         for i, ((record, patch), landmarks) in enumerate(zip(done, smoothed, strict=True)):
             record["landmarks"] = landmarks
-            face = self._warp.warp_patch(patch, record["landmarks"])
-            record["frames"] = face
             if self._config.blendshapes:  # from the mesh as it is stored
                 record["blendshapes"] = blendshapes(record["mesh"])
-            record["sharpness"] = self._quality.sharpness(face)
-            self._segment.n_blank += self._quality.blank(face)
+            if self._warp is not None and patch is not None:
+                warp, quality = self._warp
+                face = warp.warp_patch(patch, record["landmarks"])
+                record["frames"] = face
+                record["sharpness"] = quality.sharpness(face)
+                self._segment.n_blank += quality.blank(face)
             block[i] = record
         if self._file is None:
             self._file = self.spool.open("wb")
@@ -167,13 +170,13 @@ class FaceWriter:
 class PersonRecorder:
     """Turns one person's observations into records in a spool file. Arguments as of `FaceWriter`."""
 
-    def __init__(self, spool: Path, config: PrepConfig, warp: FaceWarp, quality: FaceQuality) -> None:
+    def __init__(self, spool: Path, config: PrepConfig, warp: tuple[FaceWarp, FaceQuality] | None) -> None:
         self.spool = spool
         self.segments: list[Segment] = []
         self.tally = Tally()
         self._config = config
         self._builder: SegmentBuilder[Frame] = SegmentBuilder(config.max_gap_seconds)
-        self._writer = FaceWriter(spool, config, warp, quality)
+        self._writer = FaceWriter(spool, config, warp)
         self._dtype = record_dtype(config)
 
     def push(self, frame: Frame, seen: Observation | None, n_faces: int) -> None:

@@ -75,7 +75,7 @@ def rewarp_video(
     warp = FaceWarp(mean_shape, config.size, config.margin, triangles)
     quality = FaceQuality(warp.template)
     writers = [
-        FaceWriter(spool_stem.with_name(f"{spool_stem.name}.r{k}.records"), config, warp, quality)
+        FaceWriter(spool_stem.with_name(f"{spool_stem.name}.r{k}.records"), config, (warp, quality))
         for k in range(len(rows))
     ]
     done, failed = None, None

@@ -45,7 +45,7 @@ def process_still(
     for number, (mesh, points) in enumerate(found, start=1):
         seen = dataclasses.replace(observe(mesh, number), landmarks=points)
         spool = spool_stem.with_name(f"{spool_stem.name}.p{number}.records")
-        people[number] = PersonRecorder(spool, own, warp, quality)
+        people[number] = PersonRecorder(spool, own, (warp, quality))
         people[number].push(frame, seen, len(found))
         people[number].finish()
     rows = make_rows(people, own, DecodeReport(n_frames=1))

@@ -21,8 +21,9 @@ from nemo_pipeline.datatypes import VideoResult, row_name
 from nemo_pipeline.stages.decode import VideoReader
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.warp import Patch
+from nemo_pipeline.store.facetrack import FaceTrack
 from nemo_pipeline.store.schema import record_dtype
-from nemo_pipeline.video import PreparedVideo, prep_video_rows, process_video
+from nemo_pipeline.video import prep_video_rows, process_video
 from tests.support.clips import Actor, acted, other_person, person, scene, smooth_pictures, sway, write_clip
 
 A, B = person(), other_person()
@@ -86,7 +87,7 @@ def process(path: Path, folder: Path, config: PrepConfig = CONFIG) -> tuple[Vide
     ]
 
 
-def rows(path: Path, **settings: object) -> dict[str, PreparedVideo]:
+def rows(path: Path, **settings: object) -> dict[str, FaceTrack]:
     found = prep_video_rows(path, dataclasses.replace(CONFIG, **settings))  # type: ignore[arg-type]
     return {row_name("", video.person, video.segment): video for video in found}
 
@@ -272,7 +273,7 @@ def test_a_cut_or_a_jump_in_a_pause_ends_the_segment(tmp_path: Path) -> None:
 # --- several people ------------------------------------------------------------------------------------------------
 
 
-def side(video: PreparedVideo) -> str:
+def side(video: FaceTrack) -> str:
     x = video.landmarks[..., 0].mean(axis=1)
     assert np.ptp(x) < 20  # one person throughout
     return "left" if x.mean() < 240 else "right"
@@ -333,7 +334,7 @@ def test_the_other_spools_are_removed(clips: dict[str, Path], tmp_path: Path) ->
 
 def test_without_the_mesh_and_with_another_size(clips: dict[str, Path]) -> None:
     video = rows(clips["face"], mesh=False, size=64, margin=0.1)[""]
-    assert "mesh" not in (video.records.dtype.names or ())
+    assert "mesh" not in video.arrays and video.mesh is None
     assert video.frames.shape == (40, 64, 64)
     np.testing.assert_array_equal(video.landmarks, prep_video(clips["face"]).landmarks)
 

@@ -18,10 +18,11 @@ import h5py
 import numpy as np
 
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.datatypes import video_name
+from nemo_pipeline.datatypes import VideoInfo, video_name
 from nemo_pipeline.errors import DamagedFile, DataError, NemoError
-from nemo_pipeline.geometry import Template, points_off
+from nemo_pipeline.geometry import Template
 from nemo_pipeline.status import Status
+from nemo_pipeline.store.facetrack import FaceTrack, FrameArrays
 from nemo_pipeline.store.files import open_h5
 from nemo_pipeline.store.index import LAYOUT_COLUMNS, SHARD_TABLE
 from nemo_pipeline.store.schema import FRAME_FIELDS, VIDEO_COLUMNS, FieldType
@@ -381,10 +382,12 @@ class _Held:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class FaceVideo:
+class FaceVideo(FrameArrays):
     """One row of /videos. Metadata are in memory; arrays are read from disk at every access, so store one that you
     use more than once in a variable.
 
+    Every frame dataset of the file is an attribute: `.frames` (T,S,S) uint8, `.landmarks` (T,68,2) and so on
+    (docs/file-format.md); `mesh` and `blendshapes` are None in a file made without them. `track()` reads them together.
     `age` is NaN, `fold` -1 and text empty where no label is known. Times in seconds, points in source
     pixels (x, y).
     """
@@ -440,74 +443,18 @@ class FaceVideo:
         """Frames `start` to `stop` (half-open) of dataset `name`."""
         return self.dataset.read(self.row, name, start, stop)
 
-    @property
-    def frames(self) -> np.ndarray:
-        """(T,S,S) uint8, gray, warped to the mean shape."""
-        return self.read("frames")
+    def holds(self, name: str) -> bool:
+        """Whether the file's settings ask for this dataset."""
+        setting = FRAME_FIELDS[name].setting
+        return not setting or bool(getattr(self.dataset.config, setting))
 
-    @property
-    def landmarks(self) -> np.ndarray:
-        """(T,68,2) float32, smoothed."""
-        return self.read("landmarks")
-
-    @property
-    def landmarks_raw(self) -> np.ndarray:
-        """(T,68,2) float32, as tracked."""
-        return self.read("landmarks_raw")
-
-    @property
-    def points_off(self) -> np.ndarray:
-        """(T,) float64: distance of the smoothed points from the tracked ones, in inter-ocular distances (mean over
-        the points). Above 0.05 the face was warped from the wrong place."""
-        return points_off(self.landmarks, self.landmarks_raw)
-
-    @property
-    def mesh(self) -> np.ndarray | None:
-        """(T,478,3) float32, or None in a file made without it."""
-        return self.read("mesh") if self.dataset.config.mesh else None
-
-    @property
-    def blendshapes(self) -> np.ndarray | None:
-        """(T,52) float32 scores, 0..1, in the order of `nemo_pipeline.store.schema.BLENDSHAPES`; None in a file made
-        without them."""
-        return self.read("blendshapes") if self.dataset.config.blendshapes else None
-
-    @property
-    def timestamps(self) -> np.ndarray:
-        """(T,) float64, seconds."""
-        return self.read("timestamps")
-
-    @property
-    def tracked(self) -> np.ndarray:
-        """(T,) bool, False where interpolated."""
-        return self.read("tracked")
-
-    @property
-    def pose(self) -> np.ndarray:
-        """(T,3) float32, yaw, pitch, roll in degrees."""
-        return self.read("pose")
-
-    @property
-    def frame_index(self) -> np.ndarray:
-        """(T,) int32, index of the decoded frame in the source."""
-        return self.read("frame_index")
-
-    @property
-    def eye_distance_px(self) -> np.ndarray:
-        """(T,) float32, distance of the outer eye corners, source pixels."""
-        return self.read("eye_distance_px")
-
-    @property
-    def sharpness(self) -> np.ndarray:
-        """(T,) float32, variance of the Laplacian of the warped face."""
-        return self.read("sharpness")
-
-    @property
-    def face_presence(self) -> np.ndarray:
-        """(T,) float32, presence 0..1, NaN where the engine has none."""
-        return self.read("face_presence")
-
-    @property
-    def n_faces(self) -> np.ndarray:
-        """(T,) uint8, faces seen."""
-        return self.read("n_faces")
+    def track(self, *names: str) -> FaceTrack:
+        """The arrays `names` in memory; by default all that the file has."""
+        chosen = names or [n for n in self.dataset.fields if n in FRAME_FIELDS]
+        facts = {
+            f.name: getattr(self, f.name) for f in dataclasses.fields(VideoInfo) if hasattr(self, f.name)
+        }
+        return FaceTrack(
+            {name: self.read(name) for name in chosen}, self.status, self.message, self.n_decoded, VideoInfo(**facts),
+            self.person, self.segment, self.file, self.id, None, self.sha256, self.subject.strip(), self.age,
+        )  # fmt: skip

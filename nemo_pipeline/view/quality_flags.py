@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_pipeline.geometry import points_off
 from nemo_pipeline.stages.headframe import jumps
 from nemo_pipeline.status import Status
+from nemo_pipeline.store.facetrack import FaceTrack
 from nemo_pipeline.store.text import pluralize
 
 MOST_INTERPOLATED = 0.10
@@ -83,85 +83,35 @@ CODES: dict[str, str] = {
 }
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Track:
-    """What was measured in the T kept frames of one video; NaN where it is unknown.
-
-    Attributes:
-        tracked: (T,) bool. yaw, roll: (T,) degrees. eye_distance_px: (T,) between the outer eye corners, source pixels.
-        face_presence: (T,) 0..1. timestamps: (T,) seconds. n_faces: (T,).
-        off: (T,) mean distance of the tracker's points from the smoothed ones, over the eyes' distance.
-        jumps: (T,) how far the tracker's points jump (`nemo_pipeline.stages.headframe.jumps`).
-        sharpness: median over the frames. n_decoded: frames of the file.
-        status, message: of the row.
-    """
-
-    tracked: NDArray[np.bool_]
-    yaw: NDArray[np.float64]
-    roll: NDArray[np.float64]
-    eye_distance_px: NDArray[np.float64]
-    face_presence: NDArray[np.float64]
-    timestamps: NDArray[np.float64]
-    n_faces: NDArray[np.int64]
-    off: NDArray[np.float64]
-    jumps: NDArray[np.float64]
-    sharpness: float
-    n_decoded: int
-    status: str
-    message: str
-
-
-def track_of(fields: Any, *, n_decoded: int, status: str, message: str) -> Track:
-    """A `Track` from arrays keyed by the names of the frame datasets: a mapping, or a structured array."""
-
-    def column(name: str) -> NDArray[np.float64]:
-        return np.asarray(fields[name], np.float64)
-
-    landmarks, raw = column("landmarks"), column("landmarks_raw")
-    known = bool(np.isfinite(raw).all())
-    return Track(
-        tracked=np.asarray(fields["tracked"], bool),
-        yaw=column("pose")[:, 0],
-        roll=column("pose")[:, 2],
-        eye_distance_px=column("eye_distance_px"),
-        face_presence=column("face_presence"),
-        timestamps=column("timestamps"),
-        n_faces=np.asarray(fields["n_faces"], np.int64),
-        off=points_off(landmarks, raw),
-        jumps=jumps(raw) if known else np.full(len(raw), np.nan),
-        sharpness=middle(column("sharpness")),
-        n_decoded=n_decoded,
-        status=status,
-        message=message,
-    )
-
-
-def reasons(track: Track, eyes_in_crop: float, usual_sharpness: float = float("nan")) -> list[Reason]:
+def reasons(track: FaceTrack, eyes_in_crop: float, usual_sharpness: float = float("nan")) -> list[Reason]:
     """Why a usable video should be looked at, most serious first; empty if no issues were found.
 
     Args:
-        track: of a video with at least one kept frame.
+        track: of a video with at least one kept frame, with all but faces and mesh.
         eyes_in_crop: distance of the outer eye corners in the face crop, pixels.
-        usual_sharpness: median of `Track.sharpness` over the videos of the file; NaN: not known.
+        usual_sharpness: median sharpness over the videos of the file; NaN: not known.
     """
     found: dict[str, tuple[str, str]] = {}
-    n = len(track.tracked)
+    n, tracked = len(track), track.tracked
+    raw, all_off = track.landmarks_raw.astype(np.float64), track.points_off
+    all_jumps = jumps(raw) if np.isfinite(raw).all() else np.full(n, np.nan)
+    sharpness = middle(track.sharpness)
     if track.status != Status.OK:
         found["damaged"] = (track.status, track.message or "The file is incomplete or damaged.")
-    filled = int((~track.tracked).sum())
+    filled = track.n_interpolated
     if filled > MOST_INTERPOLATED * n:
         found["interpolated"] = (
             f"{filled / n:.0%} interpolated",
             f"{filled} of {pluralize(n, 'frame')} had no face and were interpolated.",
         )
-    jump = _quantile(track.jumps[track.tracked], 0.99, "higher")
+    jump = _quantile(all_jumps[tracked], 0.99, "higher")
     if jump > MOST_JUMP:
         found["jumps"] = (
             "points jump",
             f"The tracker's points jump, from one frame to the next and back, by {jump:.0%} of the inter-ocular "
             "distance and more: is a hand, hair or another face in the way?",
         )
-    off = track.off[track.tracked & ~(track.jumps > MOST_JUMP)]
+    off = all_off[tracked & ~(all_jumps > MOST_JUMP)]
     if _quantile(off, 0.99, "higher") > MOST_OFF:
         found["moved"] = (
             f"moved {off.max():.0%}",
@@ -170,20 +120,20 @@ def reasons(track: Track, eyes_in_crop: float, usual_sharpness: float = float("n
             f"{off.max():.0%}, since the head moves faster than 4253H on raw coordinates follows; "
             "`smooth=head` does not.",
         )
-    presence = track.face_presence[track.tracked & np.isfinite(track.face_presence)]
+    presence = track.face_presence[tracked & np.isfinite(track.face_presence)].astype(np.float64)
     if len(presence) and np.mean(presence < LEAST_PRESENCE) > SOME:
         found["presence"] = (
             f"presence {np.median(presence):.2f}",
             f"The tracker was unsure of a face in {np.mean(presence < LEAST_PRESENCE):.0%} of the frames "
             f"(presence score below {LEAST_PRESENCE:g}; median {np.median(presence):.2f}).",
         )
-    yaw = _quantile(np.abs(track.yaw), 0.95)
+    yaw = _quantile(np.abs(track.pose[:, 0].astype(np.float64)), 0.95)
     if yaw > MOST_YAW:
         found["turned"] = (
             f"yaw {yaw:.0f}°",
             f"The head is non-frontal: turned by {yaw:.0f} degrees and more at times.",
         )
-    roll = _quantile(np.abs(track.roll), 0.95)
+    roll = _quantile(np.abs(track.pose[:, 2].astype(np.float64)), 0.95)
     if roll > MOST_ROLL:
         found["rolled"] = (
             f"roll {roll:.0f}°",
@@ -197,10 +147,10 @@ def reasons(track: Track, eyes_in_crop: float, usual_sharpness: float = float("n
             f"The face is small: the inter-ocular distance is {eyes:.0f} pixels, and the face was enlarged "
             f"{eyes_in_crop / eyes:.1f} times.",
         )
-    if track.sharpness < LEAST_SHARPNESS * usual_sharpness:
+    if sharpness < LEAST_SHARPNESS * usual_sharpness:
         found["unsharp"] = (
             "unsharp",
-            f"The face is blurred, dark or overexposed: its sharpness is {track.sharpness:.0f}; "
+            f"The face is blurred, dark or overexposed: its sharpness is {sharpness:.0f}; "
             f"{usual_sharpness:.0f} is usual in this file.",
         )
     several = float(np.mean(track.n_faces > 1)) if n else 0.0
@@ -244,11 +194,11 @@ def _in_time(times: NDArray[np.float64]) -> dict[str, tuple[str, str]]:
     return found
 
 
-def middle(values: NDArray[np.float64]) -> float:
+def middle(values: NDArray[np.floating]) -> float:
     """Median of what is finite; NaN where nothing is."""
     return _quantile(values, 0.5)
 
 
-def _quantile(values: NDArray[np.float64], q: float, method: Any = "linear") -> float:
-    finite = values[np.isfinite(values)]
+def _quantile(values: NDArray[np.floating], q: float, method: Any = "linear") -> float:
+    finite = values[np.isfinite(values)].astype(np.float64)
     return float(np.quantile(finite, q, method=method)) if len(finite) else float("nan")

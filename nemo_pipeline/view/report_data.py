@@ -15,10 +15,11 @@ from PIL import Image
 
 from nemo_pipeline.phases import Measure, amplitude, find_phases
 from nemo_pipeline.status import Status
+from nemo_pipeline.store.facetrack import FaceTrack
 from nemo_pipeline.store.reader import FaceDataset, FaceVideo
 from nemo_pipeline.store.schema import BLENDSHAPES
 from nemo_pipeline.store.text import escape_controls, pluralize
-from nemo_pipeline.view.quality_flags import Reason, Track, middle, reasons, track_of
+from nemo_pipeline.view.quality_flags import Reason, middle, reasons
 
 #: Points of a curve at most: twice the pixels of a phone, and under 2 kB.
 MOST_POINTS = 400
@@ -80,8 +81,7 @@ def _failed(video: FaceVideo) -> Reported:
 
 
 def _usable(video: FaceVideo, eyes_in_crop: float, usual_sharpness: float, faces: bool) -> Reported:
-    fields = {name: video.read(name) for name in _FIELDS}
-    track = track_of(fields, n_decoded=video.n_decoded, status=video.status, message=video.message)
+    track = video.track(*_FIELDS)
     found = reasons(track, eyes_in_crop, usual_sharpness)
     times = track.timestamps - track.timestamps[0]
     details: dict[str, Any] = {
@@ -89,11 +89,11 @@ def _usable(video: FaceVideo, eyes_in_crop: float, usual_sharpness: float, faces
         "n": video.length,
         "why": [[reason.code, reason.text] for reason in found],
         "t": _numbers(_thinned(times), 3),
-        "frames": _bar(fields["frame_index"], track.tracked, video.n_decoded),
+        "frames": _bar(track.frame_index, track.tracked, video.n_decoded),
         "gaps": [[round(float(times[a]), 3), round(float(times[b - 1]), 3)] for a, b in runs(~track.tracked)],
-        "pose": [_numbers(_thinned(fields["pose"][:, k]), 1) for k in range(3)],
+        "pose": [_numbers(_thinned(track.pose[:, k]), 1) for k in range(3)],
     }
-    details |= _lips(video, fields, times)
+    details |= _lips(video, track, times)
     if video.blendshapes is not None:
         smile = video.blendshapes[:, [BLENDSHAPES.index(f"mouthSmile{side}") for side in ("Left", "Right")]]
         details["smile"] = [_numbers(_thinned(smile[:, k]), 3) for k in range(2)]
@@ -103,14 +103,23 @@ def _usable(video: FaceVideo, eyes_in_crop: float, usual_sharpness: float, faces
     presence = middle(track.face_presence[track.tracked])
     yaw = _largest(track)
     return Reported(
-        _summary(video, seconds, middle(track.eye_distance_px), yaw, track.sharpness, presence, tuple(found)),
+        _summary(
+            video,
+            seconds,
+            middle(track.eye_distance_px),
+            yaw,
+            middle(track.sharpness),
+            presence,
+            tuple(found),
+        ),
         details,
     )
 
 
-def _largest(track: Track) -> float:
+def _largest(track: FaceTrack) -> float:
     """The yaw that 5 % of the frames exceed, degrees, with its sign left away."""
-    yaw = np.abs(track.yaw[np.isfinite(track.yaw)])
+    turned = track.pose[:, 0].astype(np.float64)
+    yaw = np.abs(turned[np.isfinite(turned)])
     return float(np.quantile(yaw, 0.95)) if len(yaw) else math.nan
 
 
@@ -142,12 +151,12 @@ def _summary(
     )
 
 
-def _lips(video: FaceVideo, fields: dict[str, Any], times: NDArray[np.float64]) -> dict[str, Any]:
+def _lips(video: FaceVideo, track: FaceTrack, times: NDArray[np.float64]) -> dict[str, Any]:
     """The lip corners' curve as tracked and as smoothed, and the phases in it; nothing where there are no points."""
     measure: Measure = "disgust" if video.expression.strip().lower() == "disgust" else "smile"
-    points, raw = fields["landmarks"], fields["landmarks_raw"]
+    points, raw = track.landmarks, track.landmarks_raw
     try:
-        found = find_phases(points, fields["timestamps"], measure)
+        found = find_phases(points, track.timestamps, measure)
         tracked = amplitude(raw, measure)
     except ValueError:  # no landmarks, or no face: then there is no curve to show
         return {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemo_pipeline.batch.label_table import LabelTable, read_labels
@@ -104,6 +104,7 @@ def test_a_binary_or_missing_file(tmp_path):
         read_labels(tmp_path / "none.csv")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_give_a_table_or_a_sentence(data):
     import tempfile

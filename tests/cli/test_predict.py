@@ -328,14 +328,13 @@ def test_warnings(place):
     )
     assert answer_for(row, old, interval).note == "outside the ages that the model was trained on, 60 to 80"
     length = 20
-    fields = {name: values[:length] for name, values in row.fields.items()}
-    fields |= {
+    arrays = {name: values[:length] for name, values in row.arrays.items()}
+    arrays |= {
         "tracked": np.arange(length) >= 5,
         "eye_distance_px": np.full(length, 9.0),
         "face_presence": np.full(length, 0.2),
     }
-    poor = dataclasses.replace(row, frames=row.frames[:length], timestamps=row.timestamps[:length],
-                               frame_index=row.frame_index[:length], fields=fields, n_decoded=length)  # fmt: skip
+    poor = dataclasses.replace(row, arrays=arrays, n_decoded=length)
     assert [d.code for d in answer_for(poor, model, interval).doubts] == [
         "interpolated",
         "presence",

@@ -17,6 +17,7 @@ from nemo_cli.predict_output import Answer, print_answer
 from nemo_cli.progress import _used
 from nemo_cli.train_progress import balance_table
 from nemo_pipeline.batch.cluster import RunOptions, _client
+from nemo_pipeline.store.facetrack import FaceTrack
 from nemo_pipeline.view.quality_flags import Reason
 
 SENTENCE = "The file cannot be opened as a video (Invalid data found when processing input); copy it again."
@@ -137,15 +138,23 @@ def test_dasks_own_time_out_is_not_printed_after_a_run(caplog):
 
 
 def test_a_note_or_doubt_is_explained_once(capsys):
-    class Row:
-        name, n_decoded, n_interpolated, age_true = "a.mp4", 70, 0, float("nan")
-
     class Prediction:
         age = 30.0
 
     doubts = (Reason("rate", "15 frames/s", "There are only 15 frames a second."),)
     note = "means nothing for people: the model was trained on synthetic faces"
-    answer = Answer(Row(), Prediction(), "ok", "", None, 0.9, (note,), doubts, True, 70)
+    answer = Answer(
+        FaceTrack({}, n_decoded=70, file="a.mp4"),
+        Prediction(),
+        "ok",
+        "",
+        None,
+        0.9,
+        (note,),
+        doubts,
+        True,
+        70,
+    )
     said: set[str] = set()
     for _ in range(3):
         print_answer(answer, False, said)

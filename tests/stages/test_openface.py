@@ -20,7 +20,8 @@ from nemo_pipeline.ibug68 import from_mesh
 from nemo_pipeline.stages.openface import COLUMNS, FaceRow, LandmarksError, format_row, read_rows, survey
 from nemo_pipeline.stages.pose import head_pose_68, rotation_matrix
 from nemo_pipeline.store import FaceDataset
-from nemo_pipeline.video import PreparedVideo, prep_video_rows
+from nemo_pipeline.store.facetrack import FaceTrack
+from nemo_pipeline.video import prep_video_rows
 from tests.support.clips import acted, other_person, person, sway, write_clip
 
 SIZE = (200, 160)
@@ -41,11 +42,11 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tracked(clip: Path) -> PreparedVideo:
+def tracked(clip: Path) -> FaceTrack:
     return prep_video(clip, TRACKED)
 
 
-def openface(path: Path, video: PreparedVideo, **changes) -> Path:
+def openface(path: Path, video: FaceTrack, **changes) -> Path:
     """A file as OpenFace's FeatureExtraction writes it: blanks, further columns, three decimals, times from 0.
 
     `drop`: frames (from 1) without a row. `low`: frame -> confidence. `lost`: frames with success 0.
@@ -71,7 +72,7 @@ def openface(path: Path, video: PreparedVideo, **changes) -> Path:
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_as_openface_writes_it(tracked: PreparedVideo, tmp_path: Path) -> None:
+def test_a_file_as_openface_writes_it(tracked: FaceTrack, tmp_path: Path) -> None:
     path = openface(tmp_path / "clip.csv", tracked, lost={4}, low={6: 0.3})
     rows = list(read_rows(path))
     assert [row.frame for row in rows] == list(range(1, 21))
@@ -136,7 +137,7 @@ def test_rows_survive_the_file_to_the_last_bit(tmp_path: Path) -> None:
 # --- one video -----------------------------------------------------------------------------------------------------
 
 
-def test_the_same_faces_from_a_file(clip: Path, tracked: PreparedVideo, tmp_path: Path) -> None:
+def test_the_same_faces_from_a_file(clip: Path, tracked: FaceTrack, tmp_path: Path) -> None:
     video = prep_video(clip, GIVEN, landmarks=openface(tmp_path / "clip.csv", tracked))
     assert (video.status, len(video)) == ("ok", 20)
     np.testing.assert_array_equal(video.timestamps, tracked.timestamps)  # the video's own, not the file's
@@ -152,7 +153,7 @@ def test_the_same_faces_from_a_file(clip: Path, tracked: PreparedVideo, tmp_path
 
 
 def test_frames_without_success_or_confidence_count_as_no_face(
-    clip: Path, tracked: PreparedVideo, tmp_path: Path
+    clip: Path, tracked: FaceTrack, tmp_path: Path
 ) -> None:
     path = openface(tmp_path / "clip.csv", tracked, lost={5}, low={9: 0.49, 10: 0.5})
     video = prep_video(clip, GIVEN, landmarks=path)
@@ -171,7 +172,7 @@ def test_frames_without_success_or_confidence_count_as_no_face(
     ],
 )
 def test_another_number_of_frames_is_said(
-    changes: dict, words: str, clip: Path, tracked: PreparedVideo, tmp_path: Path
+    changes: dict, words: str, clip: Path, tracked: FaceTrack, tmp_path: Path
 ) -> None:
     video = prep_video(clip, GIVEN, landmarks=openface(tmp_path / "clip.csv", tracked, **changes))
     assert video.status == "landmarks_error" and not len(video)
@@ -179,7 +180,7 @@ def test_another_number_of_frames_is_said(
 
 
 def test_other_times_are_said_and_absent_ones_are_not_missed(
-    clip: Path, tracked: PreparedVideo, tmp_path: Path
+    clip: Path, tracked: FaceTrack, tmp_path: Path
 ) -> None:
     even = dataclasses.replace(tracked, records=tracked.records.copy())
     even.records["timestamps"] = np.arange(20) / 30  # index / rate, which this clip does not have
@@ -193,7 +194,7 @@ def test_other_times_are_said_and_absent_ones_are_not_missed(
     assert prep_video(clip, GIVEN, landmarks=path).status == "ok"
 
 
-def test_a_file_that_is_not_there_or_too_long(clip: Path, tracked: PreparedVideo, tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_or_too_long(clip: Path, tracked: FaceTrack, tmp_path: Path) -> None:
     video = prep_video(clip, GIVEN, landmarks=tmp_path / "clip.csv")
     assert video.status == "landmarks_error" and "cannot be read" in video.message
     path = openface(tmp_path / "clip.csv", tracked)

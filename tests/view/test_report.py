@@ -17,8 +17,10 @@ from PIL import Image
 from nemo_pipeline import NemoError
 from nemo_pipeline.stages.headframe import METHODS
 from nemo_pipeline.store import FaceDataset, write_dataset
+from nemo_pipeline.store.facetrack import FaceTrack
+from nemo_pipeline.store.schema import FRAME_FIELDS
 from nemo_pipeline.store.text import escape_controls
-from nemo_pipeline.view.quality_flags import CODES, reasons, track_of
+from nemo_pipeline.view.quality_flags import CODES, reasons
 from nemo_pipeline.view.report import json_for_html, write_report
 from nemo_pipeline.view.report_data import MOST_POINTS, read_report, runs
 from tests.support.smiling import HOSTILE, smiling, smiling_file
@@ -126,6 +128,11 @@ def test_reasons_to_look(made):
     assert found["cut"] == ["damaged", "part"]
 
 
+def in_memory(video: dict) -> FaceTrack:
+    """Its arrays, without id, labels and faces."""
+    return FaceTrack({name: video[name] for name in FRAME_FIELDS if name in video}, n_decoded=60)
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
@@ -153,7 +160,7 @@ def test_reasons_to_look(made):
 def test_limits(changes, code):
     fields = {"tracked": np.ones(60, bool), "n_faces": np.ones(60, int), "timestamps": np.arange(60) / 25}
     fields |= smiling("one") | changes
-    track = track_of(fields, n_decoded=60, status="ok", message="")
+    track = in_memory(fields)
     assert [reason.code for reason in reasons(track, 60.0, 100.0)] == ([code] if code else [])
 
 
@@ -165,8 +172,8 @@ def test_points_that_jump():
     }
     raw = fields["landmarks"].copy()
     raw[20] += (0, 8)  # a tenth of the eyes' distance, in one frame of 60
-    track = track_of(fields | {"landmarks_raw": raw}, n_decoded=60, status="ok", message="")
-    assert track.off[20] == pytest.approx(0.1, rel=1e-3) and track.off[19] == 0
+    track = in_memory(fields | {"landmarks_raw": raw})
+    assert track.points_off[20] == pytest.approx(0.1, rel=1e-3) and track.points_off[19] == 0
     assert [reason.code for reason in reasons(track, 60.0)] == ["jumps"]
     assert next(iter(CODES)) == "damaged"
 
@@ -183,12 +190,10 @@ def test_a_head_that_moves_fast_is_no_fault_of_the_tracker():
     codes = {}
     for how, (function, _) in METHODS.items():
         smooth = function(raw)
-        track = track_of(
-            fields | {"landmarks": smooth, "landmarks_raw": raw}, n_decoded=60, status="ok", message=""
-        )
+        track = in_memory(fields | {"landmarks": smooth, "landmarks_raw": raw})
         codes[how] = [reason.code for reason in reasons(track, 60.0)]
         if how == "4253h":
-            assert track.off.max() > 0.1
+            assert track.points_off.max() > 0.1
             (reason,) = reasons(track, 60.0)
             assert "Smoothing moved the points off the face" in reason.text and "`smooth=head`" in reason.text
     assert codes == {"head": [], "4253h": ["moved"], "none": []}
