@@ -134,30 +134,16 @@ def staged_rows(
     folder: Path, staged: StagedVideo, config: PrepConfig
 ) -> list[tuple[ShardRow, Iterator[np.ndarray]]]:
     """The rows of a staged video as `write_shard` wants them: what goes into /videos, and its frames in blocks."""
-    info, result = staged.result.info, staged.result
+    result = staged.result
+    # What is known of the file, of the video and of the row, under the names that the shard's columns have.
+    known = [(of, field.name) for of in (staged, result, result.info) for field in dataclasses.fields(of)]
+    facts = {name: getattr(of, name) for of, name in known}
     items = []
     for row in result.rows:
-        shard_row = ShardRow(
-            file=staged.file,
-            person=row.person,
-            segment=row.segment,
-            sha256=staged.sha256,
-            bytes=staged.bytes,
-            length=row.length,
-            fps=info.fps,
-            width=info.width,
-            height=info.height,
-            stream=info.stream,
-            n_decoded=result.n_decoded,
-            n_interpolated=row.n_interpolated,
-            status=row.status,
-            message=result.message(row),
-            landmarks_sha256=result.landmarks_sha256,
-            stored_width=info.stored_width,
-            stored_height=info.stored_height,
-            pixel_aspect=info.pixel_aspect,
-            transfer=info.transfer,
-        )
+        own = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+        values = facts | own | {"length": row.length, "message": result.message(row), "start": 0}
+        columns = (field.name for field in dataclasses.fields(ShardRow))
+        shard_row = ShardRow(**{name: values[name] for name in columns if name in values})
         items.append((shard_row, read_records(folder / row.spool, row.start, row.stop, config)))
     return items
 

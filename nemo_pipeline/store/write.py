@@ -14,7 +14,7 @@ from nemo_pipeline.errors import NemoError, OutputError
 from nemo_pipeline.status import Status
 from nemo_pipeline.store.files import check_h5_name
 from nemo_pipeline.store.index import IndexRow, write_index
-from nemo_pipeline.store.schema import FRAME_FIELDS, LABEL_COLUMNS, VIDEO_COLUMNS, frame_fields
+from nemo_pipeline.store.schema import ADDED_COLUMNS, FRAME_FIELDS, LABEL_COLUMNS, VIDEO_COLUMNS, frame_fields
 from nemo_pipeline.store.shard import ShardRow, new_shard_path, read_shard, shards_folder, write_shard
 from nemo_pipeline.store.tables import Provenance, row_shape
 
@@ -133,6 +133,7 @@ def _fit(
             arrays[field] = np.full(shape, np.nan, dtype)
         else:  # tracked; n_faces
             arrays[field] = np.ones(shape, dtype)
+    added: dict[str, Any] = {n: type(value)(video[n]) for n, value in ADDED_COLUMNS.items() if n in video}
     row = ShardRow(
         file=str(video.get("file", name)),
         sha256=str(video.get("sha256", "")),
@@ -145,12 +146,6 @@ def _fit(
         n_interpolated=int(video.get("n_interpolated", int(np.sum(~arrays["tracked"])))),
         status=Status.read(str(video.get("status", Status.OK if length else Status.NO_FACE))),
         message=str(video.get("message", "")),
-        stored_width=int(video.get("stored_width", 0)),
-        stored_height=int(video.get("stored_height", 0)),
-        pixel_aspect=str(video.get("pixel_aspect", "")),
-        transfer=str(video.get("transfer", "")),
-        stream=int(video.get("stream", -1)),
-        person=int(video.get("person", 0)),
-        segment=int(video.get("segment", 0)),
+        **added,
     )
     return row, arrays
