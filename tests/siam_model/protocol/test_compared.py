@@ -18,6 +18,7 @@ from siam_model.protocol.compared import fit_method
 from siam_model.protocol.open_run import read_splits
 from siam_model.protocol.request import TrainRequest
 from siam_model.protocol.splits import plan_splits
+from siam_model.run_folder import RunFolder
 from tests.support.siam_runs import Listener, resume
 from tests.support.siam_smiles import smiling_file, smiling_videos, trained
 
@@ -42,12 +43,12 @@ def test_every_method_predicts_every_video_once_in_the_fold_of_its_subject(run):
     data, folder = run
     siam = read_predictions(folder / "predictions.csv")
     assert {file.stem for file in (folder / "baselines").iterdir()} == {*NAMES, *COMPARED}
-    fold_of = {s: split.fold for split in read_splits(folder) for s in split.test}
+    fold_of = {s: split.fold for split in read_splits(RunFolder(folder)) for s in split.test}
     for name in COMPARED:
         found = read_predictions(folder / "baselines" / f"{name}.csv")
         assert sorted(found.video) == sorted(siam.video) == sorted(FaceDataset(data).ids)
         assert [fold_of[s] for s in found.subject] == found.fold.tolist()
-    assert (folder / "folds" / "00" / "cnn" / "model" / "config.json").is_file()
+    assert RunFolder(folder).fold(0).method("cnn").has_model
     # Features lie beside the data, not in them.
     assert {file.name for file in (data.parent / "smiles.features").glob("*.npz")} == {
         "vlbp-1.npz", "displacement-1.npz", "lbp-1.npz", "deformation-1.npz"
@@ -67,7 +68,7 @@ def test_a_run_goes_on_with_what_it_lacks_and_gives_the_same(run, tmp_path):
     resume(copy, data, device="cpu")
     assert {file.name: file.read_bytes() for file in (copy / "baselines").iterdir()} == before
     assert kept.stat().st_mtime_ns == stamp
-    with pytest.raises(NemoError, match="--methods"):
+    with pytest.raises(NemoError, match="methods=vlbp,displacement"):
         resume(folder, data, given={"methods": ("vlbp",)})
 
 
@@ -96,7 +97,7 @@ def test_replaced_faces_and_ages_of_the_test_people_change_nothing_that_is_learn
 def test_requests_that_cannot_be_are_refused():
     with pytest.raises(NemoError, match="no method 'siam'"):
         TrainRequest(methods=("siam",)).check()
-    with pytest.raises(NemoError, match="--methods learn the same"):
+    with pytest.raises(NemoError, match="learn the same in every variant"):
         TrainRequest(methods=("vlbp",), study="modules").check()
     TrainRequest(methods=tuple(METHODS), study="conditions").check()
     assert list(LABELS)[: len(METHODS)] == list(METHODS)
