@@ -64,6 +64,14 @@ _MOST_ACROSS = 7
     metavar="FILE.csv",
     help="Where the labels of --by are: their columns, and video, file or subject. Default: the data.",
 )
+@click.option(
+    "--still-age",
+    "people",
+    type=click.Path(path_type=Path, exists=True),
+    multiple=True,
+    metavar="VIDEOS",
+    help="Also compare with nemo predict --model still-age (an extra) on these recordings of the run. Can be repeated.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--no-faces", is_flag=True, help="Omit all pictures that show a face.")
 @click.option("--quick", is_flag=True, help="Omit Table II, which runs the models over every video.")
@@ -86,6 +94,10 @@ def command(runs: tuple[Path, ...], out: Path | None, as_json: bool, **options: 
         "faces": not options["no_faces"],
     }
     with contextlib.ExitStack() as stack:
+        if options["people"]:
+            from .predict_still import baseline
+
+            options["others"]["still-age"] = stack.enter_context(baseline(runs[0], options["people"]))
         status = None
         if console.err.is_terminal:
             status = stack.enter_context(console.err.status("reading the predictions"))

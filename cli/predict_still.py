@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -210,6 +210,52 @@ def predict_stills(
             {"model": NAME, "what": WHAT, "errors": ERRORS, "clips": [_json_line(answer) for answer in done]}
         )
     return done
+
+
+@contextlib.contextmanager
+def baseline(run: Path, places: Sequence[Path]) -> Iterator[Path]:
+    """A table with this network's ages for the videos of a run, in the columns of its predictions.csv.
+
+    Args:
+        run: folder of a run.
+        places: recordings, or folders of them; those that are not the run's are left out.
+
+    Raises:
+        NemoError: a video of the run is not among them, or has no age.
+    """
+    from nemo_pipeline.batch.discover import discover
+    from nemo_pipeline.errors import NemoError
+    from nemo_pipeline.store.text import listed
+    from siam_model.predictions import Predictions, read_predictions, write_predictions
+
+    from .progress import ClipProgress, stop_on_signals
+
+    ours = read_predictions(run / "predictions.csv")
+    wanted = set(ours.file) or set(ours.video)
+    found = [v for v in discover([str(p) for p in places]).videos if {v.file, v.id} & wanted]
+    console.say(f"still-age: {ERRORS}.")
+    ages: dict[str, float] = {}
+    with (
+        stop_on_signals(lambda: None),
+        ClipProgress(len(found), quiet=False) as show,
+        contextlib.closing(answers(found, "face", None, show)) as rows,
+    ):
+        for answer in rows:
+            if answer.age is not None:
+                ages[answer.row.id] = answer.age
+    missing = [video for video in ours.video if video not in ages]
+    if missing:
+        where = listed([str(place) for place in places])
+        raise NemoError(
+            f"still-age has no age for {listed(missing)}: the recordings of the run must be in {where}."
+        )
+    predicted = np.array([ages[video] for video in ours.video])
+    with tempfile.TemporaryDirectory(prefix="nemo-still-") as folder:
+        path = Path(folder) / "still-age.csv"
+        write_predictions(
+            path, Predictions(ours.video, ours.subject, ours.fold, ours.age, predicted, ours.file)
+        )
+        yield path
 
 
 def _print(answer: StillAnswer, quiet: bool, said: set[str]) -> None:

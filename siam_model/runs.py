@@ -143,8 +143,9 @@ def newest_run(root: Path = RUNS) -> Path:
         raise NemoError(
             f"The only runs in {root} were trained on synthetic faces, and their ages mean nothing for people: name "
             f"one with `model={escape_controls(str(max(synthetic)[2]))}` to use it all the same, or train on your own "
-            "videos with `nemo train out.h5`."
+            f"videos with `nemo train out.h5`. {_STILL_AGE}"
         )
     raise NemoError(
-        f"There is no trained model in {root}: train one with `nemo train out.h5`, or name one with `model=RUN`."
+        f"There is no trained model in {root}: train one with `nemo train out.h5`, or name one with `model=RUN`. "
+        f"{_STILL_AGE}"
     )

@@ -11,6 +11,7 @@ import pytest
 
 from nemo_pipeline.stages.still_age import face_box
 from nemo_pipeline.video import track_video
+from siam_model.predictions import Predictions, write_predictions
 from tests.support.commands import invoke
 
 
@@ -72,3 +73,21 @@ def test_the_demo_asks_for_clips_before_it_begins(tmp_path):
     (tmp_path / "people").mkdir()
     done = invoke("demo", "--dir", tmp_path / "demo", "--people", tmp_path / "people", code=1)
     assert "There is no video" in done.stderr and not (tmp_path / "demo").exists()
+
+
+def test_it_stands_beside_a_run(clips, asked, tmp_path):
+    p = Predictions(
+        ("clip0", "clip1"), ("a", "b"), np.zeros(2, int), np.array([30.0, 40.0]), np.array([31.0, 45.0]),
+        ("clip0.mp4", "clip1.mp4"),
+    )  # fmt: skip
+    run = tmp_path / "run"
+    run.mkdir()
+    write_predictions(run / "predictions.csv", p)
+    meta = {"synthetic": True, "folds": None, "dataset": {"file": "a.h5", "uuid": "u"}, "seed": 0}
+    (run / "run.json").write_text(json.dumps(meta))
+    said = json.loads(invoke("evaluate", run, "--quick", "--still-age", clips, "--json").stdout)
+    face = next(line for line in json.loads(asked[0].stdout)["clips"] if line["age_predicted"])
+    other = said["methods"]["still-age"]
+    assert other["videos"] == 2 and set(said["methods"]) >= {"SIAM", "still-age"}
+    alone = invoke("evaluate", run, "--quick", "--still-age", clips / "clip0.mp4", code=1)
+    assert "clip1" in alone.stderr and face["age_predicted"] > 0
