@@ -104,7 +104,7 @@ def test_who_was_seen_there_is_not_tested_here(place, tmp_path):
 
 
 def test_what_does_not_fit_is_refused(place, tmp_path):
-    with pytest.raises(NemoError, match=r"does not fit this network: appearance\..* Use its --preset"):
+    with pytest.raises(NemoError, match=r"does not fit this network: appearance\..* Use its `preset`"):
         quick(
             place / "clips.h5",
             tmp_path / "run",
