@@ -19,7 +19,7 @@ _REMEDY = "save it again as JPEG or PNG"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Picture:
+class StillPicture:
     """A decoded picture.
 
     Attributes:
@@ -37,7 +37,7 @@ class Picture:
     rotation: int
 
 
-def read_picture(path: Path) -> Picture:
+def read_picture(path: Path) -> StillPicture:
     """Decode a picture: of several in one file the first. EXIF orientation is applied; 16 bits, CMYK, gray, palettes
     and floating point become 8-bit RGB; transparent parts are black.
 
@@ -75,7 +75,7 @@ def read_picture(path: Path) -> Picture:
                 f"It cannot be decoded ({reason}): copy it again from its source, or {_REMEDY}.",
             ) from None
     turns = {3: 180, 4: 180, 5: 90, 6: 90, 7: 270, 8: 270}
-    return Picture(rgb, kind, mode, stored, turns.get(orientation, 0))
+    return StillPicture(rgb, kind, mode, stored, turns.get(orientation, 0))
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

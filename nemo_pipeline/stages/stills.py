@@ -80,7 +80,7 @@ def _search(engine: Engine, sizes: list[Plane], everyone: bool) -> list[FaceMesh
         sides.append(side)
         side /= _FINER
     sides.insert(1, 1.7 * sides[0])
-    found = _Found(engine, frame)
+    found = _FoundFaces(engine, frame)
     for k, side in enumerate(sides):
         if found.faces and not everyone:
             break
@@ -91,7 +91,7 @@ def _search(engine: Engine, sizes: list[Plane], everyone: bool) -> list[FaceMesh
     return found.faces
 
 
-class _Found:
+class _FoundFaces:
     """The faces found so far, and places where something like a face was refused, looked at both ways up."""
 
     def __init__(self, engine: Engine, frame: Frame) -> None:
