@@ -24,7 +24,7 @@ def command(run: Path, target: Path, licence: str, note: str, as_json: bool) -> 
     The .zip holds weights, settings, errors on unseen people (without names) and a card: what it was trained on, how
     many people of which ages, errors by decade, licence. The .onnx takes any number of frames, and needs an extra.
     """
-    from siam_model.package import as_markdown, card_of, pack_model
+    from siam_model.package import as_markdown, make_card, pack_model
 
     check_target("MODEL", target, (".zip", ".onnx"), "a model")
     if target.suffix.lower() == ".onnx":
@@ -33,7 +33,7 @@ def command(run: Path, target: Path, licence: str, note: str, as_json: bool) -> 
 
         network, described = load_model(run)
         write_onnx(target, network, described)
-        card = card_of(run, licence, note)
+        card = make_card(run, licence, note)
     else:
         card = pack_model(run, target, licence=licence, note=note)
     size = target.stat().st_size

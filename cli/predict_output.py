@@ -124,13 +124,13 @@ def answer_for(row: FaceTrack, model: LoadedModel, interval: Interval) -> Answer
         bounds=bounds,
         level=interval.level,
         notes=tuple(notes),
-        doubts=tuple(doubts_of(row, model.mean_shape, model.triangles)) if prediction is not None else (),
+        doubts=tuple(find_doubts(row, model.mean_shape, model.triangles)) if prediction is not None else (),
         synthetic=model.synthetic,
         frames_used=len(row.frames),
     )
 
 
-def doubts_of(row: FaceTrack, mean_shape: np.ndarray, triangles: np.ndarray) -> list[Reason]:
+def find_doubts(row: FaceTrack, mean_shape: np.ndarray, triangles: np.ndarray) -> list[Reason]:
     """Why the track of a row may be poor."""
     from nemo_pipeline.geometry import Template
 

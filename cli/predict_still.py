@@ -126,7 +126,7 @@ def answers(
     from nemo_pipeline.stages.still_age import check_installed
 
     from .faces import clip_faces
-    from .predict_output import doubts_of
+    from .predict_output import find_doubts
 
     check_installed()
     shipped = _Shipped()
@@ -149,7 +149,7 @@ def answers(
                 frame_index=row.frame_index[seen] if len(ages) else np.zeros(0, np.int32),
                 status=status,
                 message=message,
-                doubts=tuple(doubts_of(row, shipped.mean_shape, shipped.triangles)) if len(ages) else (),
+                doubts=tuple(find_doubts(row, shipped.mean_shape, shipped.triangles)) if len(ages) else (),
             )
             show.finished(row.path, not len(ages))
 

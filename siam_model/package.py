@@ -57,7 +57,7 @@ def pack_model(run: Path, target: Path, *, licence: str = "", note: str = "") ->
         NemoError: there is no model.
     """
     folder = model_folder(run)
-    described = card_of(run, licence, note)
+    described = make_card(run, licence, note)
     with tempfile.TemporaryDirectory(prefix="nemo-model-") as scratch, replacing(target) as temporary:
         for name, predictions in _errors(run).items():
             path = Path(scratch) / name
@@ -105,7 +105,7 @@ def _numbered(codes: tuple[str, ...]) -> dict[str, str]:
     return {code: str(i).zfill(len(str(len(found)))) for i, code in enumerate(found)}
 
 
-def card_of(run: Path, licence: str = "", note: str = "") -> dict[str, Any]:
+def make_card(run: Path, licence: str = "", note: str = "") -> dict[str, Any]:
     """What there is to say about a model: plain JSON types, None for what is not known."""
     card = load_card(run)
     p = _errors(run).get("predictions.csv")

@@ -95,7 +95,7 @@ def open_container(path: Path) -> Any:
         )
     if container.format.name.endswith(PICTURE) or container.format.name in _PICTURES:
         with contextlib.suppress(av.error.FFmpegError):
-            packets = (packet for packet in packets_of(container, video=0) if packet.size)
+            packets = (packet for packet in read_packets(container, video=0) if packet.size)
             if sum(1 for _ in itertools.islice(packets, _FEW_PICTURES + 1)) > _FEW_PICTURES:
                 container.seek(0)
                 return container
@@ -110,7 +110,7 @@ def opened(path: Path) -> Any:
     return av.open(f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"})
 
 
-def packets_of(container: Any, *streams: Any, **kinds: int) -> Iterator[Any]:
+def read_packets(container: Any, *streams: Any, **kinds: int) -> Iterator[Any]:
     """The packets of some streams of an opened file, to its end, as PyAV's `demux` is told. Raises what FFmpeg does.
 
     Where a stream appears midway (sound that begins late in FLV or a transport stream), PyAV looks past the end of its
@@ -192,7 +192,7 @@ def _stills(streams: Sequence[Any], path: Path) -> set[int]:
     if unknown:
         with contextlib.suppress(av.error.FFmpegError, OSError, ValueError), opened(path) as again:
             here = [again.streams[index] for index in counts]
-            for n, packet in enumerate(packets_of(again, here)):
+            for n, packet in enumerate(read_packets(again, here)):
                 if packet.size and packet.stream_index in unknown:
                     counts[packet.stream_index] += 1
                 if n > _PATIENCE * len(here) or all(counts[index] > 1 for index in unknown):

@@ -26,7 +26,7 @@ from nemo_pipeline.stages.container import (
     not_opened,
     numbered_stream,
     open_container,
-    packets_of,
+    read_packets,
     streams_note,
     video_streams,
 )
@@ -346,7 +346,7 @@ class VideoReader:
 
     def _packets(self) -> Iterator[Any]:
         """Packets of the stream, then None, which makes the decoder give out what it still holds."""
-        packets = packets_of(self._container, self._stream)
+        packets = read_packets(self._container, self._stream)
         while True:
             try:
                 packet = next(packets)

@@ -196,7 +196,7 @@ def _measure(expression: str) -> Measure:
     return "disgust" if expression == "disgust" else "smile"
 
 
-def phases_of(video: Video) -> Phases | None:
+def video_phases(video: Video) -> Phases | None:
     """Onset, apex and offset by the signal of the video's expression; None where its landmarks give none (they are
     missing, or eyes or mouth have no extent)."""
     try:
@@ -211,7 +211,7 @@ def key_frames(video: Video) -> tuple[int, int]:
     A video without an onset (nothing rises, or its landmarks are of no use) has none: then its first frame counts as
     neutral, and the frame with the largest amplitude, or the middle one, as expressive.
     """
-    phases = phases_of(video)
+    phases = video_phases(video)
     if phases is None:
         return 0, len(video) // 2
     start, stop = phases.onset

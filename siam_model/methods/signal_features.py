@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from siam_model.methods.inputs import Video, phases_of
+from siam_model.methods.inputs import Video, video_phases
 from siam_model.methods.signals import Signal
 
 FEATURES = (
@@ -91,7 +91,7 @@ def phase_features(video: Video, signals: list[Signal | None]) -> NDArray[np.flo
         signals: (T,) of the whole video each.
     """
     found = np.zeros((len(signals), len(PHASES), len(FEATURES)))
-    phases = phases_of(video)
+    phases = video_phases(video)
     if phases is None:
         return found
     for i, signal in enumerate(signals):

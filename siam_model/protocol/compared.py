@@ -50,7 +50,7 @@ def train_methods(
             ages = _convolutions(run, split, folder.method("cnn"), here, rows)
         else:
             method = fit_method(name, run.dataset, run.table, split, describe)
-            ages = method.predict(videos_of(run.dataset, run.table, rows))
+            ages = method.predict(chosen_videos(run.dataset, run.table, rows))
         predictions = to_predictions(run.table, rows, split.fold, ages)
         run.reporter.say(f"mean absolute error {predictions.error.mean():.2f} years", here)
         write_predictions(file, predictions)
@@ -58,7 +58,7 @@ def train_methods(
 
 def _say_without_onset(run: OpenRun, where: TrainingScope, describe: Describe) -> None:
     """In how many videos no expression was found, and what the methods take in its place."""
-    found = describe("displacement", videos_of(run.dataset, run.table, np.arange(len(run.table))))
+    found = describe("displacement", chosen_videos(run.dataset, run.table, np.arange(len(run.table))))
     count = int((~found.reshape(len(found), -1).any(axis=1)).sum())
     if count:
         videos, verb = pluralize(len(found), "video"), "shows" if count == 1 else "show"
@@ -74,11 +74,11 @@ def fit_method(
 ) -> Method:
     """A method that has learnt from everybody in the split but the test subjects, whose videos are not read."""
     known = table.rows_of((*split.training, *split.validation))
-    videos = videos_of(dataset, table, known)
+    videos = chosen_videos(dataset, table, known)
     return make_method(name, describe).fit(videos, table.age[known], [table.subject[r] for r in known])
 
 
-def videos_of(dataset: FaceDataset, table: VideoTable, rows: np.ndarray) -> list[Video]:
+def chosen_videos(dataset: FaceDataset, table: VideoTable, rows: np.ndarray) -> list[Video]:
     """Rows of the table as the methods take them."""
     template = Template(dataset.mean_shape, dataset.triangles, dataset.size, dataset.config.margin)
     return [FileVideo(dataset[int(i)], template) for i in table.index[rows]]

@@ -46,13 +46,13 @@ def predicted_video(data: Data, run: Run, row: int) -> FaceVideo:
 
 def expressive_frame(video: FaceVideo) -> int:
     """The frame in the middle of the apex; where no phases are found, the middle of the video."""
-    found = phases_of(video)
+    found = video_phases(video)
     if found is not None and found.apex[1] > found.apex[0]:
         return (found.apex[0] + found.apex[1] - 1) // 2
     return (len(video) - 1) // 2
 
 
-def phases_of(video: FaceVideo) -> Phases | None:
+def video_phases(video: FaceVideo) -> Phases | None:
     """Phases of a video, by the measure of its expression; None where it came without landmarks."""
     from nemo_pipeline.phases import find_phases
 

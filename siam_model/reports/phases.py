@@ -13,7 +13,7 @@ from nemo_pipeline.errors import DataError
 from nemo_pipeline.store.text import csv_cell, csv_value, escape_controls
 from siam_model.predictions import Predictions, read_table, write_table
 from siam_model.reports import paper
-from siam_model.reports.inference import by_model, phases_of, predicted_video
+from siam_model.reports.inference import by_model, predicted_video, video_phases
 from siam_model.reports.source import Data, Run
 
 COLUMNS = ("video", "subject", "fold", "age_true", "phases", "start", "stop", "age_predicted", "data")
@@ -84,7 +84,7 @@ def _ranges(data: Data, run: Run, row: int) -> dict[str, tuple[int, int]]:
     """Name -> frames of the whole video and of every union of its phases; the whole alone where one is not found."""
     video = predicted_video(data, run, row)
     ranges = {WHOLE: (0, len(video))}
-    found = phases_of(video)
+    found = video_phases(video)
     if found is None or not all(found.mask(name).any() for name in ("onset", "apex", "offset")):
         return ranges
     for names in paper.PHASES:
