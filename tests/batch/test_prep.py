@@ -39,7 +39,7 @@ def test_arrays_are_those_of_the_pipeline(first, clips):
         alone = prep_video(clips / video.file, CONFIG)
         assert video.length == len(alone) == video.n_decoded
         for name in data.fields:
-            np.testing.assert_array_equal(video.read(name), alone.records[name], err_msg=name)
+            np.testing.assert_array_equal(video.read(name), alone.read(name), err_msg=name)
 
 
 def test_a_second_run_does_nothing(first, clips, tmp_path):
