@@ -182,8 +182,8 @@ def test_another_number_of_frames_is_said(
 def test_other_times_are_said_and_absent_ones_are_not_missed(
     clip: Path, tracked: FaceTrack, tmp_path: Path
 ) -> None:
-    even = dataclasses.replace(tracked, records=tracked.records.copy())
-    even.records["timestamps"] = np.arange(20) / 30  # index / rate, which this clip does not have
+    times = np.arange(20) / 30  # index / rate, which this clip does not have
+    even = dataclasses.replace(tracked, arrays={**tracked.arrays, "timestamps": times})
     path = openface(tmp_path / "clip.csv", even)
     video = prep_video(clip, GIVEN, landmarks=path)
     assert video.status == "landmarks_error"
