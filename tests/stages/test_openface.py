@@ -288,7 +288,7 @@ def folder(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path, output: Path, config: PrepConfig, landmarks: Path | None = None):
     videos = discover([folder]).videos
     found = None if landmarks is None else find_landmarks(landmarks, videos)
-    return prep(PrepInputs(videos, landmarks=found), output, config, RunOptions(workers=1))
+    return prep(PrepInputs(videos, landmarks=found or {}), output, config, RunOptions(workers=1))
 
 
 @pytest.fixture(scope="module")
