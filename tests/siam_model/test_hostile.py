@@ -252,7 +252,7 @@ def test_a_run_json_of_other_types(run, key, value):
     values = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**values, key: value}))
     with pytest.raises(NemoError, match=rf"run\.json is damaged: {key} is .*copy the run again"):
-        open_run(run)
+        open_run(RunFolder(run))
 
 
 def test_a_list_of_sums_that_is_damaged_or_hostile(tmp_path):
