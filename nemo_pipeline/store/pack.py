@@ -65,8 +65,7 @@ def pack(
         for row in data.rows:
             start, length = int(data.videos["start"][row]), int(data.videos["length"][row])
             hashes = write_frames(datasets, start, length, _blocks(data, row, length))
-            held = data.written_fields(row) if length else data.fields
-            if data_hash(hashes, held) != data.layout["data_sha256"][row]:
+            if length and data_hash(hashes, data.written_fields(row)) != data.layout["data_sha256"][row]:
                 raise DataError(
                     f"{data.path}: the arrays of {data.videos['id'][row]!r} are not those that were written; "
                     f"run `nemo verify {data.path}`.",

@@ -68,8 +68,14 @@ def stored_fields(
         if dataset is None or not dataset.ndim or dataset.dtype.kind not in "biuf":
             raise DamagedFile(file.filename, f"/{name}", "is missing or no table of numbers")
         meaning = str(dataset.attrs.get("meaning", ""))
-        fields[name] = FieldType(dataset.shape[1:], dataset.dtype, meaning)
+        fields[name] = FieldType(dataset.shape[1:], dataset.dtype, meaning, _fill_value(dataset))
     return fields
+
+
+def _fill_value(dataset: h5py.Dataset) -> float | None:
+    """`FieldType.missing` of a dataset that this version does not know: its writer left it as the fill value."""
+    defined = dataset.id.get_create_plist().fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED
+    return dataset.fillvalue.item() if defined else None
 
 
 def row_shape(name: str, size: int) -> tuple[int, ...]:
@@ -87,7 +93,7 @@ def create_frame_datasets(
     datasets = {}
     for name, field in fields.items():
         tail, dtype = field.tail, field.dtype
-        options: dict[str, Any] = {"track_times": False}
+        options: dict[str, Any] = {"track_times": False, "fillvalue": field.missing}
         if total:
             small = dtype.itemsize * int(np.prod(tail)) < _SMALL_ROW
             options["chunks"] = (min(total, _SMALL_CHUNK) if small else 1, *tail)

@@ -179,6 +179,29 @@ def test_a_file_of_a_later_version(path, tmp_path, monkeypatch):
     assert [finding.where for finding in errors(path)] == ["clip2"]
 
 
+def test_a_file_that_a_later_version_has_added_to(tmp_path, monkeypatch):
+    """A shard of this version and one of a later version, which has a dataset more, in one index."""
+    monkeypatch.setattr("nemo_pipeline.store.write._PER_SHARD", 2)
+    blur = np.random.default_rng(1).random((12, 2), np.float32)
+
+    def videos():
+        yield from sound_videos()[:2]
+        with monkeypatch.context() as patch:
+            patch.setitem(FRAME_FIELDS, "blur", FrameField((2,), "<f4", "how blurred", missing=-1.0))
+            for video in sound_videos()[2:]:
+                yield video | {"blur": blur[: len(video["frames"])]}
+
+    path = write_dataset(tmp_path / "out.h5", videos())
+    relabel(path, LabelTable("t", {"clip0": {"age": 77.0}}))  # writes the index anew
+    for file in (path, pack(path, tmp_path / "one.h5")):
+        data = FaceDataset(file)
+        assert errors(file) == [] and "blur" in data.fields
+        np.testing.assert_array_equal(data["clip0"].read("blur"), np.full((7, 2), -1, np.float32))
+        np.testing.assert_array_equal(data["clip2"].read("blur"), blur)
+        with h5py.File(file) as plain:  # as other programs see it
+            np.testing.assert_array_equal(plain["blur"][:7], np.full((7, 2), -1, np.float32))
+
+
 def test_every_column_has_a_place_in_a_video():
     names = [field.name for field in dataclasses.fields(FaceVideo)]
     assert names[2:] == list(VIDEO_COLUMNS)
