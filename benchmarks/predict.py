@@ -41,7 +41,9 @@ def case(module: torch.nn.Module, frames: Tensor) -> Callable[[], object]:
 def compare(run_folder: Path, data: Path) -> None:
     """Ages of every usable video of `data` in both precisions."""
     model, rows = siam_model.load(run_folder), []
-    for video in FaceDataset(data).usable:
+    dataset = FaceDataset(data)
+    for row in dataset.usable:
+        video = dataset[int(row)]
         ages = []
         for precision in ("32", "bf16-mixed"):
             with autocast(precision, model.device):
