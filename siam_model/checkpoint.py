@@ -201,6 +201,8 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[SIAM, Mo
     file = ModelFolder(folder).weights
     shown = escape_controls(str(file))
     try:
+        if file.exists() and not file.is_file():  # a pipe would be waited for
+            raise ValueError("it is a folder, a device or a pipe")
         # Before anything is allocated: what the file says that it holds, and what the configuration says.
         with safe_open(file, framework="pt") as weights:
             slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118

@@ -111,6 +111,16 @@ def test_a_card_of_another_kind(tmp_path):
             read_predictions(tmp_path / "predictions.csv")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_weights_that_are_a_pipe_are_not_waited_for(tmp_path):
+    write_model(tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(NemoError, match="a device or a pipe"):
+        load(tmp_path)
+
+
 def test_weights_that_are_not_those_of_the_card(tmp_path):
     write_model(tmp_path / "model")
     path = tmp_path / "model" / "model.safetensors"
