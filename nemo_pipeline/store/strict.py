@@ -119,6 +119,12 @@ def _wrong(dataset: h5py.Dataset, virtual: Collection[str] | None) -> str:
         most = held * (_INFLATION if filters else 1) + (chunk if filters else 0)
         if chunk > _LARGEST_CHUNK or wanted > most or held > file_size:
             return "declares more data than the file holds"
+        # HDF5 writes chunks to where its table says that they belong, beyond the array if need be. The table is in
+        # order, so the last one tells.
+        if count := dataset.id.get_num_chunks():
+            last = dataset.id.get_chunk_info(count - 1).chunk_offset
+            if any(at >= side for at, side in zip(last, dataset.shape, strict=True)):
+                return "has a table of chunks that is not of its shape"
     elif wanted != held or held > file_size:
         return "declares more data than the file holds"
     return _wrong_texts(dataset, file_size) if text else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from nemo_pipeline.store.isolated import Isolated
 from nemo_pipeline.store.pack import pack
 from nemo_pipeline.store.sealed import seal
 from nemo_pipeline.store.shard import read_shard, read_shards, shards_folder
+from nemo_pipeline.store.strict import dataset_in
 from nemo_pipeline.store.verify import verify
 from tests.support.paths import ROOT
 from tests.support.videos import sound_videos
@@ -362,3 +364,14 @@ def test_labels_of_absent_videos_have_a_digest_too(tmp_path):
     file.write_text("[[")
     with pytest.raises(DamagedFile, match=r"absent-labels\.json"):
         recall_labels(tmp_path)
+
+
+def test_a_table_of_chunks_beyond_the_array(tmp_path):
+    """Reading such a dataset writes outside of the array, which ends the process."""
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=np.zeros((28, 68, 2), np.float32), chunks=(1, 68, 2))
+    damaged = path.read_bytes().replace(struct.pack("<3Q", 28, 68, 2), struct.pack("<3Q", 20, 68, 2))
+    path.write_bytes(damaged)
+    with h5py.File(path) as file, pytest.raises(DamagedFile, match="table of chunks"):
+        dataset_in(file, "x")
