@@ -1,8 +1,11 @@
-"""Beyond the paper, all off by default: weights for rare ages, mirrored and brighter or darker training clips."""
+"""Beyond the paper, all off by default: weights for rare ages; training clips mirrored, brighter or darker, turned and
+shifted."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch.nn import functional as F
 
 #: Deviation of the Gaussian that smooths the histogram of ages, years: people of 40 say something about 43.
 AGE_DEVIATION = 3.0
@@ -33,14 +36,36 @@ def sample_gain(rng: np.random.Generator, brightness: float, size: int) -> np.nd
     return np.exp(rng.uniform(-1, 1, size) * np.log1p(brightness))
 
 
-def augment_frames(frames: np.ndarray, mirror: bool, gain: float) -> np.ndarray:
-    """(T,S,S) uint8 -> the same, mirrored left to right and with gray levels times `gain`, rounded, cut at 255.
+def sample_move(rng: np.random.Generator, turn: float, shift: float, size: int) -> np.ndarray:
+    """(size,3): a turn in degrees, up to `turn` either way, and shifts right and down as parts of a face's side, up to
+    `shift` either way."""
+    return rng.uniform(-1, 1, (size, 3)) * (turn, shift, shift)
+
+
+def augment_frames(
+    frames: np.ndarray, mirror: bool, gain: float, move: tuple[float, float, float] = (0.0, 0.0, 0.0)
+) -> np.ndarray:
+    """(T,S,S) uint8 -> the same, mirrored left to right, moved (`move_frames`), and with gray levels times `gain`,
+    rounded, cut at 255.
 
     What the warp left black stays black. `frames` itself comes back where nothing is to be done.
     """
     if mirror:
         frames = frames[..., ::-1]
+    if any(move):
+        frames = move_frames(frames, *move)
     if gain != 1.0:
         levels = np.clip(np.rint(np.arange(256) * gain), 0, 255).astype(np.uint8)
         frames = levels[frames]
     return frames
+
+
+def move_frames(frames: np.ndarray, turn: float, right: float, down: float) -> np.ndarray:
+    """(T,S,S) uint8 -> the same, turned clockwise by `turn` degrees about the middle, then shifted by parts of the
+    side; bilinear, rounded; black comes in from outside. As if the landmarks had been that much off before the warp."""
+    c, s = np.cos(np.radians(turn)), np.sin(np.radians(turn))
+    # From places in the result to places in the face; a side is two units long.
+    back = torch.tensor([[[c, s, -2 * (c * right + s * down)], [-s, c, 2 * (s * right - c * down)]]]).float()
+    pixels = torch.from_numpy(np.ascontiguousarray(frames)).float()[None]  # (1, T, S, S): frames as channels
+    grid = F.affine_grid(back, [1, *pixels.shape[1:]], align_corners=False)
+    return F.grid_sample(pixels, grid, align_corners=False)[0].round_().to(torch.uint8).numpy()

@@ -86,6 +86,11 @@ def _training(name: str, c: TrainConfig) -> str:
         extra.append("clips were mirrored by chance")
     if c.augment_brightness:
         extra.append("their brightness was changed by chance")
+    if c.augment_turn or c.augment_shift:
+        extra.append(
+            f"faces were turned by up to {c.augment_turn:g} degrees and shifted by up to {100 * c.augment_shift:g} % "
+            "of their side by chance"
+        )
     tail = f"; {', '.join(extra)}" if extra else ""
     return (
         f"The mean absolute error plus lambda = {c.l2:g} times the squared weights was minimised by RMSprop (learning "

@@ -226,6 +226,8 @@ class TrainConfig:
         augment_mirror: mirror half of the training clips, chosen at random (not in the paper).
         augment_brightness: multiply a training clip's gray levels by a random factor between 1/(1+b) and
             1+b; 0 is the paper's.
+        augment_turn: turn a training clip's faces by up to so many degrees either way; 0 is the paper's.
+        augment_shift: shift them by up to this part of their side, across and down; 0 is the paper's.
         pretrain: what the appearance module learns before ages, without labels: `none` (the paper's), `expression` or
             `shape` (`siam_model.training.pretrain`).
         pretrain_epochs: passes over the training videos for that.
@@ -257,6 +259,8 @@ class TrainConfig:
     age_weighting: AgeWeighting = "none"
     augment_mirror: bool = False
     augment_brightness: float = 0.0
+    augment_turn: float = added(0.0)
+    augment_shift: float = added(0.0)
     pretrain: Pretrain = added("none")
     pretrain_epochs: int = added(6)
     pretrain_learning_rate: float = added(1e-3)
@@ -286,6 +290,8 @@ class TrainConfig:
         _need(0 < self.pretrain_share <= 1, self, "pretrain_share", "above 0 and at most 1")
         _need(self.freeze_appearance >= 0, self, "freeze_appearance", "at least 0")
         _need(0 <= self.augment_brightness <= 4, self, "augment_brightness", "from 0 to 4")
+        _need(0 <= self.augment_turn <= 45, self, "augment_turn", "from 0 to 45 degrees")
+        _need(0 <= self.augment_shift <= 0.25, self, "augment_shift", "from 0 to 0.25 of the side")
         for name in ("validation_fraction", "test_fraction"):
             _need(0 < getattr(self, name) < 0.9, self, name, "above 0 and below 0.9")
 
@@ -302,7 +308,7 @@ class TrainConfig:
 #: Settings that the paper has no counterpart of; at their defaults they do nothing.
 _BEYOND = (
     "model.centre", "train.pretrain", "train.freeze_appearance", "train.age_weighting", "train.augment_mirror",
-    "train.augment_brightness",
+    "train.augment_brightness", "train.augment_turn", "train.augment_shift",
 )  # fmt: skip
 
 

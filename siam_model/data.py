@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from nemo_pipeline.errors import DataError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import escape_controls
-from siam_model.augment import augment_frames, sample_gain
+from siam_model.augment import augment_frames, sample_gain, sample_move
 from siam_model.config import TrainConfig
 
 #: Ages outside this range are a mistake in a label file (months, a year of birth, 999 for unknown).
@@ -144,8 +144,8 @@ def blocks(dataset: FaceDataset, index: int, phase: int = 0, step: int = 1) -> I
 class ClipSample(NamedTuple):
     """What to read, and how it counts.
 
-    `row` of the table; which of its interleaved series (frames phase, phase + step, ...); `mirror` and `gain` as
-    `siam_model.augment.changed` takes them; `weight`: its factor in the batch's loss.
+    `row` of the table; which of its interleaved series (frames phase, phase + step, ...); `mirror`, `gain` and `move`
+    as `siam_model.augment.augment_frames` takes them; `weight`: its factor in the batch's loss.
     """
 
     row: int
@@ -153,6 +153,7 @@ class ClipSample(NamedTuple):
     mirror: bool = False
     gain: float = 1.0
     weight: float = 1.0
+    move: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 class Batch(NamedTuple):
@@ -186,7 +187,7 @@ class Clips(Dataset):
         for place, clip in zip(frames.numpy(), clips, strict=True):
             done = 0
             for block in blocks(self.dataset, int(self.table.index[clip.row]), clip.phase, self.step):
-                place[done : done + len(block)] = augment_frames(block, clip.mirror, clip.gain)
+                place[done : done + len(block)] = augment_frames(block, clip.mirror, clip.gain, clip.move)
                 done += len(block)
         return self.batch(clips, frames, lengths)
 
@@ -233,6 +234,9 @@ class LengthBuckets(Sampler[list[ClipSample]]):
         mirrored = rng.random(len(rows)) < 0.5 if config.augment_mirror else np.zeros(len(rows), dtype=bool)
         brightness = config.augment_brightness
         gain = sample_gain(rng, brightness, len(rows)) if brightness else np.ones(len(rows))
+        move = np.zeros((len(rows), 3))
+        if config.augment_turn or config.augment_shift:
+            move = sample_move(rng, config.augment_turn, config.augment_shift, len(rows))
         weight = np.ones(len(rows)) if weights is None else weights
         batches = []
         for start in range(0, len(rows), batch_size):
@@ -241,7 +245,7 @@ class LengthBuckets(Sampler[list[ClipSample]]):
                 [
                     ClipSample(
                         int(rows[i]), int(phase[i]), bool(mirrored[i]), float(gain[i]),
-                        float(weight[i]) / len(part),
+                        float(weight[i]) / len(part), tuple(move[i].tolist()),
                     )
                     for i in part
                 ]

@@ -11,12 +11,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import affine_transform, gaussian_filter
 
 from nemo_pipeline.errors import NemoError, NotFinite
 from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model import SIAM, SIAMConfig
 from siam_model import data as data_module
-from siam_model.augment import AGE_DEVIATION, LARGEST_WEIGHT, augment_frames, density_weights, sample_gain
+from siam_model.augment import (
+    AGE_DEVIATION,
+    LARGEST_WEIGHT,
+    augment_frames,
+    density_weights,
+    move_frames,
+    sample_gain,
+    sample_move,
+)
 from siam_model.config import TrainConfig
 from siam_model.data import Clips, ClipSample, LengthBuckets, labelled_videos, measure_normalisation, shared
 from siam_model.figures.curves import curves_figure, draw_curves
@@ -290,22 +299,47 @@ def test_augmentation_of_pixels():
     assert np.log(gains).mean() == pytest.approx(0, abs=0.01)
 
 
+@pytest.mark.parametrize("size", [20, 21])
+def test_moved_faces_are_those_that_scipy_moves(size):
+    frames = gaussian_filter(np.random.default_rng(0).uniform(0, 255, (2, size, size)), (0, 1, 1)).astype(
+        np.uint8
+    )
+    turn, right, down = 12.0, 0.1, -0.06
+    c, s = np.cos(np.radians(turn)), np.sin(np.radians(turn))
+    back = np.array([[c, -s], [s, c]])  # of (row, column): clockwise, with rows that go down
+    middle = np.full(2, (size - 1) / 2)
+    offset = middle - back @ (middle + np.array([size * down, size * right]))
+    expected = [
+        affine_transform(f.astype(float), back, offset, order=1, mode="grid-constant") for f in frames
+    ]
+    moved = move_frames(frames, turn, right, down)
+    assert moved.dtype == np.uint8
+    assert np.abs(moved - np.array(expected)).max() <= 0.51
+    np.testing.assert_array_equal(move_frames(frames, 0, 2 / size, 0)[..., 2:], frames[..., :-2])
+    assert not move_frames(frames, 0, 2 / size, 0)[..., :2].any(), "black comes in"
+    moves = sample_move(np.random.default_rng(0), 8, 0.05, 2000)
+    assert moves.shape == (2000, 3) and 7.9 < np.abs(moves[:, 0]).max() <= 8
+    assert 0.049 < np.abs(moves[:, 1:]).max() <= 0.05
+
+
 def test_augmentation_touches_training_alone_and_follows_from_seed_and_epoch(data):
     table, rows = labelled_videos(FaceDataset(data)), np.arange(20)
     still = TrainConfig(batch_size=4, temporal_stride=2)
     plain = LengthBuckets(table, rows, still, (0,), 3).batches
-    moved = dataclasses.replace(still, augment_mirror=True, augment_brightness=0.3)
+    moved = dataclasses.replace(
+        still, augment_mirror=True, augment_brightness=0.3, augment_turn=5.0, augment_shift=0.1
+    )
     varied = LengthBuckets(table, rows, moved, (0,), 3).batches
     again = LengthBuckets(table, rows, moved, (0,), 3).batches
     assert varied == again
     assert [[(c.row, c.phase) for c in b] for b in plain] == [[(c.row, c.phase) for c in b] for b in varied]
     clips = [c for batch in varied for c in batch]
     assert {c.mirror for c in clips} == {True, False}
-    assert len({c.gain for c in clips}) == 20
-    assert all(not c.mirror and c.gain == 1 for batch in plain for c in batch)
+    assert len({c.gain for c in clips}) == len({c.move for c in clips}) == 20
+    assert all(not c.mirror and c.gain == 1 and not any(c.move) for batch in plain for c in batch)
     loaded = data_module.validation_loader(Clips(FaceDataset(data), table, 2), rows, 4)
     batches = loaded.batch_sampler
-    assert all(not c.mirror and c.gain == 1 for batch in batches for c in batch)
+    assert all(not c.mirror and c.gain == 1 and not any(c.move) for batch in batches for c in batch)
 
 
 def test_options_change_the_training_and_are_off_by_default(data):
@@ -313,7 +347,10 @@ def test_options_change_the_training_and_are_off_by_default(data):
     assert (config.age_weighting, config.augment_mirror, config.augment_brightness) == ("none", False, 0.0)
     off = {"augment_mirror": False, "augment_brightness": 0.0, "epochs": 1}
     plain = go(data, train=off)
-    for option in ({"augment_mirror": True}, {"augment_brightness": 0.3}, {"age_weighting": "density"}):
+    for option in (
+        {"augment_mirror": True}, {"augment_brightness": 0.3}, {"augment_turn": 5.0}, {"augment_shift": 0.1},
+        {"age_weighting": "density"},
+    ):  # fmt: skip
         assert not same(plain, go(data, train={**off, **option})), option
     assert same(plain, go(data, train=off))
 
