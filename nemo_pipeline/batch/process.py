@@ -11,6 +11,8 @@ from nemo_pipeline.supervise import ONE_THREAD, Child, ChildDied, ChildTimeout
 
 #: Seconds that a child may take to start.
 _START_TIMEOUT = 120.0
+#: So many pictures are as much work for a child as a video.
+_STILLS_PER_JOB = 40
 
 
 class StartFailed(NemoError):
@@ -29,7 +31,7 @@ class VideoChild(Child):
 
     Attributes:
         ready: it has started and can take jobs.
-        jobs_done: how many it has answered.
+        jobs_done: how many it has answered; a still is a small part of one.
         peak_memory: the most that it has held, bytes.
     """
 
@@ -41,7 +43,7 @@ class VideoChild(Child):
             keep_stderr=True,
         )
         self.ready = False
-        self.jobs_done = 0
+        self.jobs_done = 0.0
         self.peak_memory = 0
 
     def ask(
@@ -58,6 +60,7 @@ class VideoChild(Child):
         if not self.ready:
             self._expect_ready()
         self.send(job)
+        size = 1 / _STILLS_PER_JOB if job.get("config", {}).get("stills") else 1.0
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             message = self.receive(deadline)
@@ -66,13 +69,13 @@ class VideoChild(Child):
                 if on_frames is not None:
                     on_frames(int(message["n"]))
             elif event == "done":
-                self.jobs_done += 1
+                self.jobs_done += size
                 self.peak_memory = int(message["peak_memory"])
                 return message
             elif event == "abort":
                 raise NemoError(str(message["message"]))
             elif event == "error":
-                self.jobs_done += 1
+                self.jobs_done += size
                 raise JobFailed(str(message["message"]))
 
     def _expect_ready(self) -> None:

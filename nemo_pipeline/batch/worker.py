@@ -23,7 +23,7 @@ from nemo_pipeline.store.files import file_hash
 from nemo_pipeline.store.spool import StagedVideo, read_staged, staged_name, write_staged
 from nemo_pipeline.supervise import ChildDied, ChildTimeout
 
-#: A child is replaced after this many videos: native memory is known not to come back.
+#: A child is replaced after this many videos (stills: 40 times as many): native memory is known not to come back.
 RECYCLE_AFTER = 50
 #: ... or when its peak memory passed this many bytes.
 RECYCLE_ABOVE = 2_000_000_000
