@@ -71,14 +71,15 @@ def command(path: Path, data: Path | None, write: bool, as_json: bool) -> None:
 
 def _write(path: Path, content: str) -> None:
     """By rename. A file of that name that is not of this command stays. Raises NemoError."""
-    from nemo_pipeline.errors import NemoError
+    from nemo_pipeline.errors import OutputError
     from siam_model.predictions import write_bytes
 
     if path.exists():
         there = path.read_bytes()[: 1 << 16].decode("utf-8", "replace")
         if "[@nemo]" not in there and "@software{nemo" not in there:
-            raise NemoError(
-                f"{console.escape_controls(str(path))} is there already, and is not of `nemo cite`: move it."
+            raise OutputError(
+                f"{console.escape_controls(str(path))} is there already, and is not of `nemo cite`: move it.",
+                path,
             )
     write_bytes(path, content.encode())
     console.say(f"wrote {path}")

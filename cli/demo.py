@@ -147,13 +147,13 @@ def _stage(title: str) -> Iterator[None]:
 def _clips_of_people(people: Path) -> tuple[VideoFile, ...]:
     """The clips that the user named. Raises NemoError where there are none, or still-age is not installed."""
     from nemo_pipeline.batch.discover import discover
-    from nemo_pipeline.errors import NemoError
+    from nemo_pipeline.errors import DataError
     from nemo_pipeline.stages.still_age import check_installed
 
     check_installed()
     found = discover([str(people)]).videos
     if not found:
-        raise NemoError(f"There is no video in {people}.")
+        raise DataError(f"There is no video in {people}.", people)
     return found
 
 
@@ -163,21 +163,22 @@ def _claim(directory: Path) -> None:
     Raises:
         NemoError: it holds something else.
     """
-    from nemo_pipeline.errors import NemoError
+    from nemo_pipeline.errors import OutputError
 
     mark = directory / "demo.json"
     try:
         if directory.exists() and not directory.is_dir():
-            raise NemoError(f"{directory} is a file; name a folder for the demo with --dir.")
+            raise OutputError(f"{directory} is a file; name a folder for the demo with --dir.", directory)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not mark.exists():
             if any(directory.iterdir()):
-                raise NemoError(
-                    f"{directory} is not empty and is not of an earlier demo; name another folder with --dir."
+                raise OutputError(
+                    f"{directory} is not empty and is not of an earlier demo; name another folder with --dir.",
+                    directory,
                 )
             mark.write_text(json.dumps({"format": "nemo-demo", "note": SYNTHETIC}) + "\n", encoding="utf-8")
     except OSError as error:
-        raise NemoError(f"{directory} cannot be used: {error.strerror or error}.") from error
+        raise OutputError(f"{directory} cannot be used: {error.strerror or error}.", directory) from error
 
 
 def prepare(made: SynthSet, output: Path, workers: int | None) -> None:
@@ -190,7 +191,7 @@ def prepare(made: SynthSet, output: Path, workers: int | None) -> None:
     from nemo_pipeline.batch.label_table import read_labels
     from nemo_pipeline.batch.run import PrepInputs, RunOptions, prep
     from nemo_pipeline.config import PrepConfig
-    from nemo_pipeline.errors import NemoError
+    from nemo_pipeline.errors import InstallationError
 
     from .progress import RunProgress, stop_on_signals
 
@@ -203,9 +204,10 @@ def prepare(made: SynthSet, output: Path, workers: int | None) -> None:
     failed = [row for row in summary.videos if not row["length"]]
     if failed:
         first = failed[0]
-        raise NemoError(
+        raise InstallationError(
             f"{len(failed)} of {len(summary.videos)} synthetic clips could not be prepared, first "
-            f"{first['file']} ({first['status']}: {first['message']}); `nemo doctor` says what this machine lacks."
+            f"{first['file']} ({first['status']}: {first['message']}); `nemo doctor` says what this machine lacks.",
+            "nemo-faces",
         )
 
 
@@ -237,24 +239,25 @@ def unseen_subjects(split: dict[str, Any], wanted: Sequence[str] = ()) -> list[s
     Raises:
         NemoError: one of `wanted` was trained on, or does not exist; or nobody is left.
     """
-    from nemo_pipeline.errors import NemoError
+    from nemo_pipeline.errors import SettingsError
 
     seen = {*split["training"], *split["validation"]}
     for subject in wanted:
         if subject in seen:
-            raise NemoError(
+            raise SettingsError(
                 f"Subject {subject} was used in training, and what the model says of a face that it was trained on "
-                f"shows nothing; choose among {', '.join(sorted(split['test']))}."
+                f"shows nothing; choose among {', '.join(sorted(split['test']))}.",
+                "subject",
             )
         if subject not in split["test"]:
-            raise NemoError(
-                f"There is no subject {subject}; choose among {', '.join(sorted(split['test']))}."
+            raise SettingsError(
+                f"There is no subject {subject}; choose among {', '.join(sorted(split['test']))}.", "subject"
             )
     chosen = [
         subject for subject in split["test"] if subject not in seen and (not wanted or subject in wanted)
     ]
     if not chosen:
-        raise NemoError("Every subject was used in training: there is nobody to show.")
+        raise SettingsError("Every subject was used in training: there is nobody to show.", "subject")
     return sorted(chosen)
 
 
@@ -267,7 +270,7 @@ def predict_unseen(
     import numpy as np
 
     from nemo_pipeline.batch.discover import discover
-    from nemo_pipeline.errors import NemoError
+    from nemo_pipeline.errors import DataError
     from siam_model.figures.clip import clip_figure
     from siam_model.figures.plain import save_figure
     from siam_model.loading import load
@@ -289,7 +292,7 @@ def predict_unseen(
     clips = [first[subject] for subject in subjects]
     for row in clip_faces(discover([str(clip) for clip in clips]).videos, model):
         if not len(row.frames):
-            raise NemoError(f"{row.file}: no age ({row.status}). {row.message}")
+            raise DataError(f"{row.file}: no age ({row.status}). {row.message}", row.file)
         label = labels[Path(row.file).name]
         prediction = model.predict(row.frames)
         clip = made.directory / label["video"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError
 from nemo_pipeline.store.files import H5_ENDINGS
 from nemo_pipeline.store.text import find_delimiter, listed, pluralize
 from siam_model.run_folder import ModelFolder, RunFolder
@@ -31,13 +31,13 @@ def describe(path: Path) -> dict[str, Any]:
         NemoError: it is not there, cannot be read, or is none of the known kinds.
     """
     if not path.exists():
-        raise NemoError(f"{path} does not exist.{_unfinished_index(path)}")
+        raise DataError(f"{path} does not exist.{_unfinished_index(path)}", path)
     if path.is_dir():
         return _folder(path)
     if path in (ModelFolder(path.parent).card, ModelFolder(path.parent).weights):
         return model_facts(path.parent)
     if not path.is_file():
-        raise NemoError(f"{path} is no ordinary file.")
+        raise DataError(f"{path} is no ordinary file.", path)
     if is_hdf5(path):
         return _hdf5(path)
     with path.open("rb") as handle:

@@ -125,15 +125,15 @@ def _named(others: tuple[str, ...]) -> dict[str, Path]:
     Raises:
         NemoError: no name, no file, or a name twice.
     """
-    from nemo_pipeline.errors import NemoError
+    from nemo_pipeline.errors import SettingsError
 
     found: dict[str, Path] = {}
     for text in others:
         name, equals, path = text.partition("=")
         if not equals or not name.strip() or not path:
-            raise NemoError(f"--with {console.escape_controls(text)} is not NAME=FILE.csv.")
+            raise SettingsError(f"--with {console.escape_controls(text)} is not NAME=FILE.csv.", "others")
         if name in found:
-            raise NemoError(f"--with names {console.escape_controls(name)} twice.")
+            raise SettingsError(f"--with names {console.escape_controls(name)} twice.", "others")
         found[name.strip()] = Path(path)
     return found
 

@@ -17,7 +17,7 @@ from nemo_pipeline.batch.content import is_picture
 from nemo_pipeline.batch.worker import Pool, VideoTask, prepare_video
 from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
 from nemo_pipeline.datatypes import VideoFile, row_name
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.geometry import shipped_mean_shape, shipped_triangles
 from nemo_pipeline.store.facetrack import FaceTrack
 from nemo_pipeline.store.schema import record_dtype
@@ -66,7 +66,7 @@ def prep_for(model: Preparation, stream: str = "face") -> tuple[PrepConfig, bool
             algorithm=ALGORITHM_VERSION,
         )
     except (TypeError, ValueError) as error:
-        raise NemoError(
+        raise DataError(
             f"The model's preparation settings do not fit this version of nemo: {error}"
         ) from None
     shape = np.asarray(model.mean_shape, dtype=np.float64)

@@ -120,7 +120,7 @@ def command(
     """
     from nemo_pipeline.batch.discover import discover_any
     from nemo_pipeline.batch.drawings import open_for_drawings
-    from nemo_pipeline.errors import NemoError
+    from nemo_pipeline.errors import DataError, SettingsError
     from nemo_pipeline.store import FaceDataset
     from nemo_pipeline.store.files import H5_ENDINGS
     from siam_model.devices import autocast, check_precision, resolve_device
@@ -152,7 +152,9 @@ def command(
     found, _ = discover_any([clip for clip in clips if clip not in files])
     total = len(found.videos) + sum(map(len, prepared))
     if figure is not None and total > 1:
-        raise NemoError(f"--figure draws one clip, and {total} were given: --explain DIR draws all.")
+        raise SettingsError(
+            f"--figure draws one clip, and {total} were given: --explain DIR draws all.", "figure"
+        )
     if explain is not None:
         targets = (heat_path(explain, video.id) for video in found.videos)
         open_for_drawings(explain, "--explain", found.videos, targets)
@@ -160,7 +162,7 @@ def command(
         if skipped.loud:
             console.warn(f"{skipped.path}: {skipped.reason}")
     if not total:
-        raise NemoError(f"There is no video in {', '.join(clips)}.")
+        raise DataError(f"There is no video in {', '.join(clips)}.", clips[0])
     if still:
         predict_still.refuse_options({"faces of a prepared file": prepared})
         ages = predict_still.predict_stills(

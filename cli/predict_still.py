@@ -224,7 +224,7 @@ def baseline(run: Path, places: Sequence[Path]) -> Iterator[Path]:
         NemoError: a video of the run is not among them, or has no age.
     """
     from nemo_pipeline.batch.discover import discover
-    from nemo_pipeline.errors import NemoError
+    from nemo_pipeline.errors import DataError
     from nemo_pipeline.store.text import listed
     from siam_model.predictions import Predictions, read_predictions, write_predictions
 
@@ -246,8 +246,8 @@ def baseline(run: Path, places: Sequence[Path]) -> Iterator[Path]:
     missing = [video for video in ours.video if video not in ages]
     if missing:
         where = listed([str(place) for place in places])
-        raise NemoError(
-            f"still-age has no age for {listed(missing)}: the recordings of the run must be in {where}."
+        raise DataError(
+            f"still-age has no age for {listed(missing)}: the recordings of the run must be in {where}.", run
         )
     predicted = np.array([ages[video] for video in ours.video])
     with tempfile.TemporaryDirectory(prefix="nemo-still-") as folder:

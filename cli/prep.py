@@ -12,7 +12,7 @@ from typing import Any
 import rich_click as click
 
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.store.text import listed, pluralize
 
 from .console import err, escape_controls, new_table, print_json, say, warn
@@ -243,9 +243,10 @@ def command(paths: tuple[str, ...], **options: Any) -> None:
         _dry_run(found, Path(output), config, shape, options)
         return
     if not found.videos:
-        raise NemoError(
+        raise DataError(
             f"there is no video in {', '.join(inputs) or 'the list'}: name files, or folders that hold some "
-            "(--dry-run says why a file is left out)."
+            "(--dry-run says why a file is left out).",
+            inputs[0] if inputs else None,
         )
     sys.exit(_prepare(found, Path(output), config, shape, options))
 

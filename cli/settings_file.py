@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import rich_click as click
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.store.text import escape_controls
 
 _C = TypeVar("_C", bound=Callable[..., Any])
@@ -89,17 +89,18 @@ def read_settings(path: Path, command: str) -> dict[str, Any]:
     shown = escape_controls(str(path))
     try:
         if path.stat().st_size > _LONGEST:
-            raise NemoError(f"{shown} is too long for a settings file.")
+            raise DataError(f"{shown} is too long for a settings file.", path)
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise NemoError(f"{shown} cannot be read: {error.strerror}.") from None
+        raise DataError(f"{shown} cannot be read: {error.strerror}.", path) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise NemoError(f"{shown} is no TOML: {escape_controls(str(error))}.") from None
+        raise DataError(f"{shown} is no TOML: {escape_controls(str(error))}.", path) from None
     for name, table in values.items():
         if name not in COMMANDS or not isinstance(table, dict):
-            raise NemoError(
+            raise DataError(
                 f"{shown}: settings stand in a table named after their command, as [{command}]; "
-                f"{escape_controls(name)!r} is none."
+                f"{escape_controls(name)!r} is none.",
+                path,
             )
     found: dict[str, Any] = values.get(command, {})
     return found

@@ -9,7 +9,7 @@ from typing import Any
 import rich_click as click
 from click.core import ParameterSource
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import RunError
 from nemo_pipeline.store.text import escape_controls, pluralize
 from siam_model.protocol.request import Runtime, TrainRequest
 
@@ -38,7 +38,7 @@ def like_run(path: str) -> dict[str, Any]:
 
     settings, _, _ = read_settings(Path(path))
     if settings.subset:
-        raise NemoError(f"{escape_controls(path)} is one variant of a study: name the study's folder.")
+        raise RunError(f"{escape_controls(path)} is one variant of a study: name the study's folder.", path)
     current_context().meta[_LIKE_DATA] = Path(settings.data)
     return {name: value for name, value in as_options(settings).items() if value is not None}
 

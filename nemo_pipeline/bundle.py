@@ -8,7 +8,7 @@ import zipfile
 from importlib import resources
 from pathlib import Path
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import InstallationError
 
 SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
 DETECTOR = "face_detector.tflite"
@@ -32,14 +32,16 @@ def read_bundle(path: Path | None = None) -> tuple[bytes, str]:
     try:
         data = where.read_bytes()
     except OSError as error:
-        raise NemoError(
-            f"The landmark bundle {where} cannot be read ({error.strerror}): reinstall nemo-faces."
+        raise InstallationError(
+            f"The landmark bundle {where} cannot be read ({error.strerror}): reinstall nemo-faces.",
+            "nemo-faces",
         ) from None
     digest = hashlib.sha256(data).hexdigest()
     if path is None and digest != SHA256:
-        raise NemoError(
+        raise InstallationError(
             f"The landmark bundle {where} is damaged (sha256 {digest[:12]}…, expected {SHA256[:12]}…): "
-            "reinstall nemo-faces."
+            "reinstall nemo-faces.",
+            "nemo-faces",
         )
     return data, digest
 
@@ -52,4 +54,6 @@ def network(name: str, path: Path | None = None) -> bytes:
         with zipfile.ZipFile(where) as archive:
             return archive.read(name)
     except (KeyError, zipfile.BadZipFile):
-        raise NemoError(f"{where} is no Face Landmarker bundle (it holds no {name}).") from None
+        raise InstallationError(
+            f"{where} is no Face Landmarker bundle (it holds no {name}).", "nemo-faces"
+        ) from None

@@ -17,7 +17,7 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from nemo_pipeline.errors import NemoError, OutputError
+from nemo_pipeline.errors import DataError, InstallationError, OutputError
 from nemo_pipeline.geometry import align_similarity
 from nemo_pipeline.phases import find_phases
 from nemo_pipeline.store.files import replacing
@@ -141,7 +141,7 @@ def _chosen(data: FaceDataset, only: str | None) -> list[FaceVideo]:
     videos = [video for video in data.values() if only is None or only in (video.id, video.video_id)]
     if not videos:
         which = "no video with frames" if only is None else f"no video {only!r} with frames"
-        raise NemoError(f"{data.path} holds {which}.")
+        raise DataError(f"{data.path} holds {which}.", data.path)
     return videos
 
 
@@ -193,8 +193,9 @@ def _write_parquet(videos: Iterable[FaceVideo], path: Path) -> None:
         import pyarrow as arrow
         from pyarrow import parquet
     except ImportError:
-        raise NemoError(
-            "Parquet needs pyarrow: install it with `pip install pyarrow`, or write a table named .csv."
+        raise InstallationError(
+            "Parquet needs pyarrow: install it with `pip install pyarrow`, or write a table named .csv.",
+            "pyarrow",
         ) from None
     writer = None
     try:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import NemoError, OutputError, SettingsError
 from nemo_pipeline.store.text import escape_controls
 from siam_model.config import beyond_paper
 from siam_model.predictions import Predictions, as_csv, write_bytes
@@ -111,7 +111,7 @@ def evaluate(
     """
     paths = [runs] if isinstance(runs, str | os.PathLike) else list(runs)
     if not paths:
-        raise NemoError("Name a run folder of `nemo train`.")
+        raise SettingsError("Name a run folder of `nemo train`.", "runs")
     given = gather(
         [Path(p) for p in paths], Path(out_dir) if out_dir is not None else None, request or EvaluateRequest(),
         device=device, on_step=on_step or (lambda _: None),
@@ -176,9 +176,10 @@ def _make_folders(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise NemoError(
+        raise OutputError(
             f"Nothing can be written to {escape_controls(str(folder))} ({error.strerror}): name another folder with "
-            "`out`."
+            "`out`.",
+            folder,
         ) from None
 
 
@@ -249,9 +250,10 @@ def _make_room(folder: EvaluationFolder, writing: set[Path]) -> None:
 
 
 def _in_the_way(path: Path) -> NemoError:
-    return NemoError(
+    return OutputError(
         f"{escape_controls(str(path))} is there already, and is not of `nemo evaluate`: give `out` another folder, or "
-        "move it."
+        "move it.",
+        path,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, LeakageError, NemoError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import escape_controls, listed, pluralize
 from siam_model.checkpoint import ModelCard
@@ -34,18 +34,20 @@ def check_faces(card: ModelCard, dataset: FaceDataset) -> str:
     shown, prep = escape_controls(str(dataset.path)), PrepConfig.from_dict(card.prep, strict=False)
     side = card.model.face_size
     if dataset.size != side:
-        raise NemoError(
+        raise DataError(
             f"{shown} has faces of {dataset.size} x {dataset.size} pixels, and the model was trained on faces of "
-            f"{side} x {side}: warp them anew (`nemo rewarp`) with `size={side}`."
+            f"{side} x {side}: warp them anew (`nemo rewarp`) with `size={side}`.",
+            dataset.path,
         )
     same_shape = np.allclose(dataset.mean_shape, card.mean_shape) and np.array_equal(
         dataset.triangles, card.triangles
     )
     if dataset.config.margin != prep.margin or not same_shape:
         what = f"margin {prep.margin:g}" if same_shape else "mean shape"
-        raise NemoError(
+        raise DataError(
             f"{shown} has faces of another crop than the model was trained on: prepare these videos with the {what} "
-            "of the model (`nemo rewarp` does so without tracking again)."
+            "of the model (`nemo rewarp` does so without tracking again).",
+            dataset.path,
         )
     there, here = dataclasses.asdict(prep), dataclasses.asdict(dataset.config)
     other = [
@@ -99,7 +101,7 @@ def runs_on(
         rows = np.intersect1d(rows, unknown)
         models.append(model)
     if not len(rows):
-        raise NemoError(
+        raise LeakageError(
             f"{escape_controls(str(dataset.path))} has no video that is new to all of these runs."
         )
     tested = []
@@ -110,8 +112,9 @@ def runs_on(
             try:
                 ages.append(model.predict(dataset[int(table.index[row])]).age)
             except NemoError as error:
-                raise NemoError(
-                    f"{escape_controls(str(dataset.path))}, {escape_controls(table.id[row])}: {error}"
+                raise DataError(
+                    f"{escape_controls(str(dataset.path))}, {escape_controls(table.id[row])}: {error}",
+                    dataset.path,
                 ) from None
         median = np.full(len(rows), model.card.ages["median"])
         meta = {
@@ -156,9 +159,10 @@ def _unknown(
     )
     hint = "" if distinct_subjects or copies else ". If the codes name other people, add `distinct_subjects`"
     if not len(rows):
-        raise NemoError(
+        raise LeakageError(
             f"{shown} is not the data of this run, and cannot test it either: the model was trained on all of its "
-            f"subjects ({who}; {how}){hint}."
+            f"subjects ({who}; {how}){hint}.",
+            *sorted(people),
         )
     what = f"{pluralize(len(table) - len(rows), 'video')} of {pluralize(len(people), 'subject')} ({who})"
     return rows, f"Left out {what} that the model was trained on: {how}{hint}."

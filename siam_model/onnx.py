@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import InstallationError
 from siam_model.checkpoint import ModelCard
 from siam_model.config import SIAMConfig
 from siam_model.model import SIAM
@@ -46,7 +46,9 @@ def to_onnx(model: SIAM, card: ModelCard) -> bytes:
     try:
         import onnx
     except ImportError:
-        raise NemoError(f"ONNX needs the package onnx, which is not installed: {INSTALL}") from None
+        raise InstallationError(
+            f"ONNX needs the package onnx, which is not installed: {INSTALL}", "onnx"
+        ) from None
     graph = _Graph()
     _write(graph, model, card)
     side, config = card.model.face_size, card.model

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError
 from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.text import escape_controls, pluralize
 from siam_model.checkpoint import load_card, model_folder
@@ -210,7 +210,7 @@ def unpacked(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="nemo-model-") as folder:  # mode 0700
         try:
             with zipfile.ZipFile(path) as archive:
-                _check(json.loads(_read(archive, "card.json", _MOST)), shown)
+                _check(json.loads(_read(archive, "card.json", _MOST)), path)
                 for name in (*(f"model/{n}" for n in _MODEL), *_OTHERS):
                     if name in archive.namelist():
                         target = Path(folder) / name
@@ -226,18 +226,22 @@ def unpacked(path: Path) -> Iterator[Path]:
             RuntimeError,
         ) as error:
             reason = escape_controls(str(error).strip("'\""))[:200]
-            raise NemoError(f"{shown} is no model of `nemo pack-model`, or is damaged ({reason}).") from None
+            raise DataError(
+                f"{shown} is no model of `nemo pack-model`, or is damaged ({reason}).", path
+            ) from None
         except OSError as error:
-            raise NemoError(f"{shown} cannot be unpacked: {error.strerror or error}.") from None
+            raise DataError(f"{shown} cannot be unpacked: {error.strerror or error}.", path) from None
         yield Path(folder)
 
 
-def _check(card: Any, shown: str) -> None:
+def _check(card: Any, path: Path) -> None:
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise ValueError("its card.json is of something else")
     if int(card.get("format_version", 0)) > FORMAT_VERSION:
-        raise NemoError(
-            f"{shown} was written by a newer version of nemo; update with `pip install -U nemo-faces`."
+        raise DataError(
+            f"{escape_controls(str(path))} was written by a newer version of nemo; update with "
+            "`pip install -U nemo-faces`.",
+            path,
         )
 
 
@@ -265,9 +269,9 @@ def read_card(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             card = json.loads(_read(archive, "card.json", _MOST))
-        _check(card, shown)
+        _check(card, path)
     except (zipfile.BadZipFile, KeyError, ValueError, OSError, NotImplementedError, RuntimeError) as error:
-        raise NemoError(
-            f"{shown} is no model of `nemo pack-model` ({escape_controls(str(error))})."
+        raise DataError(
+            f"{shown} is no model of `nemo pack-model` ({escape_controls(str(error))}).", path
         ) from None
     return dict(card)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from siam_model.checkpoint import ModelCard
 from siam_model.config import SIAMConfig
 from siam_model.data import Normalisation
@@ -92,7 +92,7 @@ def faces_of(video: np.ndarray | FaceVideo) -> np.ndarray:
             f"{type(video).__name__}."
         )
     if frames.ndim == 3 and frames.size and (frames == frames[:, :1, :1]).all():
-        raise NemoError("These frames show no face: in each of them all pixels are equal.")
+        raise DataError("These frames show no face: in each of them all pixels are equal.")
     return frames
 
 

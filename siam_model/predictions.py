@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nemo_pipeline.errors import DataError, NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.store.files import read_bounded, replacing
 from nemo_pipeline.store.text import csv_cell, csv_value, escape_controls, find_delimiter
 
@@ -48,14 +48,14 @@ class Predictions:
         seen: set[str] = set()
         for video in self.video:
             if video in seen:
-                raise NemoError(
+                raise DataError(
                     f"Video {escape_controls(video)} is predicted twice; every video must be predicted once."
                 )
             seen.add(video)
         for name, values in (("age_true", self.age), ("age_predicted", self.predicted)):
             bad = np.flatnonzero(~np.isfinite(values))
             if len(bad):
-                raise NemoError(
+                raise DataError(
                     f"Video {escape_controls(self.video[bad[0]])} has no finite number as {name}."
                 )
 

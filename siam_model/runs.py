@@ -7,7 +7,7 @@ import datetime
 import os
 from pathlib import Path
 
-from nemo_pipeline.errors import NemoError, OutputError
+from nemo_pipeline.errors import NemoError, OutputError, RunError
 from nemo_pipeline.store.locks import hold
 from nemo_pipeline.store.text import escape_controls
 from siam_model.run_folder import RunFolder, read_json
@@ -58,7 +58,7 @@ def new_run_folder(out: Path | None, shared: bool = False) -> Path:
         raise OutputError(
             f"The run folder {shown} cannot be created: {error.strerror}.", out if out is not None else RUNS
         ) from None
-    raise NemoError(f"{RUNS} holds a thousand runs of this very second; name a folder with `out`.")
+    raise OutputError(f"{RUNS} holds a thousand runs of this very second; name a folder with `out`.", RUNS)
 
 
 def _is_begun(entry: Path) -> bool:
@@ -81,9 +81,10 @@ def check_no_links(run: Path) -> None:
         for name in names:
             path = Path(place, name)
             if path.is_symlink() and path != RunFolder(run).evaluation:
-                raise NemoError(
+                raise OutputError(
                     f"{escape_controls(str(path))} is a link to another folder, and training would change what is "
-                    "there; put the folder itself in its place."
+                    "there; put the folder itself in its place.",
+                    path,
                 )
 
 
@@ -99,7 +100,7 @@ def newest_unfinished(root: Path = RUNS) -> Path:
             if not RunFolder(folder).is_finished():
                 found.append((RunFolder(folder).settings.stat().st_mtime_ns, folder.name, folder))
     if not found:
-        raise NemoError(f"There is no unfinished run in {root}; name the one to resume: `resume(RUN)`.")
+        raise RunError(f"There is no unfinished run in {root}; name the one to resume: `resume(RUN)`.", root)
     return max(found)[2]
 
 
@@ -140,12 +141,14 @@ def newest_run(root: Path = RUNS) -> Path:
     if found:
         return max(found)[2]
     if synthetic:
-        raise NemoError(
+        raise RunError(
             f"The only runs in {root} were trained on synthetic faces, and their ages mean nothing for people: name "
             f"one with `model={escape_controls(str(max(synthetic)[2]))}` to use it all the same, or train on your own "
-            f"videos with `nemo train out.h5`. {_STILL_AGE}"
+            f"videos with `nemo train out.h5`. {_STILL_AGE}",
+            root,
         )
-    raise NemoError(
+    raise RunError(
         f"There is no trained model in {root}: train one with `nemo train out.h5`, or name one with `model=RUN`. "
-        f"{_STILL_AGE}"
+        f"{_STILL_AGE}",
+        root,
     )

@@ -17,7 +17,7 @@ from nemo_pipeline.batch.label_table import LabelTable
 from nemo_pipeline.batch.labels import LabelledVideo, Matched, match_labels, similar_names
 from nemo_pipeline.batch.plan import Finished
 from nemo_pipeline.datatypes import VideoFile, row_name
-from nemo_pipeline.errors import DamagedFile, NemoError, OutputError
+from nemo_pipeline.errors import DamagedFile, DataError, OutputError
 from nemo_pipeline.store.files import disk_full_message, is_disk_full, replacing
 from nemo_pipeline.store.index import IndexRow, video_columns, write_index
 from nemo_pipeline.store.reader import FaceDataset
@@ -205,7 +205,7 @@ def _full_disk_told(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if is_disk_full(error):
-            raise NemoError(disk_full_message(path)) from None
+            raise OutputError(disk_full_message(path), path) from None
         raise
 
 
@@ -243,9 +243,10 @@ def relabel(path: Path, table: LabelTable, *, replace: bool = False, force: bool
     if not matched.labels and not matched.by_id:
         unknown = (matched.unused or matched.ambiguous or ("it has no rows",))[0]
         hint = f" {similar_names(matched)}" if matched.similar else ""
-        raise NemoError(
+        raise DataError(
             f"{table.source} has no label for any video of {data.path} (its first: {escape_controls(unknown)}); "
-            f"nothing was changed.{hint}"
+            f"nothing was changed.{hint}",
+            table.source,
         )
     labels = []
     for row in data.rows:
@@ -254,9 +255,10 @@ def relabel(path: Path, table: LabelTable, *, replace: bool = False, force: bool
         labels.append(old | new)
     aged = sum("age" in row_labels(data, row) for row in data.rows)
     if replace and not force and aged and not any("age" in new for new in labels):
-        raise NemoError(
+        raise DataError(
             f"{table.source} has no ages, and `replace` would remove all {aged} of {data.path}; nothing was changed. "
-            f"Leave out `replace` to keep them, or add `force`. {' '.join(table.notes)}".rstrip()
+            f"Leave out `replace` to keep them, or add `force`. {' '.join(table.notes)}".rstrip(),
+            table.source,
         )
     try:
         with _full_disk_told(data.path):

@@ -44,7 +44,7 @@ from typing import Any
 
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoResult
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, InstallationError, NemoError, OutputError, to_message
 from nemo_pipeline.store.files import disk_full_message, file_hash, is_disk_full
 from nemo_pipeline.store.schema import record_dtype
 from nemo_pipeline.store.spool import StagedVideo, write_staged
@@ -179,7 +179,7 @@ def probe(job: dict[str, Any]) -> dict[str, Any]:
                 "bytes": path.stat().st_size,
             }
     except DecodeError as error:
-        raise NemoError(f"{path}: {error}") from None
+        raise DataError(f"{path}: {error}", path) from None
 
 
 def merge(job: dict[str, Any]) -> dict[str, Any]:
@@ -207,7 +207,7 @@ def serve(parent: Parent) -> None:
     try:
         import nemo_pipeline.video  # noqa: F401
     except Exception as error:
-        parent.send("abort", message=import_message(error))
+        _abort(parent, InstallationError(import_message(error), "nemo-faces"))
         return
     parent.send("ready")
     for job in parent.requests():
@@ -220,22 +220,28 @@ def serve(parent: Parent) -> None:
             else:
                 answer = merge(job) if job["do"] == "merge" else probe(job)
         except NemoError as error:
-            parent.send("abort", message=str(error))
+            _abort(parent, error)
         except Exception as error:
             if is_out_of_memory(error) and "path" in job:
-                parent.send("abort", message=f"{job['path']}: {_TOO_LARGE}")
+                _abort(parent, DataError(f"{job['path']}: {_TOO_LARGE}", job["path"]))
                 continue
             if is_disk_full(error):
-                parent.send("abort", message=disk_full_message(job.get("folder", "")))
+                folder = job.get("folder", "")
+                _abort(parent, OutputError(disk_full_message(folder), folder))
                 continue
             if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES) and "folder" in job:
-                parent.send("abort", message=f"{job['folder']} cannot be written: {error.strerror}.")
+                text = f"{job['folder']} cannot be written: {error.strerror}."
+                _abort(parent, OutputError(text, job["folder"]))
                 continue
             traceback.print_exc()
             sys.stderr.flush()
             parent.send("error", message=f"{type(error).__name__}: {error}")
         else:
             parent.send("done", peak_memory=peak_memory(), **answer)
+
+
+def _abort(parent: Parent, error: NemoError) -> None:
+    parent.send("abort", error=to_message(error))
 
 
 def import_message(error: Exception) -> str:

@@ -29,7 +29,7 @@ from nemo_pipeline.batch.worker import (
 from nemo_pipeline.bundle import SHA256 as MODEL_SHA256
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoFile
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import OutputError, ProcessError
 from nemo_pipeline.platform import default_workers
 from nemo_pipeline.status import Status
 from nemo_pipeline.store.files import disk_full_message, is_disk_full
@@ -141,7 +141,7 @@ class ClusterRun:
     def _check_alive(self, client: Client) -> None:
         """Raise NemoError when nobody is left to work; on a cluster of the user's, say so and wait."""
         if client.status not in ("running", "connecting"):
-            raise NemoError(
+            raise ProcessError(
                 "the Dask scheduler went away: start one and run the same command; what is done is kept."
             )
         if time.monotonic() < self._next_look:
@@ -150,7 +150,7 @@ class ClusterRun:
         if client.nthreads():
             self._said_waiting = False
         elif self.options.scheduler is None:
-            raise NemoError(
+            raise ProcessError(
                 "the cluster inside this process stopped: run the same command; what is done is kept."
             )
         elif not self._said_waiting:
@@ -203,8 +203,10 @@ class ClusterRun:
             )
         except OSError as error:
             if is_disk_full(error):
-                raise NemoError(disk_full_message(self.out.work)) from None
-            raise NemoError(f"{task.file} cannot be worked on in {self.out.work}: {error}.") from None
+                raise OutputError(disk_full_message(self.out.work), self.out.work) from None
+            raise OutputError(
+                f"{task.file} cannot be worked on in {self.out.work}: {error}.", self.out.work
+            ) from None
         return staged
 
     def _merge(self, client: Client, group: int) -> None:
@@ -355,7 +357,7 @@ def _remote_client(scheduler: str, run: str) -> Iterator[Client]:
         else:
             client = Client(scheduler_file=scheduler, set_as_default=False, timeout=10)
     except (OSError, ValueError, TimeoutError) as error:
-        raise NemoError(f"no Dask scheduler answers at {scheduler}: {error}.") from None
+        raise ProcessError(f"no Dask scheduler answers at {scheduler}: {error}.") from None
     _quiet_end(client)
     try:
         yield client

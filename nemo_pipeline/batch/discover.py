@@ -21,7 +21,7 @@ from typing import Any
 from nemo_pipeline.batch.content import CAMERA_COPIES, VIDEO_EXTENSIONS, is_picture, not_a_picture, not_taken
 from nemo_pipeline.batch.drawings import DRAWN_MARK, is_drawing
 from nemo_pipeline.datatypes import VideoFile
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.store.text import natural_key, natural_sorted, to_text
 
 #: What lies in the folder of a Python environment (venv, conda), and folders that hold programs alone.
@@ -88,11 +88,11 @@ def discover(
         elif glob.has_magic(item):
             hits = natural_sorted(glob.glob(item, recursive=True))
             if not hits:
-                raise NemoError(f"no file matches {item}.")
+                raise DataError(f"no file matches {item}.", item)
             for hit in hits:
                 _take(hit, found)
         else:
-            raise NemoError(f"{item} does not exist.")
+            raise DataError(f"{item} does not exist.", item)
     for item in listed:
         _take(item, found)
     # Names for people and for out.h5 are UTF-8 whatever the locale; paths stay as the system wants them.
@@ -129,7 +129,7 @@ def read_list(data: bytes) -> list[str]:
         NemoError: it is no list: it holds control characters, as a video or a prepared file does.
     """
     if any(byte < 32 and byte not in b"\0\t\n\r" for byte in data[:4096]):
-        raise NemoError("`listed`: that is no text; a list has one path per line.")
+        raise DataError("`listed`: that is no text; a list has one path per line.")
     data = data.removeprefix(b"\xef\xbb\xbf")
     separator = b"\0" if b"\0" in data else b"\n"
     lines = (line.rstrip(b"\r") if separator == b"\n" else line for line in data.split(separator))

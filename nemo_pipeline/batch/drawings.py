@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nemo_pipeline.batch.content import not_taken
 from nemo_pipeline.datatypes import VideoFile
-from nemo_pipeline.errors import NemoError, OutputError
+from nemo_pipeline.errors import OutputError
 from nemo_pipeline.view.annotated import is_annotated
 
 #: In a folder that nemo draws into: what it drew there is passed over when recordings are looked for.
@@ -39,14 +39,16 @@ def open_for_drawings(
             taken = (path for path in taken if not not_taken(str(path), path.suffix.lower()))
             recording = next((path for path in taken if not is_annotated(path)), None)
         if recording is not None:
-            raise NemoError(
+            raise OutputError(
                 f"{folder} holds recordings ({recording.name}), and what is drawn there would be taken for one: give "
-                f"{option} a folder of its own."
+                f"{option} a folder of its own.",
+                folder,
             )
         for target in targets:
             if target.is_file() and not is_annotated(target):
-                raise NemoError(
-                    f"{target} is there already and was not drawn by nemo: give {option} another folder."
+                raise OutputError(
+                    f"{target} is there already and was not drawn by nemo: give {option} another folder.",
+                    target,
                 )
         (folder / DRAWN_MARK).touch(mode=0o600)
     except OSError as error:

@@ -12,7 +12,7 @@ from nemo_pipeline.batch.discover import name_videos
 from nemo_pipeline.batch.plan import Finished, check_settings, finished_videos
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoFile
-from nemo_pipeline.errors import DataError, NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.shard import Shard
 from nemo_pipeline.store.text import listed, pluralize
@@ -110,9 +110,10 @@ def find_kept(
         else:
             kept[file] = item
     if lost:
-        raise NemoError(
+        raise DataError(
             f"{pluralize(len(lost), 'video')} of {output} not among the inputs ({listed(lost)}) cannot be kept, since "
-            "their shards are missing: restore those, name the videos too, or add `prune` to drop them."
+            "their shards are missing: restore those, name the videos too, or add `prune` to drop them.",
+            output,
         )
     remedy = (
         f"{pluralize(len(kept), 'video')} not among the inputs ({listed(list(kept))}) cannot stay with new ones: name "

@@ -18,7 +18,7 @@ from nemo_pipeline.batch.parts import mark_done, marks, what_is_missing
 from nemo_pipeline.batch.plan import Finished, finished_videos
 from nemo_pipeline.batch.run import PrepSummary, summarize
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, OutputError, SettingsError
 from nemo_pipeline.meanshape import MeanShape, load_shape, save_shape, shipped_shape
 from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.reader import FaceDataset
@@ -52,8 +52,9 @@ def join(parts: Sequence[Path], output: Path, *, labels: LabelTable | None = Non
                 folder for folder in _folder(part, out).glob(".work*") if any(folder.glob("*.json"))
             ]
         if unfinished:
-            raise NemoError(
-                f"{unfinished[0]} holds finished videos that are in no shard yet: finish that part first."
+            raise DataError(
+                f"{unfinished[0]} holds finished videos that are in no shard yet: finish that part first.",
+                unfinished[0],
             )
         shards = own + [_bring(shard, out.shards) for shard in foreign]
         shards.sort(key=lambda shard: shard.order)
@@ -87,7 +88,7 @@ def _shape(config: PrepConfig, folders: Sequence[Path]) -> MeanShape:
         shape = load_shape(folder / SHAPE_FILE)
         if shape is not None and shape.sha256 == config.mean_shape_sha256:
             return shape
-    raise NemoError(
+    raise DataError(
         f"the mean shape of the parts ({SHAPE_FILE} in their shards folders) is missing: copy it too."
     )
 
@@ -95,22 +96,25 @@ def _shape(config: PrepConfig, folders: Sequence[Path]) -> MeanShape:
 def _folder(part: Path, out: OutputFolder) -> Path:
     folder = part if part.is_dir() else shards_folder(Path(os.path.realpath(part)))
     if not folder.is_dir():
-        raise NemoError(f"{part} is no output of `nemo prep`: there is no {folder.name} beside it.")
+        raise DataError(f"{part} is no output of `nemo prep`: there is no {folder.name} beside it.", part)
     if folder.resolve() == out.shards.resolve():
-        raise NemoError(f"{part} is the output itself; name only other parts before it.")
+        raise SettingsError(f"{part} is the output itself; name only other parts before it.", "join")
     return folder
 
 
 def _same_settings(shards: Sequence[Shard]) -> None:
     if not shards:
-        raise NemoError("there is no finished part to join.")
+        raise DataError("there is no finished part to join.")
     first = shards[0]
     if first.fingerprint != first.config.fingerprint():
-        raise NemoError(f"{first.path} was made with settings that this nemo does not know: update nemo.")
+        raise DataError(
+            f"{first.path} was made with settings that this nemo does not know: update nemo.", first.path
+        )
     for shard in shards[1:]:
         if (shard.fingerprint, shard.model_sha256) != (first.fingerprint, first.model_sha256):
-            raise NemoError(
-                f"{shard.path} and {first.path} were made with different settings and cannot be joined."
+            raise DataError(
+                f"{shard.path} and {first.path} were made with different settings and cannot be joined.",
+                shard.path,
             )
 
 
@@ -120,7 +124,9 @@ def _bring(shard: Shard, folder: Path) -> Shard:
     if final.exists():
         if read_shard(final).uuid == shard.uuid:
             return read_shard(final)
-        raise NemoError(f"{final} exists and is another shard than {shard.path}: rename one of them.")
+        raise OutputError(
+            f"{final} exists and is another shard than {shard.path}: rename one of them.", final
+        )
     with contextlib.suppress(OSError):
         os.link(shard.path, final)
         return read_shard(final)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nemo_pipeline.datatypes import VideoFile
-from nemo_pipeline.errors import DataError, NemoError, OutputError
+from nemo_pipeline.errors import DataError, OutputError
 from nemo_pipeline.stages.openface import FaceRow, content_hash, format_row, header_line, write_rows
 from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.text import csv_cell, escape_controls
@@ -211,14 +211,15 @@ def _by_file(data: FaceDataset, only: str | None) -> Mapping[str, tuple[list[int
     if only in data.videos["id"]:
         row = data.videos["id"].index(only)
         if not data.videos["length"][row]:
-            raise NemoError(
-                f"{only!r} has no frames: {data.videos['message'][row] or data.videos['status'][row]}"
+            raise DataError(
+                f"{only!r} has no frames: {data.videos['message'][row] or data.videos['status'][row]}",
+                data.path,
             )
         return {data.videos["file"][row]: ([row], [0])}
     for file, (rows, faces) in found.items():
         if data[rows[0]].video_id == only:
             return {file: (rows, faces)}
-    raise NemoError(f"no video has the id {only!r} in {data.path}.{_some(data.videos['id'])}")
+    raise DataError(f"no video has the id {only!r} in {data.path}.{_some(data.videos['id'])}", data.path)
 
 
 def _some(ids: Iterable[str]) -> str:

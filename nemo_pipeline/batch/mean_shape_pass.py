@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nemo_pipeline.batch.output import OutputFolder
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.geometry import procrustes_mean
 from nemo_pipeline.meanshape import MeanShape, load_shape, new_shape, shipped_shape
 from nemo_pipeline.stages.headframe import METHODS
@@ -72,7 +72,7 @@ def mean_shape_from(data: FaceDataset, smooth: str) -> tuple[MeanShape, str]:
     for row in data.usable:
         rows.setdefault(data.videos["file"][row], []).append(row)
     if not rows:
-        raise NemoError(
+        raise DataError(
             f"none of {len(files)} videos has a usable face, so there is no mean shape; run once without "
             "`mean_shape=from-data` to see why."
         )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.platform import library_versions
 from nemo_pipeline.store.schema import record_dtype
 from nemo_pipeline.store.shard import ShardRow, new_shard_path, write_shard
@@ -58,7 +58,9 @@ def merge_staged(
     for file in files:
         staged = read_staged(folder / f"{staged_name(file)}.json", config)
         if staged is None:
-            raise NemoError(f"the finished work on {file} is gone from {folder}; run the command again.")
+            raise DataError(
+                f"the finished work on {file} is gone from {folder}; run the command again.", folder
+            )
         rows = staged_rows(folder, staged, config)
         size = sum(row.length for row, _ in rows) * itemsize
         if batch and held + size > MAX_SHARD_BYTES:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nemo_pipeline.batch.parts import Part
-from nemo_pipeline.errors import DataError, NemoError, OutputError
+from nemo_pipeline.errors import DataError, OutputError
 from nemo_pipeline.store.files import check_h5_name, leftovers, replacing
 from nemo_pipeline.store.locks import hold
 from nemo_pipeline.store.shard import shards_folder
@@ -50,7 +50,9 @@ class OutputFolder:
             raise OutputError(f"{parent} is read-only: the output cannot be written there.", parent)
         free = shutil.disk_usage(self.shards if self.shards.is_dir() else parent).free
         if free < _NEEDED:
-            raise NemoError(f"The disk of {self.shards} has only {free >> 20} MiB free: make room first.")
+            raise OutputError(
+                f"The disk of {self.shards} has only {free >> 20} MiB free: make room first.", self.shards
+            )
         try:
             self.shards.mkdir(mode=0o700, exist_ok=True)
             self.work.mkdir(mode=0o700, exist_ok=True)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import ProcessError, from_message
 from nemo_pipeline.supervise import ONE_THREAD, Child, ChildDied, ChildTimeout
 
 #: Seconds that a child may take to start.
@@ -15,7 +15,7 @@ _START_TIMEOUT = 120.0
 _STILLS_PER_JOB = 40
 
 
-class StartFailed(NemoError):
+class StartFailed(ProcessError):
     """The child ended, or hung, before it saw a job: no video is to blame, and the next child may well start."""
 
 
@@ -73,7 +73,7 @@ class VideoChild(Child):
                 self.peak_memory = int(message["peak_memory"])
                 return message
             elif event == "abort":
-                raise NemoError(str(message["message"]))
+                raise from_message(message["error"])
             elif event == "error":
                 self.jobs_done += size
                 raise JobFailed(str(message["message"]))
@@ -90,7 +90,7 @@ class VideoChild(Child):
             why = f"the preparation process {death.reason} while starting; `nemo doctor` may say why."
             why = f"{why} {death.stderr_tail}".rstrip()
             # A signal comes from outside (memory ran out); what ends by itself will do so again.
-            raise (StartFailed if death.by_signal else NemoError)(why) from None
+            raise (StartFailed if death.by_signal else ProcessError)(why) from None
         if message["event"] == "abort":
-            raise NemoError(str(message["message"]))
+            raise from_message(message["error"])
         self.ready = True

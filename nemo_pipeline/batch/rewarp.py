@@ -15,7 +15,7 @@ from nemo_pipeline.batch.run import PrepInputs, PrepSummary, prep
 from nemo_pipeline.bundle import SHA256 as MODEL_SHA256
 from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
 from nemo_pipeline.datatypes import VideoFile
-from nemo_pipeline.errors import DataError, NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.meanshape import MeanShape
 from nemo_pipeline.rewarp import same_points
 from nemo_pipeline.store.reader import FaceDataset
@@ -69,7 +69,7 @@ def rewarp(
         missing = f"{pluralize(len(gone), 'video')} of {source.path.name} not found {where} ({listed(gone)})"
         remedy = f"give the folders that hold them: nemo rewarp {source.path.name} VIDEOS/ {output.name}"
         if len(gone) == len(videos) and not done:
-            raise NemoError(f"{missing}: the pixels come from the videos; {remedy}")
+            raise DataError(f"{missing}: the pixels come from the videos; {remedy}", source.path)
         on_event(Event("note", len(gone), text=f"{missing}. To do them later, {remedy}"))
     landmarks = {}
     if config.landmarks_source != "track":
@@ -96,14 +96,19 @@ def _check(source: FaceDataset, output: Path, config: PrepConfig) -> None:
     if output.resolve() == source.path:
         raise DataError(f"{output} is the file itself: write to another one.", output)
     if source.attributes.get("fingerprint") != source.config.fingerprint():
-        raise NemoError(f"{name} was made with settings that this nemo does not know: update nemo.")
+        raise DataError(
+            f"{name} was made with settings that this nemo does not know: update nemo.", source.path
+        )
     if source.config.algorithm != ALGORITHM_VERSION:
-        raise NemoError(
+        raise DataError(
             f"{name} was prepared by version {source.config.algorithm} of the method, and this nemo has version "
-            f"{ALGORITHM_VERSION}, whose points may be others: prepare its videos anew."
+            f"{ALGORITHM_VERSION}, whose points may be others: prepare its videos anew.",
+            source.path,
         )
     if config.landmarks_source == "track" and source.attributes.get("model_sha256") != MODEL_SHA256:
-        raise NemoError(f"{name} was tracked with another landmark bundle: prepare its videos anew.")
+        raise DataError(
+            f"{name} was tracked with another landmark bundle: prepare its videos anew.", source.path
+        )
 
 
 def _locate(source: FaceDataset, folders: Sequence[str]) -> list[tuple[VideoFile, bool]]:

@@ -42,7 +42,7 @@ from nemo_pipeline.bundle import SHA256 as MODEL_SHA256
 from nemo_pipeline.bundle import read_bundle
 from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
 from nemo_pipeline.datatypes import VideoFile
-from nemo_pipeline.errors import NemoError, OutputError
+from nemo_pipeline.errors import NemoError, OutputError, SettingsError
 from nemo_pipeline.meanshape import MeanShape, save_shape
 from nemo_pipeline.platform import children_at_once, default_workers, library_versions
 from nemo_pipeline.status import Status
@@ -254,9 +254,11 @@ def _track(
 ) -> FaceDataset:
     """Prepare the videos with the shipped shape, for the mean of their landmarks. Raises NemoError."""
     if options.part is not None:
-        raise NemoError(
+        raise SettingsError(
             "a mean shape from the data needs all videos in one run: leave out `part`, or make the shape once and "
-            "give it to every part (`mean_shape=FILE`; another out.h5 will do)."
+            "give it to every part (`mean_shape=FILE`; another out.h5 will do).",
+            "mean_shape",
+            "part",
         )
     on_event(Event("stage", text="First pass: tracking, for the mean shape."))
     index = out.shards / _TRACKED
@@ -274,9 +276,10 @@ def _index(out: OutputFolder) -> FaceDataset | None:
     try:
         data = FaceDataset(out.index, check=False)
     except NemoError as error:
-        raise NemoError(
+        raise OutputError(
             f"{error} Remove or rename it and run again"
-            f"{': finished videos are in the shards, labels are not' if any(out.shards.glob('*.h5')) else ''}."
+            f"{': finished videos are in the shards, labels are not' if any(out.shards.glob('*.h5')) else ''}.",
+            out.index,
         ) from None
     if data.packed:
         raise OutputError(f"{out.index} is one packed file; write to another name.", out.index)
@@ -307,7 +310,9 @@ def _shards(out: OutputFolder, config: PrepConfig, force: bool) -> tuple[list[Sh
     try:
         shards = read_shards(out.shards)
     except NemoError as error:
-        raise NemoError(f"{error} Remove that file and run again: its videos are done anew.") from None
+        raise OutputError(
+            f"{error} Remove that file and run again: its videos are done anew.", out.shards
+        ) from None
     if force and obsolete is None:
         names = {shard.name for shard in shards}
         out.begin_forced(fingerprint, names)
@@ -353,9 +358,11 @@ def _check_forced(
     """Before anything is thrown away: what is not done anew must fit the new settings. Raises NemoError."""
     absent = absent_files(earlier, videos, {})
     if absent and shape is None:
-        raise NemoError(
+        raise SettingsError(
             f"a new mean shape needs all videos, and {pluralize(len(absent), 'video')} of {out.index} "
-            f"({listed(absent)}) would not be among them: name them too, or add `prune` to drop them."
+            f"({listed(absent)}) would not be among them: name them too, or add `prune` to drop them.",
+            "mean_shape",
+            "prune",
         )
     if absent and shape is not None:
         settings = with_shape(config, shape)

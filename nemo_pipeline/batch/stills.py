@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nemo_pipeline.batch.heat import draw_in_child
 from nemo_pipeline.batch.worker import Pool
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 
 #: So many faces are given to the network at once.
 _BATCH = 16
@@ -54,7 +54,7 @@ def still_ages(
     }
     note = draw_in_child(job, pool, timeout=timeout, on_frames=on_frames, undone="Its age was not estimated")
     if note:
-        raise NemoError(note)
+        raise DataError(note, path)
     with np.load(target, allow_pickle=False) as file:
         ages: NDArray[np.float32] = file["ages"]
     return ages
@@ -85,7 +85,9 @@ def draw_job(job: dict[str, Any], progress: Callable[[int], None]) -> None:
                 if not place:
                     break
     except DecodeError as error:
-        raise NemoError(f"{job['path']} could not be read again: {error}") from None
+        raise DataError(f"{job['path']} could not be read again: {error}", job["path"]) from None
     if place:
-        raise NemoError(f"{job['path']} has fewer frames than before: it changed, or its disk is failing.")
+        raise DataError(
+            f"{job['path']} has fewer frames than before: it changed, or its disk is failing.", job["path"]
+        )
     np.savez(job["target"], ages=ages)

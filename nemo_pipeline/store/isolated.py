@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nemo_pipeline.errors import DamagedFile, NemoError
+from nemo_pipeline.errors import DamagedFile, NemoError, from_message, to_message
 from nemo_pipeline.store.verify import Finding, verify
 from nemo_pipeline.supervise import ONE_THREAD, Child, ChildDied, ChildTimeout, Parent
 
@@ -67,9 +67,7 @@ class Isolated:
                     if on_video is not None:
                         on_video(message["n"], message["total"])
                 elif message["event"] == "refused":
-                    raise NemoError(message["text"])
-                elif message["event"] == "damaged":
-                    raise DamagedFile(message["path"], message["dataset"], message["wrong"])
+                    raise from_message(message["error"])
                 else:
                     return message
         except ChildDied as death:
@@ -97,10 +95,8 @@ def main() -> None:
             else:
                 _open(path)
                 parent.send("done")
-        except DamagedFile as error:
-            parent.send("damaged", path=str(error.path), dataset=error.dataset, wrong=error.wrong)
         except NemoError as error:
-            parent.send("refused", text=str(error))
+            parent.send("refused", error=to_message(error))
     os._exit(0)
 
 

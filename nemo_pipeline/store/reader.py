@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.errors import DamagedFile, DataError, NemoError
+from nemo_pipeline.errors import DamagedFile, DataError
 from nemo_pipeline.geometry import Template
 from nemo_pipeline.status import Status
 from nemo_pipeline.store.face_video import FaceVideo as FaceVideo
@@ -349,11 +349,12 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
             with reading(path):
                 attributes = read_identity(file)
                 if attributes.get("uuid") != expected:
-                    raise NemoError(
+                    raise DataError(
                         f"{path} is not the shard that {self.path} was made with (another file took its name): "
                         "restore it, or run `nemo prep` again."
                         if not self.packed
-                        else f"{path} was replaced while it was open; open it again."
+                        else f"{path} was replaced while it was open; open it again.",
+                        path,
                     )
                 held = _Held(file, stored_fields(file, attributes, self.config))
         except BaseException:

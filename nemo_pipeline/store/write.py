@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.errors import NemoError, OutputError
+from nemo_pipeline.errors import DataError, OutputError
 from nemo_pipeline.status import Status
 from nemo_pipeline.store.files import check_h5_name
 from nemo_pipeline.store.index import IndexRow, write_index
@@ -81,7 +81,7 @@ def write_dataset(
     for video in videos:
         name = str(video.get("id", ""))
         if not name or name in ids:
-            raise NemoError(f"every video needs an id of its own; {name!r} is empty or given twice.")
+            raise DataError(f"every video needs an id of its own; {name!r} is empty or given twice.")
         ids.add(name)
         frames = np.asarray(video.get("frames"))
         if config is None:
@@ -111,9 +111,9 @@ def _fit(
     size = config.size
     unknown = sorted(set(video) - set(VIDEO_COLUMNS) - set(FRAME_FIELDS))
     if unknown:
-        raise NemoError(f"video {name!r} has {', '.join(unknown)}, which the format does not know.")
+        raise DataError(f"video {name!r} has {', '.join(unknown)}, which the format does not know.")
     if frames.dtype != np.uint8 or frames.shape[1:] != (size, size):
-        raise NemoError(
+        raise DataError(
             f"video {name!r}: frames are {frames.dtype} {frames.shape}; uint8 (T, {size}, {size}) is needed."
         )
     length, fps = len(frames), float(video.get("fps", 25.0))
@@ -123,7 +123,7 @@ def _fit(
         if field in video:
             values = np.asarray(video[field])
             if values.shape != shape:
-                raise NemoError(f"video {name!r}: {field} has shape {values.shape}; {shape} is needed.")
+                raise DataError(f"video {name!r}: {field} has shape {values.shape}; {shape} is needed.")
             arrays[field] = values.astype(dtype)
         elif field == "timestamps":
             arrays[field] = np.arange(length) / fps

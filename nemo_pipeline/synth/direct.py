@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import OutputError
 from nemo_pipeline.platform import children_at_once, default_workers, library_versions
 from nemo_pipeline.store.files import check_h5_name
 from nemo_pipeline.synth.mark import GENERATOR_VERSION
@@ -90,11 +90,13 @@ def render_faces(
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise NemoError(f"Cannot write to {output.parent}: {error.strerror or error}.") from error
+        raise OutputError(
+            f"Cannot write to {output.parent}: {error.strerror or error}.", output.parent
+        ) from error
     with held(Path(os.path.realpath(output.parent)), output.name, output) as parts:
         for there in (output, truth_file):
             if there.exists():
-                raise NemoError(f"{there} exists already; choose another name or remove it.")
+                raise OutputError(f"{there} exists already; choose another name or remove it.", there)
         path = write_dataset(
             output, videos(parts),
             config=PrepConfig(size=size, mesh=False), synthetic=True, versions=library_versions(),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import OutputError
 from nemo_pipeline.platform import children_at_once, default_workers
 from nemo_pipeline.store.files import replacing, sweep
 from nemo_pipeline.synth.label_files import write_details, write_labels
@@ -95,23 +95,25 @@ def _claim(directory: Path, config: SynthConfig) -> None:
     mark = directory / MARK
     text = mark_text(config.to_dict())
     if directory.exists() and not directory.is_dir():
-        raise NemoError(f"{directory} is a file; name a folder for the synthetic clips.")
+        raise OutputError(f"{directory} is a file; name a folder for the synthetic clips.", directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if mark.exists():
             if mark.read_text(encoding="utf-8") != text:
-                raise NemoError(
+                raise OutputError(
                     f"{directory} holds a synthetic set with other settings; name another folder, "
-                    "or delete this one."
+                    "or delete this one.",
+                    directory,
                 )
             return
         if any(not path.name.startswith(f".{MARK}.") for path in directory.iterdir()):
-            raise NemoError(
+            raise OutputError(
                 f"{directory} is not empty and holds no synthetic set; name a new or empty folder, "
-                "so that nothing of yours is overwritten."
+                "so that nothing of yours is overwritten.",
+                directory,
             )
         with replacing(mark) as part:
             part.write_text(text, encoding="utf-8")
             open_as_folder(part)
     except OSError as error:
-        raise NemoError(f"Cannot write to {directory}: {error.strerror or error}.") from error
+        raise OutputError(f"Cannot write to {directory}: {error.strerror or error}.", directory) from error

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import OutputError
 from nemo_pipeline.store.locks import hold
 
 
@@ -33,7 +33,7 @@ def held(folder: Path, name: str, what: Path) -> Iterator[Path]:
             try:
                 parts.mkdir(mode=0o700)
             except OSError as error:
-                raise NemoError(f"Cannot write to {folder}: {error.strerror or error}.") from error
+                raise OutputError(f"Cannot write to {folder}: {error.strerror or error}.", folder) from error
             yield parts
         finally:
             shutil.rmtree(parts, ignore_errors=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import SettingsError
 from nemo_pipeline.synth import profile
 
 EXPRESSIONS = ("smile", "disgust")
@@ -73,7 +73,7 @@ class SynthConfig:
 
         def need(ok: bool, what: str) -> None:
             if not ok:
-                raise NemoError(f"Cannot make a synthetic set: {what}.")
+                raise SettingsError(f"Cannot make a synthetic set: {what}.")
 
         need(1 <= self.subjects <= 10000, f"subjects is {self.subjects}, it must be between 1 and 10000")
         need(1 <= self.clips <= 1000, f"clips is {self.clips}, it must be between 1 and 1000")

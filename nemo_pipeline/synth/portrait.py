@@ -10,7 +10,7 @@ from importlib import resources
 
 import numpy as np
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import InstallationError
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,10 +61,11 @@ def portrait() -> Portrait:
     constants = json.loads(folder.joinpath("portrait.json").read_text(encoding="utf-8"))
     image = np.ascontiguousarray(data.astronaut())
     if hashlib.sha256(image.tobytes()).hexdigest() != constants["sha256"]:
-        raise NemoError(
+        raise InstallationError(
             "The portrait in this version of scikit-image (skimage.data.astronaut) is not the picture "
             "that nemo's synthetic faces were measured on; install the version of scikit-image that "
-            "constraints.txt names."
+            "constraints.txt names.",
+            "scikit-image",
         )
     packed = np.frombuffer(folder.joinpath("portrait_masks.png").read_bytes(), np.uint8)
     masks = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.float32) / 255

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import ProcessError
 from nemo_pipeline.supervise import ONE_THREAD, Child
 from nemo_pipeline.synth.plan import ClipPlan, SynthConfig
 
@@ -42,9 +42,9 @@ def finished_clips(
         while running:
             child, answer = answers.get()
             if answer is None:
-                raise NemoError(f"Rendering failed: a rendering process {child.death().reason}.")
+                raise ProcessError(f"Rendering failed: a rendering process {child.death().reason}.")
             if answer["event"] == "error":
-                raise NemoError(f"Rendering failed: {answer['message']}.")
+                raise ProcessError(f"Rendering failed: {answer['message']}.")
             if answer["event"] == "clip":
                 yield int(answer["index"])
             else:  # "done"

@@ -12,7 +12,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, OutputError
 from nemo_pipeline.stages.decode import DecodeError, VideoReader
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.store.files import replacing
@@ -61,10 +61,10 @@ def draw_copy(
                 if progress is not None and frame.index % 16 == 0:
                     progress(frame.index + 1)
             if writer is None:
-                raise NemoError(f"{path} gave no frame when it was decoded again")
+                raise DataError(f"{path} gave no frame when it was decoded again", path)
             writer.close()
     except (DecodeError, OSError, av.error.FFmpegError) as error:
-        raise NemoError(f"{target} could not be drawn: {error}") from None
+        raise OutputError(f"{target} could not be drawn: {error}", target) from None
 
 
 class PictureWriter:

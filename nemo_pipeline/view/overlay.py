@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_pipeline.datatypes import row_name
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.landmarks import face_region
 from nemo_pipeline.store.reader import FaceVideo
@@ -92,9 +92,10 @@ class _Kept:
             return False
         self._now = self._next
         if abs(self._now["timestamps"] - frame.time) > 1e-6:
-            raise NemoError(
+            raise DataError(
                 f"frame {frame.index} is shown at {frame.time:.3f} s, and {self._now['timestamps']:.3f} s in "
-                f"{self._row.dataset.path.name}: it is not the video that was prepared"
+                f"{self._row.dataset.path.name}: it is not the video that was prepared",
+                self._row.dataset.path,
             )
         return True
 

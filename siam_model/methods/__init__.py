@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import SettingsError
 
 if TYPE_CHECKING:
     from siam_model.methods.base import Describe, Method
@@ -88,7 +88,9 @@ def named_methods(text: str) -> tuple[str, ...]:
         return tuple(METHODS)
     for name in names:
         if name not in METHODS:
-            raise NemoError(f"There is no method {name!r}; there are {', '.join(METHODS)}, and all.")
+            raise SettingsError(
+                f"There is no method {name!r}; there are {', '.join(METHODS)}, and all.", "methods"
+            )
     return tuple(name for name in METHODS if name in names)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nemo_pipeline.errors import Busy, NemoError, RunError
+from nemo_pipeline.errors import Busy, LeakageError, NemoError, RunError
 from nemo_pipeline.store.text import escape_controls
 from siam_model.checkpoint import load_card
 from siam_model.config import SIAMConfig, TrainConfig
@@ -142,10 +142,10 @@ def _check_disjoint(run: RunFolder, splits: Sequence[Split], parts: Sequence[Pre
     found: Counter[str] = Counter(subject for part in parts for subject in set(part.subject))
     for subject, n in sorted(found.items()):
         if n > 1:
-            raise RunError(
+            raise LeakageError(
                 f"Subject {escape_controls(subject)} is predicted by {n} folds of {shown}: its folds are not of one "
                 "split, and no number of theirs may be joined; begin a new run.",
-                run,
+                subject,
             )
     for split, part in zip(splits, parts, strict=True):
         for subject in sorted(set(part.subject) ^ set(split.test)):
@@ -165,10 +165,10 @@ def _check_models_people(split: Split, folder: RunFolder) -> None:
     """The fold's model says itself whom it has seen."""
     seen = load_card(folder.path).subjects
     for subject in sorted({*seen["training"], *seen["validation"]} & set(split.test)):
-        raise RunError(
+        raise LeakageError(
             f"The model of {escape_controls(str(folder))} was trained on subject {escape_controls(subject)}, whom it "
             "predicts; remove that folder and resume with `resume()`.",
-            folder,
+            subject,
         )
 
 

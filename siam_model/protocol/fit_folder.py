@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError
 from nemo_pipeline.fields import from_record
 from siam_model.checkpoint import ModelCard, save_model
 from siam_model.config import SIAMConfig, TrainConfig
@@ -57,7 +57,7 @@ class Trained:
         for line in reversed(self.history):
             if line.best:
                 return line
-        raise NemoError(
+        raise DataError(
             "history.csv of a finished training is empty or missing: copy it again; or remove the folder of its fold "
             "(of a run without folds, begin anew with another `out`), and resume with `resume()`."
         )

@@ -9,7 +9,7 @@ import shutil
 
 import numpy as np
 
-from nemo_pipeline.errors import RunError
+from nemo_pipeline.errors import LeakageError
 from nemo_pipeline.store.files import sweep
 from nemo_pipeline.store.text import escape_controls, pluralize
 from siam_model.checkpoint import load_model
@@ -83,10 +83,10 @@ def predict_split(run: OpenRun, split: Split, folder: RunFolder) -> Predictions:
     network, card = load_model(folder.path, resolve_device(run.runtime.device))
     seen = {*card.subjects["training"], *card.subjects["validation"]} & set(split.test)
     if seen:
-        raise RunError(
+        raise LeakageError(
             f"{escape_controls(str(folder.model))} was trained on subject {escape_controls(min(seen))}, whom it "
             "should be tested on; remove that folder and resume with `resume()`.",
-            run.folder,
+            *sorted(seen),
         )
     rows = run.table.rows_of(split.test)
     ages = [

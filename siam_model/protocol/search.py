@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from nemo_pipeline.errors import NemoError, NotFinite, RunError
+from nemo_pipeline.errors import DataError, NotFinite, RunError
 from nemo_pipeline.fields import from_record
 from nemo_pipeline.store.files import sweep
 from siam_model.config import SIAMConfig, TrainConfig
@@ -227,8 +227,8 @@ def _read_trials(path: Path, order: Sequence[Mapping[str, Any]]) -> list[Trial]:
     except (KeyError, TypeError, ValueError):
         done = None
     if done is None or [trial.parameters for trial in done] != list(order[: len(done)]):
-        raise NemoError(
-            f"{path} is damaged or of another search; remove its folder, and the fold begins anew."
+        raise DataError(
+            f"{path} is damaged or of another search; remove its folder, and the fold begins anew.", path
         )
     return done
 

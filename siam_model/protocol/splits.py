@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, LeakageError, SettingsError
 from nemo_pipeline.fields import plain
 from nemo_pipeline.store.text import escape_controls
 from siam_model.data import VideoTable
@@ -40,9 +40,10 @@ class Split:
         counts = Counter([*set(self.training), *set(self.validation), *set(self.test)])
         shared = sorted(subject for subject, n in counts.items() if n > 1)
         if shared:
-            raise NemoError(
+            raise LeakageError(
                 f"Subject {escape_controls(shared[0])} is in more than one of training, validation and test of fold "
-                f"{self.fold}; a result from this split would not hold for new subjects."
+                f"{self.fold}; a result from this split would not hold for new subjects.",
+                *shared,
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,14 +105,15 @@ def named_folds(table: VideoTable) -> dict[str, int] | None:
     found: dict[str, int] = {}
     for subject, fold, video in zip(table.subject, table.fold, table.id, strict=True):
         if fold < 0:
-            raise NemoError(
+            raise DataError(
                 f"The column fold is filled for some videos and not for {escape_controls(video)}; give every labelled "
                 "video a fold, or none."
             )
         if found.setdefault(subject, int(fold)) != fold:
-            raise NemoError(
+            raise LeakageError(
                 f"Subject {escape_controls(subject)} is in fold {found[subject]} and in fold {fold}; put all videos of "
-                "a person into one fold."
+                "a person into one fold.",
+                subject,
             )
     return found
 
@@ -131,7 +133,7 @@ def plan_splits(
     n, named = len(subjects.code), named_folds(table)
     need = LEAST_SUBJECTS if folds is None else max(LEAST_SUBJECTS, folds + 2)
     if n < need:
-        raise NemoError(
+        raise DataError(
             f"There are labelled videos of {n} subject{'s' if n != 1 else ''}, and "
             f"{'a split into training, validation and test' if folds is None else f'{folds} folds'} "
             f"need{'s' if folds is None else ''} at least {need}; label more subjects with `nemo label out.h5 FILE`"
@@ -141,11 +143,12 @@ def plan_splits(
     if named is not None:
         names = sorted(set(named.values()))
         if len(names) < 2:
-            raise NemoError("The column fold puts every video into one fold; it takes at least two.")
+            raise DataError("The column fold puts every video into one fold; it takes at least two.")
         if folds is not None and len(names) != folds:
-            raise NemoError(
+            raise SettingsError(
                 f"The file's fold column names {len(names)} folds and `folds` asks for {folds}; use "
-                f"`folds={len(names)}`, or clear the column with `nemo label`."
+                f"`folds={len(names)}`, or clear the column with `nemo label`.",
+                "folds",
             )
         part = np.array([names.index(named[code]) for code in subjects.code])
         tests = list(range(len(names))) if folds is not None else [len(names) - 1]
@@ -162,7 +165,7 @@ def _split(
     """The part `test` held out; of the rest about `fraction` kept for validation, balanced like the folds."""
     rest = np.flatnonzero(part != test)
     if len(rest) < 2:
-        raise NemoError(f"Fold {fold} leaves fewer than two subjects to train and validate on.")
+        raise DataError(f"Fold {fold} leaves fewer than two subjects to train and validate on.")
     left = Subjects(
         tuple(subjects.code[i] for i in rest),
         subjects.age[rest],
@@ -188,9 +191,10 @@ def check_folds(splits: Sequence[Split], table: VideoTable) -> None:
     counts = Counter(subject for split in splits for subject in split.test)
     for subject in sorted(set(table.subject) | set(counts)):
         if counts[subject] != 1:
-            raise NemoError(
+            raise LeakageError(
                 f"Subject {escape_controls(subject)} is in the test part of {counts[subject]} folds; it must be in "
-                "exactly one."
+                "exactly one.",
+                subject,
             )
 
 
@@ -207,7 +211,7 @@ def restrict(split: Split, table: VideoTable) -> Split:
     }
     for name, codes in parts.items():
         if not codes:
-            raise NemoError(
+            raise DataError(
                 f"Of this part of the file no subject is left for {name} in fold {split.fold}: it holds "
                 f"{len(here)} subject{'s' if len(here) != 1 else ''}; ask for fewer folds, or label more videos."
             )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import escape_controls
 from siam_model.data import VideoTable
@@ -47,9 +47,10 @@ def take_subset(table: VideoTable, dataset: FaceDataset, subset: Mapping[str, st
         keep &= np.array([label == value for label in label_column(table, dataset, name)])
     if not keep.any():
         wanted = ", ".join(f"{name} {value}" for name, value in subset.items())
-        raise NemoError(
+        raise DataError(
             f"{escape_controls(str(dataset.path))} has no labelled video with {escape_controls(wanted)}; see `nemo "
-            "info`."
+            "info`.",
+            dataset.path,
         )
     return take(table, np.flatnonzero(keep))
 

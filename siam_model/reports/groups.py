@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, SettingsError
 from nemo_pipeline.store.text import csv_value, escape_controls, listed
 from siam_model.interval import half_width
 from siam_model.predictions import Predictions, read_table
@@ -189,11 +189,12 @@ def read_groups(given: EvaluationInputs) -> dict[str, list[str]]:
             known = [c for c in (rows[0] if rows else ()) if c not in _KEYS] + own
             has = f"; there are {listed(known)}" if known else ""
             hint = "" if table is not None else ": name a table with it, `labels=FILE.csv`"
-            raise NemoError(f"`by={escape_controls(name)}`: there is no such label{has}{hint}.")
+            raise SettingsError(f"`by={escape_controls(name)}`: there is no such label{has}{hint}.", "by")
         if not any(found[name]):
-            raise NemoError(
+            raise SettingsError(
                 f"`by={escape_controls(name)}`: {where} says nothing about any predicted video; rows are found by "
-                "`video` (an id or the name of a file), `file` or `subject`."
+                "`video` (an id or the name of a file), `file` or `subject`.",
+                "by",
             )
     return found
 
@@ -202,14 +203,14 @@ def _rows(table: Path) -> list[dict[str, str]]:
     try:
         rows = read_table(table)
     except OSError as error:
-        raise NemoError(f"{escape_controls(str(table))} cannot be read: {error.strerror}.") from None
+        raise DataError(f"{escape_controls(str(table))} cannot be read: {error.strerror}.", table) from None
     except ValueError as error:
-        raise NemoError(
-            f"{escape_controls(str(table))} is no CSV file ({escape_controls(str(error))})."
+        raise DataError(
+            f"{escape_controls(str(table))} is no CSV file ({escape_controls(str(error))}).", table
         ) from None
     if not rows or not any(key in rows[0] for key in _KEYS):
-        raise NemoError(
-            f"{escape_controls(str(table))} needs a column video, file or subject, and a row for each."
+        raise DataError(
+            f"{escape_controls(str(table))} needs a column video, file or subject, and a row for each.", table
         )
     return rows
 

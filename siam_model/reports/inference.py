@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import LeakageError
 from nemo_pipeline.store import FaceVideo
 from nemo_pipeline.store.text import escape_controls
 from siam_model.loading import load
@@ -32,9 +32,10 @@ def by_model(run: Run, rows: Iterable[int], device: str) -> Iterator[tuple[Loade
         seen = {*model.subjects["training"], *model.subjects["validation"]}
         for i in mine:
             if run.predictions.subject[i] in seen and not run.external:
-                raise NemoError(
+                raise LeakageError(
                     f"The model in {escape_controls(str(folder))} was trained on subject "
-                    f"{escape_controls(run.predictions.subject[i])}, whom it should be tested on."
+                    f"{escape_controls(run.predictions.subject[i])}, whom it should be tested on.",
+                    run.predictions.subject[i],
                 )
         yield model, mine
 

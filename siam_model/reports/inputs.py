@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError, OutputError, RunError, SettingsError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import escape_controls, safe_name
 from siam_model.external import runs_on
@@ -189,9 +189,10 @@ def gather(
         if isinstance(source, Run):
             runs.append(source)
         elif source.kind in studies:
-            raise NemoError(
+            raise SettingsError(
                 f"{escape_controls(str(studies[source.kind].folder))} and {escape_controls(str(path))} are both a "
-                f"study of {source.kind}; give one of them."
+                f"study of {source.kind}; give one of them.",
+                "runs",
             )
         else:
             studies[source.kind] = source
@@ -203,9 +204,10 @@ def gather(
     if external:
         assert data is not None
         if studies:
-            raise NemoError(
+            raise DataError(
                 f"{escape_controls(str(data))} is not the data of these studies. An external test set needs "
-                "runs: name the run of a variant."
+                "runs: name the run of a variant.",
+                data,
             )
         runs, notes = runs_on(
             runs, FaceDataset(data), device, distinct_subjects=request.distinct_subjects, on_step=on_step
@@ -218,7 +220,9 @@ def gather(
     given = parse_with({name: Path(path) for name, path in request.others.items()}, main.predictions)
     for name in given:
         if name in (*methods, *main.baselines):
-            raise NemoError(f"`others`: {name}: there is a method of that name already; choose another.")
+            raise SettingsError(
+                f"`others`: {name}: there is a method of that name already; choose another.", "others"
+            )
     methods |= {**given, **main.baselines}
     found, reason = None, ""
     try:
@@ -236,8 +240,9 @@ def gather(
         if external and data is not None:
             out = out.with_name(f"{out.name}-{safe_name(data.stem)}")
         if out.is_symlink():
-            raise NemoError(
-                f"{escape_controls(str(out))} is a link to another folder: name where to write with `out`."
+            raise OutputError(
+                f"{escape_controls(str(out))} is a link to another folder: name where to write with `out`.",
+                out,
             )
     return EvaluationInputs(
         tuple(paths),
@@ -268,7 +273,9 @@ def _drawn(methods: Mapping[str, Predictions], wanted: Sequence[str]) -> tuple[s
         label = name if name in methods else names.get(name.strip().lower().replace("-", "_"))
         if label is None:
             known = ", ".join([*names, *(m for m in methods if m not in names.values())])
-            raise NemoError(f"There is no method {escape_controls(name)} here; there are {known}.")
+            raise SettingsError(
+                f"There is no method {escape_controls(name)} here; there are {known}.", "figures"
+            )
         found.append(label)
     if found:
         return tuple(dict.fromkeys(found))
@@ -285,7 +292,9 @@ def _principal_run(studies: dict[str, Study]) -> Run:
             return named.get(_PRINCIPAL.get(kind, ""), next(iter(named.values())))
     study = next(iter(studies.values()))
     reason = next((variant.reason for variant in study.variants), "it has no variants.")
-    raise NemoError(f"No variant of {escape_controls(str(study.folder))} is finished: {reason}")
+    raise RunError(
+        f"No variant of {escape_controls(str(study.folder))} is finished: {reason}", study.folder.path
+    )
 
 
 def _relative(path: Path) -> str:

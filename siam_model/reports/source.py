@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nemo_pipeline.errors import DataError, NemoError
+from nemo_pipeline.errors import DataError, NemoError, RunError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import escape_controls, listed, pluralize
 from siam_model.predictions import Predictions, read_predictions
@@ -138,7 +138,7 @@ def open_run(folder: RunFolder, name: str = "") -> Run:
     for key, kind in _KINDS.items():
         if not isinstance(meta.get(key), kind | None):
             shown = escape_controls(f"{meta_file} is damaged: {key} is {str(meta[key])[:80]!r}")
-            raise NemoError(f"{shown}; copy the run again.")
+            raise DataError(f"{shown}; copy the run again.", meta_file)
     if "dataset" not in meta and "uuid" in meta:  # settings.json
         meta = {**meta, "dataset": {"uuid": meta["uuid"], "file": meta.get("file", "")}}
     if not folder.predictions.is_file() and folder.folds.is_dir():
@@ -253,7 +253,9 @@ def open_data(run: Run, given: Path | None) -> Data:
     path = given if given is not None else Path(str(run.meta.get("data") or ""))
     shown = escape_controls(str(path))
     if given is None and not run.meta.get("data"):
-        raise NemoError("run.json does not say where the data are; name them with `data=DATA.h5`.")
+        raise RunError(
+            "run.json does not say where the data are; name them with `data=DATA.h5`.", run.folder.path
+        )
     if given is None and not path.is_file():
         raise DataError(f"{shown} is not there any more; say where the data are with `data=DATA.h5`.", path)
     dataset = FaceDataset(path)

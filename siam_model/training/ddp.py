@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from nemo_pipeline.errors import NemoError, NotFinite, SettingsError
+from nemo_pipeline.errors import NemoError, ProcessError, SettingsError, from_message, to_message
 from nemo_pipeline.platform import allowed_cores
 from nemo_pipeline.supervise import Child, Parent
 from siam_model.run_folder import RunFolder
@@ -96,7 +96,7 @@ def fit_together(
                 child.close()  # one that waits for the others answers to nothing else
         state = load_state(path, inputs.fingerprint())
     if state is None:
-        raise NemoError("The training ended without a checkpoint; run it again with `devices=1`.")
+        raise ProcessError("The training ended without a checkpoint; run it again with `devices=1`.")
     return state
 
 
@@ -110,7 +110,7 @@ def _listen(
     while waiting:
         child, message = news.get()
         if message is None:
-            raise NemoError(
+            raise ProcessError(
                 f"A process of the training {child.death().reason}: was its memory short? "
                 "Resume it, perhaps with `devices=1`."
             )
@@ -121,7 +121,7 @@ def _listen(
         elif message["event"] == "done":
             waiting -= 1
         elif message["event"] == "failed":
-            raise (NotFinite if message["not_finite"] else NemoError)(message["text"])
+            raise from_message(message["error"])
 
 
 def main() -> None:
@@ -131,12 +131,12 @@ def main() -> None:
         try:
             _train(parent, int(request["rank"]), pickle.loads(Path(sys.argv[2]).read_bytes()))
         except NemoError as error:
-            parent.send("failed", text=str(error), not_finite=isinstance(error, NotFinite))
+            parent.send("failed", error=to_message(error))
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{last.name}, line {last.lineno}"
-            text = f"A process of the training failed: {error} ({where})"
-            parent.send("failed", text=text, not_finite=False)
+            failed = ProcessError(f"A process of the training failed: {error} ({where})")
+            parent.send("failed", error=to_message(failed))
         else:
             parent.send("done")
 

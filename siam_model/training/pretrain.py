@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.phases import amplitude
 from nemo_pipeline.stages.smooth import smooth_4253h_twice
 from siam_model.config import TrainConfig
@@ -130,7 +130,7 @@ def targets_of(clips: Clips, rows: np.ndarray, config: TrainConfig, hidden: int)
         if found is not None:
             values[row] = found.astype(np.float32)
     if not values:
-        raise NemoError(
+        raise DataError(
             "No training video has landmarks in which an expression moves, so there is nothing to pretrain on; leave "
             "out `train.pretrain`."
         )

@@ -146,8 +146,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def damaged(path: Path, error: Exception) -> NemoError:
     """The error for a checkpoint that can be read, but not resumed from."""
     reason = escape_controls((str(error) or type(error).__name__).splitlines()[0][:120])
-    return NemoError(
-        f"{escape_controls(str(path))} is damaged ({reason}); remove it, and this training begins anew."
+    return DataError(
+        f"{escape_controls(str(path))} is damaged ({reason}); remove it, and this training begins anew.", path
     )
 
 

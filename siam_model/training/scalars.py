@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import InstallationError
 from siam_model.run_folder import RunFolder
 from siam_model.training.records import EpochRecord
 from siam_model.training.resume import TrainingState
@@ -35,9 +35,10 @@ class Scalars:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise NemoError(
+            raise InstallationError(
                 "TensorBoard is not installed; install it with `pip install 'nemo-faces[tensorboard]'`, or train "
-                "without `tensorboard` (history.csv and curves.png hold the same)."
+                "without `tensorboard` (history.csv and curves.png hold the same).",
+                "tensorboard",
             ) from None
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # What was written about epochs that are trained again is hidden.

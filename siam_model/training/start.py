@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, LeakageError, SettingsError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import escape_controls, listed
 from siam_model.checkpoint import ModelCard, load_model
@@ -74,16 +74,19 @@ def describe(start: Start, config: SIAMConfig, dataset: FaceDataset) -> list[str
     own, taken = model.state_dict(), start.fitting(model)
     if start.card.model.face_size != config.face_size:
         size = start.card.model.face_size
-        raise NemoError(
+        raise DataError(
             f"{start.shown} saw faces of {size} pixels, and these have {config.face_size}: prepare them with "
-            f"`size={size}`, or with `nemo rewarp`."
+            f"`size={size}`, or with `nemo rewarp`.",
+            dataset.path,
         )
     wrong = sorted(k for k in own if k.startswith("appearance") and k not in taken)
     if wrong:
         there = tuple(start.tensors[wrong[0]].shape) if wrong[0] in start.tensors else "not there"
-        raise NemoError(
+        raise SettingsError(
             f"The appearance module of {start.shown} does not fit this network: {wrong[0]} is {there}, and "
-            f"{tuple(own[wrong[0]].shape)} is needed. Use its `preset` and `overrides` again."
+            f"{tuple(own[wrong[0]].shape)} is needed. Use its `preset` and `overrides` again.",
+            "preset",
+            "overrides",
         )
     parts = _parts(taken)
     fresh, left = _parts(set(own) - set(taken)), _parts(set(start.tensors) - set(taken))
@@ -126,17 +129,19 @@ def check_people(
     seen = set(start.people)
     tested = set().union(*tests)
     if not distinct and (both := seen & tested):
-        raise NemoError(
+        raise LeakageError(
             f"Subject {escape_controls(min(both))} would be tested, and {start.shown} was trained with "
             f"{'them' if len(both) == 1 else f'{len(both)} of the people who would be'}: an error on them would mean "
             "nothing. Start from a run of other people; or, where equal codes are different people, say so: "
-            "`distinct_subjects`."
+            "`distinct_subjects`.",
+            *sorted(both),
         )
     hashes = dataset.videos["sha256"]
     known = set(start.card.videos)
     for row in table.rows_of(tested).tolist():
         if hashes[table.index[row]] in known:
-            raise NemoError(
+            raise LeakageError(
                 f"The video {escape_controls(table.id[row])} would be tested, and {start.shown} was trained with it: "
-                "an error on it would mean nothing. Start from a run of other people."
+                "an error on it would mean nothing. Start from a run of other people.",
+                table.id[row],
             )
