@@ -1,5 +1,5 @@
 """Beyond the paper, all off by default: weights for rare ages; training clips mirrored, brighter or darker, turned and
-shifted."""
+shifted, or cut to a part of their time."""
 
 from __future__ import annotations
 
@@ -40,6 +40,14 @@ def sample_move(rng: np.random.Generator, turn: float, shift: float, size: int) 
     """(size,3): a turn in degrees, up to `turn` either way, and shifts right and down as parts of a face's side, up to
     `shift` either way."""
     return rng.uniform(-1, 1, (size, 3)) * (turn, shift, shift)
+
+
+def sample_crops(rng: np.random.Generator, crop: float, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First frame, and the frame after the last, of a contiguous part of each clip of `length` frames, (V,) int64: its
+    share evenly from 1 - crop to 1, at least one frame, its place anywhere."""
+    kept = np.maximum(np.rint(length * rng.uniform(1 - crop, 1, len(length))).astype(np.int64), 1)
+    first = rng.integers(0, length - kept + 1)
+    return first, first + kept
 
 
 def augment_frames(

@@ -91,6 +91,10 @@ def _training(name: str, c: TrainConfig) -> str:
             f"faces were turned by up to {c.augment_turn:g} degrees and shifted by up to {100 * c.augment_shift:g} % "
             "of their side by chance"
         )
+    if c.temporal_crop:
+        extra.append(
+            f"parts of clips, from {100 * (1 - c.temporal_crop):g} % of their length on, were trained on"
+        )
     tail = f"; {', '.join(extra)}" if extra else ""
     return (
         f"The mean absolute error plus lambda = {c.l2:g} times the squared weights was minimised by RMSprop (learning "

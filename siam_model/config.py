@@ -228,6 +228,8 @@ class TrainConfig:
             1+b; 0 is the paper's.
         augment_turn: turn a training clip's faces by up to so many degrees either way; 0 is the paper's.
         augment_shift: shift them by up to this part of their side, across and down; 0 is the paper's.
+        temporal_crop: a pass over the training clips, with ages, takes a contiguous part of each, at a random place,
+            whose share of the clip is drawn evenly from 1 - temporal_crop to 1; 0 is the paper's: whole clips.
         pretrain: what the appearance module learns before ages, without labels: `none` (the paper's), `expression` or
             `shape` (`siam_model.training.pretrain`).
         pretrain_epochs: passes over the training videos for that.
@@ -261,6 +263,7 @@ class TrainConfig:
     augment_brightness: float = 0.0
     augment_turn: float = added(0.0)
     augment_shift: float = added(0.0)
+    temporal_crop: float = added(0.0)
     pretrain: Pretrain = added("none")
     pretrain_epochs: int = added(6)
     pretrain_learning_rate: float = added(1e-3)
@@ -292,6 +295,7 @@ class TrainConfig:
         _need(0 <= self.augment_brightness <= 4, self, "augment_brightness", "from 0 to 4")
         _need(0 <= self.augment_turn <= 45, self, "augment_turn", "from 0 to 45 degrees")
         _need(0 <= self.augment_shift <= 0.25, self, "augment_shift", "from 0 to 0.25 of the side")
+        _need(0 <= self.temporal_crop < 1, self, "temporal_crop", "at least 0 and below 1")
         for name in ("validation_fraction", "test_fraction"):
             _need(0 < getattr(self, name) < 0.9, self, name, "above 0 and below 0.9")
 
@@ -308,7 +312,7 @@ class TrainConfig:
 #: Settings that the paper has no counterpart of; at their defaults they do nothing.
 _BEYOND = (
     "model.centre", "train.pretrain", "train.freeze_appearance", "train.age_weighting", "train.augment_mirror",
-    "train.augment_brightness", "train.augment_turn", "train.augment_shift",
+    "train.augment_brightness", "train.augment_turn", "train.augment_shift", "train.temporal_crop",
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from nemo_pipeline.errors import DataError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import escape_controls
-from siam_model.augment import augment_frames, sample_gain, sample_move
+from siam_model.augment import augment_frames, sample_crops, sample_gain, sample_move
 from siam_model.config import TrainConfig
 
 #: Ages outside this range are a mistake in a label file (months, a year of birth, 999 for unknown).
@@ -134,9 +134,13 @@ def measure_normalisation(dataset: FaceDataset, index: Sequence[int] | np.ndarra
     return Normalisation(mean, max(deviation, 1.0))  # a constant set has no deviation to divide by
 
 
-def blocks(dataset: FaceDataset, index: int, phase: int = 0, step: int = 1) -> Iterator[np.ndarray]:
-    """Frames `phase`, `phase + step`, ... of one video, as (n,S,S) uint8 pieces read one after the other."""
+def blocks(
+    dataset: FaceDataset, index: int, phase: int = 0, step: int = 1, stop: int | None = None
+) -> Iterator[np.ndarray]:
+    """Frames `phase`, `phase + step`, ... below `stop` (None: all) of one video, as (n,S,S) uint8 pieces read one after
+    the other."""
     length, size = int(dataset.videos["length"][index]), READ_FRAMES - READ_FRAMES % step or step
+    length = length if stop is None else min(stop, length)
     for start in range(phase, length, size):
         yield np.asarray(dataset.read(index, "frames", start, min(start + size, length)))[::step]
 
@@ -144,8 +148,9 @@ def blocks(dataset: FaceDataset, index: int, phase: int = 0, step: int = 1) -> I
 class ClipSample(NamedTuple):
     """What to read, and how it counts.
 
-    `row` of the table; which of its interleaved series (frames phase, phase + step, ...); `mirror`, `gain` and `move`
-    as `siam_model.augment.augment_frames` takes them; `weight`: its factor in the batch's loss.
+    `row` of the table; which of its interleaved series (frames phase, phase + step, ... below `stop`, None: all);
+    `mirror`, `gain` and `move` as `siam_model.augment.augment_frames` takes them; `weight`: its factor in the batch's
+    loss.
     """
 
     row: int
@@ -154,6 +159,11 @@ class ClipSample(NamedTuple):
     gain: float = 1.0
     weight: float = 1.0
     move: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    stop: int | None = None
+
+    def series(self, step: int) -> slice:
+        """Its frames, every `step`-th."""
+        return slice(self.phase, self.stop, step)
 
 
 class Batch(NamedTuple):
@@ -181,12 +191,13 @@ class Clips(Dataset):
     def __getitems__(self, clips: Sequence[ClipSample]) -> Batch:
         """The clips as one zero-padded batch. Frames go from the file to their place in it block by block, so that a
         clip of minutes is in memory once."""
-        lengths = [-(-int(self.table.length[c.row] - c.phase) // self.step) for c in clips]
+        lengths = [len(range(*c.series(self.step).indices(int(self.table.length[c.row])))) for c in clips]
         size = self.dataset.size
         frames = torch.zeros((len(clips), max(lengths), size, size), dtype=torch.uint8)
         for place, clip in zip(frames.numpy(), clips, strict=True):
             done = 0
-            for block in blocks(self.dataset, int(self.table.index[clip.row]), clip.phase, self.step):
+            index = int(self.table.index[clip.row])
+            for block in blocks(self.dataset, index, clip.phase, self.step, clip.stop):
                 place[done : done + len(block)] = augment_frames(block, clip.mirror, clip.gain, clip.move)
                 done += len(block)
         return self.batch(clips, frames, lengths)
@@ -238,6 +249,11 @@ class LengthBuckets(Sampler[list[ClipSample]]):
         if config.augment_turn or config.augment_shift:
             move = sample_move(rng, config.augment_turn, config.augment_shift, len(rows))
         weight = np.ones(len(rows)) if weights is None else weights
+        stop: list[int | None] = [None] * len(rows)
+        if config.temporal_crop:
+            first, after = sample_crops(rng, config.temporal_crop, length)
+            phase = first + phase % np.minimum(config.temporal_stride, after - first)
+            stop = after.tolist()
         batches = []
         for start in range(0, len(rows), batch_size):
             part = order[start : start + batch_size]
@@ -245,7 +261,7 @@ class LengthBuckets(Sampler[list[ClipSample]]):
                 [
                     ClipSample(
                         int(rows[i]), int(phase[i]), bool(mirrored[i]), float(gain[i]),
-                        float(weight[i]) / len(part), tuple(move[i].tolist()),
+                        float(weight[i]) / len(part), tuple(move[i].tolist()), stop[i],
                     )
                     for i in part
                 ]

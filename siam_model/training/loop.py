@@ -201,9 +201,12 @@ class _Training:
         if self._next_stage() != self.stage:
             self._enter(self._next_stage())
         stage, targets = self.stage, self.targets
-        # Mirrored points are not the aligned shape that the file has.
-        mirror = config.augment_mirror and (targets is None or config.pretrain != "shape")
-        shown = dataclasses.replace(config, augment_mirror=mirror)
+        shown = config
+        if targets is not None:
+            # Mirrored points are not the aligned shape that the file has; and what is learnt frame by frame gains
+            # nothing from shorter clips.
+            mirror = config.augment_mirror and config.pretrain != "shape"
+            shown = dataclasses.replace(config, augment_mirror=mirror, temporal_crop=0.0)
         seed = inputs.seed if targets is None else (*inputs.seed, 0xE59)
         sampler = LengthBuckets(
             inputs.clips.table, self.rows, shown, seed, self.done - min(stage.start, 0),

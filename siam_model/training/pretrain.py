@@ -92,7 +92,7 @@ class Targets:
 
     def of(self, clips: Sequence[ClipSample], step: int) -> Tensor:
         """The targets of a batch, (B,T,h) float32, zero beyond a length."""
-        series = [self.values[clip.row][clip.phase :: step] for clip in clips]
+        series = [self.values[clip.row][clip.series(step)] for clip in clips]
         target = np.zeros((len(series), max(len(s) for s in series), self.hidden), dtype=np.float32)
         for place, s in zip(target, series, strict=True):
             known = ramps(s, self.units) if s.ndim == 1 else signed(s, self.units)
@@ -187,7 +187,7 @@ class FrozenClips(Clips):
 
     def __getitems__(self, clips: Sequence[ClipSample]) -> Batch:
         """The clips as one zero-padded batch."""
-        series = [self.features[clip.row][clip.phase :: self.step] for clip in clips]
+        series = [self.features[clip.row][clip.series(self.step)] for clip in clips]
         padded = nn.utils.rnn.pad_sequence(series, batch_first=True)
         return self.batch(clips, padded, [len(s) for s in series])
 

@@ -23,6 +23,7 @@ from siam_model.augment import (
     augment_frames,
     density_weights,
     move_frames,
+    sample_crops,
     sample_gain,
     sample_move,
 )
@@ -342,14 +343,49 @@ def test_augmentation_touches_training_alone_and_follows_from_seed_and_epoch(dat
     assert all(not c.mirror and c.gain == 1 and not any(c.move) for batch in batches for c in batch)
 
 
+def test_crops_are_parts_of_clips_of_every_share_and_place():
+    rng = np.random.default_rng(0)
+    length = np.repeat([1, 3, 100], 2000)
+    first, after = sample_crops(rng, 0.8, length)
+    assert (first >= 0).all() and (after > first).all() and (after <= length).all()
+    share = ((after - first) / length)[length == 100]
+    assert (share.min(), share.max()) == (0.2, 1)
+    assert share.mean() == pytest.approx(0.6, abs=0.01), "even between a fifth and the whole"
+    room = (length - (after - first))[length == 100]
+    place = (first[length == 100] / np.maximum(room, 1))[room > 20]
+    assert place.mean() == pytest.approx(0.5, abs=0.02) and (place.min(), place.max()) == (0, 1)
+
+
+def test_cropped_clips_are_read_as_they_were_drawn(data):
+    """Against slices of the whole video; every clip once, another part in another epoch, validation whole."""
+    dataset = FaceDataset(data)
+    table, rows = labelled_videos(dataset), np.arange(20)
+    config = TrainConfig(batch_size=4, temporal_stride=2, temporal_crop=0.7)
+    clips = Clips(dataset, table, 2)
+    epochs = [LengthBuckets(table, rows, config, (0,), epoch).batches for epoch in (0, 1)]
+    assert epochs[0] != epochs[1] and epochs[0] == LengthBuckets(table, rows, config, (0,), 0).batches
+    whole = LengthBuckets(table, rows, dataclasses.replace(config, temporal_crop=0.0), (0,), 0).batches
+    assert [[c.row for c in batch] for batch in whole] == [[c.row for c in batch] for batch in epochs[0]]
+    for batch in epochs[0]:
+        got = clips.__getitems__(batch)
+        for b, clip in enumerate(batch):
+            want = dataset[int(table.index[clip.row])].frames[: clip.stop][clip.phase :: 2]
+            assert len(want) == got.lengths[b] > 0
+            np.testing.assert_array_equal(got.frames[b, : len(want)].numpy(), want)
+            assert not got.frames[b, len(want) :].any()
+    loader = data_module.validation_loader(clips, rows, 4)
+    assert all(c.stop is None for batch in loader.batch_sampler for c in batch)
+
+
 def test_options_change_the_training_and_are_off_by_default(data):
     config = TrainConfig()
     assert (config.age_weighting, config.augment_mirror, config.augment_brightness) == ("none", False, 0.0)
-    off = {"augment_mirror": False, "augment_brightness": 0.0, "epochs": 1}
+    assert config.temporal_crop == 0
+    off = {"augment_mirror": False, "augment_brightness": 0.0, "temporal_crop": 0.0, "epochs": 1}
     plain = go(data, train=off)
     for option in (
         {"augment_mirror": True}, {"augment_brightness": 0.3}, {"augment_turn": 5.0}, {"augment_shift": 0.1},
-        {"age_weighting": "density"},
+        {"age_weighting": "density"}, {"temporal_crop": 0.5},
     ):  # fmt: skip
         assert not same(plain, go(data, train={**off, **option})), option
     assert same(plain, go(data, train=off))

@@ -206,7 +206,7 @@ def test_frozen_features_are_those_that_the_network_computes(data):
     network = found.model
     normalisation = measure_normalisation(clips.dataset, clips.table.index[:16])
     frozen = FrozenClips(clips, np.arange(6), network, normalisation, torch.device("cpu"))
-    keys = [ClipSample(0, 0), ClipSample(5, 1), ClipSample(3, 0)]
+    keys = [ClipSample(0, 0), ClipSample(5, 1), ClipSample(3, 0), ClipSample(4, 3, stop=8)]
     plain, cached = clips.__getitems__(keys), frozen.__getitems__(keys)
     assert torch.equal(plain.lengths, cached.lengths) and torch.equal(plain.age, cached.age)
     with torch.no_grad():
