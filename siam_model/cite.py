@@ -96,11 +96,16 @@ def _training(name: str, c: TrainConfig) -> str:
             f"parts of clips, from {100 * (1 - c.temporal_crop):g} % of their length on, were trained on"
         )
     tail = f"; {', '.join(extra)}" if extra else ""
+    epochs = pluralize(c.epochs, "epoch")
+    stopped = (
+        f"at most {epochs}, stopped after {c.patience} without a smaller error on validation subjects"
+        if c.validation_fraction
+        else epochs
+    )
     return (
         f"The mean absolute error plus lambda = {c.l2:g} times the squared weights was minimised by RMSprop (learning "
         f"rate {rate}, decay {c.rmsprop_alpha:g}, {pluralize(c.batch_size, 'video')} per step, gradient elements "
-        f"clipped to {c.clip:g}) for at most {pluralize(c.epochs, 'epoch')}, stopped after {c.patience} without a "
-        f"smaller error on validation subjects{tail} (preset {name})."
+        f"clipped to {c.clip:g}) for {stopped}{tail} (preset {name})."
     )
 
 

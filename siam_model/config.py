@@ -214,7 +214,8 @@ class TrainConfig:
         l2: lambda: factor of the sum of squared weights (not biases) in the loss.
         clip: every element of the gradient is clipped to [-clip, clip].
         patience: epochs without a better validation error before training stops.
-        validation_fraction: part of the training subjects kept for early stopping.
+        validation_fraction: part of the training subjects kept for early stopping. 0: all train, every epoch is run,
+            and the last weights are kept.
         test_fraction: part of all subjects held out and predicted at the end of a run without folds.
         temporal_stride: a video is read as this many interleaved series of every n-th frame. A training pass
             takes one of them at random, a prediction is the mean over all. 1 is the paper's: every frame.
@@ -296,8 +297,8 @@ class TrainConfig:
         _need(0 <= self.augment_turn <= 45, self, "augment_turn", "from 0 to 45 degrees")
         _need(0 <= self.augment_shift <= 0.25, self, "augment_shift", "from 0 to 0.25 of the side")
         _need(0 <= self.temporal_crop < 1, self, "temporal_crop", "at least 0 and below 1")
-        for name in ("validation_fraction", "test_fraction"):
-            _need(0 < getattr(self, name) < 0.9, self, name, "above 0 and below 0.9")
+        _need(0 <= self.validation_fraction < 0.9, self, "validation_fraction", "at least 0 and below 0.9")
+        _need(0 < self.test_fraction < 0.9, self, "test_fraction", "above 0 and below 0.9")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON types (`nemo_pipeline.fields.plain`)."""

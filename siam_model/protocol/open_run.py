@@ -137,6 +137,12 @@ def plan(settings: RunSettings, dataset: FaceDataset, reporter: Reporter) -> tup
         NemoError: ages or subjects are missing, too few of them, or a fold column that contradicts itself.
     """
     model, config = configurations(settings, dataset)
+    if settings.trials and not config.validation_fraction:
+        raise SettingsError(
+            "`trials` are compared on validation subjects, and `train.validation_fraction=0` leaves none: leave one of "
+            "the two out.",
+            "trials",
+        )
     table = labelled_videos(dataset)
     if only_stills(dataset) and not model.recurrent:
         reporter.say("Every video is one frame: the model has no recurrence and no temporal attention.")

@@ -162,7 +162,8 @@ def plan_splits(
 def _split(
     subjects: Subjects, part: np.ndarray, test: int, fold: int, fraction: float, rng: np.random.Generator
 ) -> Split:
-    """The part `test` held out; of the rest about `fraction` kept for validation, balanced like the folds."""
+    """The part `test` held out; of the rest about `fraction` kept for validation, balanced like the folds; nobody with
+    0."""
     rest = np.flatnonzero(part != test)
     if len(rest) < 2:
         raise DataError(f"Fold {fold} leaves fewer than two subjects to train and validate on.")
@@ -172,12 +173,14 @@ def _split(
         tuple(subjects.gender[i] for i in rest),
         subjects.videos[rest],
     )
-    inner = balanced_parts(left, min(len(rest), max(2, round(1 / fraction))), rng)
-    chosen = int(np.argmax(np.bincount(inner)))
+    validates = np.zeros(len(rest), dtype=bool)
+    if fraction:
+        inner = balanced_parts(left, min(len(rest), max(2, round(1 / fraction))), rng)
+        validates = inner == np.argmax(np.bincount(inner))
     return Split(
         fold,
-        training=tuple(c for c, p in zip(left.code, inner, strict=True) if p != chosen),
-        validation=tuple(c for c, p in zip(left.code, inner, strict=True) if p == chosen),
+        training=tuple(c for c, v in zip(left.code, validates, strict=True) if not v),
+        validation=tuple(c for c, v in zip(left.code, validates, strict=True) if v),
         test=tuple(c for c, p in zip(subjects.code, part, strict=True) if p == test),
     )
 
@@ -210,7 +213,7 @@ def restrict(split: Split, table: VideoTable) -> Split:
         for name in ("training", "validation", "test")
     }
     for name, codes in parts.items():
-        if not codes:
+        if not codes and getattr(split, name):
             raise DataError(
                 f"Of this part of the file no subject is left for {name} in fold {split.fold}: it holds "
                 f"{len(here)} subject{'s' if len(here) != 1 else ''}; ask for fewer folds, or label more videos."

@@ -187,6 +187,19 @@ def test_ablations_train(data, tmp_path, ablation):
     assert (prediction.spatial_attention is None) == (ablation == "no spatial")
 
 
+def test_without_validation_every_epoch_is_run_and_the_last_weights_are_kept(data, tmp_path):
+    overrides = {"train.validation_fraction": "0", "train.patience": "1", "train.learning_rate": "0.01"}
+    run = quick(data, tmp_path / "run", epochs=3, overrides=overrides)
+    history = rows(run / "history.csv")
+    assert [line["epoch"] for line in history] == ["1", "2", "3"]
+    assert {line["validation_mae"] for line in history} == {"nan"}
+    split = json.loads((run / "split.json").read_text())
+    assert split["validation"] == [] and load(run).subjects["validation"] == []
+    assert history[-1]["best"] == "1"
+    with pytest.raises(NemoError, match=r"train.validation_fraction=0` leaves none"):
+        quick(data, tmp_path / "searched", trials=2, overrides=overrides)
+
+
 def test_batches_of_like_length_cover_every_video_once(data):
     table = labelled_videos(FaceDataset(data))
     everyone = np.arange(len(table))

@@ -55,6 +55,15 @@ def test_parts_share_nobody_and_leave_nobody_out(folds, seed):
         assert len(splits[0].test) == 10
 
 
+@pytest.mark.parametrize("folds", [None, 4])
+def test_nobody_validates_where_the_fraction_is_zero(folds):
+    table = table_of()
+    splits = plan_splits(table, folds=folds, validation_fraction=0, test_fraction=0.25, seed=0)
+    for split, usual in zip(splits, plan(table, folds), strict=True):
+        assert split.validation == () and split.test == usual.test
+        assert set(split.training) == {*usual.training, *usual.validation}
+
+
 def test_parts_are_balanced_over_age_and_gender():
     table = table_of(subjects=100)
     lines = balance(plan(table, 10), table)
