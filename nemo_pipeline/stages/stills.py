@@ -35,7 +35,7 @@ SEARCHED_PIXELS = 1500**2
 SMALLEST_PART = 1 / 9
 #: Turned faces are looked for in so many of the coarsest levels, and in one more where there is nobody upright.
 TURNED_LEVELS = 3
-#: How often something like a face is judged at one place.
+#: How often something like a face is looked at in one place, each way up.
 TRIES = 2
 #: A candidate of a lower score must show the detector a face in its own region, too.
 CLEAR = 0.75
@@ -92,7 +92,7 @@ def _search(engine: Engine, sizes: list[Plane], everyone: bool) -> list[FaceMesh
 
 
 class _FoundFaces:
-    """The faces found so far, and places where something like a face was refused, looked at both ways up."""
+    """The faces found so far, and places where what the detector saw was no face."""
 
     def __init__(self, engine: Engine, frame: Frame) -> None:
         self._engine, self._frame = engine, frame
@@ -107,15 +107,31 @@ class _FoundFaces:
                 continue
             if sum(_alike(region, other) for other in self._refused) >= TRIES:
                 continue
-            mesh = refine(self._engine, self._frame, region) if self._seen_again(score, region) else None
-            if mesh is None or implausible(mesh, region):
+            if not self._seen_again(score, region):
                 continue
-            face = judged(self._engine, self._frame, mesh)
+            face = self._confirmed(region)
             if face is None:
-                self._refused.append(face_region(mesh.points))
-            elif not any(overlap(face_region(face.points), other) for other in self.regions):
+                self._refused.append(region)
+            else:
                 self.faces.append(face)
                 self.regions.append(face_region(face.points))
+
+    def _confirmed(self, region: Region) -> FaceMesh | None:
+        """The face that the landmark network finds in a region; None where there is none, or a known one."""
+        mesh = self._looked_at(region, region)
+        if mesh is not None:  # until the region fits
+            mesh = self._looked_at(face_region(mesh.points), region, rounds=1)
+        face = judged(self._engine, self._frame, mesh) if mesh is not None else None
+        return face if face is not None and not self._known(face) else None
+
+    def _looked_at(self, place: Region, candidate: Region, rounds: int = 0) -> FaceMesh | None:
+        """The face at a place; None where it is not the one that the detector saw, or is known."""
+        mesh = refine(self._engine, self._frame, place, rounds)
+        return None if mesh is None or implausible(mesh, candidate) or self._known(mesh) else mesh
+
+    def _known(self, face: FaceMesh) -> bool:
+        region = face_region(face.points)
+        return any(overlap(region, other) for other in self.regions)
 
     def _seen_again(self, score: float, region: Region) -> bool:
         """Whether the detector finds a doubtful face again in its own region: that costs less than the landmarks."""
@@ -130,8 +146,9 @@ class _FoundFaces:
 
 
 def _alike(a: Region, b: Region) -> bool:
-    """Whether two regions, whichever way up, show nearly the same."""
-    near = math.hypot(a.cx - b.cx, a.cy - b.cy) < 0.2 * min(a.size, b.size)
+    """Whether two regions show nearly the same, the same way up."""
+    turned = abs((a.angle - b.angle + math.pi) % (2 * math.pi) - math.pi)
+    near = turned < math.pi / 4 and math.hypot(a.cx - b.cx, a.cy - b.cy) < 0.2 * min(a.size, b.size)
     return near and 0.7 < a.size / b.size < 1 / 0.7
 
 
