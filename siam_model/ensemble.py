@@ -97,8 +97,9 @@ def load_ensemble(run: Path, device: torch.device) -> Ensemble:
         )
     unfinished = [folder.path.name for folder in folders if not folder.has_model]
     if whole.is_begun:
-        numbers = range(int(read_json(whole.settings).get("folds") or 0))
-        unfinished += [str(k) for k in numbers if not whole.fold(k).path.is_dir()]
+        count = read_json(whole.settings, folds=int).get("folds") or 0
+        missing = next((k for k in range(count) if not whole.fold(k).path.is_dir()), None)
+        unfinished += [] if missing is None else [str(missing)]
     if unfinished:
         raise RunError(
             f"Fold {escape_controls(unfinished[0])} of {shown} has no model yet; resume with `resume({shown})`.",

@@ -196,11 +196,15 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     write_bytes(path, (json.dumps(values, indent=1) + "\n").encode("utf-8", "surrogateescape"))
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, **kinds: type) -> dict[str, Any]:
     """The inverse of `write_json`.
 
+    Args:
+        path: the file.
+        kinds: what the values of some keys must be, where they are there and not null.
+
     Raises:
-        NemoError: the file is missing, unreadable or no JSON object.
+        DataError: the file is missing, unreadable or no JSON object, or a value is of another kind.
     """
     shown = escape_controls(str(path))
     try:
@@ -215,4 +219,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise DataError(f"{shown} is damaged: {escape_controls(str(error))}.", path) from None
     if not isinstance(values, dict):
         raise DataError(f"{shown} is damaged: it is no JSON object.", path)
+    for key, kind in kinds.items():
+        if not isinstance(values.get(key), kind | None):
+            value = escape_controls(repr(values[key])[:80])
+            raise DataError(f"{shown} is damaged: {key} is {value}; copy the run again.", path)
     return values

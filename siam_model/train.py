@@ -290,7 +290,7 @@ def _run_json(run: OpenRun, history: list[EpochRecord], device: str) -> dict[str
         found = choices(run.folder, folds) if settings.trials else []
     else:
         best = [Trained(tuple(history)).best_epoch]
-        found = [read_json(run.folder.choice)] if settings.trials else []
+        found = [read_json(run.folder.choice, chosen=dict, trials=list)] if settings.trials else []
     model, config = run.model, run.config
     if run.folder.has_model:
         card = load_card(run.folder.path)

@@ -179,7 +179,7 @@ def best_epochs(run: RunFolder, folds: int) -> list[int]:
 
 def choices(run: RunFolder, folds: int) -> list[dict[str, Any]]:
     """choice.json of every fold."""
-    return [read_json(run.fold(k).choice) for k in range(folds)]
+    return [read_json(run.fold(k).choice, chosen=dict, trials=list) for k in range(folds)]
 
 
 def final_settings(run: OpenRun) -> tuple[SIAMConfig, TrainConfig, dict[str, Any]]:

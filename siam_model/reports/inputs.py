@@ -147,7 +147,7 @@ class EvaluationInputs:
     def _train(self, *more: str, varied: bool = False) -> str:
         meta = dict(self.main.meta)
         if self.main.folder.is_begun:
-            meta |= read_json(self.main.folder.settings)
+            meta |= read_json(self.main.folder.settings, overrides=dict, methods=list)
         words = ["nemo", "train", str(meta.get("data") or "DATA.h5")]
         for name in ("preset", "seed", "epochs", "folds", "trials"):
             # --trials 0 is said too: with folds, the paper's preset would search.

@@ -134,11 +134,7 @@ def open_run(folder: RunFolder, name: str = "") -> Run:
         NemoError: no predictions, folds missing, or a baseline whose videos are not those of the predictions.
     """
     meta_file = folder.settings if folder.is_begun and not folder.run.is_file() else folder.run
-    meta = read_json(meta_file)
-    for key, kind in _KINDS.items():
-        if not isinstance(meta.get(key), kind | None):
-            shown = escape_controls(f"{meta_file} is damaged: {key} is {str(meta[key])[:80]!r}")
-            raise DataError(f"{shown}; copy the run again.", meta_file)
+    meta = read_json(meta_file, **_KINDS)
     if "dataset" not in meta and "uuid" in meta:  # settings.json
         meta = {**meta, "dataset": {"uuid": meta["uuid"], "file": meta.get("file", "")}}
     if not folder.predictions.is_file() and folder.folds.is_dir():
@@ -201,7 +197,7 @@ def same_videos(other: Predictions, ours: Predictions, path: Path) -> Prediction
 def _open_study(folder: RunFolder) -> Study:
     from siam_model.study import variants_in
 
-    kind = str(read_json(folder.study).get("study", ""))
+    kind = read_json(folder.study, study=str).get("study") or ""
     variants = []
     for line in variants_in(folder):
         run, reason = None, ""

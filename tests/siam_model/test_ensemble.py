@@ -64,6 +64,13 @@ def test_no_ensemble(run):
         load(run, ensemble=True)
 
 
+@pytest.mark.parametrize(("folds", "said"), [("1e9", "damaged: folds is '1e9'"), (10**9, "Fold 3 of")])
+def test_settings_with_an_absurd_number_of_folds(run, folds, said):
+    (run / "settings.json").write_text(json.dumps({"folds": folds}))
+    with pytest.raises(NemoError, match=said):
+        load(run, ensemble=True)
+
+
 def test_numpy_reads_a_trained_model_and_gets_its_age(tmp_path):
     """A real training's config.json and model.safetensors: standardise, run the equations in float64, average."""
     from nemo_pipeline.store import FaceDataset
