@@ -75,6 +75,11 @@ _MOST_ACROSS = 7
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--no-faces", is_flag=True, help="Omit all pictures that show a face.")
 @click.option("--quick", is_flag=True, help="Omit Table II, which runs the models over every video.")
+@click.option(
+    "--stability",
+    is_flag=True,
+    help="Also measure how far the age wanders within a video, frame by frame and over sub-clips.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 def command(runs: tuple[Path, ...], out: Path | None, as_json: bool, **options: Any) -> None:
     """The paper's tables and figures from runs and studies of nemo train, as one page and as files.

@@ -65,6 +65,7 @@ class Ensemble(LoadedModel):
             float(np.mean([p.age for p in each])),
             np.mean([p.temporal_weights for p in each], axis=0),
             together,
+            np.mean([p.frame_ages for p in each if p.frame_ages is not None], axis=0),
         )
 
     def spread(self, frames: np.ndarray | FaceVideo) -> float:

@@ -22,6 +22,7 @@ from siam_model.reports.groups import add_groups, read_groups
 from siam_model.reports.inputs import EvaluateRequest, EvaluationInputs, gather
 from siam_model.reports.numbers import summary_json
 from siam_model.reports.page import PageHead, render
+from siam_model.reports.stability import add_stability
 from siam_model.reports.studies import add_studies, add_videos
 from siam_model.reports.style import to_png, to_svg
 from siam_model.run_folder import EvaluationFolder, read_json, write_json
@@ -122,7 +123,9 @@ def evaluate(
         warnings.warn(note, stacklevel=2)
     _make_folders(given.out)
     report = Report()
-    for add in (add_accuracy, add_breakdowns, add_groups, add_phases, add_videos, add_studies, add_people):
+    for add in (
+        add_accuracy, add_breakdowns, add_groups, add_phases, add_stability, add_videos, add_studies, add_people,
+    ):  # fmt: skip
         if not (given.main.external and add is add_studies):  # they are of the run's own data
             add(given, report)
     numbers = _numbers(given, report)

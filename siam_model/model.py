@@ -31,6 +31,8 @@ class SIAMOutput:
         age: (B,) years.
         temporal_weights: (B,T), sums to 1 over a video's frames; exactly 0 on padding. 1/length where the
             configuration has no temporal attention.
+        state_age: (B,T) years, 0 on padding: equation 7 of each frame's state alone. Their mean, weighted by
+            `temporal_weights`, is the age.
         spatial_attention: (B,T,M,N) in 0..1, 0 on padding; None where the configuration has no spatial
             attention.
         frame_age: (B,T) years, 0 on padding; only where the configuration has no recurrence, else None.
@@ -38,6 +40,7 @@ class SIAMOutput:
 
     age: Tensor
     temporal_weights: Tensor
+    state_age: Tensor
     spatial_attention: Tensor | None = None
     frame_age: Tensor | None = None
 
@@ -256,7 +259,7 @@ class SIAM(nn.Module):
 
         if not self.config.recurrent:  # section V-B: age per frame, averaged over the video
             frame_age = self.regression(self.dropout(p))[..., 0] * real  # (B, T)
-            return SIAMOutput((frame_age * even).sum(1), even, spatial, frame_age)
+            return SIAMOutput((frame_age * even).sum(1), even, frame_age, spatial, frame_age)
 
         z = self._centred(p, real, lengths)  # (B, T, h), or 2 h with both
         for layer in self.recurrence:
@@ -266,7 +269,7 @@ class SIAM(nn.Module):
         else:
             summary, o = torch.einsum("bt,bth->bh", even, z), even
         age = self.regression(summary)[:, 0]  # (B,)   equation 7
-        return SIAMOutput(age, o, spatial)
+        return SIAMOutput(age, o, self.regression(z)[..., 0] * real, spatial)
 
     def _centred(self, p: Tensor, real: Tensor, lengths: Tensor) -> Tensor:
         """What the recurrence sees of p (B,T,h): see `SIAMConfig.centre`. 0 stays 0 on padding."""

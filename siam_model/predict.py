@@ -26,11 +26,14 @@ class Prediction:
         age: years.
         temporal_weights: (T,) float64, sums to 1.
         spatial_attention: (T,M,N) float32 in 0..1; None where the model has no spatial attention.
+        frame_ages: (T,) float64, years: what the state after each frame says alone. Their mean, weighted by
+            `temporal_weights`, is the age of one model; of an ensemble, they are the models' means.
     """
 
     age: float
     temporal_weights: np.ndarray
     spatial_attention: np.ndarray | None
+    frame_ages: np.ndarray | None = None
 
 
 def shown_age(age: float) -> float:
@@ -67,15 +70,16 @@ def estimate(
     batch = torch.nn.utils.rnn.pad_sequence(series, batch_first=True)  # (n, T', S, S) uint8
     with torch.inference_mode():
         output = model(batch.to(device), lengths.to(device), normalisation)
-    weights = np.empty(len(frames))
+    weights, ages = np.empty(len(frames)), np.empty(len(frames))
     maps = None
     if output.spatial_attention is not None:
         maps = np.empty((len(frames), *output.spatial_attention.shape[2:]), dtype=np.float32)
     for phase, length in enumerate(lengths.tolist()):
         weights[phase::step] = output.temporal_weights[phase, :length].double().cpu().numpy() / step
+        ages[phase::step] = output.state_age[phase, :length].double().cpu().numpy()
         if maps is not None and output.spatial_attention is not None:
             maps[phase::step] = output.spatial_attention[phase, :length].float().cpu().numpy()
-    return Prediction(float(output.age.double().mean()), weights, maps)
+    return Prediction(float(output.age.double().mean()), weights, maps, ages)
 
 
 def faces_of(video: np.ndarray | FaceVideo) -> np.ndarray:

@@ -59,6 +59,7 @@ class EvaluateRequest:
         labels: CSV with these columns, and `video`, `file` or `subject`.
         faces: whether pictures of people may be drawn.
         quick: leave out Table II, unless phases.csv of an earlier call has it: it runs models over every video.
+        stability: measure how far the age wanders within a video: it runs models twice over every video.
     """
 
     data: str | os.PathLike[str] | None = None
@@ -69,6 +70,7 @@ class EvaluateRequest:
     labels: str | os.PathLike[str] | None = None
     faces: bool = True
     quick: bool = False
+    stability: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

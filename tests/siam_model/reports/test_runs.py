@@ -209,6 +209,37 @@ def test_quick_leaves_phases_out_unless_they_are_kept(run):
     assert "Table II" in {t.number for t in evaluate(run, request=EvaluateRequest(quick=True)).report.tables}
 
 
+# ---- stability
+
+
+def test_stability_is_the_deviation_of_frames_and_of_sub_clips(run, data):
+    assert "table-stability" not in {
+        t.key for t in evaluate(run, request=EvaluateRequest(quick=True)).report.tables
+    }
+    result = evaluate(run, request=EvaluateRequest(quick=True, stability=True))
+    (table,) = [t for t in result.report.tables if t.key == "table-stability"]
+    frames, parts, whole = table.groups[0].rows
+    source, dataset = opened(run), FaceDataset(data)
+    p = source.predictions
+    over_frames, over_parts, errors = [], [], []
+    for i, video in enumerate(p.video):
+        model, faces = load(RunFolder(run).fold(int(p.fold[i])).path), dataset[video].frames
+        answer = model.predict(faces)
+        assert np.average(answer.frame_ages, weights=answer.temporal_weights) == pytest.approx(
+            answer.age, abs=1e-3
+        )
+        over_frames.append(np.std(answer.frame_ages, ddof=1))
+        n = len(faces)
+        cuts = [faces[round(k * n / 4) : round((k + 1) * n / 4)] for k in range(4)]
+        ages = [model.predict(cut).age for cut in cuts]
+        over_parts.append(np.std(ages, ddof=1))
+        errors.append(np.mean(np.abs(np.array(ages) - p.age[i])))
+    assert frames[:3] == ("frame by frame", len(p), pytest.approx(np.mean(over_frames)))
+    assert parts[:3] == ("4 sub-clips", len(p), pytest.approx(np.mean(over_parts)))
+    assert parts[5:] == pytest.approx((np.median(over_parts), np.percentile(over_parts, 90), np.mean(errors)))
+    assert whole[-1] == pytest.approx(p.error.mean())
+
+
 # ---- attention
 
 
