@@ -48,6 +48,23 @@ def test_formats_are_read_as_they_are(face, tmp_path, ending):
     )
 
 
+def test_heic_is_read_where_its_reader_is_installed(face, tmp_path):
+    pytest.importorskip("pillow_heif")
+    found = saved(face, tmp_path / "face.heic", quality=95)
+    assert found.shape == (220, 220, 3)
+    assert np.abs(found - np.asarray(face).astype(int)).mean() < 4
+    row = prep_video(tmp_path / "face.heic", STILLS)
+    assert (row.status, len(row), row.info.codec) == ("ok", 1, "heif")
+
+
+def test_heic_without_its_reader_says_what_to_install(tmp_path):
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    row = prep_video(tmp_path / "photo.heic", STILLS)
+    assert row.status == "decode_error" and (
+        "pillow-heif" in row.message or "cannot be decoded" in row.message
+    )
+
+
 def test_gray_cmyk_palette_transparency_and_deep_pictures_have_the_same_levels(face, tmp_path):
     gray = np.asarray(face.convert("L"))
     truth = np.repeat(gray[..., None], 3, axis=2).astype(int)

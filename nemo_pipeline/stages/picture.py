@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib
 import warnings
 from pathlib import Path
 
@@ -16,6 +18,9 @@ from nemo_pipeline.status import Status
 #: More pixels than any camera makes: a file that claims so many is refused before they are allocated.
 MOST_PIXELS = 300_000_000
 _REMEDY = "save it again as JPEG or PNG"
+
+with contextlib.suppress(ImportError):  # Pillow reads HEIC where this is installed
+    importlib.import_module("pillow_heif").register_heif_opener()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +66,9 @@ def read_picture(path: Path) -> StillPicture:
                     rgb = _rgb(ImageOps.exif_transpose(_eight_bits(image)))
         except UnidentifiedImageError:
             heif = (
-                f"; HEIC needs another format: {_REMEDY}" if path.suffix.lower() in (".heic", ".heif") else ""
+                f"; HEIC needs `pip install pillow-heif`, or {_REMEDY}"
+                if path.suffix.lower() in (".heic", ".heif")
+                else ""
             )
             raise DecodeError(
                 Status.DECODE_ERROR, f"It is no picture that can be read{heif or ': ' + _REMEDY}."

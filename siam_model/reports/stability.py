@@ -109,7 +109,7 @@ def add_stability(given: EvaluationInputs, report: Report) -> None:
         "it with the error.",
         (Column("ages", "ages"), Column("videos", "videos", "int"), Column("SD over time", "deviation", "years"),
          Column("95 % from", "interval_low", "years"), Column("to", "interval_high", "years"),
-         Column("median SD", "median", "years"), Column("SD of one in ten above", "percentile_90", "years"),
+         Column("median SD", "median", "years"), Column("90th percentile", "percentile_90", "years"),
          Column("mean absolute error", "mae", "years")),
         (Group("", tuple(rows)),), run.synthetic,
     ))  # fmt: skip

@@ -14,10 +14,12 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.batch.run import PrepInputs, RunOptions, prep
 from nemo_pipeline.config import PrepConfig
+from tests.support.clips import person, scene
 from tests.support.processes import DaskCluster, children_of, start
 from tests.support.runs import arrays, write_clip
 
@@ -147,6 +149,35 @@ def test_a_killed_rewarp_goes_on(many, expected, tmp_path):
     assert not output.exists()
     again = subprocess.run(command, capture_output=True, check=False)
     assert again.returncode == 0 and b"\n0 done" not in b"\n" + again.stderr, again.stderr
+    assert arrays(output) == expected
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> tuple[Path, dict[str, object]]:
+    """A folder of pictures, one of which shows nobody, and the arrays of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("photos")
+    for k in range(16):
+        people = [(person(), person().placed(90 + 3 * k, 70 + 2 * k, 50 + k))] if k != 5 else []
+        Image.fromarray(scene((260, 220), *people)).save(folder / f"p{k:02d}.png")
+    output = tmp_path_factory.mktemp("whole") / "out.h5"
+    config = PrepConfig(size=48, stills=True)
+    prep(PrepInputs(discover([folder], stills=True).videos), output, config, RunOptions(workers=1))
+    return folder, arrays(output)
+
+
+@pytest.mark.parametrize("kind", ["command", "child"])
+def test_killed_stills_go_on(kind, photos, tmp_path):
+    folder, expected = photos
+    output = tmp_path / "out.h5"
+    process = start(folder, output, 1, "--stills")
+    while process.poll() is None and len(list((tmp_path / "out.shards").glob(".work/*.json"))) < 3:
+        time.sleep(0.005)
+    assert kill(kind, process, None, random.Random(0)), "no kill hit anything"
+    finish(process)
+    assert output.exists() == (kind == "child")
+    again = start(folder, output, 1, "--stills")
+    said = finish(again)
+    assert again.returncode == 0, said
     assert arrays(output) == expected
 
 

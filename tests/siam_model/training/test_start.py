@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 import siam_model
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.geometry import shipped_mean_shape
 from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model.checkpoint import load_card
 from siam_model.runs import read_json
@@ -19,11 +20,17 @@ from tests.support.siam_faces import drawn_videos
 from tests.support.siam_runs import Listener, Stop, quick, results, resume
 
 
-def written(path: Path, prefix: str, frames: int, subjects: int = 8, seed: int = 0) -> Path:
-    """Drawn people whose codes begin with `prefix`."""
+def written(
+    path: Path, prefix: str, frames: int, subjects: int = 8, seed: int = 0, jitter: float = 0.0
+) -> Path:
+    """Drawn people whose codes begin with `prefix`; with `jitter`, pixels, landmarks that move so much."""
+    rng = np.random.default_rng(seed)
 
     def videos():
         for i, video in enumerate(drawn_videos(subjects, 1, frames, 70, seed)):
+            if jitter:
+                points = 100 * shipped_mean_shape() + rng.normal(0, jitter, (frames, 68, 2))
+                video |= {"landmarks": points.astype(np.float32)}
             yield video | {"subject": prefix + video["subject"], "sha256": f"{prefix}{i}".encode().hex()}
 
     return write_dataset(path, videos())
@@ -90,6 +97,22 @@ def test_it_goes_on_to_the_bit_and_not_with_other_weights(place, tmp_path):
     shutil.copytree(whole, source)
     with pytest.raises(NemoError, match="holds other weights than those that"):
         resume(tmp_path / "other", device="cpu")
+
+
+def test_a_run_made_with_them_predicts_elsewhere_without_its_data(place, tmp_path):
+    """Pretrained, started from stills, frozen for an epoch: the model folder alone says the same age."""
+    data, source = tmp_path / "clips.h5", tmp_path / "stills"
+    written(data, "clip", 6, seed=1, jitter=2.0)
+    shutil.copytree(place / "stills", source)
+    more = {"train.pretrain": "shape", "train.pretrain_epochs": "1", "train.freeze_appearance": "1"}
+    run = quick(data, tmp_path / "run", init=str(source), overrides=more)
+    frames = FaceDataset(data)[0].frames
+    before = siam_model.load(run).predict(frames).age
+    shutil.copytree(run / "model", tmp_path / "elsewhere" / "model")
+    for gone in (run, source, data.with_suffix(".shards")):
+        shutil.rmtree(gone, ignore_errors=True)
+    data.unlink()
+    assert siam_model.load(tmp_path / "elsewhere").predict(frames).age == before
 
 
 def test_who_was_seen_there_is_not_tested_here(place, tmp_path):
