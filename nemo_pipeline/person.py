@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +26,7 @@ from nemo_pipeline.stages.quality import FaceQuality
 from nemo_pipeline.stages.smooth import StreamSmoother
 from nemo_pipeline.stages.track import Observation
 from nemo_pipeline.stages.warp import FaceWarp, Patch
+from nemo_pipeline.status import Status
 from nemo_pipeline.store.schema import record_dtype
 
 # Frames are smoothed and written this many at a time: less overhead, a slightly longer delay line.
@@ -33,14 +35,15 @@ _BLOCK = 16
 
 @dataclasses.dataclass(slots=True)
 class Segment:
-    """A stretch of one person, half-open in records of the spool and in frames of the source."""
+    """A stretch of one person, half-open in records of the spool and in frames of the source; `faults` counts the faces
+    that are of no use."""
 
     start: int
     stop: int
     first_frame: int
     last_frame: int
     n_interpolated: int
-    n_blank: int
+    faults: Counter[Status] = dataclasses.field(default_factory=Counter)
 
     @property
     def length(self) -> int:
@@ -98,7 +101,7 @@ class FaceWriter:
         self._smoother = StreamSmoother(*METHODS[self._config.smooth])
         self._fresh: list[NDArray[np.float64]] = []
         self._waiting: list[tuple[NDArray[np.void], Patch | None]] = []
-        self._segment = Segment(self._n_records, self._n_records, -1, -1, 0, 0)
+        self._segment = Segment(self._n_records, self._n_records, -1, -1, 0)
 
     def push(self, frame: Frame, record: NDArray[np.void]) -> None:
         """The next frame of the segment, and its record without smoothed landmarks, face and sharpness."""
@@ -158,8 +161,10 @@ class FaceWriter:
                 warp, quality = self._warp
                 face = warp.warp_patch(patch, record["landmarks"])
                 record["frames"] = face
-                record["sharpness"] = quality.sharpness(face)
-                self._segment.n_blank += quality.blank(face)
+                for name, value in quality.measures(face).items():
+                    record[name] = value
+                if (fault := quality.fault(face)) is not None:
+                    self._segment.faults[fault] += 1
             block[i] = record
         if self._file is None:
             self._file = self.spool.open("wb")

@@ -18,18 +18,15 @@ from numpy.typing import ArrayLike, NDArray
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoInfo, VideoResult, VideoRow
 from nemo_pipeline.person import FaceWriter
-from nemo_pipeline.rows import blank_row, mostly_blank
 from nemo_pipeline.stages.decode import DecodeError, VideoReader
-from nemo_pipeline.stages.quality import FaceQuality
+from nemo_pipeline.stages.quality import FACE_FAULTS, FaceQuality, why_unusable
 from nemo_pipeline.stages.warp import FaceWarp
 from nemo_pipeline.status import Status
 from nemo_pipeline.store.reader import FaceDataset, FaceVideo
-from nemo_pipeline.store.schema import record_dtype
+from nemo_pipeline.store.schema import FRAME_FIELDS, record_dtype
 
 #: The settings that may change without tracking again.
 WARP_SETTINGS = ("size", "margin", "smooth", "mean_shape", "mean_shape_sha256", "blendshapes")
-#: What is made anew.
-_MADE = ("frames", "landmarks", "sharpness", "blendshapes")
 _BLOCK = 256
 
 
@@ -44,8 +41,8 @@ def tracked_rows(data: FaceDataset, file: str, sha256: str) -> list[FaceVideo]:
     names = [data.videos["file"][row] for row in alike]
     name = file if file in names else names[0] if names else ""
     rows = [data[row] for row in alike if data.videos["file"][row] == name]
-    # A blank row has no points, though its video may have some.
-    return [] if any(row.status.retry or row.status is Status.BLANK for row in rows) else rows
+    # A row whose faces were of no use has no points, though its video may have some.
+    return [] if any(row.status.retry or row.status in FACE_FAULTS for row in rows) else rows
 
 
 def rewarp_video(
@@ -134,7 +131,7 @@ def _records(row: FaceVideo, config: PrepConfig) -> Iterator[NDArray[np.void]]:
     for start in range(0, row.length, _BLOCK):
         block = np.zeros(min(_BLOCK, row.length - start), dtype)
         for name in block.dtype.names or ():
-            if name not in _MADE:
+            if FRAME_FIELDS[name].of == "tracking":
                 block[name] = row.read(name, start, start + _BLOCK)
         yield from (block[i] for i in range(len(block)))
 
@@ -142,9 +139,9 @@ def _records(row: FaceVideo, config: PrepConfig) -> Iterator[NDArray[np.void]]:
 def _finish(row: FaceVideo, writer: FaceWriter) -> VideoRow:
     segment = writer.end()
     writer.finish()
-    if mostly_blank(segment.n_blank, segment.length):
+    if (why := why_unusable(segment.faults, segment.length)) is not None:
         writer.discard()
-        return blank_row(row.person, row.segment, segment.n_blank, segment.length)
+        return VideoRow(row.person, row.segment, "", 0, 0, 0, *why)
     return dataclasses.replace(
         _as_it_was(row), spool=writer.spool.name, start=segment.start, stop=segment.stop
     )

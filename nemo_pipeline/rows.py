@@ -9,7 +9,7 @@ from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoRow
 from nemo_pipeline.person import PersonRecorder, Segment, Tally
 from nemo_pipeline.stages.decode import DecodeReport
-from nemo_pipeline.stages.quality import why_none
+from nemo_pipeline.stages.quality import why_none, why_unusable
 from nemo_pipeline.status import Status
 
 
@@ -67,25 +67,11 @@ def _apart(a: Segment, b: Segment) -> bool:
     return a.last_frame < b.first_frame or b.last_frame < a.first_frame
 
 
-def blank_row(person: int, segment: int, n_blank: int, length: int) -> VideoRow:
-    """The row of a segment whose warped faces show nothing."""
-    message = (
-        f"{n_blank} of {length} warped faces are black or of one gray level; "
-        "check the clip's picture (a failed export, a lens cap, a mask over the face)."
-    )
-    return VideoRow(person, segment, "", 0, 0, 0, Status.BLANK, message)
-
-
-def mostly_blank(n_blank: int, length: int) -> bool:
-    """Whether a segment with so many black or constant faces is no data."""
-    return n_blank > length / 2
-
-
 def _row(
     number: int, segment_number: int, person: PersonRecorder, segment: Segment, report: DecodeReport
 ) -> VideoRow:
-    if mostly_blank(segment.n_blank, segment.length):
-        return blank_row(number, segment_number, segment.n_blank, segment.length)
+    if (why := why_unusable(segment.faults, segment.length)) is not None:
+        return VideoRow(number, segment_number, "", 0, 0, 0, *why)
     status, message = Status.OK, ""
     if report.damage:
         status = Status.DAMAGED

@@ -38,7 +38,7 @@ from nemo_pipeline.stages.warp import FaceWarp
 from nemo_pipeline.status import Status
 from nemo_pipeline.still import process_still
 from nemo_pipeline.store.facetrack import FaceTrack
-from nemo_pipeline.store.schema import record_dtype
+from nemo_pipeline.store.schema import FRAME_FIELDS, record_dtype
 from nemo_pipeline.store.spool import read_records
 
 
@@ -284,7 +284,7 @@ def _nowhere(n: int, config: PrepConfig) -> dict[str, NDArray[Any]]:
     """The arrays of `track_video` for n frames without a face."""
     arrays: dict[str, NDArray[Any]] = {}
     for name, (dtype, *_) in (record_dtype(config).fields or {}).items():
-        if name not in ("frames", "sharpness"):
+        if FRAME_FIELDS[name].of != "face":
             empty = math.nan if dtype.base.kind == "f" else 0
             arrays[name] = np.full((n, *dtype.shape), empty, dtype.base)
     return arrays

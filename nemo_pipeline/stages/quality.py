@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +16,15 @@ from nemo_pipeline.store.text import pluralize
 SMALLEST_EYE_DISTANCE_PX = 12.0
 #: A warped face whose gray levels spread less than this (standard deviation inside the hull) shows nothing.
 BLANK_SPREAD = 2.0
+#: Statuses of a segment whose warped faces are of no use -> what is said of it.
+FACE_FAULTS: dict[Status, str] = {
+    Status.BLANK: "{n} of {length} warped faces are black or of one gray level; check the clip's picture (a failed "
+    "export, a lens cap, a mask over the face).",
+}
 
 
 class FaceQuality:
-    """Sharpness and blankness of warped faces, measured well inside the hull (its edge is no feature of the face)."""
+    """Measures on warped faces, taken well inside the hull: its edge is no feature of the face."""
 
     def __init__(self, template: Template) -> None:
         size = template.size
@@ -26,13 +33,26 @@ class FaceQuality:
         inner = cv2.erode(mask.reshape(size, size), np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT)
         self._mask = inner.astype(bool)
 
+    def measures(self, face: NDArray[np.uint8]) -> dict[str, float]:
+        """The frame datasets that are measured on a warped face, by name (`of="face"` in `store/schema.py`)."""
+        return {"sharpness": self.sharpness(face)}
+
     def sharpness(self, face: NDArray[np.uint8]) -> float:
         """Variance of the Laplacian (3 x 3) of a warped face, gray levels squared."""
         return float(cv2.Laplacian(face, cv2.CV_32F)[self._mask].var())
 
-    def blank(self, face: NDArray[np.uint8]) -> bool:
-        """Whether a warped face is black or constant."""
-        return float(face[self._mask].std()) < BLANK_SPREAD
+    def fault(self, face: NDArray[np.uint8]) -> Status | None:
+        """Why a warped face is of no use, a status of `FACE_FAULTS`; None where it is usable."""
+        return Status.BLANK if float(face[self._mask].std()) < BLANK_SPREAD else None
+
+
+def why_unusable(faults: Mapping[Status, int], length: int) -> tuple[Status, str] | None:
+    """Status and sentence of a segment of `length` frames, more than half of whose warped faces have one fault; None
+    where it is data."""
+    for status, n in faults.items():
+        if n > length / 2:
+            return status, FACE_FAULTS[status].format(n=n, length=length)
+    return None
 
 
 def why_none(

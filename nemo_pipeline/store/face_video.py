@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nemo_pipeline.datatypes import VideoInfo, video_name
-from nemo_pipeline.status import Status
 from nemo_pipeline.store.facetrack import FaceTrack, FrameArrays
-from nemo_pipeline.store.schema import FRAME_FIELDS
+from nemo_pipeline.store.schema import FRAME_FIELDS, StoredRow
 
 if TYPE_CHECKING:
     from nemo_pipeline.store.reader import FaceDataset
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class FaceVideo(FrameArrays):
-    """One row of /videos. Metadata are in memory; arrays are read from disk at every access, so store one that you
-    use more than once in a variable.
+class FaceVideo(FrameArrays, StoredRow):
+    """One row of /videos, with its columns as attributes. Metadata are in memory; arrays are read from disk at every
+    access, so store one that you use more than once in a variable.
 
     Every frame dataset of the file is an attribute: `.frames` (T,S,S) uint8, `.landmarks` (T,68,2) and so on
-    (docs/file-format.md); `mesh` and `blendshapes` are None in a file made without them. `track()` reads them together.
+    (docs/file-format.md); `mesh` and `blendshapes` are None in a file made without them. `track()` reads all of them.
     `age` is NaN, `fold` -1 and text empty where no label is known. Times in seconds, points in source
     pixels (x, y).
     """
@@ -30,30 +29,12 @@ class FaceVideo(FrameArrays):
     dataset: FaceDataset = dataclasses.field(repr=False)
     row: int
     id: str
-    file: str
     subject: str
     age: float
     gender: str
     expression: str
     condition: str
     fold: int
-    start: int
-    length: int
-    fps: float
-    width: int
-    height: int
-    n_decoded: int
-    n_interpolated: int
-    status: Status
-    message: str
-    sha256: str
-    stored_width: int = 0
-    stored_height: int = 0
-    pixel_aspect: str = ""
-    transfer: str = ""
-    stream: int = -1
-    person: int = 0
-    segment: int = 0
 
     def __len__(self) -> int:
         return self.length

@@ -236,7 +236,9 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
         if not -len(self.rows) <= number < len(self.rows):
             raise IndexError(f"{self.path} has {len(self.rows)} videos; there is no row {number}.")
         key = number % len(self.rows)
-        columns = ((f.name, self.videos[f.name]) for f in dataclasses.fields(FaceVideo)[2:])
+        columns = (
+            (f.name, self.videos[f.name]) for f in dataclasses.fields(FaceVideo) if f.name in self.videos
+        )
         values = {n: c[key].item() if isinstance(c, np.ndarray) else c[key] for n, c in columns}
         values["status"] = Status.read(values["status"])
         return FaceVideo(self, key, **values)

@@ -8,11 +8,12 @@ and writers that copy a file keep it.
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.status import Status
 
 FORMAT = "nemo-faces"
 FORMAT_VERSION = 1
@@ -34,15 +35,23 @@ BLENDSHAPES: tuple[str, ...] = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FrameField:
-    """One dataset with a row per frame. `tail` is the shape of a row; `None` stands for the crop's side. `missing`
-    fills it where a file was written before there was such a dataset; None: every file has it. `setting`: the field of
-    `PrepConfig` that says whether a file has it; "": always."""
+    """One dataset with a row per frame.
+
+    Attributes:
+        tail: shape of a row; None is the face's side.
+        dtype, meaning: as the file says.
+        missing: fills it where a file was written before there was such a dataset; None: every file has it.
+        setting: the field of `PrepConfig` that says whether a file has it; "": always.
+        of: what it is computed from. "tracking": the tracked face, so `nemo rewarp` copies it; "points": the points
+            of neighbouring frames, or the mesh; "face": the warped face, so `track_video` does not give it.
+    """
 
     tail: tuple[int | None, ...]
     dtype: str
     meaning: str
     missing: float | None = None
     setting: str = ""
+    of: Literal["tracking", "points", "face"] = "tracking"
 
 
 class FieldType(NamedTuple):
@@ -56,8 +65,10 @@ class FieldType(NamedTuple):
 
 
 FRAME_FIELDS: dict[str, FrameField] = {
-    "frames": FrameField((None, None), "u1", "gray face, warped to the mean shape; 0 outside the hull"),
-    "landmarks": FrameField((68, 2), "<f4", "smoothed iBUG points, source pixels, x then y"),
+    "frames": FrameField(
+        (None, None), "u1", "gray face, warped to the mean shape; 0 outside the hull", of="face"
+    ),
+    "landmarks": FrameField((68, 2), "<f4", "smoothed iBUG points, source pixels, x then y", of="points"),
     "landmarks_raw": FrameField((68, 2), "<f4", "points as tracked (interpolated where not tracked)"),
     "mesh": FrameField(
         (478, 3),
@@ -70,7 +81,7 @@ FRAME_FIELDS: dict[str, FrameField] = {
     "pose": FrameField((3,), "<f4", "yaw, pitch, roll in degrees"),
     "frame_index": FrameField((), "<i4", "index of the decoded frame in the source"),
     "eye_distance_px": FrameField((), "<f4", "distance of the outer eye corners, source pixels"),
-    "sharpness": FrameField((), "<f4", "variance of the Laplacian of the warped face"),
+    "sharpness": FrameField((), "<f4", "variance of the Laplacian of the warped face", of="face"),
     "face_presence": FrameField((), "<f4", "presence, 0..1; NaN where the engine has none"),
     "n_faces": FrameField((), "u1", "number of faces seen"),
     "blendshapes": FrameField(
@@ -79,12 +90,53 @@ FRAME_FIELDS: dict[str, FrameField] = {
         "scores 0..1 of MediaPipe's blendshapes; the attribute `names` has their names",
         missing=float("nan"),
         setting="blendshapes",
+        of="points",
     ),
 }
-#: What the columns of some frame datasets are called: written beside them, as the attribute `names`.
+#: Names of the columns of some frame datasets, written as their attribute `names`.
 COLUMN_NAMES: dict[str, tuple[str, ...]] = {"blendshapes": BLENDSHAPES}
 
-#: Columns of /videos. "str" is variable-length UTF-8 (surrogateescape bytes kept as bytes by the writer).
+
+def _column(kind: str, missing: str | int | None = None) -> Any:
+    """A column of /videos: its dtype in a file ("str" is variable-length UTF-8; surrogateescape bytes are kept), and
+    what it reads as in files of the first version, which lack it; None: every file has it."""
+    default = dataclasses.MISSING if missing is None else missing
+    return dataclasses.field(default=default, metadata={"kind": kind})
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRow:
+    """What out.h5 and its shards both say of a row of /videos. A value that is known of the video file or its stream
+    (`StagedVideo`, `VideoResult`, `VideoInfo`) or of the row (`VideoRow`) is taken from there, by its name."""
+
+    file: str = _column("str")
+    start: int = _column("<i8")
+    length: int = _column("<i8")
+    fps: float = _column("<f8")
+    width: int = _column("<i4")
+    height: int = _column("<i4")
+    n_decoded: int = _column("<i4")
+    n_interpolated: int = _column("<i4")
+    status: Status = _column("str")  # noqa: RUF009 (Status is immutable)
+    message: str = _column("str")
+    sha256: str = _column("str")
+    stored_width: int = _column("<i4", 0)
+    stored_height: int = _column("<i4", 0)
+    pixel_aspect: str = _column("str", "")
+    transfer: str = _column("str", "")
+    stream: int = _column("<i4", -1)
+    person: int = _column("<i4", 0)
+    segment: int = _column("<i4", 0)
+
+
+#: Columns of every table of rows -> dtype.
+ROW_COLUMNS: dict[str, str] = {f.name: f.metadata["kind"] for f in dataclasses.fields(StoredRow)}
+#: Columns of any table that files of the first version lack -> what they read as there.
+ADDED_COLUMNS: dict[str, str | float | int] = {
+    **{f.name: f.default for f in dataclasses.fields(StoredRow) if f.default is not dataclasses.MISSING},
+    "landmarks_sha256": "",
+}
+#: Columns of /videos in out.h5 -> dtype.
 VIDEO_COLUMNS: dict[str, str] = {
     "id": "str",
     "file": "str",
@@ -94,34 +146,7 @@ VIDEO_COLUMNS: dict[str, str] = {
     "expression": "str",
     "condition": "str",
     "fold": "<i4",
-    "start": "<i8",
-    "length": "<i8",
-    "fps": "<f8",
-    "width": "<i4",
-    "height": "<i4",
-    "n_decoded": "<i4",
-    "n_interpolated": "<i4",
-    "status": "str",
-    "message": "str",
-    "sha256": "str",
-    "stored_width": "<i4",
-    "stored_height": "<i4",
-    "pixel_aspect": "str",
-    "transfer": "str",
-    "stream": "<i4",
-    "person": "<i4",
-    "segment": "<i4",
-}
-#: Columns of any table that files of the first version lack -> what they read as there.
-ADDED_COLUMNS: dict[str, str | float | int] = {
-    "stored_width": 0,
-    "stored_height": 0,
-    "pixel_aspect": "",
-    "transfer": "",
-    "stream": -1,
-    "person": 0,
-    "segment": 0,
-    "landmarks_sha256": "",
+    **ROW_COLUMNS,
 }
 #: Those that come from a label file: kept in the index alone.
 LABEL_COLUMNS: tuple[str, ...] = ("subject", "age", "gender", "expression", "condition", "fold")

@@ -17,7 +17,7 @@ from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import DamagedFile, DataError
 from nemo_pipeline.status import Status
 from nemo_pipeline.store.files import check_space, create_h5, open_h5, replacing
-from nemo_pipeline.store.schema import FieldType, frame_fields, record_dtype
+from nemo_pipeline.store.schema import ROW_COLUMNS, FieldType, StoredRow, frame_fields, record_dtype
 from nemo_pipeline.store.sealed import CHANGED, read_tables, seal
 from nemo_pipeline.store.strict import reading
 from nemo_pipeline.store.tables import (
@@ -34,62 +34,34 @@ from nemo_pipeline.store.tables import (
     write_identity,
 )
 
-#: Columns of a shard's /videos. `person` and `segment` tell the rows of one video apart; `bytes` is
-#: the video file's size; `data_sha256` is over the row's arrays; `landmarks_sha256` is the landmark file's, ""
-#: where the face was tracked.
-SHARD_COLUMNS: dict[str, str] = {
-    "file": "str",
-    "sha256": "str",
-    "bytes": "<i8",
-    "start": "<i8",
-    "length": "<i8",
-    "fps": "<f8",
-    "width": "<i4",
-    "height": "<i4",
-    "n_decoded": "<i4",
-    "n_interpolated": "<i4",
-    "status": "str",
-    "message": "str",
-    "data_sha256": "str",
-    "landmarks_sha256": "str",
-    "stored_width": "<i4",
-    "stored_height": "<i4",
-    "pixel_aspect": "str",
-    "transfer": "str",
-    "stream": "<i4",
-    "person": "<i4",
-    "segment": "<i4",
-}
 #: Free space asked for beyond the frames themselves, for the tables and HDF5's own.
 SPARE_BYTES = 1 << 20
 _NAME = re.compile(r"(\d{5})-[0-9a-f]{8}\.h5")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ShardRow:
-    """One row of a shard's /videos, as SHARD_COLUMNS. The writer fills in `start` and `data_sha256`."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRow(StoredRow):
+    """One row of a shard's /videos. The writer fills in `start` and `data_sha256`.
 
-    file: str
-    sha256: str
-    bytes: int
-    length: int
-    fps: float
-    width: int
-    height: int
-    n_decoded: int
-    n_interpolated: int
-    status: Status
-    message: str
+    Attributes:
+        bytes: the video file's size.
+        data_sha256: over the row's arrays.
+        landmarks_sha256: the landmark file's; "" where the face was tracked.
+    """
+
     start: int = 0
+    bytes: int
     data_sha256: str = ""
     landmarks_sha256: str = ""
-    stored_width: int = 0
-    stored_height: int = 0
-    pixel_aspect: str = ""
-    transfer: str = ""
-    stream: int = -1
-    person: int = 0
-    segment: int = 0
+
+
+#: Columns of a shard's /videos -> dtype.
+SHARD_COLUMNS: dict[str, str] = {
+    **ROW_COLUMNS,
+    "bytes": "<i8",
+    "data_sha256": "str",
+    "landmarks_sha256": "str",
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
