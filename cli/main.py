@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "rewarp": "Warp a prepared file's faces anew: size, margin, mean shape, smoothing.",
     "export": "Landmarks, arrays, face images or videos of a prepared file, in other formats.",
     "report": "A page or contact sheet to check every video of a prepared file.",
+    "review": "Look at clips in a browser, and mark what is to be left out.",
     "pack-model": "Write a trained model as one file, with a card.",
     "cite": "A methods section and references for a paper.",
     "pack": "Copy a prepared file and its shards into one file.",
@@ -41,7 +42,7 @@ COMMANDS: dict[str, str] = {
 }
 _GROUPS: list[Any] = [  # dicts of rich_click's
     {"name": "Prepare videos", "commands": ["prep", "label", "rewarp", "verify", "pack"]},
-    {"name": "Look at the result", "commands": ["info", "report", "export"]},
+    {"name": "Look at the result", "commands": ["info", "report", "review", "export"]},
     {"name": "Learn ages", "commands": ["train", "evaluate", "cite"]},
     {"name": "Use a model", "commands": ["predict", "pack-model"]},
     {"name": "Try it, get help", "commands": ["demo", "synth", "doctor"]},

@@ -70,6 +70,11 @@ class Status(enum.StrEnum):
         "timeout", "bad", "it took longer than `--video-timeout`", "tried again by the next run", True,
     )  # fmt: skip
 
+    EXCLUDED = (
+        "excluded", "none", "left out by a mark (`nemo review`); in no file, only where marks are respected",
+        "remove the mark to have it back",
+    )  # fmt: skip
+
     def __new__(cls, text: str, severity: Severity, cause: str, remedy: str, retry: bool = False) -> Status:
         """One status: its text as stored, and what follows from it."""
         status = str.__new__(cls, text)

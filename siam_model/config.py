@@ -58,7 +58,6 @@ class SIAMConfig:
         recurrent_layers: layers of the recurrent module.
         centre: what the recurrence sees of the features p_t: `none` (the paper's): p_t; `clip`: p_t less its mean over
             the clip, so that what is constant in a clip, a person's looks, drops out; `both`, one after the other.
-            Without recurrence it means nothing.
         recurrent: False for the ablation without recurrence (age per frame; their mean is the video's age).
         recurrent_init: how a recurrence starts: see `siam_model.layers.Recurrence`.
         attention_mechanism: how weights are shared in the spatial attention (Table I of the paper).
@@ -141,6 +140,10 @@ class SIAMConfig:
         for name in ("dropout_conv", "dropout_recurrent"):
             _need(0 <= getattr(self, name) < 1, self, name, "at least 0 and below 1")
         _need(self.centre in get_args(Centre), self, "centre", _one_of(Centre))
+        _need(
+            self.recurrent or self.centre == "none", self, "centre",
+            "none when model.recurrent is false, since it is the recurrence's input",
+        )  # fmt: skip
         _need(
             self.recurrent or not self.temporal_attention, self, "temporal_attention",
             "false when model.recurrent is false, since it weighs the recurrence's states",

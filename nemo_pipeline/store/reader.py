@@ -104,6 +104,7 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
             sources = None if self.packed else self.sources
             self.fields: dict[str, FieldType] = stored_fields(file, self.attributes, self.config, sources)
         self.rows: range = range(len(self.videos["id"]))
+        self._start, self._length = self.videos["start"], self.videos["length"]  # as stored
         self._by_name = self._names()
         self._handles: OrderedDict[str, _Held] = OrderedDict()
         self._pid = os.getpid()
@@ -272,7 +273,7 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
             field = typed_fields([name], self.size)[name]
         if field is None:
             raise KeyError(f"{name!r} is no frame dataset of {self.path}; it has {', '.join(self.fields)}.")
-        length = max(0, int(self.videos["length"][row]))
+        length = max(0, int(self._length[row]))
         start, stop, _ = slice(start, stop).indices(length)
         dtype, tail = field.dtype, field.tail
         if stop <= start:
@@ -335,7 +336,7 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
             # Forked: the parent's handles are not ours to close, only to forget.
             self._handles, self._pid = OrderedDict(), os.getpid()
         if self.packed:
-            path, expected, first = self.path, self.uuid, int(self.videos["start"][row])
+            path, expected, first = self.path, self.attributes["uuid"], int(self._start[row])
         else:
             number = int(self.layout["shard"][row])
             path, expected = self.shard_path(number), self.shards["uuid"][number]

@@ -1,23 +1,16 @@
 """The report of a prepared file: one page, without a network, in which a person can check every video.
 
-Text from outside is data: it passes jinja2's autoescaping, or lies in JSON whose `<`, `>` and `&` are escaped, and the
-page's script puts it in place as text alone. The content security policy lets nothing run or load but what is in the
-page: style and script by their hashes, pictures as data.
+Nothing runs or loads but what is in the page (`page_tools`): style and script by their hashes, pictures as data.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
@@ -27,6 +20,7 @@ from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.text import escape_controls, pluralize
 from nemo_pipeline.view import quality_flags
+from nemo_pipeline.view.page_tools import json_for_html, page_environment, page_hash, page_text
 from nemo_pipeline.view.report_data import Reported, Summary, headline, read_report
 
 
@@ -91,7 +85,7 @@ def write_report(data: FaceDataset, path: Path, *, faces: bool = True) -> Path:
     if path.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"{escape_controls(str(path))}: a report is a page, name it .html.", path)
     videos = list(read_report(data, faces=faces))
-    page = _environment().get_template("report.html").generate(_context(data, videos, faces))
+    page = page_environment().get_template("report.html").generate(_context(data, videos, faces))
     try:
         with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
             for piece in page:
@@ -108,9 +102,9 @@ def _context(data: FaceDataset, videos: Sequence[Reported], faces: bool) -> dict
     statuses = Counter(row.status for row in rows).most_common()
     codes = Counter(reason.code for row in rows for reason in row.reasons)
     reasons = [(code, text, codes[code]) for code, text in quality_flags.CODES.items() if codes[code]]
-    style, script = _resource("report.css"), _resource("report.js")
+    style, script = page_text("report.css"), page_text("report.js")
     policy = (
-        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        f"default-src 'none'; img-src data:; style-src '{page_hash(style)}'; script-src '{page_hash(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
     return {
@@ -214,25 +208,3 @@ def _searched(row: Summary) -> dict[str, Any]:
         "m": "" if any(reason.text == row.message for reason in row.reasons) else row.message,
         "d": " · ".join(fact for fact in facts if fact),
     }
-
-
-def json_for_html(value: Any) -> Markup:
-    """Compact ASCII JSON that cannot end the script element that it stands in."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
-
-
-def _hash(text: str) -> str:
-    """As a content security policy names an inline style or script."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
-
-
-def _resource(name: str) -> str:
-    return (resources.files("nemo_pipeline.view") / "page" / name).read_text(encoding="utf-8")
-
-
-def _environment() -> jinja2.Environment:
-    loader = jinja2.FunctionLoader(_resource)
-    return jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, loader=loader, trim_blocks=True
-    )

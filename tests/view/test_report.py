@@ -20,8 +20,9 @@ from nemo_pipeline.store import FaceDataset, write_dataset
 from nemo_pipeline.store.facetrack import FaceTrack
 from nemo_pipeline.store.schema import FRAME_FIELDS
 from nemo_pipeline.store.text import escape_controls
+from nemo_pipeline.view.page_tools import json_for_html
 from nemo_pipeline.view.quality_flags import CODES, reasons
-from nemo_pipeline.view.report import json_for_html, write_report
+from nemo_pipeline.view.report import write_report
 from nemo_pipeline.view.report_data import MOST_POINTS, read_report, runs
 from tests.support.smiling import HOSTILE, smiling, smiling_file
 

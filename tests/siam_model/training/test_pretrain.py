@@ -251,12 +251,6 @@ def test_centred_features_forget_what_is_constant_in_a_clip(centre):
     assert model.recurrence[1].input_weight.shape == (8, 8)
 
 
-def test_centring_means_nothing_without_recurrence():
-    ages = []
-    for centre in ("none", "both"):
-        torch.manual_seed(0)
-        values = {"centre": centre, "recurrent": False, "temporal_attention": False}
-        model = SIAM(SIAMConfig(**{**MODEL, **values})).eval()
-        with torch.no_grad():
-            ages.append(model.regress(torch.ones(2, 6, 8), torch.tensor([6, 4])).age)
-    torch.testing.assert_close(*ages)
+def test_centring_is_of_the_recurrence():
+    with pytest.raises(ValueError, match="centre"):
+        SIAMConfig(**{**MODEL, "centre": "clip", "recurrent": False, "temporal_attention": False})
