@@ -33,7 +33,7 @@ OPTIONS = _RENAMED | {
         "by", "data", "device", "devices", "distinct_subjects", "engine", "epochs", "exclude", "fold", "folds",
         "force", "include", "jobs", "labels", "landmarks", "limit", "mean_shape", "methods", "min_confidence",
         "model", "out", "overlay", "part", "precision", "preset", "prune", "replace", "seed", "size", "smooth",
-        "stream", "study", "tensorboard", "trials", "video_timeout", "workers",
+        "recordings", "stream", "study", "tensorboard", "trials", "video_timeout", "workers",
     )
 }  # fmt: skip
 _Command = typing.TypeVar("_Command", bound=Callable[..., Any])

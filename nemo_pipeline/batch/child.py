@@ -9,6 +9,7 @@ that a video can do is end this process. The driver is nemo_pipeline.batch.worke
          {"do": "heat", and the fields of heat.heat_job}
          {"do": "overlay", and the fields of overlay.overlay_job}
          {"do": "still-age", and the fields of stills.still_ages}
+         {"do": "anonymise", and the fields of anonymise.anonymise}
     out  {"event": "ready"}, {"event": "frames", "n"}, and one last: "done", "error" (a fault in our code)
          or "abort" (nothing can work: disk full, broken installation)
 
@@ -193,13 +194,13 @@ def merge(job: dict[str, Any]) -> dict[str, Any]:
 def draw(job: dict[str, Any], on_frames: Callable[[int], None]) -> dict[str, Any]:
     """A clip that is read once more, for a copy with something drawn on it or for ages of single frames. Answers why it
     was not done, "" where all is well."""
-    from nemo_pipeline.batch import heat, overlay, stills
+    from nemo_pipeline.batch import anonymise, heat, overlay, stills
 
+    jobs: dict[str, Any] = {"heat": heat, "overlay": overlay, "still-age": stills, "anonymise": anonymise}
     try:
-        {"heat": heat, "overlay": overlay, "still-age": stills}[job["do"]].draw_job(job, on_frames)
+        return {"note": "", **(jobs[job["do"]].draw_job(job, on_frames) or {})}
     except NemoError as error:  # of this clip: the process is well
         return {"note": str(error)}
-    return {"note": ""}
 
 
 def serve(parent: Parent) -> None:
@@ -215,7 +216,7 @@ def serve(parent: Parent) -> None:
         try:
             if job["do"] == "prep":
                 answer = prepare(job, on_frames)
-            elif job["do"] in ("heat", "overlay", "still-age"):
+            elif job["do"] in ("heat", "overlay", "still-age", "anonymise"):
                 answer = draw(job, on_frames)
             else:
                 answer = merge(job) if job["do"] == "merge" else probe(job)

@@ -93,20 +93,32 @@ def draw_in_child(
     Raises:
         NemoError: nothing can work (installation, disk full).
     """
+    return str(answer_of_child(job, pool, timeout=timeout, on_frames=on_frames, undone=undone)["note"])
+
+
+def answer_of_child(
+    job: dict[str, Any],
+    pool: Pool,
+    *,
+    timeout: float | None = None,
+    on_frames: Callable[[int], None] | None = None,
+    undone: str = "",
+) -> dict[str, Any]:
+    """As `draw_in_child`: that sentence as "note", and what else the job answers."""
     undone = undone or f"{escape_controls(job['target'])} was not drawn"
     slot, child = pool.acquire()
     keep = False
     try:
-        note = str(child.ask(job, timeout, on_frames)["note"])
+        answer = child.ask(job, timeout, on_frames)
         keep = True
-        return note
+        return answer
     except ChildDied as death:
-        return f"{undone}: the process at work {death.reason}."
+        return {"note": f"{undone}: the process at work {death.reason}."}
     except ChildTimeout:
-        return f"{undone} within {timeout:g} s."
+        return {"note": f"{undone} within {timeout:g} s."}
     except JobFailed as fault:
         keep = True
-        return f"{undone}, a fault of nemo: {fault}"
+        return {"note": f"{undone}, a fault of nemo: {fault}"}
     finally:
         pool.release(slot, child, keep)
         if not keep:  # it was killed, and what it was writing shows a face

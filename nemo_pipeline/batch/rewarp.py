@@ -55,7 +55,7 @@ def rewarp(
     _check(source, output, config)
     before = earlier_videos(FaceDataset(output, check=False) if output.exists() else None)
     done = {file for file, item in before.items() if item.usable}
-    located = _locate(source, folders)
+    located = locate_videos(source, folders)
     # What is done stays as it is when its video is gone.
     videos = [video for video, there in located if there or video.file not in done]
     if len(videos) < len(located):
@@ -111,7 +111,7 @@ def _check(source: FaceDataset, output: Path, config: PrepConfig) -> None:
         )
 
 
-def _locate(source: FaceDataset, folders: Sequence[str]) -> list[tuple[VideoFile, bool]]:
+def locate_videos(source: FaceDataset, folders: Sequence[str]) -> list[tuple[VideoFile, bool]]:
     """The videos of a prepared file, where they are now, and whether a file of that size is there. By name, and by size
     where several have one name; a video that is nowhere has a path that does not exist."""
     found: dict[str, list[Path]] = {}

@@ -50,8 +50,7 @@ def faces_in_picture(
 
     Without `everyone` the coarsest tiles that show a face decide: finer ones hold only smaller faces.
     """
-    sizes = _halved(picture)
-    start = next((k for k, size in enumerate(sizes) if size[..., :1].size <= SEARCHED_PIXELS), len(sizes) - 1)
+    sizes, start = _halved(picture)
     faces = []
     for mesh in _search(engine, sizes[start:], everyone):
         points = mesh.points * np.float32(2**start)
@@ -61,26 +60,47 @@ def faces_in_picture(
     return [(face, _closely(engine, sizes, face)) for face in faces]
 
 
-def _halved(picture: Plane) -> list[Plane]:
-    """A picture, the means of 2 x 2 of its pixels, of 4 x 4 and so on, while more than a detector's view is left."""
+def candidates_in_picture(engine: Engine, picture: Plane) -> list[tuple[float, Region]]:
+    """(score, region for the landmark network) of everything in a picture that the detector takes for a face in any of
+    the tiles that `faces_in_picture` looks at, believed or not, best first; in pixels of the picture."""
+    sizes, start = _halved(picture)
+    scale, shift = 2**start, (2**start - 1) / 2
+    found = [
+        (score, dataclasses.replace(r, cx=r.cx * scale + shift, cy=r.cy * scale + shift, size=r.size * scale))
+        for k, side in enumerate(_sides(sizes[start]))
+        for score, r in _detected(engine, sizes[start:], side, range(4 if k < TURNED_LEVELS else 1), [])
+    ]
+    return sorted(found, key=lambda item: -item[0])
+
+
+def _halved(picture: Plane) -> tuple[list[Plane], int]:
+    """A picture, the means of 2 x 2 of its pixels, of 4 x 4 and so on, while more than a detector's view is left; and
+    which of them is searched."""
     sizes = [picture]
     while max(sizes[-1].shape[:2]) >= 2 * DETECTOR_VIEW and min(sizes[-1].shape[:2]) > 1:
         h, w = (n // 2 for n in sizes[-1].shape[:2])
         half: Any = cv2.resize(sizes[-1][: 2 * h, : 2 * w], (w, h), interpolation=cv2.INTER_AREA)
         sizes.append(half)
-    return sizes
+    start = next((k for k, size in enumerate(sizes) if size[..., :1].size <= SEARCHED_PIXELS), len(sizes) - 1)
+    return sizes, start
+
+
+def _sides(picture: Plane) -> list[float]:
+    """Sides of the tiles, coarse to fine."""
+    height, width = picture.shape[:2]
+    sides, least = [1.0 * max(width, height)], 1.0 * min(width, height)
+    side = least if least < sides[0] else least / 2
+    while side >= max(SMALLEST_TILE, SMALLEST_PART * math.sqrt(width * height)):
+        sides.append(side)
+        side /= _FINER
+    sides.insert(1, 1.7 * sides[0])
+    return sides
 
 
 def _search(engine: Engine, sizes: list[Plane], everyone: bool) -> list[FaceMesh]:
     """Faces in a picture of several sizes, in pixels of the first."""
-    frame = Frame.from_rgb(sizes[0])
-    sides, least = [1.0 * max(frame.width, frame.height)], 1.0 * min(frame.width, frame.height)
-    side = least if least < sides[0] else least / 2
-    while side >= max(SMALLEST_TILE, SMALLEST_PART * math.sqrt(frame.width * frame.height)):
-        sides.append(side)
-        side /= _FINER
-    sides.insert(1, 1.7 * sides[0])
-    found = _FoundFaces(engine, frame)
+    sides = _sides(sizes[0])
+    found = _FoundFaces(engine, Frame.from_rgb(sizes[0]))
     for k, side in enumerate(sides):
         if found.faces and not everyone:
             break

@@ -121,7 +121,7 @@ def test_tiles_cover_the_picture(side: float, shape: tuple[int, int]) -> None:
     y, x = np.mgrid[: shape[0], : shape[1]]
     ramp = np.stack([x * 255 / shape[1], y * 255 / shape[0], 0 * x], axis=-1).astype(np.uint8)
     seen = np.zeros(shape, bool)
-    for tile, place in stills._tiles(stills._halved(ramp), side):
+    for tile, place in stills._tiles(stills._halved(ramp)[0], side):
         assert tile.shape == (128, 128, 3) and place.size == side
         at = place.to_source(128)
         for u, v in itertools.product((20, 64, 107), repeat=2):
