@@ -94,7 +94,7 @@ def anonymise_video(
         DataError, OutputError: the video cannot be read or written; or faces are still found in it when they are
             covered as much as they can be. There is no file then.
     """
-    with replacing(target) as temporary, saying(target):
+    with saying(target), replacing(target) as temporary:
         times, seen = _search(path, rows, engine, progress)
         if not times:
             raise DataError(f"{path} has no frame that can be decoded.", path)

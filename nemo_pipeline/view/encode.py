@@ -46,7 +46,7 @@ def draw_copy(
     Raises:
         NemoError: it cannot be read again or written, with the reason.
     """
-    with replacing(target) as temporary, saying(target), VideoReader(path, stream) as reader:
+    with saying(target), replacing(target) as temporary, VideoReader(path, stream) as reader:
         write_copy(reader, temporary, draw, comment=comment, from_zero=True, progress=progress)
 
 
