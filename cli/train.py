@@ -144,6 +144,11 @@ def like_run(path: str) -> dict[str, Any]:
 @setting(
     Runtime, "workers", "Number of processes that read data during training.", type=click.IntRange(min=0)
 )
+@setting(
+    Runtime,
+    "eager",
+    "Do not use torch.compile, which a GPU otherwise does in a training of some minutes and more.",
+)
 @click.option("--quiet", is_flag=True, help="Do not print a line per epoch.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object about the run on standard output."

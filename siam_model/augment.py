@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from siam_model.devices import to_device
+
 #: Deviation of the Gaussian that smooths the histogram of ages, years: people of 40 say something about 43.
 AGE_DEVIATION = 3.0
 #: The rarest age weighs at most this many times the mean.
@@ -63,17 +65,26 @@ def augment_frames(
     if any(move):
         frames = move_frames(frames, *move)
     if gain != 1.0:
-        levels = np.clip(np.rint(np.arange(256) * gain), 0, 255).astype(np.uint8)
-        frames = levels[frames]
+        frames = gray_levels(gain)[frames]
     return frames
 
 
+def gray_levels(gain: float) -> np.ndarray:
+    """(256,) uint8: what `gain` makes of every gray level."""
+    return np.clip(np.rint(np.arange(256) * gain), 0, 255).astype(np.uint8)
+
+
 def move_frames(frames: np.ndarray, turn: float, right: float, down: float) -> np.ndarray:
+    """`move_tensor` of an array."""
+    return move_tensor(torch.from_numpy(np.ascontiguousarray(frames)), turn, right, down).numpy()
+
+
+def move_tensor(frames: torch.Tensor, turn: float, right: float, down: float) -> torch.Tensor:
     """(T,S,S) uint8 -> the same, turned clockwise by `turn` degrees about the middle, then shifted by parts of the
     side; bilinear, rounded; black comes in from outside. As if the landmarks had been that much off before the warp."""
     c, s = np.cos(np.radians(turn)), np.sin(np.radians(turn))
     # From places in the result to places in the face; a side is two units long.
     back = torch.tensor([[[c, s, -2 * (c * right + s * down)], [-s, c, 2 * (s * right - c * down)]]]).float()
-    pixels = torch.from_numpy(np.ascontiguousarray(frames)).float()[None]  # (1, T, S, S): frames as channels
-    grid = F.affine_grid(back, [1, *pixels.shape[1:]], align_corners=False)
-    return F.grid_sample(pixels, grid, align_corners=False)[0].round_().to(torch.uint8).numpy()
+    pixels = frames.float()[None]  # (1, T, S, S): frames as channels
+    grid = F.affine_grid(to_device(back, frames.device), [1, *pixels.shape[1:]], align_corners=False)
+    return F.grid_sample(pixels, grid, align_corners=False)[0].round_().to(torch.uint8)

@@ -290,15 +290,15 @@ def shared(batches: Iterable[list[ClipSample]], rank: int, world: int) -> list[l
     return parts
 
 
-def validation_loader(
-    clips: Clips, rows: np.ndarray, batch_size: int, workers: int = 0, rank: int = 0, world: int = 1
-) -> DataLoader:
+def validation_order(
+    clips: Clips, rows: np.ndarray, batch_size: int, rank: int = 0, world: int = 1
+) -> list[list[ClipSample]]:
     """The middle series of every video once, sorted by length."""
     length = clips.table.length[rows]
     order = rows[np.argsort(length, kind="stable")]
     keys = [ClipSample(int(r), int(min(clips.step // 2, clips.table.length[r] - 1))) for r in order]
     batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
-    return batch_loader(clips, shared(batches, rank, world), workers)
+    return shared(batches, rank, world)
 
 
 def batch_loader(clips: Clips, batches: list[list[ClipSample]], workers: int) -> DataLoader:

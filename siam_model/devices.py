@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from typing import get_args
 
 import torch
@@ -53,6 +54,53 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """`tensor` there. A GPU takes it from pinned memory while this process goes on; nothing waits."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def read_later(tensors: Iterable[torch.Tensor], every: int) -> Iterator[list[float]]:
+    """The numbers in these tensors of one shape, read `every` so many: reading waits until the device has come so far.
+    The first two are read at once, since the time between them tells how long a step takes."""
+    waiting: list[torch.Tensor] = []
+    for number, tensor in enumerate(tensors):
+        waiting.append(tensor)
+        if number < 2 or len(waiting) >= every:
+            yield from torch.stack(waiting).tolist()
+            waiting.clear()
+    if waiting:
+        yield from torch.stack(waiting).tolist()
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that tensors can still take on a GPU of CUDA; None elsewhere."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+@contextlib.contextmanager
+def recurrence_in_float32(device: torch.device) -> Iterator[None]:
+    """Within it, cuDNN's recurrence computes in float32; by default it takes TF32, with three digits."""
+    # Versions of PyTorch before 2.9 have one switch for recurrence and convolutions.
+    own = getattr(torch.backends.cudnn, "rnn", None)
+    place, name, value = (
+        (own, "fp32_precision", "ieee") if own is not None else (torch.backends.cudnn, "allow_tf32", False)
+    )
+    if device.type != "cuda":
+        yield
+        return
+    before = getattr(place, name)
+    setattr(place, name, value)
+    try:
+        yield
+    finally:
+        setattr(place, name, before)
+
+
 @contextlib.contextmanager
 def freed_memory_kept(device: torch.device) -> Iterator[None]:
     """On a CPU with glibc, let the allocator keep the large blocks that one training step frees for the next.
@@ -77,3 +125,16 @@ def freed_memory_kept(device: torch.device) -> Iterator[None]:
         change(mmap_threshold, default)
         change(trim_threshold, default)
         trim(0)
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    """Kernels that give the same result every time, where there are such; set back at the end."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)

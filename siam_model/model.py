@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from siam_model.config import SIAMConfig
+from siam_model.devices import to_device
 from siam_model.layers import Recurrence, ResponseNorm, SpatialAttention, TemporalAttention, to_float32
 
 #: Frames that pass through the convolutions at once, where a training did not say otherwise.
@@ -96,10 +97,11 @@ class AppearanceModule(nn.Module):
         By default, in the paper's sizes: (F,1,114,114) -> (F,128,54,54) -> (F,128,26,26) -> (F,256,22,22)
         -> (F,256,10,10) -> attended -> (F,256,8,8) -> (F,4096) -> (F,h).
         """
-        pieces = [
-            self._maps(piece) for piece in x.split(FRAMES_IN_CACHE if x.device.type == "cpu" else len(x))
-        ]
-        x, attention = pieces[0] if len(pieces) == 1 else map(torch.cat, zip(*pieces, strict=True))
+        if x.device.type == "cpu" and len(x) > FRAMES_IN_CACHE:
+            pieces = [self._maps(piece) for piece in x.split(FRAMES_IN_CACHE)]
+            x, attention = map(torch.cat, zip(*pieces, strict=True))
+        else:
+            x, attention = self._maps(x)
         x = F.relu(self.first(self.dropout(x)))  # (F, 4096)
         return F.relu(self.second(self.dropout(x))), attention  # (F, h), (F, M, N)
 
@@ -126,6 +128,7 @@ class SIAM(nn.Module):
         max_frames_per_pass: maximum number of frames that pass through the convolutions at once. A training step with
             more passes them in pieces of a quarter of that, recomputed in the backward pass, so that a long video
             costs time and not memory. (On a CPU quarters are as fast, and the allocator's heap has far smaller holes.)
+        compiled: whether `appearance` was compiled (`siam_model.training.passes`), for any number of frames.
 
     Examples:
         >>> import torch
@@ -144,6 +147,7 @@ class SIAM(nn.Module):
         if not isinstance(config, SIAMConfig):
             raise TypeError(f"a SIAM is made from a SIAMConfig, not from {config!r}.")
         self.max_frames_per_pass = MAX_FRAMES_PER_PASS
+        self.compiled = False
         self.appearance = AppearanceModule(config)
         self.recurrence = nn.ModuleList()
         if config.recurrent:
@@ -182,8 +186,9 @@ class SIAM(nn.Module):
 
         Args:
             frames: (B,T,S,S) float, standardised; or what `prepare` makes that of. Padding frames are
-                never read.
-            lengths: (B,) whole numbers from 1 to T; None when every video has T frames.
+                never read. Or (F,S,S): the frames of B videos one after another, without padding.
+            lengths: (B,) whole numbers from 1 to T; None when every video has T frames. Lengths that are on the CPU
+                spare a GPU a wait in every call. Packed frames need them, and they sum to F.
             prepare: (F,S,S) -> (F,S,S) float, standardised, applied to `max_frames_per_pass` frames at a time: a
                 `Normalisation`, so that a long video waits as uint8, a quarter of the memory.
 
@@ -202,56 +207,73 @@ class SIAM(nn.Module):
         """What the appearance module makes of a batch; arguments and errors as `forward`.
 
         Returns:
-            p (B,T,h), 0 on padding; the lengths (B,) int; attention maps (B,T,M,N), 0 on padding, None without spatial
-            attention.
+            p (B,T,h), 0 on padding; the lengths (B,) int, on the CPU; attention maps (B,T,M,N), 0 on padding, None
+            without spatial attention.
         """
+        lengths, time = self._checked(frames, lengths, prepare is not None)
+        # Which frames there are is worked out on the CPU: a GPU would have to be waited for.
+        videos, times = (
+            to_device(place, frames.device) for place in _real(lengths, time).nonzero(as_tuple=True)
+        )
+        p_real, maps = self._appearance(frames, videos, times, prepare)  # (F, h), (F, M, N), F real frames
+        p = p_real.new_zeros(len(lengths), time, p_real.shape[1])  # (B, T, h)
+        p[videos, times] = p_real
+        spatial = None
+        if self.appearance.attention is not None:
+            spatial = maps.new_zeros(len(lengths), time, *maps.shape[1:])  # (B, T, M, N)
+            spatial[videos, times] = maps
+        # Half precision ends here: a state that forgets a 32nd per frame, and an age in years, need more digits than
+        # bfloat16's three, and what follows costs little.
+        return to_float32(p), lengths, spatial
+
+    def _checked(
+        self, frames: Tensor, lengths: Tensor | Sequence[int] | None, prepared: bool
+    ) -> tuple[Tensor, int]:
+        """The lengths (B,) int on the CPU, and T. Raises as `forward`."""
         side = self.config.face_size
         if not isinstance(frames, Tensor):
             raise TypeError(
                 f"frames are of the type {type(frames).__name__}; this model takes a torch tensor "
                 f"(B,T,{side},{side})."
             )
-        if frames.ndim != 4 or frames.shape[2:] != (side, side) or not frames.shape[0]:
+        packed = frames.ndim == 3 and lengths is not None
+        if not (packed or frames.ndim == 4) or frames.shape[-2:] != (side, side) or not frames.shape[0]:
             raise ValueError(
                 f"frames have shape {tuple(frames.shape)}; this model takes (B,T,{side},{side}), at least one "
                 "video."
             )
         own = self.regression.weight.dtype
         mixed = torch.is_autocast_enabled(frames.device.type) and frames.dtype in _MIXED
-        if prepare is None and frames.dtype != own and not mixed:
+        if not prepared and frames.dtype != own and not mixed:
             raise ValueError(
                 f"frames are {frames.dtype}; this model takes standardised {own}. `prepare`, a `Normalisation`, makes "
                 "that of uint8."
             )
-        batch, time = frames.shape[:2]
         if lengths is None:
-            lengths = torch.full((batch,), time)
-        need = f"there must be {batch} of them, whole numbers from 1 to {time}."
+            lengths = torch.full((frames.shape[0],), frames.shape[1])
+        need = f"there must be {'some' if packed else len(frames)} of them, whole numbers " + (
+            f"from 1 that sum to {len(frames)}." if packed else f"from 1 to {frames.shape[1]}."
+        )
         try:
-            lengths = torch.as_tensor(lengths).to(frames.device)
+            lengths = torch.as_tensor(lengths).cpu()
         except (TypeError, ValueError, RuntimeError):  # no numbers, or lists of different lengths
             raise ValueError(f"lengths are {lengths!r}; {need}") from None
         whole = not lengths.is_floating_point() and not lengths.is_complex() and lengths.dtype != torch.bool
-        if not whole or lengths.shape != (batch,) or int(lengths.min()) < 1 or int(lengths.max()) > time:
+        whole = whole and lengths.ndim == 1 and len(lengths) > 0 and int(lengths.min()) >= 1
+        if packed:
+            fits = whole and int(lengths.sum()) == len(frames)
+        else:
+            fits = whole and len(lengths) == len(frames) and int(lengths.max()) <= frames.shape[1]
+        if not fits:
             raise ValueError(f"lengths are {lengths.tolist()}; {need}")
-
-        real = _real(lengths, time)
-        p_real, maps = self._appearance(frames, real, prepare)  # (F, h), (F, M, N), F real frames
-        p = p_real.new_zeros(batch, time, p_real.shape[1])  # (B, T, h)
-        p[real] = p_real
-        spatial = None
-        if self.appearance.attention is not None:
-            spatial = maps.new_zeros(batch, time, *maps.shape[1:])  # (B, T, M, N)
-            spatial[real] = maps
-        # Half precision ends here: a state that forgets a 32nd per frame, and an age in years, need more digits than
-        # bfloat16's three, and what follows costs little.
-        return to_float32(p), lengths, spatial
+        return lengths, int(lengths.max()) if packed else frames.shape[1]
 
     def regress(self, p: Tensor, lengths: Tensor, spatial: Tensor | None = None) -> SIAMOutput:
         """Recurrence, temporal attention and regression: features p (B,T,h) float32, zero beyond the lengths (B,) ->
         `SIAMOutput`, with the attention maps given."""
+        real = to_device(_real(lengths, p.shape[1]), p.device)
         with torch.autocast(p.device.type, enabled=False):
-            return self._regress(p, _real(lengths, p.shape[1]), lengths, spatial)
+            return self._regress(p, real, to_device(lengths, p.device), spatial)
 
     def _regress(self, p: Tensor, real: Tensor, lengths: Tensor, spatial: Tensor | None) -> SIAMOutput:
         """Recurrence, temporal attention and regression: features p (B,T,h) -> `SIAMOutput`."""
@@ -280,32 +302,39 @@ class SIAM(nn.Module):
         return rest if self.config.centre == "clip" else torch.cat([p, rest], -1)
 
     def _appearance(
-        self, frames: Tensor, real: Tensor, prepare: Callable[[Tensor], Tensor] | None
+        self, frames: Tensor, videos: Tensor, times: Tensor, prepare: Callable[[Tensor], Tensor] | None
     ) -> tuple[Tensor, Tensor]:
-        """`AppearanceModule` of the real frames, some at a time: (B,T,S,S) -> (F,h), (F,M,N)."""
-        videos, times = real.nonzero(as_tuple=True)  # (F,), (F,)
+        """`AppearanceModule` of the real frames, some at a time: (B,T,S,S) or (F,S,S) -> (F,h), (F,M,N)."""
         again = len(videos) > self.max_frames_per_pass and self.training and torch.is_grad_enabled()
         piece = max(1, self.max_frames_per_pass // 4) if again else self.max_frames_per_pass
-        places = list(zip(videos.split(piece), times.split(piece), strict=True))
+        pieces: list[tuple[Tensor, ...]]
+        if frames.ndim == 3:
+            pieces = [(part,) for part in frames.split(piece)]
+        else:
+            pieces = [(frames, *place) for place in zip(videos.split(piece), times.split(piece), strict=True)]
         parts = []
-        for video, time in places:
+        for part in pieces:
             if again:  # keeps the places alone, and computes the chunk again in the backward pass
-                parts.append(checkpoint(self._chunk, frames, video, time, prepare, use_reentrant=False))
+                parts.append(checkpoint(self._chunk, prepare, *part, use_reentrant=False))
             else:
-                parts.append(self._chunk(frames, video, time, prepare))
+                parts.append(self._chunk(prepare, *part))
         if len(parts) == 1:
             return parts[0]
         return torch.cat([p for p, _ in parts]), torch.cat([a for _, a in parts])
 
     def _chunk(
-        self, frames: Tensor, video: Tensor, time: Tensor, prepare: Callable[[Tensor], Tensor] | None
+        self, prepare: Callable[[Tensor], Tensor] | None, frames: Tensor, *place: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """`AppearanceModule` of single frames of a batch: (B,T,S,S), (F,), (F,) -> (F,h), (F,M,N)."""
-        x = frames[video, time]  # (F, S, S)
+        """`AppearanceModule` of single frames: (F,S,S), or those at `place` ((F,), (F,)) of a batch (B,T,S,S) ->
+        (F,h), (F,M,N)."""
+        x = frames[place] if place else frames  # (F, S, S)
         if prepare is not None:
             x = prepare(x)
         # As channels-last, which every later layer keeps: convolutions and pools are several times faster there.
-        return self.appearance(x[..., None].permute(0, 3, 1, 2))
+        x = x[..., None].permute(0, 3, 1, 2)
+        if self.compiled:
+            torch._dynamo.maybe_mark_dynamic(x, 0)
+        return self.appearance(x)
 
 
 def _real(lengths: Tensor, time: int) -> Tensor:
@@ -322,7 +351,7 @@ def absolute_error(output: SIAMOutput, age: Tensor, lengths: Tensor) -> Tensor:
     if output.frame_age is None:
         return (output.age - age).abs()
     error = (output.frame_age - age[:, None]).abs() * (output.temporal_weights > 0)
-    return error.sum(1) / lengths.to(error)
+    return error.sum(1) / to_device(lengths, error.device).to(error.dtype)
 
 
 def l2_term(model: SIAM) -> Tensor:

@@ -69,7 +69,7 @@ def estimate(
     lengths = torch.tensor([len(s) for s in series])
     batch = torch.nn.utils.rnn.pad_sequence(series, batch_first=True)  # (n, T', S, S) uint8
     with torch.inference_mode():
-        output = model(batch.to(device), lengths.to(device), normalisation)
+        output = model(batch.to(device), lengths, normalisation)
     weights, ages = np.empty(len(frames)), np.empty(len(frames))
     maps = None
     if output.spatial_attention is not None:

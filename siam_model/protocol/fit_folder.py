@@ -132,6 +132,8 @@ def train_in(
         on_epoch=record,
         on_batch=batch,
         tensorboard=run.runtime.tensorboard,
+        eager=run.runtime.eager,
+        say=lambda text: run.reporter.say(text, where),
     )
     write_history(folder.history, fitted.history)
     seen = np.concatenate([training, validation])

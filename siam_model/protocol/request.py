@@ -82,6 +82,7 @@ class Runtime:
         tensorboard: write TensorBoard's event files next to every history.csv.
         jobs: processes that train folds in parallel, each on a GPU of its own where there are several.
         fold: train this fold alone, from 0; the run's folder may be shared with processes that train the others.
+        eager: do not use torch.compile, which a GPU otherwise does in a long training.
     """
 
     device: str = "auto"
@@ -90,6 +91,7 @@ class Runtime:
     tensorboard: bool = False
     jobs: int = 1
     fold: int | None = None
+    eager: bool = False
 
     def check(self, request: TrainRequest) -> None:
         """Raises NemoError when this machine lacks the device, the device the precision, there is no such fold, or

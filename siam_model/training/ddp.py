@@ -23,7 +23,7 @@ from nemo_pipeline.platform import allowed_cores
 from nemo_pipeline.supervise import Child, Parent
 from siam_model.run_folder import RunFolder
 from siam_model.training.inputs import FitInputs
-from siam_model.training.loop import OnBatch, OnEpoch, Place, train
+from siam_model.training.loop import OnBatch, OnEpoch, Place, Say, train
 from siam_model.training.records import EpochRecord
 from siam_model.training.resume import TrainingState, load_state
 
@@ -34,35 +34,32 @@ class _Shared:
 
     Attributes:
         inputs: of the training.
-        device: `cuda` or `cpu`.
-        world: number of processes.
-        workers: processes that read data for each.
+        place: `cuda` or `cpu`, without a number, for the first of them.
         checkpoint: where process 0 saves the state after every epoch.
         port: where they meet.
     """
 
     inputs: FitInputs
-    device: str
-    world: int
-    workers: int
+    place: Place
     checkpoint: Path
     port: int
 
 
 def fit_together(
     inputs: FitInputs,
-    device: torch.device,
-    devices: int,
-    workers: int,
+    place: Place,
     checkpoint: Path | None,
     on_epoch: OnEpoch,
     on_batch: OnBatch | None,
+    say: Say | None,
 ) -> TrainingState:
-    """The last state of a training by `devices` processes; arguments as `siam_model.training.fit.fit` takes them.
+    """The last state of a training by `place.world` processes; arguments as of
+    `siam_model.training.loop.train`.
 
     Raises:
         NemoError: the device cannot be shared, there are not enough, or a process failed or died.
     """
+    device, devices = place.device, place.world
     if device.type == "mps" or device.index is not None:
         raise SettingsError(
             f"`devices={devices}` needs `device=cuda` or cpu; {device} is a single one: use `devices=1`.",
@@ -82,7 +79,7 @@ def fit_together(
     with tempfile.TemporaryDirectory(prefix="nemo-train-") as folder:
         path = checkpoint or RunFolder(folder).checkpoint
         request = Path(folder) / "request.pickle"  # between processes of ours, in a folder that is ours alone
-        shared = _Shared(inputs, device.type, devices, workers, path, _free_port())
+        shared = _Shared(inputs, place, path, _free_port())
         request.write_bytes(pickle.dumps(shared))
         news: queue.Queue[tuple[Child, dict[str, Any] | None]] = queue.Queue()
         children: list[Child] = []
@@ -90,7 +87,7 @@ def fit_together(
             for rank in range(devices):
                 children.append(Child("siam_model.training.ddp", str(request), inbox=news))
                 children[-1].send({"rank": rank})
-            _listen(devices, news, on_epoch, on_batch)
+            _listen(devices, news, on_epoch, on_batch, say)
         finally:
             for child in children:
                 child.close()  # one that waits for the others answers to nothing else
@@ -105,6 +102,7 @@ def _listen(
     news: queue.Queue[tuple[Child, dict[str, Any] | None]],
     on_epoch: OnEpoch,
     on_batch: OnBatch | None,
+    say: Say | None,
 ) -> None:
     """Pass on what process 0 tells, until every process is done. Raises NemoError when one is not well."""
     while waiting:
@@ -118,6 +116,8 @@ def _listen(
             on_epoch(EpochRecord(**message["record"]))
         elif message["event"] == "batch" and on_batch is not None:
             on_batch(message["done"], message["total"])
+        elif message["event"] == "said" and say is not None:
+            say(message["text"])
         elif message["event"] == "done":
             waiting -= 1
         elif message["event"] == "failed":
@@ -143,12 +143,13 @@ def main() -> None:
 
 def _train(parent: Parent, rank: int, shared: _Shared) -> None:
     """The share of process number `rank`."""
-    own = torch.device(shared.device)
-    if shared.device == "cpu":
-        torch.set_num_threads(max(1, len(allowed_cores()) // shared.world))
+    place = dataclasses.replace(shared.place, rank=rank)
+    on_gpu = place.device.type == "cuda"
+    if on_gpu:
+        place = dataclasses.replace(place, device=torch.device("cuda", rank))
+        torch.cuda.set_device(place.device)
     else:
-        own = torch.device(shared.device, rank)
-        torch.cuda.set_device(own)
+        torch.set_num_threads(max(1, len(allowed_cores()) // place.world))
 
     def on_epoch(record: EpochRecord) -> None:
         parent.send("epoch", record=dataclasses.asdict(record))
@@ -156,20 +157,24 @@ def _train(parent: Parent, rank: int, shared: _Shared) -> None:
     def on_batch(done: int, total: int) -> None:
         parent.send("batch", done=done, total=total)
 
+    def say(text: str) -> None:
+        parent.send("said", text=text)
+
     torch.distributed.init_process_group(
-        "nccl" if shared.device == "cuda" else "gloo",
+        "nccl" if on_gpu else "gloo",
         init_method=f"tcp://127.0.0.1:{shared.port}",
-        world_size=shared.world,
+        world_size=place.world,
         rank=rank,
     )
     try:
         train(
             shared.inputs,
-            Place(own, shared.workers, rank, shared.world),
+            place,
             load_state(shared.checkpoint, shared.inputs.fingerprint()),
             shared.checkpoint,
             on_epoch if rank == 0 else None,
             on_batch if rank == 0 else None,
+            say if rank == 0 else None,
         )
     finally:
         torch.distributed.destroy_process_group()

@@ -86,7 +86,7 @@ def _first_activation(model: SIAM, batch: Batch, normalisation: Normalisation) -
     ]
     try:
         with torch.no_grad():
-            if batch.frames.ndim == 3:  # features of a frozen appearance module
+            if batch.frames.is_floating_point():  # features of a frozen appearance module
                 model.regress(batch.frames, batch.lengths)
             else:
                 model(batch.frames, batch.lengths, normalisation)

@@ -39,6 +39,8 @@ def fit(
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_batch: Callable[[int, int], None] | None = None,
     tensorboard: bool = False,
+    eager: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> Fitted:
     """Train a fresh SIAM on the training rows of `inputs`, or continue a training that was interrupted.
 
@@ -57,6 +59,8 @@ def fit(
             training and is raised by this function.
         on_batch: called with (batches done, batches of an epoch) after every training step: for a progress bar.
         tensorboard: write TensorBoard's event files to tensorboard/ next to `checkpoint`.
+        eager: do not use torch.compile, which a GPU otherwise does in a long training.
+        say: told how a GPU is used, a sentence at a time.
 
     Raises:
         NotFinite: the loss, an activation or a gradient stopped being a finite number (where it began).
@@ -79,10 +83,11 @@ def fit(
             if on_epoch is not None:
                 on_epoch(record)
 
+        place = Place(chosen, workers, world=devices, eager=eager)
         if devices > 1:
-            last = fit_together(inputs, chosen, devices, workers, checkpoint, told, on_batch)
+            last = fit_together(inputs, place, checkpoint, told, on_batch, say)
         else:
-            last = train(inputs, Place(chosen, workers), state, checkpoint, told, on_batch)
+            last = train(inputs, place, state, checkpoint, told, on_batch, say)
     return _result(inputs.model, last)
 
 

@@ -7,11 +7,8 @@ else is remembered from one epoch to the next.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import os
-import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,24 +20,29 @@ from torch import Tensor, nn
 
 from nemo_pipeline.errors import NemoError
 from siam_model.augment import density_weights
-from siam_model.data import (
-    Batch,
-    LengthBuckets,
-    Normalisation,
-    batch_loader,
-    shared,
-    validation_loader,
+from siam_model.data import Batch, ClipSample, LengthBuckets, shared, validation_order
+from siam_model.devices import (
+    autocast,
+    deterministic,
+    free_memory,
+    freed_memory_kept,
+    read_later,
+    recurrence_in_float32,
+    to_device,
 )
-from siam_model.devices import autocast, freed_memory_kept
-from siam_model.model import SIAM, SIAMOutput, absolute_error, l2_term
+from siam_model.model import SIAM
 from siam_model.training.diagnose import not_finite
+from siam_model.training.feed import Feed, Where, make_feed
 from siam_model.training.inputs import FitInputs
+from siam_model.training.loss import AgeLoss
+from siam_model.training.passes import LEAST_FRAMES_TO_COMPILE, compile_appearance, frames_that_fit
 from siam_model.training.pretrain import ExpressionLoss, FrozenClips, Targets, targets_of
 from siam_model.training.records import EpochRecord
 from siam_model.training.resume import (
     TrainingState,
     damaged,
     is_finished,
+    own_random_states,
     random_states,
     restore_random_states,
     save_state,
@@ -49,17 +51,36 @@ from siam_model.training.stages import Stage, stages_of
 
 OnEpoch = Callable[[EpochRecord], None]
 OnBatch = Callable[[int, int], None]
+Say = Callable[[str], None]
+#: Steps of a GPU after which their numbers are read: reading waits for the last of them.
+STEPS_BETWEEN_READS = 50
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Place:
-    """Where this process trains: its device, the processes that read data for it, and which of how many processes of
-    the training it is."""
+    """Where and how this process trains.
+
+    Attributes:
+        device: it trains on.
+        workers: processes that read data for it.
+        rank: which of the `world` processes of the training it is.
+        eager: torch.compile is not used.
+        faces: where the faces are kept; None: where they fit (`siam_model.training.feed`).
+        every: steps after which their numbers are read; None: each on a CPU, STEPS_BETWEEN_READS on a GPU.
+    """
 
     device: torch.device
     workers: int = 0
     rank: int = 0
     world: int = 1
+    eager: bool = False
+    faces: Where | None = None
+    every: int | None = None
+
+    @property
+    def steps_between_reads(self) -> int:
+        """Steps after which their numbers are read."""
+        return self.every or (STEPS_BETWEEN_READS if self.device.type == "cuda" else 1)
 
 
 def train(
@@ -69,16 +90,21 @@ def train(
     checkpoint: Path | None,
     on_epoch: OnEpoch | None,
     on_batch: OnBatch | None,
+    say: Say | None = None,
 ) -> TrainingState:
     """Train in this process, from `state` on if there is one; the state after the last epoch.
 
     Args:
         checkpoint: where to save the state after every epoch, with the inputs' fingerprint; None: nowhere.
         on_epoch, on_batch: told of epochs (after their checkpoint is on disk) and of batches done.
+        say: told how a GPU is used, a sentence at a time.
     """
-    with _own_random_states(place.device), _deterministic(), freed_memory_kept(place.device):
+    device = place.device
+    with (
+        own_random_states(device), deterministic(), freed_memory_kept(device), recurrence_in_float32(device)
+    ):  # fmt: skip
         try:
-            training = _Training(inputs, place, state)
+            training = Training(inputs, place, state, say)
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             if state is None or checkpoint is None or isinstance(error, torch.OutOfMemoryError):
                 raise
@@ -95,34 +121,13 @@ def train(
         return training.state()
 
 
-class _Loss(nn.Module):
-    """Equation 8 plus lambda times the sum of squared weights: one module, so that several processes can share it.
-
-    `frozen`: batches hold the features of a frozen appearance module (`FrozenClips`).
-    """
-
-    def __init__(self, model: SIAM, normalisation: Normalisation, l2: float, frozen: bool) -> None:
-        super().__init__()
-        self.model, self.normalisation, self.l2, self.frozen = model, normalisation, l2, frozen
-
-    def output(self, batch: Batch) -> SIAMOutput:
-        """Ages of a batch."""
-        if self.frozen:
-            return self.model.regress(batch.frames, batch.lengths)
-        return self.model(batch.frames, batch.lengths, self.normalisation)
-
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The loss of a batch, and (B,) absolute errors in years."""
-        output = self.output(batch)
-        error = absolute_error(output, batch.age, batch.lengths)
-        return (batch.weight * error).sum() + self.l2 * l2_term(self.model), error
-
-
-class _Training:
+class Training:
     """Network, optimiser and what is known of the epochs so far."""
 
-    def __init__(self, inputs: FitInputs, place: Place, state: TrainingState | None) -> None:
-        self.inputs, self.config, self.place = inputs, inputs.config, place
+    def __init__(
+        self, inputs: FitInputs, place: Place, state: TrainingState | None, say: Say | None = None
+    ) -> None:
+        self.inputs, self.config, self.place, self.say = inputs, inputs.config, place, say
         derived = np.random.SeedSequence([*inputs.seed, 0x51A]).generate_state(1, np.uint64)[0]
         seed = int(derived >> np.uint64(1))
         torch.manual_seed(seed)
@@ -138,6 +143,11 @@ class _Training:
                 self.model.load_state_dict(state.best_state)  # whether it could be done at the end
             self.model.load_state_dict(state.model)
         self.model.to(place.device)
+        self.faces = make_feed(
+            inputs.clips, place.device, place.workers, processes=place.world, where=place.faces, say=say
+        )
+        #: False from the first step on whose numbers are not finite: weights do not change any more.
+        self.fine = torch.ones((), dtype=torch.bool, device=place.device)
         self.stages = stages_of(self.config)
         self.done = self.stages[0].start if state is None else state.epoch
         self._enter(self._next_stage())
@@ -173,7 +183,7 @@ class _Training:
         self.stage, inputs, config = stage, self.inputs, self.config
         self.model.requires_grad_(stage.kind != "expression")
         self.model.appearance.requires_grad_(stage.kind != "frozen")
-        self.clips, self.rows = inputs.clips, inputs.training
+        self.feed, self.rows = self.faces, inputs.training
         self.targets: Targets | None = None
         loss: nn.Module
         if stage.kind == "expression":
@@ -181,18 +191,32 @@ class _Training:
             self.rows = self.targets.rows
             loss = ExpressionLoss(self.model, inputs.normalisation)
         else:
-            loss = self.ages = _Loss(self.model, inputs.normalisation, config.l2, stage.kind == "frozen")
+            loss = self.ages = AgeLoss(self.model, inputs.normalisation, config.l2, stage.kind == "frozen")
         if stage.kind == "frozen":
             used = np.concatenate([inputs.training, inputs.validation])
             with autocast(self.inputs.precision, self.place.device):
-                self.clips = FrozenClips(
+                features = FrozenClips(
                     inputs.clips, used, self.model, inputs.normalisation, self.place.device
                 )
+            self.feed = Feed(features, self.place.device, 0, None)
+        free = free_memory(self.place.device)
+        if free is not None and stage.kind != "frozen":
+            self._use_gpu(free)
         self.loss = nn.parallel.DistributedDataParallel(loss) if self.place.world > 1 else loss
         self.optimiser = torch.optim.RMSprop(
             [parameter for parameter in self.model.parameters() if parameter.requires_grad],
             lr=stage.learning_rate, alpha=config.rmsprop_alpha, eps=config.epsilon,
         )  # fmt: skip
+
+    def _use_gpu(self, free: int) -> None:
+        """Frames a pass for a GPU with so many free bytes, and compiled kernels."""
+        model, precision, lengths = self.model, self.inputs.precision, self.inputs.clips.table.length
+        model.max_frames_per_pass = max(
+            self.config.max_frames_per_pass, frames_that_fit(model, precision, free)
+        )
+        frames = int(lengths[self.rows].sum()) // self.config.temporal_stride * self.stage.epochs
+        if not (self.place.eager or model.compiled) and frames >= LEAST_FRAMES_TO_COMPILE:
+            compile_appearance(model, precision, self.say)
 
     def epoch(self, on_batch: OnBatch | None) -> EpochRecord:
         """Train one epoch and validate."""
@@ -214,23 +238,25 @@ class _Training:
         )  # fmt: skip
         sizes = [len(batch) for batch in sampler]
         mine = shared(sampler, place.rank, place.world)
-        workers = 0 if stage.kind == "frozen" else place.workers
-        batches = iter(batch_loader(self.clips, mine, workers))
         sums = np.zeros(3)  # loss times videos, errors, videos
         self.model.train()
-        for number, size in enumerate(sizes):
-            target = None if targets is None else targets.of(mine[number], inputs.clips.step)
-            sums += self._step(next(batches), target, number, size)
-            if on_batch is not None:
-                on_batch(number + 1, len(sizes))
+        steps = self._steps(mine, sizes, on_batch)
+        for number, (loss, error, fine) in enumerate(read_later(steps, place.steps_between_reads)):
+            if not fine:
+                self._raise_again(number, mine)
+            counted = _counted(mine[number])
+            sums += loss * sizes[number] / place.world, error * bool(counted), counted
         errors = np.zeros(2)  # absolute errors, videos
         if len(inputs.validation) and targets is None:
             self.model.eval()
-            loader = validation_loader(
-                self.clips, inputs.validation, config.batch_size, workers, place.rank, place.world
+            order = validation_order(
+                inputs.clips, inputs.validation, config.batch_size, place.rank, place.world
             )
-            for batch in loader:
-                errors += self._validate(batch)
+            found = read_later(self._validations(order), place.steps_between_reads)
+            for chosen, (error,) in zip(order, found, strict=True):
+                if not math.isfinite(error):
+                    self._validate_again(chosen)
+                errors += error * bool(_counted(chosen)), _counted(chosen)
         loss, training, n, validation, validated = self._over_processes([*sums.tolist(), *errors.tolist()])
         self.done += 1
         error = validation / validated if validated else math.nan
@@ -249,49 +275,87 @@ class _Training:
         self.history.append(record)
         return record
 
-    def _step(self, batch: Batch, target: Tensor | None, number: int, size: int) -> np.ndarray:
-        """One step of the optimiser on batch `number` of the epoch, of `size` videos in all processes; what the epoch
-        sums up. `target`: of pretraining."""
-        batch = self._on_device(batch)
+    def _steps(
+        self, order: list[list[ClipSample]], sizes: list[int], on_batch: OnBatch | None
+    ) -> Iterator[Tensor]:
+        """Train on these batches, of `sizes` videos in all processes; what `step` gives of each."""
+        for number, batch in enumerate(self.feed.batches(order)):
+            yield self.step(batch, self._target(order[number]), number)
+            if on_batch is not None:
+                on_batch(number + 1, len(sizes))
+
+    def _target(self, chosen: list[ClipSample]) -> Tensor | None:
+        """What pretraining aims at in a batch, on the CPU; None in the other stages."""
+        return None if self.targets is None else self.targets.of(chosen, self.inputs.clips.step)
+
+    def step(self, batch: Batch, target: Tensor | None, number: int) -> Tensor:
+        """One step of the optimiser on batch `number` of the epoch.
+
+        Returns:
+            (3,) float32 on the device: loss, sum of the videos' errors, and whether all was finite in this step and
+            before. A GPU is not waited for; on a CPU, what is not finite is raised at once.
+        """
         if self.config.schedule == "cosine":
             steps = math.ceil(len(self.rows) / self.config.batch_size)
             progress = (self.done - self.stage.start + number / steps) / self.stage.epochs
             for group in self.optimiser.param_groups:
                 group["lr"] = self.stage.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+        at_once = self.place.steps_between_reads == 1
         self.optimiser.zero_grad()
-        with autocast(self.inputs.precision, self.place.device):
-            if target is None:
-                loss, error = self.loss(batch)
-            else:
-                loss, error = self.loss(batch, target.to(self.place.device))
-        value = float(loss.detach())
-        if not math.isfinite(value):
+        loss, error = self._loss_of(self.loss, batch, target)
+        if at_once and not bool(loss.isfinite()):
             raise self._not_finite(batch, error.detach(), f"batch {number + 1}")
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimiser)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         # Before clipping, which would turn an infinite gradient into 5. float16's scaler leaves such steps out.
-        if not self.scaler.is_enabled():
-            gradients = [p.grad.isfinite().all() for p in self.model.parameters() if p.grad is not None]
-            if gradients and not bool(torch.stack(gradients).all()):
+        checked = [] if self.scaler.is_enabled() else [g.isfinite().all() for g in gradients]
+        if at_once:
+            if checked and not bool(torch.stack(checked).all()):
                 raise self._not_finite(batch, None, f"batch {number + 1}")
+        else:
+            self.fine = torch.stack([self.fine, loss.detach().isfinite(), *checked]).all()
+            wrong = ~self.fine
+            for gradient in gradients:
+                gradient.masked_fill_(wrong, 0)  # a step without gradients changes no weight
         nn.utils.clip_grad_value_(self.model.parameters(), self.config.clip)
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        counts = batch.weight > 0
-        share = value * size / self.place.world
-        return np.array([share, float(error.detach()[counts].sum()), int(counts.sum())])
+        return torch.stack([loss.detach(), error.detach().sum(), self.fine.to(loss.dtype)])
+
+    def _loss_of(self, loss: nn.Module, batch: Batch, target: Tensor | None) -> tuple[Tensor, Tensor]:
+        with autocast(self.inputs.precision, self.place.device):
+            return loss(batch) if target is None else loss(batch, to_device(target, self.place.device))
+
+    def _raise_again(self, number: int, order: list[list[ClipSample]]) -> None:
+        """Raise what is wrong with a step whose numbers are not finite, with the weights that it had: it is the first
+        one, and no step since has changed them."""
+        (batch,) = self.feed.batches([order[number]])
+        alone = self.loss.module if isinstance(self.loss, nn.parallel.DistributedDataParallel) else self.loss
+        loss, error = self._loss_of(alone, batch, self._target(order[number]))
+        if bool(loss.isfinite()):
+            self.optimiser.zero_grad()
+            loss.backward()
+        raise self._not_finite(
+            batch, None if bool(loss.isfinite()) else error.detach(), f"batch {number + 1}"
+        )
 
     @torch.no_grad()
-    def _validate(self, batch: Batch) -> np.ndarray:
-        """Summed absolute error of each video's final age, and the number of videos."""
-        batch = self._on_device(batch)
+    def _validations(self, order: list[list[ClipSample]]) -> Iterator[Tensor]:
+        """Summed absolute error of each video's final age, (1,) for every batch."""
+        for batch in self.feed.batches(order):
+            yield self._final_errors(batch).sum()[None]
+
+    def _final_errors(self, batch: Batch) -> Tensor:
+        """(B,) absolute errors of the final ages."""
         with autocast(self.inputs.precision, self.place.device):
-            output = self.ages.output(batch)
-        error = (output.age - batch.age).abs()
-        if not bool(error.isfinite().all()):
-            raise self._not_finite(batch, error, "validation")
-        counts = batch.weight > 0
-        return np.array([float(error[counts].sum()), int(counts.sum())])
+            return (self.ages.output(batch).age - batch.age).abs()
+
+    @torch.no_grad()
+    def _validate_again(self, chosen: list[ClipSample]) -> None:
+        """Raise what is wrong with a batch whose errors are not finite."""
+        (batch,) = self.feed.batches([chosen])
+        raise self._not_finite(batch, self._final_errors(batch), "validation")
 
     def state(self) -> TrainingState:
         """All that is needed to continue. Every process has to call it."""
@@ -311,9 +375,6 @@ class _Training:
             history=self.history,
         )
 
-    def _on_device(self, batch: Batch) -> Batch:
-        return Batch(*(tensor.to(self.place.device) for tensor in batch))
-
     def _over_processes(self, sums: list[float]) -> list[float]:
         """Sums over all processes."""
         if self.place.world == 1:
@@ -332,29 +393,6 @@ class _Training:
         )  # fmt: skip
 
 
-@contextlib.contextmanager
-def _own_random_states(device: torch.device) -> Iterator[None]:
-    """Whatever is drawn inside changes nothing outside."""
-    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    indices = []
-    if device.type == "cuda":
-        indices = [torch.cuda.current_device() if device.index is None else device.index]
-    with torch.random.fork_rng(devices=indices):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(legacy)  # noqa: NPY002
-
-
-@contextlib.contextmanager
-def _deterministic() -> Iterator[None]:
-    """Kernels that give the same result every time, where there are such; set back at the end."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+def _counted(chosen: list[ClipSample]) -> int:
+    """Videos of a process's share of a batch: none where it has one only since every process takes every step."""
+    return sum(clip.weight > 0 for clip in chosen)

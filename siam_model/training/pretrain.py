@@ -20,6 +20,7 @@ from nemo_pipeline.phases import amplitude
 from nemo_pipeline.stages.smooth import smooth_4253h_twice
 from siam_model.config import TrainConfig
 from siam_model.data import Batch, Clips, ClipSample, Normalisation
+from siam_model.devices import to_device
 from siam_model.model import SIAM
 
 #: Ramps begin at amplitudes from 0 to this, so that even the last one sees a fifth of the way.
@@ -167,7 +168,7 @@ class ExpressionLoss(nn.Module):
         """The loss of a batch, and (B,) mean differences; target (B,T,h)."""
         p, lengths, _ = self.model.features(batch.frames, batch.lengths, self.normalisation)
         # On padding both are zero, and the padding's own zeros add nothing.
-        error = (p - target).abs().mean(-1).sum(1) / lengths
+        error = (p - target).abs().mean(-1).sum(1) / to_device(lengths, p.device)
         return (batch.weight * error).sum(), error
 
 

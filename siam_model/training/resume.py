@@ -6,10 +6,12 @@ written by rename, readable by their owner alone, and read with `weights_only`: 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import random
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,21 @@ def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(states["cuda"], device)
     elif device.type == "mps" and "mps" in states:
         torch.mps.set_rng_state(states["mps"])
+
+
+@contextlib.contextmanager
+def own_random_states(device: torch.device) -> Iterator[None]:
+    """Whatever is drawn inside changes nothing outside."""
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    indices = []
+    if device.type == "cuda":
+        indices = [torch.cuda.current_device() if device.index is None else device.index]
+    with torch.random.fork_rng(devices=indices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)  # noqa: NPY002
 
 
 def save_state(path: Path, state: TrainingState, prints: dict[str, str]) -> None:

@@ -20,7 +20,7 @@ from siam_model.data import (
     LengthBuckets,
     batch_loader,
     labelled_videos,
-    validation_loader,
+    validation_order,
 )
 from siam_model.predictions import read_predictions
 from siam_model.training.fit import EpochRecord
@@ -230,7 +230,7 @@ def test_workers_read_the_same_pixels(data):
             expected = [video.frames[phase::3] for phase in range(3)]
             assert any(np.array_equal(batch.frames[b, :length].numpy(), e) for e in expected)
             assert not batch.frames[b, length:].any()
-    assert sum(len(batch.age) for batch in validation_loader(clips, everyone, 4)) == len(everyone)
+    assert sum(len(batch) for batch in validation_order(clips, everyone, 4)) == len(everyone)
     frames, age, row = clips[ClipSample(2, 1)]
     assert (len(frames), row) == (len(dataset[2].frames[1::3]), 2)
     assert age == dataset[2].age

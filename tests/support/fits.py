@@ -25,22 +25,27 @@ TRAIN = {
 }  # fmt: skip
 
 
-def go(
-    data: Path, checkpoint: Path | None = None, seed: int = 5, model: dict | None = None, train: dict | None = None,
-    rows: tuple[int, int] = (16, 24), fold: int = 0, precision: str = "32", **options,
-) -> Fitted:  # fmt: skip
-    """Train on the first sixteen videos, validate on the next eight; every setting that is random is on."""
+def inputs_of(
+    data: Path, seed: int = 5, model: dict | None = None, train: dict | None = None,
+    rows: tuple[int, int] = (16, 24), fold: int = 0, precision: str = "32",
+) -> FitInputs:  # fmt: skip
+    """The first sixteen videos train and the next eight validate; every setting that is random is on."""
     dataset = FaceDataset(data)
     config = TrainConfig(**{**TRAIN, **(train or {})})
     clips = Clips(dataset, labelled_videos(dataset), config.temporal_stride)
     training, validation = np.arange(rows[0]), np.arange(rows[0], rows[1])
     normalisation = measure_normalisation(dataset, clips.table.index[training])
     network = SIAMConfig(**{**MODEL, **(model or {})})
-    options = {"device": "cpu", **options}
-    inputs = FitInputs(
-        clips, training, validation, network, config, normalisation, (seed,), fold, precision
-    )  # fmt: skip
-    return fit(inputs, checkpoint=checkpoint, **options)
+    return FitInputs(clips, training, validation, network, config, normalisation, (seed,), fold, precision)
+
+
+def go(
+    data: Path, checkpoint: Path | None = None, seed: int = 5, model: dict | None = None, train: dict | None = None,
+    rows: tuple[int, int] = (16, 24), fold: int = 0, precision: str = "32", **options,
+) -> Fitted:  # fmt: skip
+    """Train on `inputs_of` these arguments."""
+    inputs = inputs_of(data, seed, model, train, rows, fold, precision)
+    return fit(inputs, checkpoint=checkpoint, **{"device": "cpu", **options})
 
 
 def curve(history) -> list[str]:

@@ -338,7 +338,8 @@ def test_augmentation_touches_training_alone_and_follows_from_seed_and_epoch(dat
     assert {c.mirror for c in clips} == {True, False}
     assert len({c.gain for c in clips}) == len({c.move for c in clips}) == 20
     assert all(not c.mirror and c.gain == 1 and not any(c.move) for batch in plain for c in batch)
-    loaded = data_module.validation_loader(Clips(FaceDataset(data), table, 2), rows, 4)
+    clips = Clips(FaceDataset(data), table, 2)
+    loaded = data_module.batch_loader(clips, data_module.validation_order(clips, rows, 4), 0)
     batches = loaded.batch_sampler
     assert all(not c.mirror and c.gain == 1 and not any(c.move) for batch in batches for c in batch)
 
@@ -373,8 +374,7 @@ def test_cropped_clips_are_read_as_they_were_drawn(data):
             assert len(want) == got.lengths[b] > 0
             np.testing.assert_array_equal(got.frames[b, : len(want)].numpy(), want)
             assert not got.frames[b, len(want) :].any()
-    loader = data_module.validation_loader(clips, rows, 4)
-    assert all(c.stop is None for batch in loader.batch_sampler for c in batch)
+    assert all(c.stop is None for batch in data_module.validation_order(clips, rows, 4) for c in batch)
 
 
 def test_options_change_the_training_and_are_off_by_default(data):
