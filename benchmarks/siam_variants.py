@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
@@ -23,16 +23,33 @@ from plain_siam import PlainSIAM, Roof
 from siam_model import SIAM
 from siam_model import model as siam
 from siam_model.devices import autocast, resolve_device
+from siam_model.layers import Recurrence
+from siam_model.training.passes import compile_appearance
 
-#: name, what it switches on (each keeps what stands above it), precision
+
+class Variant(NamedTuple):
+    """One row of the tables: its name, what it switches on (each keeps what those before it do), its precision, and the
+    kind of device that it is of ("": both)."""
+
+    name: str
+    what: str
+    precision: str = "32"
+    device: str = ""
+
+
 VARIANTS = (
-    ("plain", "float32, channels first, PyTorch's response normalisation, all frames at once", "32"),
-    ("own normalisation", "the package's model, channels first, all frames at once", "32"),
-    ("channels last", "maps with channels last", "32"),
-    ("in cache", "a CPU's convolutions take 16 frames at a time: the package's default", "32"),
-    ("bf16", "--precision bf16-mixed", "bf16-mixed"),
-    ("roof", "convolutions and linear layers alone", "32"),
-    ("roof bf16", "the same in bfloat16", "bf16-mixed"),
+    Variant("plain", "float32, channels first, PyTorch's response normalisation, all frames at once"),
+    Variant(
+        "own normalisation",
+        "the package's model, channels first, all frames at once, recurrence step by step",
+    ),
+    Variant("channels last", "maps with channels last"),
+    Variant("in cache", "16 frames at a time through the convolutions: the package's default", device="cpu"),
+    Variant("one call", "the recurrence in one call of cuDNN", device="cuda"),
+    Variant("bf16", "--precision bf16-mixed", "bf16-mixed"),
+    Variant("compiled", "torch.compile, in training the package's default", "bf16-mixed", "cuda"),
+    Variant("roof", "convolutions and linear layers alone"),
+    Variant("roof bf16", "the same in bfloat16", "bf16-mixed"),
 )
 
 
@@ -48,16 +65,20 @@ def variant(name: str, device: torch.device) -> Iterator[torch.nn.Module]:
             made = Roof()
         else:
             made = SIAM()
-            made.frame_chunk = 10**9
+            made.max_frames_per_pass = 10**9
             if name == "own normalisation":
                 stack.enter_context(mock.patch.object(SIAM, "_chunk", _channels_first))
             if name in ("own normalisation", "channels last"):
                 stack.enter_context(mock.patch.object(siam, "FRAMES_IN_CACHE", 10**9))
-        yield made.to(device)
+                stack.enter_context(mock.patch.object(Recurrence, "scan", Recurrence.steps))
+        made.to(device)
+        if name == "compiled" and not compile_appearance(made, "bf16-mixed", print):
+            raise SystemExit("torch.compile does not work here.")
+        yield made
 
 
-def _channels_first(self: Any, frames: Tensor, video: Tensor, time: Tensor, prepare: Any) -> Any:
-    x = frames[video, time]
+def _channels_first(self: Any, prepare: Any, frames: Tensor, *place: Tensor) -> Any:
+    x = frames[place] if place else frames
     return self.appearance((x if prepare is None else prepare(x))[:, None])
 
 
@@ -98,16 +119,20 @@ def seconds(call: Callable[[], Any], device: torch.device, repeats: int) -> floa
 
 
 def run(
-    title: str, arguments: argparse.Namespace, case: Callable[[torch.nn.Module, Tensor], Callable[[], Any]]
+    title: str,
+    arguments: argparse.Namespace,
+    case: Callable[[torch.nn.Module, Tensor], Callable[[], Any]],
+    more: dict[str, Any] | None = None,
 ) -> None:
-    """Time `case(module, frames)` of every variant; print the table and write the JSON."""
+    """Time `case(module, frames)` of every variant; print the table and write the JSON, with what `more` adds."""
     device = resolve_device(arguments.device)
     if device.type == "cpu":
         torch.set_num_threads(arguments.threads)
     count = arguments.frames or (128 if device.type == "cpu" else 2048)
     frames = torch.randn(count // 32, 32, 114, 114, device=device)
     results: list[dict[str, Any]] = []
-    for name, what, precision in VARIANTS:
+    variants = [one for one in VARIANTS if one.device in ("", device.type)]
+    for name, what, precision, _ in variants:
         with variant(name, device) as module:
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
@@ -132,7 +157,7 @@ def run(
                 r["variant"], r["what"], f"{r['frame_s'] * 1e3:.3g}", f"{1 / r['frame_s']:.4g}",
                 f"{plain / r['frame_s']:.2f}", f"{r['frame_s'] / roofs[kind]:.2f}",
             ]
-            for r, (_, _, kind) in zip(results, VARIANTS, strict=True)
+            for r, (_, _, kind, _) in zip(results, variants, strict=True)
         ],
     )  # fmt: skip
     print(
@@ -140,7 +165,7 @@ def run(
     )
     if arguments.json:
         facts = machine_facts() | {"device": _device_name(device), "peak_flops": peaks}
-        arguments.json.write_text(json.dumps({"machine": facts, "cases": results}, indent=1))
+        arguments.json.write_text(json.dumps({"machine": facts, "cases": results, **(more or {})}, indent=1))
 
 
 def peak_flops(precision: str, device: torch.device) -> float:

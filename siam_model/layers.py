@@ -172,8 +172,10 @@ class Recurrence(nn.Module):
         On a GPU all steps are one call of cuDNN, in float32: launching two kernels a step and layer, and three times as
         many in the backward pass, takes longer than the steps themselves.
         """
-        if p.device.type == "cuda":
-            return self.scan(p)
+        return self.scan(p) if p.device.type == "cuda" else self.steps(p)
+
+    def steps(self, p: Tensor) -> Tensor:
+        """`forward` a step after the other, as equation 3 has it: p (B,T,n) -> z (B,T,h)."""
         driven = (p @ self.input_weight.T + self.bias).unbind(1)  # T times (B, h)
         state, states = driven[0].new_zeros(driven[0].shape), []
         for drive in driven:

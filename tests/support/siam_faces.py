@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nemo_pipeline.geometry import shipped_mean_shape
 from nemo_pipeline.store import write_dataset
 
 
@@ -47,3 +48,29 @@ def drawn_videos(
 def drawn_file(path: Path, synthetic: bool = False, **options: Any) -> Path:
     """An out.h5 of `drawn_videos`."""
     return write_dataset(path, drawn_videos(**options), synthetic=synthetic)
+
+
+def smiling(length: int, rng: np.random.Generator) -> np.ndarray:
+    """(T,68,2) points of a face that smiles once and moves, turns and grows meanwhile."""
+    course = np.sin(np.linspace(0, np.pi, length)) ** 2
+    points = np.repeat(shipped_mean_shape()[None], length, axis=0) + rng.normal(0, 2e-3, (1, 68, 2))
+    width = np.ptp(points[0, [48, 54], 0])
+    points[:, [48, 54], 0] += 0.15 * width * np.outer(course, [-1, 1])
+    turn = np.linspace(0, rng.uniform(-0.2, 0.2), length)
+    rotation = np.stack([np.cos(turn), -np.sin(turn), np.sin(turn), np.cos(turn)], -1).reshape(-1, 2, 2)
+    scale = 100 * np.linspace(1, rng.uniform(0.8, 1.2), length)[:, None, None]
+    return scale * np.einsum("tij,tkj->tki", rotation, points) + rng.uniform(50, 150, 2)
+
+
+def smiling_file(path: Path, changed: tuple[int, ...] = (), landmarks: bool = True, **options) -> Path:
+    """Twelve drawn subjects, two clips each; the points of the videos `changed` are others."""
+
+    def videos():
+        for i, video in enumerate(drawn_videos(12, 2, 8, 62)):
+            rng = np.random.default_rng([i, i in changed])
+            points = smiling(len(video["frames"]), rng)
+            if i in changed:  # another smile, at another time
+                points = np.roll(points, 3, axis=0)
+            yield video | ({"landmarks": points.astype(np.float32)} if landmarks else {}) | options
+
+    return write_dataset(path, videos())

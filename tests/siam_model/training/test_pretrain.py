@@ -11,7 +11,7 @@ import torch
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.geometry import shipped_mean_shape
 from nemo_pipeline.phases import find_phases
-from nemo_pipeline.store import FaceDataset, write_dataset
+from nemo_pipeline.store import FaceDataset
 from siam_model import SIAM, SIAMConfig
 from siam_model.config import TrainConfig
 from siam_model.data import Clips, ClipSample, labelled_videos, measure_normalisation
@@ -19,42 +19,16 @@ from siam_model.training.pretrain import FrozenClips, aligned, amplitude_in_clip
 from siam_model.training.records import EpochRecord
 from siam_model.training.stages import stages_of
 from tests.support.fits import MODEL, curve, go, same
-from tests.support.siam_faces import drawn_videos
+from tests.support.siam_faces import smiling, smiling_file
 
 STAGED = {
     "epochs": 3, "pretrain": "expression", "pretrain_epochs": 2, "pretrain_share": 0.5, "freeze_appearance": 2,
 }  # fmt: skip
 
 
-def smiling(length: int, rng: np.random.Generator) -> np.ndarray:
-    """(T,68,2) points of a face that smiles once and moves, turns and grows meanwhile."""
-    course = np.sin(np.linspace(0, np.pi, length)) ** 2
-    points = np.repeat(shipped_mean_shape()[None], length, axis=0) + rng.normal(0, 2e-3, (1, 68, 2))
-    width = np.ptp(points[0, [48, 54], 0])
-    points[:, [48, 54], 0] += 0.15 * width * np.outer(course, [-1, 1])
-    turn = np.linspace(0, rng.uniform(-0.2, 0.2), length)
-    rotation = np.stack([np.cos(turn), -np.sin(turn), np.sin(turn), np.cos(turn)], -1).reshape(-1, 2, 2)
-    scale = 100 * np.linspace(1, rng.uniform(0.8, 1.2), length)[:, None, None]
-    return scale * np.einsum("tij,tkj->tki", rotation, points) + rng.uniform(50, 150, 2)
-
-
-def write(path: Path, changed: tuple[int, ...] = (), landmarks: bool = True, **options) -> Path:
-    """Twelve drawn subjects, two clips each; the points of the videos `changed` are others."""
-
-    def videos():
-        for i, video in enumerate(drawn_videos(12, 2, 8, 62)):
-            rng = np.random.default_rng([i, i in changed])
-            points = smiling(len(video["frames"]), rng)
-            if i in changed:  # another smile, at another time
-                points = np.roll(points, 3, axis=0)
-            yield video | ({"landmarks": points.astype(np.float32)} if landmarks else {}) | options
-
-    return write_dataset(path, videos())
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    return write(tmp_path_factory.mktemp("smiling") / "out.h5")
+    return smiling_file(tmp_path_factory.mktemp("smiling") / "out.h5")
 
 
 def opened(path: Path, step: int = 2) -> Clips:
@@ -127,7 +101,7 @@ def test_units_left_to_age_are_held_and_padding_is_zero(data):
 
 
 def test_without_landmarks_there_is_nothing_to_pretrain_on(tmp_path):
-    path = write(tmp_path / "out.h5", landmarks=False)
+    path = smiling_file(tmp_path / "out.h5", landmarks=False)
     with pytest.raises(NemoError, match=r"nothing to pretrain on; leave out `train\.pretrain`"):
         go(path, train=STAGED)
 
@@ -224,9 +198,9 @@ def test_points_of_people_who_do_not_train_change_nothing(data, tmp_path, pretra
     """Rows 16 to 24 validate or are tested on. Sabotage: their points are others, and no weight is."""
     settings = {**STAGED, "pretrain": pretrain, "epochs": 1}
     whole = go(data, train=settings)
-    sabotaged = write(tmp_path / "sabotaged.h5", changed=tuple(range(16, 24)))
+    sabotaged = smiling_file(tmp_path / "sabotaged.h5", changed=tuple(range(16, 24)))
     assert same(whole, go(sabotaged, train=settings))
-    seen = write(tmp_path / "seen.h5", changed=(3,))
+    seen = smiling_file(tmp_path / "seen.h5", changed=(3,))
     other = go(seen, train=settings)
     assert curve(other.history)[0] != curve(whole.history)[0], "points of a person who trains do"
 
