@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -256,6 +256,46 @@ def baseline(run: Path, places: Sequence[Path]) -> Iterator[Path]:
             path, Predictions(ours.video, ours.subject, ours.fold, ours.age, predicted, ours.file)
         )
         yield path
+
+
+def training_baseline(data: Path, recordings: Sequence[Path], quiet: bool) -> dict[str, float]:
+    """Row id -> this network's age, years, for every labelled video of a prepared file: what `nemo train` puts beside
+    the run. The network learns nothing of these people, so it is the same in every fold.
+
+    Raises:
+        NemoError: as `nemo_pipeline.batch.stills.file_ages`.
+    """
+    from nemo_pipeline.batch.stills import file_ages
+    from nemo_pipeline.store import FaceDataset
+    from siam_model.data import labelled_videos
+
+    from .progress import ClipProgress, stop_on_signals
+
+    dataset = FaceDataset(data)
+    table = labelled_videos(dataset)
+    if not quiet:
+        console.say(f"still-age: {ERRORS}.")
+    with stop_on_signals(lambda: None), ClipProgress(len(table), quiet) as show:
+        ages = file_ages(
+            dataset,
+            [int(row) for row in table.index],
+            [str(place) for place in recordings],
+            lambda video: show.finished(video.id, failed=False),
+        )
+    return dict(zip(table.id, ages.tolist(), strict=True))
+
+
+def put_beside(run: Path, ages: Mapping[str, float]) -> None:
+    """Add `training_baseline` to a finished run, as a row of its tables."""
+    from siam_model.predictions import read_predictions, write_predictions
+    from siam_model.run_folder import RunFolder
+    from siam_model.sums import write_sums
+
+    folder = RunFolder(run)
+    ours = read_predictions(folder.predictions)
+    predicted = np.array([ages[video] for video in ours.video])
+    write_predictions(folder.baseline("still_age"), dataclasses.replace(ours, predicted=predicted))
+    write_sums(run)
 
 
 def _print(answer: StillAnswer, quiet: bool, said: set[str]) -> None:

@@ -15,6 +15,7 @@ from siam_model.protocol.request import Runtime, TrainRequest
 
 from .console import new_table, out, print_json, say, warn
 from .options import setting, values_of
+from .predict_still import put_beside, training_baseline
 from .progress import stop_on_signals
 from .settings_file import assignments_given, current_context, settings_options
 from .train_progress import TrainProgress
@@ -109,6 +110,15 @@ def like_run(path: str) -> dict[str, Any]:
     metavar="all|NAME,...",
     callback=_methods,
 )
+@click.option(
+    "--still-age",
+    "people",
+    type=click.Path(path_type=Path, exists=True),
+    multiple=True,
+    metavar="VIDEOS",
+    help="Also compare with nemo predict --model still-age (an extra) on the recordings of DATA.h5, in VIDEOS. Can "
+    "be repeated.",
+)
 @setting(
     TrainRequest,
     "study",
@@ -162,6 +172,7 @@ def command(
     pretrain: str | None,
     init: Path | None,
     resumed: bool,
+    people: tuple[Path, ...],
     quiet: bool,
     as_json: bool,
     **settings: Any,
@@ -186,6 +197,7 @@ def command(
         data = context.meta.get(_LIKE_DATA)
     runtime = Runtime(**values_of(Runtime, settings))
     progress = TrainProgress(quiet, runtime)
+    still: dict[str, float] = {}
     if not quiet:
         _say_device(runtime.device)
     if resumed:
@@ -199,11 +211,15 @@ def command(
             if context.get_parameter_source(name) == ParameterSource.COMMANDLINE
         }
         given = {name: settings[name] for name in COMPARED if name in typed}
+        if people:
+            still = _still_ages(data or _data_of(target), people, settings, quiet)
         with stop_on_signals(progress.farewell), progress:
             run = resume(target, data, runtime, progress, given=given)
     elif data is None:
         raise click.UsageError("name a prepared file, DATA.h5, or resume a run: --resume.")
     else:
+        from siam_model.protocol.open_run import plan, settings_for
+        from siam_model.protocol.reporter import Reporter
         from siam_model.train import train
 
         folds = settings["folds"]
@@ -215,6 +231,9 @@ def command(
                     "(the paper does not say how it searched them); --trials changes that."
                 )
         request = TrainRequest(**values_of(TrainRequest, settings))
+        if people:
+            plan(*settings_for(data, request), Reporter())  # what cannot be trained is said before
+            still = _still_ages(data, people, settings, quiet)
         with stop_on_signals(progress.farewell), progress:
             run = train(data, target, request, runtime, progress)
     if runtime.fold is not None:
@@ -222,7 +241,27 @@ def command(
     elif RunFolder(run).is_study:
         _study(run, as_json)
     else:
+        if still:
+            put_beside(run, still)
         _run(run, as_json)
+
+
+def _data_of(run: Path) -> Path:
+    """Where the data of a run were. Raises NemoError."""
+    from siam_model.protocol.settings import read_settings
+
+    return Path(read_settings(run)[0].data)
+
+
+def _still_ages(
+    data: Path, people: tuple[Path, ...], settings: dict[str, Any], quiet: bool
+) -> dict[str, float]:
+    """Ages by still-age of the labelled videos, before anything is trained. Raises NemoError and UsageError."""
+    if settings["study"] is not None or settings["fold"] is not None:
+        raise click.UsageError(
+            "--still-age is a row of a whole run: leave --study and --fold out, or use nemo evaluate --still-age."
+        )
+    return training_baseline(data, people, quiet)
 
 
 def _say_device(device: str) -> None:

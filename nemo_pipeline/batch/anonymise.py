@@ -14,7 +14,6 @@ from typing import Any
 from nemo_pipeline.batch.child import unreadable_message
 from nemo_pipeline.batch.drawings import open_for_drawings
 from nemo_pipeline.batch.heat import answer_of_child
-from nemo_pipeline.batch.rewarp import locate_videos
 from nemo_pipeline.batch.worker import Pool
 from nemo_pipeline.errors import DataError
 from nemo_pipeline.platform import children_at_once, default_workers
@@ -85,6 +84,8 @@ def anonymise(
     Raises:
         NemoError: `folder` cannot be used, no video is meant, or nothing can work (installation, disk full).
     """
+    from nemo_pipeline.batch.rewarp import locate_videos
+
     rows: dict[str, list[str]] = {}
     for number, file in enumerate(data.videos["file"]):
         rows.setdefault(file, []).append(data[number].id)

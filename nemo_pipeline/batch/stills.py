@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ from numpy.typing import NDArray
 from nemo_pipeline.batch.heat import draw_in_child
 from nemo_pipeline.batch.worker import Pool
 from nemo_pipeline.errors import DataError
+from nemo_pipeline.stages.still_age import check_installed
+from nemo_pipeline.store.files import file_hash
+from nemo_pipeline.store.reader import FaceDataset, FaceVideo
+from nemo_pipeline.store.text import listed
 
 #: So many faces are given to the network at once.
 _BATCH = 16
@@ -58,6 +63,66 @@ def still_ages(
     with np.load(target, allow_pickle=False) as file:
         ages: NDArray[np.float32] = file["ages"]
     return ages
+
+
+def file_ages(
+    data: FaceDataset,
+    rows: Sequence[int],
+    recordings: Sequence[str],
+    on_row: Callable[[FaceVideo], None] = lambda video: None,
+) -> NDArray[np.float64]:
+    """Years, one for each of some rows of a prepared file: the median of the ages in its tracked frames, of the faces
+    where the file has them.
+
+    Args:
+        data: the prepared file.
+        rows: numbers of rows with frames.
+        recordings: files or folders where the recordings are.
+        on_row: called with each before it is done.
+
+    Raises:
+        NemoError: the package is missing; a recording is, or is not the one that was prepared; or it cannot be read.
+    """
+    from nemo_pipeline.batch.rewarp import locate_videos
+
+    check_installed()
+    if data.config.stills:
+        raise DataError(
+            f"{data.path} was prepared from pictures, and still-age looks at recordings.", data.path
+        )
+    paths = {video.file: (video.path, there) for video, there in locate_videos(data, recordings)}
+    missing = sorted({data[row].file for row in rows if not paths[data[row].file][1]})
+    if missing:
+        places = listed([str(place) for place in recordings])
+        raise DataError(
+            f"still-age needs the recordings of {data.path.name}, and {listed(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not in {places}.",
+            data.path,
+        )
+    ages, pool = [], Pool()
+    try:
+        for row in rows:
+            video = data[row]
+            path = paths[video.file][0]
+            on_row(video)
+            if file_hash(path)[1] != video.sha256:
+                raise DataError(
+                    f"{path} has other content than the video of this name that was prepared.", path
+                )
+            seen = video.tracked
+            with tempfile.TemporaryDirectory(prefix="nemo-still-") as folder:  # mode 0700
+                found = still_ages(
+                    path,
+                    video.frame_index[seen],
+                    video.landmarks[seen],
+                    Path(folder),
+                    pool,
+                    stream=video.stream,
+                )
+            ages.append(float(np.median(found)))
+    finally:
+        pool.stop()
+    return np.array(ages)
 
 
 def draw_job(job: dict[str, Any], progress: Callable[[int], None]) -> None:

