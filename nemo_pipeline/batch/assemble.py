@@ -141,6 +141,7 @@ def assemble(
     known: KnownLabels | None = None,
     table: LabelTable | None = None,
     found: LabelTable | None = None,
+    modified: Mapping[str, int] | None = None,
 ) -> Assembled:
     """Order the rows, name them, label them.
 
@@ -149,6 +150,7 @@ def assemble(
         known: labels of an earlier index.
         table: labels that the user gave: they win over `known`, name by name.
         found: labels that lay beside the videos: they fill what `known` leaves open.
+        modified: by `file`, when the video file was last changed, ns.
     """
     known = known or KnownLabels()
     entries = [(video, row) for video in videos for row in finished[video.file].rows]
@@ -168,7 +170,8 @@ def assemble(
         labels |= known.of(video.file, row.sha256, position)
         if given is not None:
             labels |= given.for_row(video.file, row_id, row.person)
-        rows.append(IndexRow(row, finished[video.file].shard, row_id, video.file, labels))
+        changed = (modified or {}).get(video.file, 0)
+        rows.append(IndexRow(row, finished[video.file].shard, row_id, video.file, labels, changed))
     # The mark of `nemo synth` lies beside its clips, and counts whatever the labels say or leave out. (Parts that are
     # joined know no folders; their labels, or the index before, carry it.)
     folders = {video.path.parent for video in videos if video.path.is_absolute()}

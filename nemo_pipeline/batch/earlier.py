@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from nemo_pipeline.batch.discover import name_videos
-from nemo_pipeline.batch.plan import Finished, check_settings, finished_videos
+from nemo_pipeline.batch.plan import Finished, Seen, check_settings, finished_videos
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import DataError
@@ -20,11 +20,18 @@ from nemo_pipeline.store.text import listed, pluralize
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Earlier:
-    """A video of an index: the file's sha256 ("" where it could not be read) and bytes, and whether it has frames."""
+    """A video of an index: the file's sha256 ("" where it could not be read), its bytes and when it was last changed
+    (ns; 0: not known), and whether it has frames."""
 
     sha256: str
     bytes: int
     usable: bool
+    modified: int = 0
+
+    @property
+    def seen(self) -> Seen:
+        """By what its file is recognised."""
+        return Seen(self.sha256, self.bytes, self.modified)
 
 
 def earlier_videos(data: FaceDataset | None) -> dict[str, Earlier]:
@@ -39,6 +46,7 @@ def earlier_videos(data: FaceDataset | None) -> dict[str, Earlier]:
             data.videos["sha256"][row],
             int(data.layout["bytes"][row]),
             length > 0 or (before is not None and before.usable),
+            int(data.layout["modified"][row]),
         )
     return found
 

@@ -6,10 +6,12 @@ A finished video is known by its content (sha256) and the settings; names decide
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
 from nemo_pipeline.datatypes import VideoFile
@@ -20,6 +22,8 @@ from nemo_pipeline.store.shard import Shard, ShardRow
 from nemo_pipeline.store.spool import StagedVideo
 from nemo_pipeline.store.text import pluralize
 
+#: A file that was changed less than this before it is looked at may be changed again within the same tick.
+SETTLED_NS = 3_000_000_000
 #: Videos per shard, planned from the sorted list before any work is done.
 VIDEOS_PER_SHARD = 32
 
@@ -32,17 +36,27 @@ class Finished:
     rows: tuple[ShardRow, ...]
 
 
+class Seen(NamedTuple):
+    """A file as an earlier run saw it: its sha256, bytes, and when it was last changed (ns; 0: not known)."""
+
+    sha256: str
+    bytes: int
+    modified: int
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
     """Every video of the run is in exactly one of the first three, keyed by `VideoFile.file`.
 
-    `hashes`: sha256 of the inputs that have the size of a known video; any other is new content.
+    `hashes`: sha256 of the inputs that have the size of a known video; any other is new content. `modified`: when each
+    input was last changed, before it was looked at; 0 where that says nothing of its content.
     """
 
     finished: dict[str, Finished]
     staged_videos: dict[str, StagedVideo]
     todo: tuple[VideoFile, ...]
     hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    modified: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def n_done(self) -> int:
@@ -68,28 +82,37 @@ def make_plan(
     staged_videos: dict[str, StagedVideo],
     *,
     landmarks: Mapping[str, str] | None = None,
-    sizes: Collection[int] = (),
+    seen: Mapping[str, Seen] | None = None,
     threads: int = 1,
     on_hashed: Callable[[int, int], None] | None = None,
 ) -> Plan:
-    """Sort `videos` into finished, waiting for a shard, and to do. Hashes only files that may be finished.
+    """Sort `videos` into finished, waiting for a shard, and to do. A file that has the name, the size and the time of
+    its last change that an earlier run saw is what it was; of the others, those that may be finished are hashed.
 
     Args:
         shards, staged_videos: of these settings only.
         landmarks: sha256 of each video's landmark file, by `file`, where faces are not tracked. A video is
             finished only with the same one.
-        sizes: bytes of further videos whose content has to be recognised.
+        seen: files of the index by `file`.
         on_hashed: called with (files hashed, files to hash).
     """
     known = finished_videos(shards)
     by_content: dict[str, Finished] = {}
-    sizes = set(sizes)
+    seen = seen or {}
+    sizes = {item.bytes for item in seen.values()}
     for (digest, _), item in known.items():
         sizes.add(item.rows[0].bytes)
         if digest and all(row.status == Status.OK for row in item.rows):
             by_content[digest] = item
     sizes |= {staged.bytes for staged in staged_videos.values()}
-    hashes = _hashes([v for v in videos if _size(v) in sizes], threads, on_hashed)
+    states = {video.file: _state(video) for video in videos}
+    hashes = {
+        file: seen[file].sha256
+        for file, (size, modified) in states.items()
+        if modified and file in seen and seen[file].sha256 and seen[file][1:] == (size, modified)
+    }
+    doubtful = [v for v in videos if v.file not in hashes and states[v.file][0] in sizes]
+    hashes |= _hashes(doubtful, threads, on_hashed)
     finished: dict[str, Finished] = {}
     waiting: dict[str, StagedVideo] = {}
     todo: list[VideoFile] = []
@@ -113,7 +136,8 @@ def make_plan(
             waiting[video.file] = staged
         else:
             todo.append(video)
-    return Plan(finished, waiting, tuple(todo), hashes)
+    modified = {file: changed for file, (_, changed) in states.items()}
+    return Plan(finished, waiting, tuple(todo), hashes, modified)
 
 
 def shard_groups(videos: Sequence[VideoFile], plan: Plan) -> list[tuple[VideoFile, ...]]:
@@ -188,11 +212,17 @@ def _difference(shard: Shard, config: PrepConfig) -> str:
     return "; ".join(parts) or "of a newer version of nemo"
 
 
-def _size(video: VideoFile) -> int:
+def _state(video: VideoFile) -> tuple[int, int]:
+    """Bytes of a file (-1: there is none), and when it was last changed, ns; 0 where it may change again unnoticed:
+    file systems count time in steps, the largest of two seconds."""
     try:
-        return video.path.stat().st_size
+        found = video.path.stat()
     except OSError:
-        return -1
+        return -1, 0
+    # The second of the two is the system's own: it moves with the content whatever time a program gives a file, and is
+    # another one for another file of the same name, size and date. (On Windows it is when the file was made.)
+    changed = max(found.st_mtime_ns, found.st_ctime_ns)
+    return found.st_size, changed if changed < time.time_ns() - SETTLED_NS else 0
 
 
 def _hashes(

@@ -183,7 +183,7 @@ def prep(
             shards,
             staged_videos,
             landmarks=digests,
-            sizes={item.bytes for item in earlier.values()},
+            seen={file: item.seen for file, item in earlier.items()},
             threads=workers,
             on_hashed=lambda n, total: on_event(Event("checking", n, total)),
         )
@@ -194,9 +194,8 @@ def prep(
         tell = on_event if source is None else lambda event: None  # `rewarp` says itself what stays
         kept = _kept(out, earlier, videos, plan.hashes, config, options, tell)
         # Finished work on videos that are not among the inputs this time is kept, too.
-        absent = [
-            staged for file, staged in staged_videos.items() if file not in {video.file for video in videos}
-        ]
+        names = {video.file for video in videos}
+        absent = [staged for file, staged in staged_videos.items() if file not in names]
         clear_leftovers(out.work, [*plan.staged_videos.values(), *absent])
         if config.mean_shape != "shipped":
             save_shape(shape, out.shards / SHAPE_FILE, config.mean_shape)
@@ -217,7 +216,12 @@ def prep(
         work.execute()
         videos = with_kept(videos, kept)
         assembled = assemble(
-            videos, work.finished | kept, known=known, table=inputs.labels, found=inputs.labels_beside
+            videos,
+            work.finished | kept,
+            known=known,
+            table=inputs.labels,
+            found=inputs.labels_beside,
+            modified={file: earlier[file].modified for file in kept} | plan.modified,
         )
         if options.part is None:
             remember_labels(out.shards, known, {video.file for video in videos})
@@ -410,8 +414,8 @@ def preview(
     config = settings_there(shards, staged_videos.values(), config)
     check_settings(shards, staged_videos.values(), config, MODEL_SHA256, out.index)
     digests = {file: item.sha256 for file, item in inputs.landmarks.items()}
-    sizes = {item.bytes for item in earlier.values()}
-    plan = make_plan(videos, shards, staged_videos, landmarks=digests, sizes=sizes, threads=default_workers())
+    seen = {file: item.seen for file, item in earlier.items()}
+    plan = make_plan(videos, shards, staged_videos, landmarks=digests, seen=seen, threads=default_workers())
     check_method(plan, config, out.index)
     if not prune:
         check_same_names(earlier, videos, plan.hashes, out.index)

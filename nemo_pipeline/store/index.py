@@ -27,13 +27,15 @@ from nemo_pipeline.store.shard import Shard, ShardRow, shards_folder
 from nemo_pipeline.store.tables import Provenance, describe, typed_fields, write_columns, write_identity
 
 #: /layout, a row per row of /videos: where it lies (for our reader, which opens the shards itself), what
-#: its arrays hash to, the size of the video file, and the sha256 of the landmark file ("" where the face was tracked).
+#: its arrays hash to, the size of the video file, the sha256 of the landmark file ("" where the face was tracked), and
+#: when the video file was last changed (ns since 1970; 0: not known).
 LAYOUT_COLUMNS: dict[str, str] = {
     "shard": "<i4",
     "shard_start": "<i8",
     "data_sha256": "str",
     "bytes": "<i8",
     "landmarks_sha256": "str",
+    "modified": "<i8",
 }
 #: /shards: the files that the rows lie in. The uuid stands in the shard too: a foreign file is noticed.
 SHARD_TABLE: dict[str, str] = {"name": "str", "uuid": "str"}
@@ -41,14 +43,15 @@ SHARD_TABLE: dict[str, str] = {"name": "str", "uuid": "str"}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class IndexRow:
-    """One row of /videos to be: what the shard says, where it lies, its id in this run, its labels. `labels` may hold
-    columns of a later version."""
+    """One row of /videos to be: what the shard says, where it lies, its id in this run, its labels, and when the video
+    file was last changed. `labels` may hold columns of a later version."""
 
     row: ShardRow
     shard: Shard
     id: str
     file: str
     labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    modified: int = 0
 
 
 def video_columns(rows: Sequence[IndexRow], unknown: Mapping[str, str] | None = None) -> dict[str, list[Any]]:
@@ -110,6 +113,7 @@ def write_index(
             "data_sha256": [entry.row.data_sha256 for entry in rows],
             "bytes": [entry.row.bytes for entry in rows],
             "landmarks_sha256": [entry.row.landmarks_sha256 for entry in rows],
+            "modified": [entry.modified for entry in rows],
         }
         write_columns(file.create_group("layout"), LAYOUT_COLUMNS, layout)
         table = {"name": [name for name, _ in names], "uuid": [text for _, text in names]}

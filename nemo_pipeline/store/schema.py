@@ -135,6 +135,7 @@ ROW_COLUMNS: dict[str, str] = {f.name: f.metadata["kind"] for f in dataclasses.f
 ADDED_COLUMNS: dict[str, str | float | int] = {
     **{f.name: f.default for f in dataclasses.fields(StoredRow) if f.default is not dataclasses.MISSING},
     "landmarks_sha256": "",
+    "modified": 0,
 }
 #: Columns of /videos in out.h5 -> dtype.
 VIDEO_COLUMNS: dict[str, str] = {

@@ -53,6 +53,18 @@ def test_a_second_run_does_nothing(first, clips, tmp_path):
     assert len(read_shards(tmp_path / "out.shards")) == 1
 
 
+def test_times_of_change_are_kept_and_spare_hashing(first, clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan_module, "SETTLED_NS", -(10**18))  # clips of this minute count as old ones
+    output = copy_of(first, tmp_path)
+    for hashed in (3, 0, 0):  # the first knows no times
+        events = []
+        run([clips], output, events=events)
+        assert sum(event.kind == "checking" for event in events) == hashed
+    assert (FaceDataset(output).layout["modified"] > 0).all()
+    run([clips / "clip0.mp4"], output)  # the others stay, with their times
+    assert (FaceDataset(output).layout["modified"] > 0).all()
+
+
 def test_the_same_numbers_whatever_the_company(first, clips, tmp_path):
     expected = arrays(first[1])
     two = tmp_path / "two.h5"
