@@ -9,10 +9,12 @@ RUN`".
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import types
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import rich_click as click
@@ -31,7 +33,7 @@ OPTIONS = _RENAMED | {
     name: f"--{name.replace('_', '-')}"
     for name in (
         "by", "data", "device", "devices", "distinct_subjects", "engine", "epochs", "exclude", "fold", "folds",
-        "force", "include", "jobs", "labels", "landmarks", "limit", "mean_shape", "methods", "min_confidence",
+        "force", "include", "jobs", "labels", "landmarks", "limit", "marks", "mean_shape", "methods", "min_confidence",
         "model", "out", "overlay", "part", "precision", "preset", "prune", "replace", "seed", "size", "smooth",
         "recordings", "stream", "study", "tensorboard", "trials", "video_timeout", "workers",
     )
@@ -66,6 +68,13 @@ def setting(config: type, field: str, text: str, **more: Any) -> Callable[[_Comm
 def values_of(config: type, options: dict[str, Any]) -> dict[str, Any]:
     """Those of a command's options that are fields of a dataclass."""
     return {field.name: options[field.name] for field in dataclasses.fields(config) if field.name in options}
+
+
+def marks_path(path: Path | None) -> str | None:
+    """`--marks` as the library takes it: an absolute path, `none`, or None."""
+    if path is None or str(path) == "none":
+        return None if path is None else "none"
+    return os.path.abspath(path)  # noqa: PTH100 (links stay as they are)
 
 
 def in_options(text: str) -> str:

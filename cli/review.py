@@ -70,12 +70,14 @@ def command(
         server = ReviewServer(review, port)
     except OSError as error:
         raise NemoError(f"Port {port} cannot be used ({error.strerror}): take another --port.") from None
-    if as_json:
-        print_json({"address": server.address, "marks": review.marks})
-    say(f"Open {server.address} in a browser on this machine. It shows faces to whoever has this address.")
-    say(f"Marks are saved in {review.marks}. Ctrl-C ends.")
     with contextlib.suppress(KeyboardInterrupt), server:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if as_json:
+            print_json({"address": server.address, "marks": review.marks})
+        say(
+            f"Open {server.address} in a browser on this machine. It shows faces to whoever has this address."
+        )
+        say(f"Marks are saved in {review.marks}. Ctrl-C ends.")
         server.serve_forever(poll_interval=0.2)
     count = len(read_marks(review.marks)) if review.marks.exists() else 0
     say(

@@ -14,7 +14,7 @@ from nemo_pipeline.store.text import escape_controls, pluralize
 from siam_model.protocol.request import Runtime, TrainRequest
 
 from .console import new_table, out, print_json, say, warn
-from .options import setting, values_of
+from .options import marks_path, setting, values_of
 from .predict_still import put_beside, training_baseline
 from .progress import stop_on_signals
 from .settings_file import assignments_given, current_context, settings_options
@@ -126,6 +126,14 @@ def like_run(path: str) -> dict[str, Any]:
     "modules (Figure 6) or conditions (Table IV).",
     metavar="NAME",
 )
+@setting(
+    TrainRequest,
+    "marks",
+    "Marks of nemo review: what they leave out is not learnt from. Default: DATA.marks.csv next to DATA.h5, if there "
+    "is one; none: no marks.",
+    type=click.Path(path_type=Path),
+    metavar="FILE.csv|none",
+)
 @click.option("--resume", "resumed", is_flag=True,
               help="Resume --out RUN, or the newest unfinished run in runs/, with its own settings.")  # fmt: skip
 @setting(
@@ -193,6 +201,7 @@ def command(
         )
     settings["overrides"] = {**assignments_given(context), **own}
     settings["init"] = os.path.abspath(init) if init is not None else None  # noqa: PTH100 (links stay as they are)
+    settings["marks"] = marks_path(settings["marks"])
     if data is None and not resumed:
         data = context.meta.get(_LIKE_DATA)
     runtime = Runtime(**values_of(Runtime, settings))
@@ -214,7 +223,7 @@ def command(
         if people:
             still = _still_ages(data or _data_of(target), people, settings, quiet)
         with stop_on_signals(progress.farewell), progress:
-            run = resume(target, data, runtime, progress, given=given)
+            run = resume(target, data, runtime, progress, given=given, marks=settings["marks"])
     elif data is None:
         raise click.UsageError("name a prepared file, DATA.h5, or resume a run: --resume.")
     else:

@@ -2,6 +2,7 @@
 
 RUN/settings.json    what was asked for; written first
 RUN/settings.toml    the same for people, and for nemo train --config
+RUN/marks.csv        what marks left out of the data, where they did
 RUN/split.json       subjects of every part, and the balance
 RUN/folds/<k>/       one fold: trials.json and choice.json of its search, history.csv, baselines/, model/, and
                      predictions.csv: a fold that has one is finished
@@ -90,6 +91,7 @@ class RunFolder(_Folder):
     settings = _File("settings.json")
     #: The settings for people, and for `nemo train --config`.
     options = _File("settings.toml")
+    marks = _File("marks.csv")
     split = _File("split.json")
     study = _File("study.json")
     history = _File("history.csv")
@@ -173,7 +175,15 @@ class RunFolder(_Folder):
 
     def summed(self) -> Sequence[Path]:
         """The files there are whose content is recorded in SHA256SUMS; of a model's folder, too."""
-        files = [self.settings, self.split, self.study, self.choice, self.history, self.predictions]
+        files = [
+            self.settings,
+            self.marks,
+            self.split,
+            self.study,
+            self.choice,
+            self.history,
+            self.predictions,
+        ]
         model = ModelFolder(self.path)
         files += [*sorted(self.baselines.glob("*.csv")), self.run, model.card, model.weights]
         return [file for file in files if file.is_file()]

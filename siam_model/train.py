@@ -15,6 +15,7 @@ from typing import Any
 from nemo_pipeline.errors import NemoError, RunError, SettingsError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.files import sweep
+from nemo_pipeline.store.marked import record_of_marks
 from nemo_pipeline.store.text import escape_controls
 from siam_model.checkpoint import library_versions, load_card
 from siam_model.protocol.baselines import Features
@@ -30,7 +31,7 @@ from siam_model.protocol.fit_folder import FitSubjects, Trained, train_in
 from siam_model.protocol.fold import train_split
 from siam_model.protocol.history import read_history, write_history
 from siam_model.protocol.jobs import run_tasks
-from siam_model.protocol.open_run import OpenRun, begin, open_data, open_run, plan, settings_for
+from siam_model.protocol.open_run import OpenRun, begin, open_data_again, open_run, plan, settings_for
 from siam_model.protocol.reporter import Reporter, TrainingScope
 from siam_model.protocol.request import Runtime, TrainRequest
 from siam_model.protocol.settings import RunSettings, check_same, read_settings
@@ -83,6 +84,7 @@ def resume(
     reporter: Reporter | None = None,
     *,
     given: Mapping[str, Any] | None = None,
+    marks: str | None = None,
 ) -> Path:
     """Continue a run or a study that was interrupted, with the settings that it was begun with.
 
@@ -92,6 +94,7 @@ def resume(
         runtime: how this process trains.
         reporter: is told how it goes.
         given: field of `TrainRequest` -> what the caller believes it is.
+        marks: where its marks are now, as in `TrainRequest`; None: as the run was asked for.
 
     Raises:
         NemoError: nothing is left to do, `given` contradicts the recorded settings, the data are others or gone; or
@@ -108,7 +111,7 @@ def resume(
     if begun and runtime.fold is None and run.is_finished():
         raise RunError(f"{shown} is finished, and nothing is left to do: nemo evaluate {shown}.", folder)
     runtime.check(settings)
-    dataset = open_data(folder, settings, Path(data) if data is not None else None)
+    dataset = open_data_again(folder, settings, Path(data) if data is not None else None, marks)
     if begun:
         reporter.begun(folder)
     else:  # killed as it began
@@ -311,6 +314,7 @@ def _run_json(run: OpenRun, history: list[EpochRecord], device: str) -> dict[str
         "subset": settings.subset,
         "overrides": settings.overrides,
         "init": settings.init,
+        "marks": record_of_marks(run.dataset),
         "device": device,
         "best_epochs": best,
         "choices": [{"fold": k, **line["chosen"]} for k, line in enumerate(found)],

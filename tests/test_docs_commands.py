@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,9 +73,23 @@ def test_the_example_of_a_command_page_runs(name, desk, run, prepared_here):
         prepared_here(desk)
     lines = block[1].replace("\\\n", " ").splitlines()
     assert [line.split()[:2] for line in lines] == [["nemo", name]]
-    invoke(*words_of(lines[0]), cwd=desk)
+    if name == "review":
+        serve(words_of(lines[0]), desk)
+    else:
+        invoke(*words_of(lines[0]), cwd=desk)
     for path in WRITTEN.get(name, []):
         assert (desk / path).exists(), path
+
+
+def serve(words: list[str], desk: Path) -> None:
+    """Run a command that serves a page until Ctrl-C, which follows when it says where."""
+    command = [sys.executable, "-m", "nemo_cli.main", *words]
+    with subprocess.Popen(command, cwd=desk, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None and "http://127.0.0.1:" in process.stderr.readline()
+        process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate(timeout=60)[1]
+    assert process.returncode == 0 and rest == "Nothing was marked.\n"
 
 
 @pytest.fixture(scope="module")

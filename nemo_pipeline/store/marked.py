@@ -23,6 +23,9 @@ from nemo_pipeline.status import Status
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.text import escape_controls, listed, pluralize
 
+#: Between the file's uuid and the digest of what is left out of it.
+_JOINT = "+marks:"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Exclusions:
@@ -43,6 +46,10 @@ class Exclusions:
     cut: int = 0
     reasons: dict[str, int] = dataclasses.field(default_factory=dict)
     unknown: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether anything is left out."""
+        return bool(self.videos or self.cut)
 
     def counts(self) -> str:
         """ "2 videos and 34 frames of 3 others"; "nothing"."""
@@ -111,7 +118,8 @@ class MarkedFaces(FaceDataset):
                 columns["status"][row] = str(Status.EXCLUDED)
                 why = "; ".join(dict.fromkeys(mark.reason for mark in own if mark.reason))
                 columns["message"][row] = f"Excluded: {why or 'no reason given'}."
-        self._uuid = _joined_uuid(super().uuid, self._digest())
+        digest = self._digest()
+        self._uuid = f"{super().uuid}{_JOINT}{digest[:16]}" if digest else super().uuid
         self.videos = self.videos | {
             name: np.array(values, self.videos[name].dtype) if isinstance(self.videos[name], np.ndarray) else values
             for name, values in columns.items()
@@ -158,8 +166,9 @@ class MarkedFaces(FaceDataset):
         return hashlib.sha256(json.dumps(left, ensure_ascii=True).encode("ascii")).hexdigest()
 
 
-def _joined_uuid(uuid: str, digest: str) -> str:
-    return f"{uuid}+marks:{digest[:16]}" if digest else uuid
+def file_uuid(uuid: str) -> str:
+    """That of the file alone, whatever was left out of it."""
+    return uuid.partition(_JOINT)[0]
 
 
 def marked_frames(frame_index: np.ndarray, marks: Iterable[Mark]) -> np.ndarray:
@@ -225,6 +234,6 @@ def open_marked(path: str | os.PathLike[str], marks: str | os.PathLike[str] | No
 
 def record_of_marks(data: FaceDataset) -> dict[str, Any] | None:
     """What a record of a run says of the marks; None where nothing is left out."""
-    if not isinstance(data, MarkedFaces) or not (data.exclusions.videos or data.exclusions.cut):
+    if not isinstance(data, MarkedFaces) or not data.exclusions:
         return None
     return {**dataclasses.asdict(data.exclusions), "unknown": list(data.exclusions.unknown)}

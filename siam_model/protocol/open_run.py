@@ -11,7 +11,9 @@ import numpy as np
 
 from nemo_pipeline.errors import DataError, RunError, SettingsError
 from nemo_pipeline.fields import from_record
+from nemo_pipeline.marks import NONE, write_marks
 from nemo_pipeline.store import FaceDataset
+from nemo_pipeline.store.marked import MarkedFaces, file_uuid, open_marked
 from nemo_pipeline.store.text import equal_codes, escape_controls, listed
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import Clips, VideoTable, labelled_videos
@@ -74,7 +76,7 @@ def settings_for(data: Path, request: TrainRequest) -> tuple[RunSettings, FaceDa
         NemoError: data that cannot be read, subject codes that may be one person (unless
             `request.distinct_subjects`), or a setting that cannot be.
     """
-    dataset = FaceDataset(data)
+    dataset = open_marked(data, request.marks)
     if not request.distinct_subjects:
         _check_codes(dataset)
     request.check()
@@ -143,6 +145,8 @@ def plan(settings: RunSettings, dataset: FaceDataset, reporter: Reporter) -> tup
             "the two out.",
             "trials",
         )
+    if isinstance(dataset, MarkedFaces) and dataset.exclusions.file:
+        reporter.say(str(dataset.exclusions))
     table = labelled_videos(dataset)
     if only_stills(dataset) and not model.recurrent:
         reporter.say("Every video is one frame: the model has no recurrence and no temporal attention.")
@@ -218,6 +222,8 @@ def begin(
     path = new_run_folder(out, shared=shared)
     folder = RunFolder(path)
     claim(path, settings, *configurations(settings, dataset))
+    if isinstance(dataset, MarkedFaces) and dataset.exclusions and not folder.marks.is_file():
+        write_marks(folder.marks, dataset.marks)
     if not folder.split.is_file():
         write_json(folder.split, split_json(mine, part, settings.folds is not None, lines))
         write_sums(path)
@@ -266,7 +272,11 @@ def open_run(
             )
     if settings.folds is not None:
         check_folds(splits, table)
-    check_sums(folder.path, "copy it again, or begin a new run", (folder.settings.name, folder.split.name))
+    check_sums(
+        folder.path,
+        "copy it again, or begin a new run",
+        (folder.settings.name, folder.split.name, folder.marks.name),
+    )
     start = None
     if settings.init is not None:
         start = read_start(settings.init)
@@ -295,11 +305,40 @@ def open_run(
 
 
 def open_data(run: Path, settings: RunSettings, data: Path | None) -> FaceDataset:
-    """The data of a run: at `data`, or where they were.
+    """The data of a run, without what its own copy of the marks leaves out: at `data`, or where they were.
 
     Raises:
         NemoError: they are not there, or others.
     """
+    own = RunFolder(run).marks
+    dataset = open_marked(_place(run, settings, data), own if own.is_file() else NONE)
+    check_data(run, settings, dataset.uuid, str(dataset.path))
+    return dataset
+
+
+def open_data_again(run: Path, settings: RunSettings, data: Path | None, marks: str | None) -> FaceDataset:
+    """As `open_data`, with the marks as they are now: `marks`, or those that the run was asked for.
+
+    Raises:
+        NemoError: as `open_data`, or the marks leave out something else than when the run was begun.
+    """
+    path = _place(run, settings, data)
+    dataset = open_marked(path, marks if marks is not None else settings.marks)
+    if dataset.uuid != settings.uuid and file_uuid(dataset.uuid) == file_uuid(settings.uuid):
+        own, shown = RunFolder(run).marks, escape_controls(str(run))
+        now = f"{dataset.exclusions.file} has now" if dataset.exclusions.file else "there are now"
+        then = f"`marks={escape_controls(str(own))}`" if own.is_file() else "`marks=none`"
+        raise RunError(
+            f"{shown} was begun with other marks than {now}: resume it with {then}, or begin a new run with another "
+            "`out`.",
+            run,
+        )
+    check_data(run, settings, dataset.uuid, str(dataset.path))
+    return dataset
+
+
+def _place(run: Path, settings: RunSettings, data: Path | None) -> Path:
+    """Where the data of a run are. Raises NemoError."""
     if data is None and not Path(settings.data).is_file():
         shown = escape_controls(str(run))
         raise RunError(
@@ -307,9 +346,7 @@ def open_data(run: Path, settings: RunSettings, data: Path | None) -> FaceDatase
             f"now: `resume({shown}, DATA.h5)`.",
             run,
         )
-    dataset = FaceDataset(data if data is not None else settings.data)
-    check_data(run, settings, dataset.uuid, str(dataset.path))
-    return dataset
+    return data if data is not None else Path(settings.data)
 
 
 def split_json(

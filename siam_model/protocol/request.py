@@ -26,6 +26,8 @@ class TrainRequest:
         study: `mechanisms`, `positions`, `modules` or `conditions`: train the set of runs of one comparison.
         distinct_subjects: codes such as `1` and `001` are different people; without it they are refused.
         init: absolute path of a run whose weights the training starts from; None: all start fresh.
+        marks: absolute path of a file of marks (`nemo_pipeline.marks`), whose clips and frames are left out; None: the
+            one beside the data, if there is one; `none`: marks are left out of account.
     """
 
     preset: Preset = "paper"
@@ -40,6 +42,7 @@ class TrainRequest:
     distinct_subjects: bool = False
     methods: tuple[str, ...] = ()
     init: str | None = None
+    marks: str | None = None
 
     def check(self) -> None:
         """Raises NemoError for what no data could make right."""

@@ -37,7 +37,7 @@ class RunSettings(TrainRequest):
 
     Attributes:
         data: absolute path of out.h5. It may move: only `uuid` has to agree.
-        uuid: of the data, which changes with its labels too.
+        uuid: of the data, which changes with its labels and its marks too.
         file: name of the data, printable.
         synthetic: whether its faces are generated.
         init_sha256: of the weights in `init`; "" without one.
@@ -67,6 +67,7 @@ def as_options(request: TrainRequest) -> dict[str, Any]:
         "methods": ",".join(request.methods) or None,
         "precision": request.precision,
         "init": request.init,
+        "marks": request.marks,
         "distinct-subjects": request.distinct_subjects or None,
         "set": request.overrides or None,
     }
@@ -144,8 +145,8 @@ def check_data(folder: Path, recorded: RunSettings, uuid: str, path: str) -> Non
     if recorded.uuid != uuid:
         raise RunError(
             f"{escape_controls(str(folder))} was begun with {escape_controls(recorded.data)}, and "
-            f"{escape_controls(path)} is another data set, or the same with other labels or videos; begin a new run "
-            "with another `out`.",
+            f"{escape_controls(path)} is another data set, or the same with other labels, videos or marks; begin a new "
+            "run with another `out`.",
             folder,
         )
 

@@ -37,11 +37,18 @@ def train(data: Any, out: Any = None, **options: Any) -> Path:
     return training.train(data, out, TrainRequest(**request), runtime, reporter)
 
 
-def resume(run: Any, data: Any = None, *, given: Mapping[str, Any] | None = None, **options: Any) -> Path:
+def resume(
+    run: Any,
+    data: Any = None,
+    *,
+    given: Mapping[str, Any] | None = None,
+    marks: str | None = None,
+    **options: Any,
+) -> Path:
     """`siam_model.train.resume`, likewise."""
     request, runtime, reporter = _split(options)
     assert not request, request
-    return training.resume(run, data, runtime, reporter, given=given)
+    return training.resume(run, data, runtime, reporter, given=given, marks=marks)
 
 
 def _split(options: dict[str, Any]) -> tuple[dict[str, Any], Runtime, Reporter | None]:
