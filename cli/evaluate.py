@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from . import console
-from .options import in_options, values_of
+from .options import in_options, marks_path, values_of
 
 if TYPE_CHECKING:
     from siam_model.evaluate import Evaluation
@@ -72,6 +72,13 @@ _MOST_ACROSS = 7
     metavar="VIDEOS",
     help="Also compare with nemo predict --model still-age (an extra) on these recordings of the run. Can be repeated.",
 )
+@click.option(
+    "--marks",
+    type=click.Path(path_type=Path),
+    metavar="FILE.csv|none",
+    help="Marks of nemo review: clips marked since the training are left out. Default: DATA.marks.csv next to the "
+    "data, if there is one; none: no marks.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--no-faces", is_flag=True, help="Omit all pictures that show a face.")
 @click.option("--quick", is_flag=True, help="Omit Table II, which runs the models over every video.")
@@ -97,6 +104,7 @@ def command(runs: tuple[Path, ...], out: Path | None, as_json: bool, **options: 
         "others": _named(options["others"]),
         "figures": [name for name in options["figures"].split(",") if name.strip()],
         "faces": not options["no_faces"],
+        "marks": marks_path(options["marks"]),
     }
     with contextlib.ExitStack() as stack:
         if options["people"]:

@@ -11,7 +11,7 @@ import rich_click as click
 
 from . import console
 from .console import print_json, say
-from .options import in_options
+from .options import in_options, marks_path
 from .outputs import TABLES, check_target
 
 #: Format -> endings of the file that it writes; none: it writes into a folder.
@@ -35,6 +35,13 @@ _FILES = {
 )
 @click.option("--video", metavar="ID", help="Only this video.")
 @click.option(
+    "--marks",
+    type=click.Path(path_type=Path),
+    metavar="FILE.csv|none",
+    help="Marks of nemo review: what they leave out is not written. Default: FILE.marks.csv next to FILE.h5, if there "
+    "is one; none: no marks.",
+)
+@click.option(
     "--anonymise",
     is_flag=True,
     help="With --format video: a copy of each recording in which every face is covered, searched again after it was "
@@ -56,7 +63,9 @@ _FILES = {
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Recordings at a time. Default: a core each.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-def command(path: Path, target: Path, kind: str, video: str | None, as_json: bool, **options: Any) -> None:
+def command(
+    path: Path, target: Path, kind: str, video: str | None, marks: Path | None, as_json: bool, **options: Any
+) -> None:
     """Write the contents of a prepared file in a format that other programs read.
 
     DIR is made where it does not exist. Every format has the ids of the videos, the numbers of the frames in them and
@@ -70,6 +79,7 @@ def command(path: Path, target: Path, kind: str, video: str | None, as_json: boo
     """
     from nemo_pipeline.export import export
     from nemo_pipeline.store import FaceDataset
+    from nemo_pipeline.store.marked import open_marked, record_of_marks
 
     given = [name for name in ("cover", "keep_sound", "recordings", "workers") if options[name]]
     if options["anonymise"] and kind != "video":
@@ -86,10 +96,17 @@ def command(path: Path, target: Path, kind: str, video: str | None, as_json: boo
             )
         check_target("DIR|FILE", target, endings, "a table (or several, into a folder)")
     if options["anonymise"]:
+        if marks is not None:
+            raise click.UsageError(
+                "--anonymise copies whole recordings, whatever is marked: leave --marks out."
+            )
         _anonymise(FaceDataset(path), target, video, as_json, options)
-    written = export(FaceDataset(path), target, kind, only=video)  # type: ignore[arg-type]  # a choice of these
+    data = open_marked(path, marks_path(marks))
+    if data.exclusions.file:
+        say(data.exclusions)
+    written = export(data, target, kind, only=video)  # type: ignore[arg-type]  # a choice of these
     if as_json:
-        print_json({"path": path, "format": kind, "written": written})
+        print_json({"path": path, "format": kind, "written": written, "left_out": record_of_marks(data)})
         return
     for name in written[:5]:
         say(f"Wrote {name}")

@@ -258,7 +258,9 @@ def baseline(run: Path, places: Sequence[Path]) -> Iterator[Path]:
         yield path
 
 
-def training_baseline(data: Path, recordings: Sequence[Path], quiet: bool) -> dict[str, float]:
+def training_baseline(
+    data: Path, recordings: Sequence[Path], quiet: bool, marks: str | None = None
+) -> dict[str, float]:
     """Row id -> this network's age, years, for every labelled video of a prepared file: what `nemo train` puts beside
     the run. The network learns nothing of these people, so it is the same in every fold.
 
@@ -266,12 +268,12 @@ def training_baseline(data: Path, recordings: Sequence[Path], quiet: bool) -> di
         NemoError: as `nemo_pipeline.batch.stills.file_ages`.
     """
     from nemo_pipeline.batch.stills import file_ages
-    from nemo_pipeline.store import FaceDataset
+    from nemo_pipeline.store.marked import open_marked
     from siam_model.data import labelled_videos
 
     from .progress import ClipProgress, stop_on_signals
 
-    dataset = FaceDataset(data)
+    dataset = open_marked(data, marks)
     table = labelled_videos(dataset)
     if not quiet:
         console.say(f"still-age: {ERRORS}.")

@@ -270,7 +270,7 @@ def _still_ages(
         raise click.UsageError(
             "--still-age is a row of a whole run: leave --study and --fold out, or use nemo evaluate --still-age."
         )
-    return training_baseline(data, people, quiet)
+    return training_baseline(data, people, quiet, settings["marks"])
 
 
 def _say_device(device: str) -> None:

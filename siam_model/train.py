@@ -314,7 +314,7 @@ def _run_json(run: OpenRun, history: list[EpochRecord], device: str) -> dict[str
         "subset": settings.subset,
         "overrides": settings.overrides,
         "init": settings.init,
-        "marks": record_of_marks(run.dataset),
+        "left_out": record_of_marks(run.dataset),
         "device": device,
         "best_epochs": best,
         "choices": [{"fold": k, **line["chosen"]} for k, line in enumerate(found)],

@@ -11,8 +11,10 @@ from PIL import Image
 
 from nemo_pipeline.errors import NemoError, OutputError
 from nemo_pipeline.export import export, frame_columns
+from nemo_pipeline.marks import Mark, write_marks
 from nemo_pipeline.phases import find_phases
 from nemo_pipeline.store import FaceDataset, write_dataset
+from tests.support.commands import invoke
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +143,21 @@ def test_parquet_reads_back_as_the_file(data, tmp_path):
     table = parquet.read_table(tmp_path / "t.parquet")
     assert table["video"].to_pylist() == ["a b"] * 20 + ["=c,\u00e9"] * 7
     assert np.array_equal(table["x_30"].to_numpy()[:20], data["a b"].landmarks[:, 30, 0])
+
+
+def test_what_is_marked_is_not_written(data, tmp_path):
+    marks = tmp_path / "m.csv"
+    write_marks(marks, [Mark("a b", 3, 9, "hand")])
+    numbers = [*range(3), *range(10, 20)]
+    done = invoke("export", data.path, tmp_path / "t.csv", "--marks", marks, "--video", "a b")
+    assert [int(row["frame_index"]) for row in rows_of(tmp_path / "t.csv")] == numbers
+    assert "leaves out 7 frames of 1 video (hand); --marks none ignores it." in done.stderr
+    invoke("export", data.path, tmp_path / "faces", "--format", "faces", "--marks", marks)
+    folder = tmp_path / "faces" / "a b"
+    assert [int(path.stem) for path in sorted(folder.iterdir())] == numbers
+    invoke("export", data.path, tmp_path / "npz", "--format", "npz", "--marks", marks)
+    with np.load(tmp_path / "npz" / "a b.npz") as arrays:
+        np.testing.assert_array_equal(arrays["frames"], data["a b"].frames[numbers])
+        assert arrays["video_length"] == 13
+    done = invoke("export", data.path, tmp_path / "all.csv", "--marks", "none", "--json")
+    assert len(rows_of(tmp_path / "all.csv")) == 27 and '"left_out": null' in done.stdout

@@ -147,6 +147,11 @@ class MarkedFaces(FaceDataset):
         first = int(chosen[0])
         return super().read(row, name, first, int(chosen[-1]) + 1)[chosen - first]
 
+    def same_frames(self, other: MarkedFaces, row: int) -> bool:
+        """Whether the same frames of a video are left in another view of the same file."""
+        mine, theirs = self._kept.get(row), other._kept.get(row)
+        return mine is theirs or (mine is not None and theirs is not None and np.array_equal(mine, theirs))
+
     def _left(self, row: int, marks: Iterable[Mark]) -> np.ndarray:
         """Positions of a video's frames that no mark leaves out."""
         stored = int(self.videos["length"][row])
@@ -237,3 +242,12 @@ def record_of_marks(data: FaceDataset) -> dict[str, Any] | None:
     if not isinstance(data, MarkedFaces) or not data.exclusions:
         return None
     return {**dataclasses.asdict(data.exclusions), "unknown": list(data.exclusions.unknown)}
+
+
+def marks_said(record: Any) -> str:
+    """The counts and reasons in the record of a run; "" where nothing was left out."""
+    try:
+        found = Exclusions(**record)
+        return f"{found.counts()} ({found.said()})" if found else ""
+    except (TypeError, AttributeError, ValueError):  # None, or damaged
+        return ""

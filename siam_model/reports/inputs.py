@@ -9,11 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from nemo_pipeline.errors import DataError, NemoError, OutputError, RunError, SettingsError
+from nemo_pipeline.marks import NONE
 from nemo_pipeline.store import FaceDataset
+from nemo_pipeline.store.marked import open_marked
 from nemo_pipeline.store.text import escape_controls, safe_name
 from siam_model.external import runs_on
 from siam_model.predictions import Predictions
 from siam_model.protocol.baselines import LABELS, NAMES
+from siam_model.reports.marked import marked_since
 from siam_model.reports.source import (
     Data,
     Run,
@@ -56,6 +59,8 @@ class EvaluateRequest:
         figures: methods of Figures 7 and 8, the first of which is compared with the others: names in tables, `siam`,
             or names of compared methods. Empty: the paper's three, or the first six that there are.
         by: labels to break errors down by: columns of `labels`, or of the data's videos.
+        marks: a file of marks (`nemo_pipeline.marks`); None: the one beside the data, if there is one; `none`: marks
+            are left out of account. Videos that are marked as a whole are left out of everything.
         labels: CSV with these columns, and `video`, `file` or `subject`.
         faces: whether pictures of people may be drawn.
         quick: leave out Table II, unless phases.csv of an earlier call has it: it runs models over every video.
@@ -68,6 +73,7 @@ class EvaluateRequest:
     figures: Sequence[str] = ()
     by: Sequence[str] = ()
     labels: str | os.PathLike[str] | None = None
+    marks: str | os.PathLike[str] | None = None
     faces: bool = True
     quick: bool = False
     stability: bool = False
@@ -128,6 +134,7 @@ class EvaluationInputs:
         if self.main.external and self.data is not None:
             distinct = ("--distinct-subjects",) if self.request.distinct_subjects else ()
             more = ("--data", str(self.data.dataset.path), *distinct, *more)
+        more = (*more, "--marks", str(self.request.marks)) if self.request.marks else more
         return _command("nemo", "evaluate", *map(str, self.paths), *more)
 
     def train_study(self, kind: str) -> str:
@@ -211,9 +218,11 @@ def gather(
                 "runs: name the run of a variant.",
                 data,
             )
+        tested = open_marked(data, request.marks)
         runs, notes = runs_on(
-            runs, FaceDataset(data), device, distinct_subjects=request.distinct_subjects, on_step=on_step
+            runs, tested, device, distinct_subjects=request.distinct_subjects, on_step=on_step
         )
+        notes += [str(tested.exclusions)] if tested.exclusions else []
     main = runs[0]
     methods = {"SIAM": main.predictions}
     for other in runs[1:]:
@@ -228,15 +237,21 @@ def gather(
     methods |= {**given, **main.baselines}
     found, reason = None, ""
     try:
-        found = open_data(main, data)
+        found = open_data(main, data, request.marks)
     except NemoError as error:
-        if data is not None:
+        if data is not None or request.marks not in (None, NONE):
             raise
         reason = str(error)
     if found is not None and found.note:
         notes.append(
             f"{found.note} Phases and attention are of its faces, all other numbers of the run's own."
         )
+    if found is not None and not external:
+        since = marked_since(main, found, request.marks)
+        if since.note:
+            notes.append(since.note)
+            main, studies = since.without_in(main), since.without_in_studies(studies)
+            methods = {name: since.without(line) for name, line in methods.items()}
     if out is None:
         out = RunFolder(paths[0]).evaluation
         if external and data is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from nemo_pipeline.errors import DataError, NemoError, RunError
+from nemo_pipeline.marks import NONE
 from nemo_pipeline.store import FaceDataset
+from nemo_pipeline.store.marked import file_uuid, open_marked
 from nemo_pipeline.store.text import escape_controls, listed, pluralize
 from siam_model.predictions import Predictions, read_predictions
 from siam_model.protocol.baselines import LABELS
@@ -234,14 +237,18 @@ class Data:
 
 def is_own(run: Run, dataset: FaceDataset) -> bool:
     """Whether a prepared file is the data of a run, or a copy of them: it has all videos that the run predicted."""
-    return dataset.uuid == run.dataset.get("uuid") or set(run.predictions.video) <= set(dataset.videos["id"])
+    same = file_uuid(dataset.uuid) == file_uuid(str(run.dataset.get("uuid")))
+    return same or set(run.predictions.video) <= set(dataset.videos["id"])
 
 
-def open_data(run: Run, given: Path | None) -> Data:
-    """The data that a run was made from: `given`, or where run.json says they were.
+def open_data(run: Run, given: Path | None, marks: str | os.PathLike[str] | None = None) -> Data:
+    """The data that a run was made from, without what its marks left out: `given`, or where run.json says they were.
 
     A packed copy, or a file whose other labels were corrected, is taken too: what has to agree is every predicted
     video's subject and age.
+
+    Args:
+        marks: of an external test set, as `open_marked` takes them.
 
     Raises:
         NemoError: the file is gone, or is other data.
@@ -254,7 +261,8 @@ def open_data(run: Run, given: Path | None) -> Data:
         )
     if given is None and not path.is_file():
         raise DataError(f"{shown} is not there any more; say where the data are with `data=DATA.h5`.", path)
-    dataset = FaceDataset(path)
+    own = run.folder.marks if run.folder.marks.is_file() else NONE
+    dataset = open_marked(path, marks if run.external else own)
     size = (run.meta.get("model") or {}).get("face_size", dataset.size)
     if dataset.size != size:
         raise DataError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -12,8 +13,12 @@ import pytest
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.marks import Mark, marks_beside, read_marks, write_marks
 from nemo_pipeline.store import FaceDataset, write_dataset
+from siam_model.evaluate import evaluate
 from siam_model.predictions import read_predictions
 from siam_model.protocol.settings import read_settings
+from siam_model.reports.inputs import EvaluateRequest
+from siam_model.reports.source import open_data, open_run
+from siam_model.run_folder import RunFolder
 from tests.support.siam_faces import drawn_videos
 from tests.support.siam_runs import Listener, Stop, quick, results, resume
 
@@ -64,14 +69,14 @@ def test_a_training_with_marks_is_that_of_the_data_without(data, mine, tmp_path)
         "data.marks.csv leaves out 1 video and 4 frames of 2 others (hand (2), blurred); `marks=none` ignores it."
     )
     assert read_marks(run / "marks.csv") == MARKS
-    record = json.loads((run / "run.json").read_text())["marks"]
+    record = json.loads((run / "run.json").read_text())["left_out"]
     assert (record["videos"], record["frames"], record["cut"]) == (1, 4, 2)
     assert record["reasons"] == {"hand": 2, "blurred": 1}
     ignoring = quick(mine, tmp_path / "ignoring", marks="none")
     assert results(ignoring) == results(quick(data, tmp_path / "all")) != results(run)
     assert (
         not (ignoring / "marks.csv").exists()
-        and json.loads((ignoring / "run.json").read_text())["marks"] is None
+        and json.loads((ignoring / "run.json").read_text())["left_out"] is None
     )
 
 
@@ -143,3 +148,62 @@ def test_spoilt_marks_stop_a_training_before_it_begins(mine, tmp_path):
     with pytest.raises(NemoError, match="line 2: start is 'x'"):
         quick(mine, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run with marks, and its data, not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    data = drawn(folder / "data.h5")
+    write_marks(marks_beside(data), MARKS)
+    return quick(data, folder / "run", folds=2, epochs=1), data
+
+
+def evaluated(run, out, **request):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = evaluate(run, out, EvaluateRequest(quick=True, faces=False, **request), device="cpu")
+    return found, [str(warning.message) for warning in said]
+
+
+def test_an_evaluation_reads_the_frames_of_the_training(finished, tmp_path):
+    run, _ = finished
+    found, said = evaluated(run, tmp_path / "out")
+    assert said == [] and found.numbers["notes"] == []
+    source = open_run(RunFolder(run))
+    assert open_data(source, None).dataset.uuid == source.dataset["uuid"]
+    assert "1 video and 4 frames of 2 others (hand (2), blurred)" in found.files[0].read_text()
+    assert len(found.methods["SIAM"]) == 15 and "000_0" not in found.methods["SIAM"].video
+
+
+def test_clips_marked_since_are_left_out_of_the_evaluation_and_it_says_so(finished, tmp_path):
+    run, data = finished
+    later = tmp_path / "later.csv"
+    write_marks(later, [*MARKS, Mark("003_1", reason="talking"), Mark("004_0", 0, 2), Mark("000_1", None, 9)])
+    found, said = evaluated(run, tmp_path / "out", marks=later)
+    everything, _ = evaluated(run, tmp_path / "all", marks="none")
+    expected = [v for v in everything.methods["SIAM"].video if v not in ("003_1", "000_1")]
+    for line in found.methods.values():
+        assert list(line.video) == expected
+    rows = [everything.methods["SIAM"].video.index(v) for v in expected]
+    errors = everything.methods["SIAM"].error[rows]
+    assert found.numbers["methods"]["SIAM"]["mae"] == pytest.approx(errors.mean())
+    assert said == [
+        f"Marks since the training ({later}): 2 videos of the run left out of every table and figure, 1 video "
+        "predicted from other frames than are left now (train anew); `marks=none` ignores them."
+    ]
+    assert found.numbers["notes"] == said
+    with pytest.raises(NemoError, match="leaves out every video"):
+        write_marks(later, [Mark(v) for v in FaceDataset(data).ids])
+        evaluated(run, tmp_path / "nothing", marks=later)
+
+
+def test_an_external_test_set_is_without_its_marks(finished, tmp_path):
+    run, _ = finished
+    other = write_dataset(tmp_path / "other.h5", drawn_videos(subjects=3, frames=FRAMES, size=70, seed=5))
+    write_marks(marks_beside(other), [Mark("001_1", reason="talking")])
+    found, said = evaluated(run, tmp_path / "out", data=other, distinct_subjects=True)
+    assert sorted(found.methods["SIAM"].video) == ["000_0", "000_1", "001_0", "002_0", "002_1"]
+    assert any("leaves out 1 video (talking)" in text for text in said)
+    found, _ = evaluated(run, tmp_path / "all", data=other, distinct_subjects=True, marks="none")
+    assert len(found.methods["SIAM"]) == 6
