@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
@@ -28,6 +29,8 @@ from siam_model.reports.source import Run, open_data, open_run, open_source
 from siam_model.run_folder import EvaluationFolder, RunFolder
 from tests.support.siam_smiles import HOSTILE, METHOD, smiling_file, studied, trained
 
+#: No pictures of faces, and no phases that are not kept: what only needs tables is much faster so.
+QUICK = EvaluateRequest(quick=True, faces=False)
 KINDS = ("mechanisms", "positions", "modules", "conditions")
 
 
@@ -110,8 +113,8 @@ def test_the_same_again_is_the_same_to_the_byte(made, tmp_path):
 
 
 def test_what_an_earlier_call_left_is_no_part_of_this_one(run):
-    evaluate(run)
-    evaluate(run, request=EvaluateRequest(faces=False))
+    evaluate(run, request=EvaluateRequest(quick=True))
+    evaluate(run, request=EvaluateRequest(quick=True, faces=False))
     left = {path.name for path in (run / "evaluation" / "figures").iterdir()}
     assert "figure-9-heat-maps.png" not in left and "figure-7-cumulative-error.png" in left
 
@@ -173,7 +176,8 @@ def test_phases_are_predicted_by_the_model_that_never_saw_the_person(run, data):
 
 
 def test_phases_are_kept_while_they_hold(run, monkeypatch):
-    evaluate(run)
+    (run / "evaluation").mkdir()
+    predicted(opened(run))
     file = run / "evaluation" / "phases.csv"
     kept = file.read_bytes()
     assert file.stat().st_mode & 0o077 == 0
@@ -203,20 +207,18 @@ def test_phases_are_kept_while_they_hold(run, monkeypatch):
 
 
 def test_quick_leaves_phases_out_unless_they_are_kept(run):
-    result = evaluate(run, request=EvaluateRequest(quick=True))
+    result = evaluate(run, request=QUICK)
     assert [m.number for m in result.missing if "quick" in m.reason] == ["Table II"]
-    evaluate(run)
-    assert "Table II" in {t.number for t in evaluate(run, request=EvaluateRequest(quick=True)).report.tables}
+    predicted(opened(run))
+    assert "Table II" in {t.number for t in evaluate(run, request=QUICK).report.tables}
 
 
 # ---- stability
 
 
 def test_stability_is_the_deviation_of_frames_and_of_sub_clips(run, data):
-    assert "table-stability" not in {
-        t.key for t in evaluate(run, request=EvaluateRequest(quick=True)).report.tables
-    }
-    result = evaluate(run, request=EvaluateRequest(quick=True, stability=True))
+    assert "table-stability" not in {t.key for t in evaluate(run, request=QUICK).report.tables}
+    result = evaluate(run, request=dataclasses.replace(QUICK, stability=True))
     (table,) = [t for t in result.report.tables if t.key == "table-stability"]
     frames, parts, whole = table.groups[0].rows
     source, dataset = opened(run), FaceDataset(data)
@@ -297,13 +299,13 @@ def test_without_the_data_predictions_still_make_their_tables(run, data, tmp_pat
     assert {m.number for m in gone} >= {"Table II", "Figure 5", "Figure 9", "Figure 10"}
     assert all("--data DATA.h5" in m.command for m in gone)
     assert (
-        evaluate(run, request=EvaluateRequest(data=data)).report.tables[-1].key
+        evaluate(run, request=EvaluateRequest(data=data, faces=False)).report.tables[-1].key
         != result.report.tables[-1].key
     )
     # phases.csv is kept now, so they need no data.
-    assert "Table II" in {t.number for t in evaluate(run).report.tables}
+    assert "Table II" in {t.number for t in evaluate(run, request=QUICK).report.tables}
     pack(data, tmp_path / "one.h5")
-    result = evaluate(run, request=EvaluateRequest(data=tmp_path / "one.h5"))
+    result = evaluate(run, request=EvaluateRequest(data=tmp_path / "one.h5", quick=True))
     assert "Figure 9" in {p.number for p in result.report.pictures}
     assert "another file" in result.files[0].read_text(errors="replace")
 
@@ -341,7 +343,7 @@ def test_commands_for_what_is_missing_are_commands(run, studies, tmp_path):
     shutil.rmtree(broken / "agnostic" / "folds" / "01")
     for name in ("predictions.csv", "run.json"):
         (broken / "agnostic" / name).unlink()
-    result = evaluate([run, broken], request=EvaluateRequest(faces=False, quick=True))
+    result = evaluate([run, broken], request=QUICK)
     left = next(m for m in result.missing if "agnostic" in m.title)
     assert "lacks fold 1" in left.reason
     assert len(next(t for t in result.report.tables if t.number == "Table I").groups[0].rows) == 3
@@ -359,7 +361,7 @@ def test_folds_of_array_jobs_are_joined(run):
         (run / name).unlink()
     shutil.rmtree(run / "baselines")
     shutil.rmtree(run / "model")
-    result = evaluate(run)
+    result = evaluate(run, request=EvaluateRequest(faces=False))
     assert sorted(result.methods["SIAM"].video) == sorted(whole.video) and len(result.methods) == 4
     assert {"Table II", "Table III"} <= {t.number for t in result.report.tables}
     assert not (run / "predictions.csv").exists()
@@ -373,7 +375,7 @@ def test_methods_from_files(run, tmp_path):
     more = Predictions((*p.video, "more"), (*p.subject, "s"), np.append(p.fold, 0), np.append(p.age, 20.0),
                        np.append(p.predicted + 1, 0.0))  # fmt: skip
     write_predictions(tmp_path / "m.csv", more)
-    result = evaluate(run, request=EvaluateRequest(others={METHOD: tmp_path / "m.csv"}, quick=True))
+    result = evaluate(run, request=dataclasses.replace(QUICK, others={METHOD: tmp_path / "m.csv"}))
     np.testing.assert_allclose(result.methods[METHOD].predicted, p.predicted + 1)
     assert METHOD in [row[0] for row in result.rows]
     assert METHOD not in result.files[0].read_text(errors="replace")  # escaped
@@ -398,7 +400,7 @@ def test_two_runs_are_compared(run, made, tmp_path):
         tuple(p.video[i] for i in shuffled), tuple(p.subject[i] for i in shuffled), p.fold[shuffled],
         p.age[shuffled], p.predicted[shuffled] + rng.normal(0, 3, len(p)),
     ))  # fmt: skip
-    result = evaluate([run, second], tmp_path / "out", request=EvaluateRequest(quick=True))
+    result = evaluate([run, second], tmp_path / "out", request=QUICK)
     assert list(result.methods)[:2] == ["SIAM", "run second"]
     table = next(t for t in result.report.tables if t.key == "figure-8-numbers")
     assert "p_subjects_run second" in [c.name for c in table.columns]
