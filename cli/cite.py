@@ -21,7 +21,7 @@ from . import console
 @click.option(
     "--write",
     is_flag=True,
-    help="Also write methods.md and references.bib, and beside OUT.h5 dataset_description.json.",
+    help="Also write methods.md and references.bib, and dataset_description.json next to OUT.h5.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 def command(path: Path, data: Path | None, write: bool, as_json: bool) -> None:

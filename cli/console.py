@@ -1,4 +1,4 @@
-"""Where the commands print: people read standard error (or a report on standard output), programs read JSON.
+"""Output of the commands: messages for people on standard error, reports and JSON on standard output.
 
 Text that comes from outside (file names, labels, messages of libraries) is data: it goes through `styled` or
 `escape_controls` and is never taken for markup.

@@ -145,7 +145,7 @@ def _stage(title: str) -> Iterator[None]:
 
 
 def _clips_of_people(people: Path) -> tuple[VideoFile, ...]:
-    """The clips that the user named. Raises NemoError where there are none, or still-age is not installed."""
+    """The clips that the user named. Raises NemoError if there are none, or still-age is not installed."""
     from nemo_pipeline.batch.discover import discover
     from nemo_pipeline.errors import DataError
     from nemo_pipeline.stages.still_age import check_installed

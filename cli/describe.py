@@ -1,4 +1,4 @@
-"""What `nemo info` knows about a path: its kind first, then results, sizes, what comes next, and settings last."""
+"""What `nemo info` says of a path: kind, results, sizes, the next command, settings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def describe(path: Path) -> dict[str, Any]:
     """Facts about `path`: its `kind`, what is in it, and `next`, what one does with it.
 
     Raises:
-        NemoError: it is not there, cannot be read, or is none of the known kinds.
+        NemoError: it does not exist, cannot be read, or is of no known kind.
     """
     if not path.exists():
         raise DataError(f"{path} does not exist.{_unfinished_index(path)}", path)

@@ -1,4 +1,4 @@
-"""What `nemo info` knows about runs, studies and models."""
+"""What `nemo info` says of runs, studies and models."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from .options import in_options, marks_path, values_of
 if TYPE_CHECKING:
     from siam_model.evaluate import Evaluation
 
-#: Methods, and the two lines of counts, beside SIAM that fit a terminal's width as columns.
+#: Most methods besides SIAM, and the two lines of counts, that fit a terminal's width as columns.
 _MOST_ACROSS = 7
 
 

@@ -1,4 +1,4 @@
-"""Clips to faces for a trained model: the preparation that the model carries, by the child process that
+"""Clips to faces for a trained model: with the model's preparation settings, in the child process that
 `nemo prep` uses."""
 
 from __future__ import annotations

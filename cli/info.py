@@ -1,4 +1,4 @@
-"""`nemo info`: one panel about whatever nemo reads or writes, and what comes next."""
+"""`nemo info`: one panel about any file or folder that nemo reads or writes, and the next command."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class _Commands(click.RichGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """A stand-in with the name and the help line, for listings."""
+        """A placeholder with the name and the help line, for listings."""
         if cmd_name not in COMMANDS:
             return None
         return click.RichCommand(name=cmd_name, help=COMMANDS[cmd_name], short_help=COMMANDS[cmd_name])
@@ -83,7 +83,7 @@ class _Commands(click.RichGroup):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if any(not arg or re.fullmatch(r"--[a-z-]+=", arg) for arg in args):
-            # An empty path would mean the folder that one stands in.
+            # An empty path would mean the current folder.
             raise click.UsageError("An argument is empty: is a variable of the shell not set?")
         near = difflib.get_close_matches(args[0], COMMANDS, n=1)
         if near and args[0] not in COMMANDS:
@@ -101,7 +101,7 @@ class _Commands(click.RichGroup):
         warnings.showwarning = _show_warning
         _open_closed_streams()
         _print_anything()
-        os.umask(0o077)  # what libraries write beside our files is for the owner alone, too
+        os.umask(0o077)  # files that libraries write are for the owner alone, too
         try:
             return super().main(*args, **kwargs)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""What is refused before anything is done: outputs that cannot be written, or would take a recording's place."""
+"""Checks before anything is done: outputs that cannot be written, or would overwrite a recording."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TABLES = (".csv", ".tsv", ".txt")
 
 
 def check_target(option: str, path: Path | None, endings: Collection[str], what: str) -> None:
-    """Refuse a file to write whose name is none for such a file: a slip of completion names a clip, and a clip that is
+    """Refuse an output whose name has the wrong ending: a slip of completion names a clip, and a clip that is
     written over is lost.
 
     Raises:
@@ -34,6 +34,6 @@ def check_target(option: str, path: Path | None, endings: Collection[str], what:
 
 
 def check_timeout(seconds: float | None) -> None:
-    """Refuse a time limit that is none (NaN slips through comparisons). Raises click.UsageError."""
+    """Refuse a time limit that is not positive (NaN slips through comparisons). Raises click.UsageError."""
     if seconds is not None and not 0 <= seconds < 1e9:
         raise click.UsageError("--video-timeout must be 0 (never) or a number of seconds.")

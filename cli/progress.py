@@ -1,4 +1,4 @@
-"""A preparation run as people see it, and how signals end it."""
+"""Progress of a preparation, and how signals end it."""
 
 from __future__ import annotations
 

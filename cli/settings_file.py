@@ -1,4 +1,4 @@
-"""Options of a command from elsewhere: `--config FILE.toml`, and `--like` an earlier run or prepared file.
+"""Options from a file: `--config FILE.toml`, or `--like` an earlier run or prepared file.
 
 Both become the command's defaults, so every value passes the option's own check, and what is given on the command line
 comes before them. A settings file has a table for each command, with the options' names without dashes:
@@ -98,8 +98,8 @@ def read_settings(path: Path, command: str) -> dict[str, Any]:
     for name, table in values.items():
         if name not in COMMANDS or not isinstance(table, dict):
             raise DataError(
-                f"{shown}: settings stand in a table named after their command, as [{command}]; "
-                f"{escape_controls(name)!r} is none.",
+                f"{shown}: settings belong in a table named after their command, as [{command}]; "
+                f"{escape_controls(name)!r} is no command.",
                 path,
             )
     found: dict[str, Any] = values.get(command, {})

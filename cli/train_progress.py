@@ -1,4 +1,4 @@
-"""How a training looks: a line per epoch, on a terminal with a bar per model under it, and how it is interrupted."""
+"""Progress of a training: a line per epoch, on a terminal a bar per model below, and how it is interrupted."""
 
 from __future__ import annotations
 

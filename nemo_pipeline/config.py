@@ -1,6 +1,6 @@
 """`PrepConfig`: every decision of `nemo prep` that changes the numbers in out.h5, one validated field each.
 
-Numpy-free and import-light on purpose: the command line, the child process, the store and a trained model all carry it.
+Free of NumPy and fast to import: the command line, the child process, the store and a trained model all use it.
 """
 
 from __future__ import annotations

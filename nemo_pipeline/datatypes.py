@@ -110,7 +110,7 @@ class VideoResult:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> VideoResult:
-        """The inverse of `to_dict`. Raises ValueError on what is none."""
+        """The inverse of `to_dict`. Raises ValueError if `values` are not such a record."""
         return from_record(cls, values)
 
     @classmethod

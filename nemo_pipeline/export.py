@@ -129,7 +129,7 @@ def _phases(video: FaceVideo, landmarks: np.ndarray) -> tuple[list[str], np.ndar
 
 
 def _aligned(points: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    """(68, 2) points on a shape by the least-squares similarity; NaN where there are none."""
+    """(68, 2) points aligned to a shape by the least-squares similarity; NaN if the points are NaN."""
     if not np.isfinite(points).all():
         return np.full(points.shape, np.nan)
     scale, rotation, translation = align_similarity(points, shape)

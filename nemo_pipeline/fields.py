@@ -148,7 +148,7 @@ def check_kinds(config: Any) -> None:
 
 
 def finite(value: Any) -> bool:
-    """Whether a value is a finite number (True and False are none)."""
+    """Whether a value is a finite number (True and False are not)."""
     return _number(value) and math.isfinite(value)
 
 
@@ -161,7 +161,7 @@ def _number(value: Any) -> bool:
 
 
 def whole(value: Any) -> bool:
-    """Whether a value is a whole number (True and False are none)."""
+    """Whether a value is a whole number (True and False are not)."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 

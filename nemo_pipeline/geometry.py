@@ -55,7 +55,7 @@ def canonical_triangles() -> NDArray[np.int32]:
 
 
 def checked_shape(shape: ArrayLike) -> NDArray[np.float64]:
-    """A mean shape as (68, 2) float64. Raises ValueError where it is none, or has no area."""
+    """A mean shape as (68, 2) float64. Raises ValueError if the input is not a mean shape or has no area."""
     points = np.ascontiguousarray(shape, dtype=np.float64)
     if points.shape != (68, 2) or not np.isfinite(points).all():
         odd = "has values that are not finite" if points.shape == (68, 2) else f"is {points.shape}"

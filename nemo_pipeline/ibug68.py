@@ -137,7 +137,7 @@ def from_mesh(mesh: NDArray[np.floating]) -> NDArray[np.float64]:
     By a fixed geometric rule, never fitted to annotations: mesh vertices and midpoints for eyes, mouth and the nose's
     base; equal arcs along a polyline for each brow and the nose's bridge; 8 equal arcs along the face's
     outline from each ear to the chin for the jaw line. The measured error against 300-W annotations, and the
-    usual table's, stands in docs/landmarks.md.
+    usual table's, is in docs/landmarks.md.
 
     Args:
         mesh: (478, >=2), x then y, pixels of the picture (the jaw line is an outline in the picture, so the

@@ -130,7 +130,7 @@ def _from_text(path: Path) -> NDArray[np.float64]:
 
 
 def save_shape(shape: MeanShape, path: Path, kind: str) -> None:
-    """Keep a shape beside the shards that were made with it (JSON, so that any tool reads it).
+    """Write a shape as JSON next to the shards that were made with it.
 
     `kind`: "from-data" or "custom", as in the settings.
     """
@@ -145,7 +145,7 @@ def save_shape(shape: MeanShape, path: Path, kind: str) -> None:
 
 
 def load_shape(path: Path, kind: str | None = None) -> MeanShape | None:
-    """A shape that was kept; None when there is none, or one of another kind.
+    """The shape that `save_shape` wrote; None if the file is missing or of another kind.
 
     Raises:
         NemoError: the file is damaged.

@@ -1,4 +1,4 @@
-"""One person's way through a video: observations in, segments of finished records on disk out, in bounded memory.
+"""One person in a video: from observations to segments of finished records on disk, in bounded memory.
 
     observation -> gaps -> (delay line) -> smoothed landmarks -> warped face -> record
 

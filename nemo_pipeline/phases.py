@@ -48,7 +48,7 @@ class Phases:
         amplitude: (T,) float64, smoothed, mouth widths of the first frame.
         raw: (T,) float64, the same before it was smoothed.
         onset: `(start, stop)`, frames from `start` up to `stop` exclusive. Each phase begins where the one before
-            ends. `(n, n)` where there is none: no rise (all three), or a clip that ends before the expression
+            ends. `(n, n)` if not found: no rise (all three), or a clip that ends before the expression
             fades (no offset; the apex then lasts to the end).
         apex: likewise.
         offset: likewise.
@@ -68,7 +68,7 @@ class Phases:
         """(T,) bool: the frames of these phases.
 
         Raises:
-            ValueError: a name is none of onset, apex, offset.
+            ValueError: a name other than onset, apex and offset.
         """
         inside = np.zeros(len(self.amplitude), dtype=bool)
         for name in names:
@@ -225,7 +225,7 @@ def _turning_points(y: NDArray[np.float64], reversal: float) -> list[tuple[int, 
 def _trimmed(y: NDArray[np.float64], first: int, last: int) -> tuple[int, int]:
     """A rise or a fall without its flat ends: from the last frame near its first value to the first near its last.
 
-    Near is within MARGIN of its height; or within a quarter, where the curve stands still or turns back: what drifts
+    Near is within MARGIN of its height; or within a quarter, where the curve is flat or turns back: what drifts
     before that is the head, not the expression.
     """
     part = y[first : last + 1]

@@ -29,7 +29,7 @@ _VERSIONED = (
 )
 
 _PR_SET_PDEATHSIG = 1
-#: Files that a run has open beside those of its children, and those of each child, the most while it starts.
+#: Most open files of a run besides those of its children, and of one child while it starts.
 _OPEN_FILES, _OPEN_FILES_EACH = 36, 7
 
 
@@ -175,7 +175,7 @@ def children_at_once(wanted: int) -> int:
 
 
 def cgroup_cores(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
-    """The CPU quota of this process's control group in cores; None when there is none. Versions 2 and 1."""
+    """The CPU quota of this process's control group in cores; None without a quota. Versions 2 and 1."""
     quotas = []
     try:
         lines = own.read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Warp a video anew at the points that a prepared file holds: another size, margin, mean shape or smoothing,
+"""Warp a video again at the points that a prepared file holds: another size, margin, mean shape or smoothing,
 or with blendshapes.
 
 What comes out is, to the bit, what preparing the video with those settings gives: faces depend on the stored points and
@@ -60,7 +60,7 @@ def rewarp_video(
     Args:
         path: the video.
         config: settings; they differ from the file's in `WARP_SETTINGS` alone.
-        spool_stem: record files are written beside it, as `<stem>.r<K>.records`.
+        spool_stem: path and beginning of the name of the record files, `<stem>.r<K>.records`.
         rows: all rows of the video, from `tracked_rows`.
         mean_shape, triangles: as of `process_video`.
         progress: called now and then with the number of frames decoded so far.

@@ -1,4 +1,4 @@
-"""Which rows of /videos a finished video gives: who the subject is, which segments are kept, or why there is none."""
+"""Which rows of /videos a finished video gives: who the subject is, which segments are kept, why none has frames."""
 
 from __future__ import annotations
 

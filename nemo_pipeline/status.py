@@ -1,4 +1,4 @@
-"""What became of a video: the closed list of statuses, each with what follows from it and what to do about it."""
+"""The statuses of a video, a closed list: cause, remedy, severity, and whether the next run tries again."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Child processes: start one of our modules, exchange JSON objects with it, and say why it ended.
 
-Native code may crash, hang or keep memory, so it runs in processes that can be lost: preparation, rendering, folds
+Native code may crash, hang or keep memory, so it runs in child processes: preparation, rendering, folds
 trained in parallel, and training on several devices all use this module. Both sides are here: `Child` is what the
 starting process holds, `Parent` what the started one does. One JSON object per line each way, each with an "event".
 
-A child lives as long as its standard input is open, so it never outlives the process that started it, whatever ended
+A child ends when its standard input is closed, so it never outlives the process that started it, whatever ended
 that one.
 """
 

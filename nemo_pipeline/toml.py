@@ -1,4 +1,4 @@
-"""Settings as TOML, for people to read, change and give back with `--config`."""
+"""Settings as TOML, for people to read, change and use again."""
 
 from __future__ import annotations
 

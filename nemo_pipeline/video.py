@@ -57,7 +57,7 @@ def process_video(
     Args:
         path: the video.
         config: settings.
-        spool_stem: record files are written beside it, named after it: `<stem>.p<K>.records`, raw records of
+        spool_stem: path and beginning of the name of the record files, `<stem>.p<K>.records`: raw records of
             `store.schema.record_dtype(config)`, on disk when this returns.
         mean_shape: (68, 2), where `config.mean_shape` is not "shipped".
         triangles: (K, 3) of that shape; by default its Delaunay triangles.

@@ -112,7 +112,7 @@ class ModelCard:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelCard:
-        """The inverse of `to_dict`. Raises KeyError, TypeError or ValueError on what is none."""
+        """The inverse of `to_dict`. Raises KeyError, TypeError or ValueError if `values` are not such a card."""
         made = {
             "model": SIAMConfig.from_dict(values["model"]),
             "train": TrainConfig.from_dict(values["train"]),
@@ -172,7 +172,7 @@ def load_card(path: Path) -> ModelCard:
     """The card of a run folder or its `model/`, without its weights.
 
     Raises:
-        NemoError: there is none, it is damaged, or a newer version of nemo wrote it.
+        NemoError: it is missing, damaged, or of a newer version of nemo.
     """
     file = ModelFolder(model_folder(path)).card
     shown = escape_controls(str(file))

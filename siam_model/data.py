@@ -66,7 +66,7 @@ def labelled_videos(dataset: FaceDataset) -> VideoTable:
     """The usable videos of `dataset` that have a subject and an age.
 
     Raises:
-        NemoError: there is none (what is missing, and how to add it), or an age cannot be one.
+        NemoError: no video is labelled (what is missing, and how to add it), or an age is impossible.
     """
     columns, file = dataset.videos, escape_controls(str(dataset.path))
     how = _HOW_TO_LABEL.format(file=file)

@@ -27,7 +27,8 @@ def check_precision(precision: str, device: torch.device) -> None:
     """Raises NemoError for a precision that does not exist, or that `device` does not have."""
     if precision not in get_args(Precision):
         raise SettingsError(
-            f"`precision` takes {', '.join(get_args(Precision))}; {precision!r} is none of them.", "precision"
+            f"`precision` takes {', '.join(get_args(Precision))}; {precision!r} is not one of them.",
+            "precision",
         )
     if precision == "16-mixed" and device.type == "cpu":
         raise SettingsError("`precision=16-mixed` needs a GPU; a CPU has 32 and bf16-mixed.", "precision")

@@ -173,7 +173,7 @@ def _numbers(given: EvaluationInputs, report: Report) -> dict[str, Any]:
 
 
 def _make_folders(folder: Path) -> None:
-    """The folder to write to, before models are run for it. Raises NemoError."""
+    """Make the folders to write to, before any model is run. Raises NemoError."""
     try:
         for part in (EvaluationFolder(folder).figures, EvaluationFolder(folder).tables):
             make_private(part)

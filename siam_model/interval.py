@@ -12,7 +12,7 @@ a probability of at least the level (and at most 2 / (K + 1) above it where erro
 subjects, not for each kind of person. It needs K >= level / (1 - level) subjects: 9 for 90 %.
 
 Exact for the model that made the errors, as in a run without folds (its held-out subjects are drawn within strata of
-age and gender, which stands in for a plain draw). A run with folds has errors of one model per fold,
+age and gender, which is taken as a plain draw). A run with folds has errors of one model per fold,
 and its own model was trained on all subjects: the errors are then those of slightly poorer models, and the interval is
 as good as that comparison, commonly a little too wide. The same holds for the mean of the folds' models.
 """
@@ -40,7 +40,7 @@ class Interval:
 
     Attributes:
         level: wanted coverage, 0..1.
-        half_width: years; NaN where there is none, for the reason in `reason` (a sentence, else "").
+        half_width: years; NaN without an interval, for the reason in `reason` (a sentence, else "").
         subjects, videos: whose errors it was made from.
     """
 
@@ -89,7 +89,7 @@ def interval_from(predictions: Predictions, level: float) -> Interval:
 
 
 def load_interval(path: Path, level: float) -> Interval:
-    """The interval for the model at `path`, a run folder or its `model/`, from predictions.csv beside it.
+    """The interval for the model at `path`, a run folder or its `model/`, from predictions.csv next to it.
 
     A model without one (copied without its run) has no interval, which is no error; nor has one whose predictions.csv
     is not as the training wrote it.

@@ -53,7 +53,7 @@ class _ResponseNorm(torch.autograd.Function):
         ctx.size, ctx.alpha, ctx.beta, ctx.k = size, alpha, beta, k
         y = torch.empty_like(x)
         for piece, out in zip(_in_cache(x), _in_cache(y), strict=True):
-            # Half-precision maps (--precision) are squared and summed in float32; normalised maps are as wide as came.
+            # Half-precision maps are squared and summed in float32; normalised maps are as wide as came.
             full = to_float32(piece)
             out.copy_(_inverse_power(_scale(full, size, alpha, k), beta).mul_(full))
         return y

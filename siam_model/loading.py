@@ -26,7 +26,7 @@ def load(path: str | os.PathLike[str], device: str = "cpu", *, ensemble: bool = 
         True
 
     Raises:
-        NemoError: there is none, or it is damaged, or this machine lacks the device; for an ensemble: no folds.
+        NemoError: the model is missing or damaged, or this machine lacks the device; for an ensemble: no folds.
     """
     if is_package(Path(path)) and not ensemble:
         with unpacked(Path(path)) as folder:

@@ -1,4 +1,4 @@
-"""A trained model as one file that travels: weights, configuration, its errors, and a card that people read.
+"""A trained model as one file to share: weights, configuration, errors, and a card for people.
 
     card.md              what it was trained on, how well it does, and who may use it
     card.json            the same for programs
@@ -82,7 +82,7 @@ def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
 
 
 def _errors(run: Path) -> dict[str, Predictions]:
-    """The tables of held-out predictions beside the model, those that are there."""
+    """The tables of held-out predictions next to the model, as far as they exist."""
     place = run if (run / "predictions.csv").is_file() else model_folder(run).resolve().parent
     found = {}
     for name in _OTHERS:
@@ -169,7 +169,7 @@ def as_markdown(card: dict[str, Any]) -> str:
         lines.append(f"- Note: {card['note']}")
     lines += ["", "## Errors on people that it never saw", ""]
     if tested is None:
-        lines.append("Not known: the run's predictions were not beside the model.")
+        lines.append("Not known: the run's predictions were not next to the model.")
     else:
         lines.append(
             f"Mean absolute error {tested['mean_absolute_error']:.2f} years on {pluralize(tested['videos'], 'video')} "

@@ -1,4 +1,4 @@
-"""The table that evaluation reads: video, subject, fold, age_true, age_predicted. Any method that writes it can be
+"""The table that evaluation reads: video, subject, fold, age_true, age_predicted. Any method that writes one can be
 evaluated."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Run folders: where a training writes, who is training in one, and which of them may be picked unasked."""
+"""Run folders: where a training writes, which process holds one, and which is the newest."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def newest_unfinished(root: Path = RUNS) -> Path:
     """The run or study under `root` that was begun last and is not finished.
 
     Raises:
-        NemoError: there is none.
+        NemoError: there is no unfinished run.
     """
     found = []
     for folder in root.iterdir() if root.is_dir() else []:
@@ -125,7 +125,7 @@ def newest_run(root: Path = RUNS) -> Path:
     Models of synthetic faces are never picked unasked: their ages mean nothing for people.
 
     Raises:
-        NemoError: there is none; the sentence says what to do.
+        NemoError: there is no such run; the sentence says what to do.
     """
     found: list[tuple[int, str, Path]] = []
     synthetic: list[tuple[int, str, Path]] = []

@@ -1,7 +1,7 @@
-"""SHA256SUMS: what the files of a run's folder held when they were written, in the format of `sha256sum -c`.
+"""SHA256SUMS: checksums of the files in a run's folder, in the format of `sha256sum -c`.
 
-Weights, predictions and settings are numbers that nobody would see change: a failing disk, a broken copy or an editor
-changes them without a word. A folder of an earlier version has no such file, which is not a fault.
+Nobody would notice a change in weights, predictions and settings: a failing disk, a broken copy or an editor
+changes them silently. A folder of an earlier version has no such file, which is not a fault.
 """
 
 from __future__ import annotations

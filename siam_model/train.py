@@ -137,7 +137,7 @@ def _begin(
 def _continue(
     folder: RunFolder, settings: RunSettings, dataset: FaceDataset, runtime: Runtime, reporter: Reporter
 ) -> RunFolder:
-    """Train what is missing in every variant. One that fails is said, and the others go on.
+    """Train what is missing in every variant. One that fails is reported, and the others are trained.
 
     Raises:
         NemoError: something failed; what is finished is kept.

@@ -263,6 +263,6 @@ def test_what_is_refused(videos: Path, source: FaceDataset, tmp_path: Path, monk
         NemoError, match=r"3 videos of in\.h5 not found in .*empty \(cut\.mkv, .*nemo rewarp in\.h5"
     ):
         run(source, output, tmp_path / "empty", size=64)
-    with pytest.raises(NemoError, match=r"beside in\.h5 or in the current folder"):
+    with pytest.raises(NemoError, match=r"next to in\.h5 or in the current folder"):
         rewarp(source, output, dataclasses.replace(CONFIG, size=64))
     assert not list(tmp_path.glob("out*"))

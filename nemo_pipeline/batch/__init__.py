@@ -1,4 +1,4 @@
-"""A run over many videos: what is to be done, who does it, and the file that comes out.
+"""A run over many videos: plan, child processes, and the resulting file.
 
 discover -> plan -> tasks -> cluster (worker -> process -> child) -> merge -> assemble; `run` puts them in a row.
 """

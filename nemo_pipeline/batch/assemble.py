@@ -121,7 +121,7 @@ def row_labels(data: FaceDataset, row: int, names: Sequence[str] = LABEL_COLUMNS
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Assembled:
-    """The rows of an index in their final order, and how the label file fitted (None: there was none)."""
+    """The rows of an index in their final order, and how the label file matched (None: there was no file)."""
 
     rows: tuple[IndexRow, ...]
     matched: Matched | None

@@ -49,11 +49,11 @@ _OUTLIER = 2.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Event:
-    """Something to tell the user while a run goes on.
+    """News for the user during a run.
 
     `kind`: "stage" (`text`: what begins), "checking" (`n` of `total` files hashed), "planned" (`n` videos
     done before, `total` to do), "frames" (`n` frames of `file` decoded), "video" (`file` is finished; `n` of
-    `total`), "drawn" (so is its annotated copy; `text`: why there is none), "note" (`text`).
+    `total`), "drawn" (its annotated copy is done; `text`: why there is none), "note" (`text`).
     """
 
     kind: str
@@ -118,7 +118,7 @@ class ClusterRun:
         self._results: queue.SimpleQueue[tuple[str, Any, Any]] = queue.SimpleQueue()
 
     def execute(self) -> None:
-        """Do all of it. Raises NemoError when nothing can go on; stops the children whatever ends it."""
+        """Run all tasks. Raises NemoError if the run cannot continue; always stops the children."""
         if not self._groups:
             return
         with _client(self.options, self._name, min(len(self.plan.todo), 10_000)) as client:
@@ -332,7 +332,7 @@ def _client(options: RunOptions, run: str, n_videos: int) -> Iterator[Client]:
 def _quiet_end(client: Client) -> None:
     """Let asyncio say nothing of Dask's own waiting, which times out unheard when its loop is stopped meanwhile.
 
-    A sender that waits for more to send is dropped with the loop; the time-out that comes then is nobody's to hear, and
+    A sender that waits for more to send is dropped with the loop; its time-out must not be shown, and
     would be printed as "Future exception was never retrieved" after a run that went well.
     """
     from tornado.util import TimeoutError as TornadoTimeout

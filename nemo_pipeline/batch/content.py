@@ -11,7 +11,7 @@ VIDEO_EXTENSIONS: frozenset[str] = frozenset({
     ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf",
     ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".vob", ".webm", ".wmv", ".wtv", ".xvid", ".y4m",
 })
-#: Never looked into: pictures, sound in the containers of video, and what lies beside recordings by the thousand.
+#: Never opened: pictures, sound in the containers of video, and files that accompany recordings in great number.
 _OTHER_EXTENSIONS: frozenset[str] = frozenset({
     ".aac", ".avif", ".bmp", ".csv", ".flac", ".h5", ".hdf5", ".heic", ".heif", ".htm", ".html", ".jpeg", ".jpg",
     ".json", ".log", ".m4a", ".m4b", ".m4r", ".md", ".mka", ".mp3", ".npy", ".npz", ".oga", ".ogg", ".opus",
@@ -23,7 +23,7 @@ _OTHER_EXTENSIONS: frozenset[str] = frozenset({
 PICTURE_EXTENSIONS: frozenset[str] = frozenset(
     {".avif", ".bmp", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 )
-#: Small copies that cameras write beside a recording of the same name.
+#: Small copies that cameras write next to a recording, with its name.
 CAMERA_COPIES: frozenset[str] = frozenset({".lrf", ".lrv"})
 
 #: How much is read of a file whose name does not say what it is; more where pictures have to be counted.
@@ -81,7 +81,7 @@ def not_a_picture(path: str, extension: str) -> str:
 
 
 def looks_like_video(path: str) -> bool:
-    """Whether the first bytes of a file are those of a video. A pipe, or a file that cannot be read, is none."""
+    """Whether the first bytes of a file are those of a video; False for a pipe or a file that cannot be read."""
     if not os.path.isfile(path):  # noqa: PTH113
         return False
     try:

@@ -1,6 +1,6 @@
-"""From what stands on the command line to a list of videos, each with an id of its own, in natural order.
+"""From files, folders and patterns to a list of videos, each with a unique id, in natural order.
 
-Whatever is not taken is listed with its reason.
+Files that are not taken are listed with the reason.
 """
 
 # Paths are plain strings here: scandir gives them, and resolving links is exactly what must not happen.
@@ -31,7 +31,7 @@ _PROGRAM_FOLDERS = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Skipped:
-    """A path that is not prepared, and why. `loud`: the user should hear of it even without --dry-run."""
+    """A path that is not prepared, and why. `loud`: the user should be told of it without asking."""
 
     path: str
     reason: str

@@ -1,4 +1,4 @@
-"""Folders for what nemo draws, annotated copies and clips with heat maps: no later run takes those for recordings."""
+"""Folders for annotated copies and clips with heat maps, marked so that no later run takes these for recordings."""
 
 from __future__ import annotations
 

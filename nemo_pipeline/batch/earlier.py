@@ -1,4 +1,4 @@
-"""Videos that an output holds already and that are not among a run's inputs: they stay, unless `--prune` drops them."""
+"""Videos that an output already holds and that are not among a run's inputs: they are kept, unless `prune` is set."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def earlier_videos(data: FaceDataset | None) -> dict[str, Earlier]:
 def absent_files(
     earlier: Mapping[str, Earlier], videos: Sequence[VideoFile], hashes: Mapping[str, str]
 ) -> list[str]:
-    """Files of `earlier` that are none of `videos`, neither by name nor, under another name, by content."""
+    """Files of `earlier` that are not among `videos`, neither by name nor by content under another name."""
     names, contents = {video.file for video in videos}, set(hashes.values())
     return [file for file, item in earlier.items() if file not in names and item.sha256 not in contents]
 

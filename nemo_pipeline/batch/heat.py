@@ -1,4 +1,4 @@
-"""A clip with a model's attention over the face, drawn in a child: both sides of that job, arrays in a file between."""
+"""A clip with a model's attention over the face, drawn in a child. Both sides of the job, with arrays in a file."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class LabelTable:
 def read_labels(path: Path, files: Iterable[str] = ()) -> LabelTable:
     """Read a label file of either kind. Raises NemoError that names the line and what is wrong with it.
 
-    Whatever lies beside the mark of `nemo synth` is about generated faces, also where the file's kind has no
+    Labels in a folder with the mark of `nemo synth` are of generated faces, even if the file's kind has no
     column for it.
 
     Args:
@@ -181,7 +181,7 @@ def _read_csv(path: Path, text: str) -> LabelTable:
             "sex).",
             path,
         )
-    # Beside a column of the label's own name, another name of it (an id beside video) is some other column.
+    # Next to a column with the label's own name, another name of it (an id next to video) is some other column.
     plain = [name.casefold() for name in header]
     names = [own if name != own and name in plain else name for name, own in zip(names, plain, strict=True)]
     for name, count in Counter(names).items():

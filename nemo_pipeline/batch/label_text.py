@@ -1,4 +1,4 @@
-"""The bytes of a label file as text: how many at most, and in which encoding."""
+"""Decoding a label file: its largest size, and its encoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whom labels are about: a label table's names, and the videos of a run."""
+"""Matching the names in a label table with the videos of a run."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Matched:
 
 
 def find_labels(folders: Iterable[Path]) -> Path | None:
-    """A details file or labels.csv beside the videos; one about videos goes before one about subjects."""
+    """A details file or labels.csv next to the videos; one about videos is preferred to one about subjects."""
     patterns = (r".*file_details\.txt", r"labels\.csv", r".*subject_details\.txt")
     for pattern in patterns:
         for folder in folders:

@@ -39,7 +39,7 @@ def find_landmarks(folder: Path, videos: Sequence[VideoFile]) -> dict[str, Landm
     `folder`. A file that two videos would take belongs to neither.
 
     Raises:
-        NemoError: `folder` is none.
+        NemoError: `folder` is not a folder.
     """
     if not folder.is_dir():
         raise DataError(

@@ -1,5 +1,5 @@
-"""`--mean-shape`: which shape a run warps to. From the data: all videos are prepared with the shipped shape, the mean
-of their landmarks is frozen in the output, and the videos are warped anew to it. Clips added later reuse the frozen
+"""Which mean shape a run warps to. From the data: all videos are prepared with the shipped shape, the mean
+of their landmarks is frozen in the output, and the videos are warped again, to it. Clips added later reuse the frozen
 shape.
 """
 
@@ -25,7 +25,7 @@ SHAPE_FILE = "mean_shape.json"
 
 
 def with_shape(config: PrepConfig, shape: MeanShape) -> PrepConfig:
-    """The settings, naming the shape that they stand for."""
+    """The settings with the shape's kind and hash."""
     digest = "" if config.mean_shape == "shipped" else shape.sha256
     return dataclasses.replace(config, mean_shape_sha256=digest)
 

@@ -1,4 +1,4 @@
-"""What lies around out.h5 while it is made: shards, work folders, locks, the mark of a forced run."""
+"""The files around out.h5 while it is made: shards, work folders, locks, the mark of a forced run."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class OutputFolder:
         """Hold the output against every other run; at the end, folders in which nothing is go.
 
         Raises:
-            NemoError: another run is at work.
+            Busy: another run uses this output.
         """
         with contextlib.ExitStack() as stack:
             if self.part is None:
@@ -117,7 +117,7 @@ class OutputFolder:
     # -----------------------------------------------------------------------------------------------
 
     def obsolete(self, fingerprint: str) -> set[str] | None:
-        """Shards that an unfinished forced run with these settings leaves behind; None when there is none."""
+        """Shards that an unfinished forced run with these settings replaces; None if there is no such run."""
         try:
             mark = json.loads(self._force.read_text())
         except (OSError, ValueError):
@@ -125,7 +125,7 @@ class OutputFolder:
         return set(mark["shards"]) if mark.get("fingerprint") == fingerprint else None
 
     def begin_forced(self, fingerprint: str, shards: set[str]) -> None:
-        """Remember that `shards` are to be replaced, so that a killed forced run goes on instead of anew."""
+        """Record that `shards` are to be replaced, so that a killed forced run is continued, not repeated."""
         with replacing(self._force) as path:
             path.write_text(json.dumps({"fingerprint": fingerprint, "shards": sorted(shards)}))
 

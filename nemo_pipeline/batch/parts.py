@@ -1,4 +1,4 @@
-"""A run in parts, for array jobs (`--part K/N`): which share is whose, and which parts were done."""
+"""A run in parts, for array jobs: which videos belong to a part, and which parts are done."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What a run has to do: which videos are finished in the shards or in the work folder, and which are not.
 
-A finished video is known by its content (sha256) and the settings; names decide nothing but the order.
+A finished video is recognised by its content (sha256) and the settings; names decide only the order.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def rewarp(
         output: another index; as for `prep`.
         config: that of `source`, but for `nemo_pipeline.rewarp.WARP_SETTINGS`.
         options: as for `prep`, without `part`.
-        folders: where the videos are; by default they are looked for beside `source` and in the current folder, and
+        folders: where the videos are; by default they are looked for next to `source` and in the current folder, and
             in the folders there.
         mean_shape: where `config.mean_shape` is "custom"; with "from-data", one that is there already.
         on_event: as for `prep`.
@@ -64,7 +64,7 @@ def rewarp(
     gone = [video.file for video in videos if not video.path.exists()]
     if gone:
         where = (
-            f"in {', '.join(folders)}" if folders else f"beside {source.path.name} or in the current folder"
+            f"in {', '.join(folders)}" if folders else f"next to {source.path.name} or in the current folder"
         )
         missing = f"{pluralize(len(gone), 'video')} of {source.path.name} not found {where} ({listed(gone)})"
         remedy = f"give the folders that hold them: nemo rewarp {source.path.name} VIDEOS/ {output.name}"
@@ -144,7 +144,7 @@ def _near(bases: Sequence[Path]) -> dict[Path, set[str]]:
 
 
 def _names(folder: Path) -> set[str]:
-    """What is in a folder; nothing where it is none, or cannot be read."""
+    """What is in a folder; empty if it is not a folder or cannot be read."""
     try:
         return {path.name for path in folder.iterdir()}
     except OSError:

@@ -308,7 +308,7 @@ def _known(out: OutputFolder, data: FaceDataset | None, source: FaceDataset | No
 
 
 def _shards(out: OutputFolder, config: PrepConfig, force: bool) -> tuple[list[Shard], set[str] | None]:
-    """Shards that count, and those that a forced run replaces (None: there is none that was begun before)."""
+    """Shards that count, and those that a forced run replaces (None: no forced run was begun before)."""
     fingerprint = config.fingerprint()
     obsolete = out.obsolete(fingerprint)
     try:

@@ -1,4 +1,4 @@
-"""What one video's task needs to know, put together from the settings of a run."""
+"""The task of one video, made from the settings of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TaskMaker:
         timeout: seconds, or None.
         shape: the mean shape; None for the shipped one.
         landmarks: landmark files by `VideoFile.file`, where faces are not tracked.
-        tracked: a prepared file whose points are warped anew, None where there is none.
+        tracked: a prepared file whose points are used in place of tracking, or None.
         contents: sha256 by `VideoFile.file`, of videos whose content must be that.
     """
 

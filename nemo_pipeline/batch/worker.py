@@ -1,4 +1,4 @@
-"""One video done by a child process, with a second try, a time limit and a status for every way to fail.
+"""One video prepared by a child process, with a second try, a time limit and a status for every failure.
 
 A `Pool` gives each of the threads that work at the same time a child of its own. Nothing here knows Dask.
 """
@@ -45,7 +45,7 @@ class VideoTask:
         config: `PrepConfig.to_dict()`.
         timeout: seconds, or None.
         mean_shape, triangles: 68 pairs and the triples of their map, or None for the shipped ones.
-        landmarks: the video's landmark file, where faces are not tracked; "" when there is none, for the reason
+        landmarks: the video's landmark file, where faces are not tracked; "" if it is missing, for the reason
             in `problem`.
         tracked: a prepared file; if it holds the video, its points are warped anew; "" for none.
         sha256: of the video's content, where no other will do; else "".
@@ -72,7 +72,7 @@ class VideoTask:
 
 
 class Pool:
-    """Children for the threads of this process: at most one per thread at work, kept between videos."""
+    """Children for the threads of this process: at most one per working thread, kept between videos."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -97,7 +97,7 @@ def derive(bundle: Path) -> dict[str, NDArray[np.generic]]:
 
 
 def main() -> None:
-    """Write face_geometry.npz beside this file."""
+    """Write face_geometry.npz next to this file."""
     here = Path(__file__).parent
     np.savez_compressed(here / "face_geometry.npz", **derive(here / "face_landmarker.task"))  # type: ignore[arg-type]
 

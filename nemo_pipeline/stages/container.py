@@ -160,7 +160,7 @@ def not_opened(error: Exception, path: Path) -> str:
 
 
 def video_streams(container: Any, path: Path) -> tuple[VideoStream, ...]:
-    """The video streams of an opened file, cover art left out. Raises DecodeError where there is none."""
+    """The video streams of an opened file, without cover art. Raises DecodeError if it has none."""
     streams = [s for s in container.streams.video if "attached_pic" not in _disposition(s)]
     if not streams:
         what = "only cover art" if container.streams.video else "no picture, only sound or data"
@@ -207,7 +207,7 @@ def default_stream(streams: Sequence[VideoStream]) -> VideoStream:
 
 
 def numbered_stream(streams: Sequence[VideoStream], index: int) -> VideoStream:
-    """The stream of that number. Raises DecodeError where there is none."""
+    """The stream with this index. Raises DecodeError if there is no such video stream."""
     for stream in streams:
         if stream.index == index:
             return stream

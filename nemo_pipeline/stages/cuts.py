@@ -1,6 +1,6 @@
 """Cuts: whether the face in the next frame belongs to the same shot, so to the same person, as the one before.
 
-Two people who are framed alike have faces at the same place that resemble each other by being faces. What a cut does
+Two people who are framed alike have faces at the same place that look alike to a detector. What a cut does
 and a moving, lit, laughing or half-hidden face does not: the face's skin as seen through the mesh, the shape of the
 head, and the picture around it all change at once. A dissolve does the same slowly, and every picture on the way is a
 mixture of its two ends, which those of a movement are not. How far apart the two lie: docs/tracking.md.

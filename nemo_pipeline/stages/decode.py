@@ -1,7 +1,7 @@
 """Decode: a file to its frames, upright, with the file's own times.
 
 Only decoded frames count: headers claim frames that are not there, and a cut file can end without an error.
-Pictures that a decoder had to guess, and those that lean on them, are counted but never given out.
+Pictures that a decoder had to guess, and those that depend on them, are counted but not returned.
 Interlaced pictures are given as stored (two fields woven) and counted, not deinterlaced.
 """
 
@@ -122,7 +122,7 @@ class DecodeReport:
         if self.times.n_set_back:
             found.append(
                 f"the clock is set back {pluralize(self.times.n_set_back, 'time')}, as where recordings are joined; "
-                "times go on from there"
+                "times continue from there"
             )
         if self.n_interlaced:
             be = "is" if self.n_interlaced == 1 else "are"
@@ -131,7 +131,7 @@ class DecodeReport:
 
 
 class VideoReader:
-    """Iterates over the sound `Frame`s of one video in presentation order; `info` and `report` beside them.
+    """Iterates over the undamaged `Frame`s of one video in presentation order; `info` and `report` describe it.
 
     Args:
         path: the video.
@@ -254,7 +254,7 @@ class VideoReader:
                 continue
 
     def _all_came(self) -> bool:
-        """Whether as many whole packets were read as the header counts: what it misses then is none of them."""
+        """Whether as many whole packets were read as the header counts, so that none of them is missing."""
         stated = self._stream.frames
         return 0 < stated <= self._n_packets and not self.report.n_errors
 
@@ -314,7 +314,7 @@ class VideoReader:
             except MemoryError:
                 raise
             except (av.error.FFmpegError, ValueError):
-                # The decoder goes on with the next packet.
+                # The decoder continues with the next packet.
                 if packet is not None:
                     self.report.n_errors += 1
                     lost.append(number)

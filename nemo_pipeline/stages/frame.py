@@ -130,7 +130,7 @@ class Frame:
         return self._to_rgb(self.planes[0], chroma)
 
     def _subsampling(self, plane: Plane) -> tuple[int, int]:
-        """Luma pixels per pixel of a plane, across and down (the last one may stand for fewer)."""
+        """Luma pixels per pixel of a plane, across and down (the last pixel may cover fewer)."""
         height, width = self.planes[0].shape
         return max(1, round(width / plane.shape[1])), max(1, round(height / plane.shape[0]))
 
@@ -275,7 +275,7 @@ class Frame:
 
 
 def as_picture(rgb: ArrayLike) -> Plane:
-    """An (H, W, 3) or (H, W) uint8 picture whose pixels lie one after the other; ValueError where it is none."""
+    """The picture as a contiguous (H, W, 3) or (H, W) uint8 array. Raises ValueError if it is not a picture."""
     image = np.ascontiguousarray(rgb)
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
         raise ValueError(f"a picture must be (H, W, 3) or (H, W) uint8; this is {image.shape} {image.dtype}.")

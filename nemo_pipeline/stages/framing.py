@@ -1,4 +1,4 @@
-"""Framing: a stream's decoded pictures as `Frame`s of one display size, and what people should know of them."""
+"""Framing: a stream's decoded pictures as `Frame`s of one display size, and notes about them."""
 
 from __future__ import annotations
 

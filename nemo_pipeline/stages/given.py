@@ -1,4 +1,4 @@
-"""Landmarks that were made elsewhere, in place of tracking: a file's rows beside the frames that they belong to.
+"""Landmarks from a file in place of tracking: its rows are matched with the frames of the video.
 
 Nothing is guessed: a file that has more or fewer frames than the video, or other times, is refused.
 """

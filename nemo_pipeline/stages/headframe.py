@@ -35,7 +35,7 @@ _ROUNDS = 5
 #: How far an input frame can reach: 2 through the usual shape, 2 through the rule for single frames, then the smoother,
 #: then REACH.
 SUPPORT = 2 + 2 + smooth.SUPPORT + REACH
-#: Half the distance of the two points that stand for the head's place, outer-eye distances.
+#: Half the distance of the two points that represent the head's position, outer-eye distances.
 _ARM = 0.6
 _TINY = np.finfo(np.float64).tiny
 

@@ -78,7 +78,7 @@ class Engine(Protocol):
 
 
 def find_mesh(engine: Engine, frame: Frame, region: Region, *, mirrored: bool = False) -> FaceMesh | None:
-    """The face in a region of a frame, in source pixels; None where there is none. `mirrored`: the engine is
+    """The face in a region of a frame, in source pixels; None if there is none. `mirrored`: the engine is
     shown the view flipped left to right, so the vertices of the face's right side lie on its left."""
     view = frame.view(region, MESH_VIEW)
     found = engine.mesh(np.ascontiguousarray(view[:, ::-1]) if mirrored else view)

@@ -26,7 +26,7 @@ COLUMNS = ("frame", "face_id", "timestamp", "confidence", "success", *_POINTS)
 
 
 class LandmarksError(Exception):
-    """A landmark file that is missing, is none, or does not fit its video. str() is one sentence for people."""
+    """A landmark file that is missing, not a landmark file, or not of its video. str() is one sentence for people."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

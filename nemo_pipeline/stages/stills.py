@@ -137,7 +137,7 @@ class _FoundFaces:
                 self.regions.append(face_region(face.points))
 
     def _confirmed(self, region: Region) -> FaceMesh | None:
-        """The face that the landmark network finds in a region; None where there is none, or a known one."""
+        """The face that the landmark network finds in a region; None if it finds none, or one that is already known."""
         mesh = self._looked_at(region, region)
         if mesh is not None:  # until the region fits
             mesh = self._looked_at(face_region(mesh.points), region, rounds=1)

@@ -60,7 +60,7 @@ def open_video(path: str | Path, wish: str, engine: Engine | None) -> VideoReade
 def _faces(
     path: str | Path, streams: list[VideoStream], engine: Engine
 ) -> tuple[dict[int, float], dict[int, str]]:
-    """By a stream's index: mean size of its largest face over the pictures looked at (0 where there is none), pixels
+    """By a stream's index: mean size of its largest face over the pictures looked at (0 if no face was found), pixels
     between the outer eye corners; and a clause on it."""
     sizes: dict[int, list[float]] = {}
     for thorough in (False, True):

@@ -35,7 +35,7 @@ def repair_times(
 
     Times that are missing or not later than the last good one are spread evenly up to the next good one, so
     that a repeated time does not push all that follow. Times before zero move the whole clip to start at
-    zero. A clock that was set back (two recordings in one file) goes on from the last time, with its own
+    zero. A clock that was set back (two recordings in one file) continues from the last time, with its own
     steps. At most `PATIENCE` items are held back.
 
     Args:

@@ -1,7 +1,7 @@
-"""Wholeness: how many bytes a video file says it has beyond those that are there (an interrupted copy).
+"""Truncation: how many bytes a video file claims beyond those that are there (an interrupted copy).
 
-Recorders write sizes before they know them, never come back, or count wrongly. So only a size that something else in
-the file bears out says that bytes are missing.
+Recorders write sizes before they know them, never correct them, or count wrongly. So only a size that something else in
+the file confirms is believed.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from nemo_pipeline.stages.frame import Frame
 class Patch:
     """The part of a gray frame around a face, low-passed for its size in the crop.
 
-    Pixel (column i, row j) of `gray` stands for the source position x0 + i * step, y0 + j * step (pixel
+    Pixel (column i, row j) of `gray` samples the source position x0 + i * step, y0 + j * step (pixel
     centres at integers).
     """
 

@@ -1,5 +1,4 @@
-"""`FaceTrack`: T frames of one face in memory, as named arrays; what a prepared video, a tracked one and a row that a
-model is asked about all are. NumPy only."""
+"""`FaceTrack`: T frames of one face in memory, as named arrays: a prepared or tracked video, or a model's input."""
 
 from __future__ import annotations
 

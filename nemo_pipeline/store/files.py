@@ -63,7 +63,7 @@ def read_bounded(path: Path, most: int) -> bytes:
 
 
 def temporary_name(final: Path) -> Path:
-    """A fresh hidden name beside `final`; `leftovers` knows it again after a crash."""
+    """A new hidden name in the folder of `final`; `leftovers` finds it after a crash."""
     return final.with_name(f"{_hidden(final)}{secrets.token_hex(6)}.tmp")
 
 

@@ -37,7 +37,7 @@ LAYOUT_COLUMNS: dict[str, str] = {
     "landmarks_sha256": "str",
     "modified": "<i8",
 }
-#: /shards: the files that the rows lie in. The uuid stands in the shard too: a foreign file is noticed.
+#: /shards: the files that the rows lie in. The uuid is in the shard too, so a foreign file is noticed.
 SHARD_TABLE: dict[str, str] = {"name": "str", "uuid": "str"}
 
 
@@ -167,7 +167,7 @@ def _write_virtual(
             layout = h5py.VirtualLayout((total, *tail), dtype)
             at = 0
             for shard, start, count in runs:
-                # HDF5 reads source names like printf: a percent sign stands doubled.
+                # HDF5 reads source names like printf: a percent sign is doubled.
                 source = os.fsencode(f"{folder}/{shard}".replace("%", "%%"))
                 if name in shards[shard].fields:
                     window = h5py.VirtualSource(source, name, (sizes[shard], *tail), dtype)

@@ -1,10 +1,10 @@
-"""Files from elsewhere, opened in a process that can be lost: `nemo verify` and `nemo info`.
+"""Untrusted files, opened in a child process that may die: for `nemo verify` and `nemo info`.
 
 Both sides are here. HDF5 is C, and some damaged files crash it, keep it busy forever or make it ask for all memory,
-in spite of what `nemo_pipeline.store.strict` looks at. Here that costs a process of ours, and is a sentence.
+in spite of the checks of `nemo_pipeline.store.strict`. Here that costs a child process and becomes an error.
 
-`FaceDataset` opens a file in the process of whoever calls it: another one for every file would cost a program half a
-second each time. A file that nobody vouches for is looked at with `nemo verify` (or `Isolated`) before.
+`FaceDataset` opens a file in the caller's process: another one for every file would cost a program half a
+second each time. Check an untrusted file with `nemo verify` (or `Isolated`) first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A lock that one process holds and every other sees, also where a file system has none."""
+"""A lock between processes, also on file systems without locks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def hold(path: Path, *, busy: str, read_only: str, patience: float = 0.0) -> Ite
     except PermissionError:
         raise OutputError(read_only, path.parent) from None
     except (OSError, NotImplementedError):
-        held = False  # how filelock says that a file system has no locks: go on, as readers do
+        held = False  # how filelock says that a file system has no locks: continue, as readers do
     try:
         yield
     finally:

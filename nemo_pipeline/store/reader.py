@@ -1,7 +1,7 @@
 """`FaceDataset`: out.h5 as a mapping from ids to videos, with labels, read straight from the shards.
 
 HDF5's own virtual datasets read as zeros when a shard is missing and look for it in the current folder too.
-This reader finds the shards itself, beside the real out.h5, and compares the uuid stored on both sides.
+This reader finds the shards itself, in the folder of the real out.h5, and compares the uuid stored on both sides.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
             if kind == "shard":
                 raise DataError(
                     f"{self.path} is one shard of a larger file; "
-                    f"open the .h5 beside the folder {self.path.parent.name}.",
+                    f"open the .h5 next to the folder {self.path.parent.name}.",
                     self.path,
                 )
             if kind not in ("index", "packed"):
@@ -378,7 +378,7 @@ class _Held:
     seen: dict[str, h5py.Dataset | None] = dataclasses.field(default_factory=dict)
 
     def dataset(self, name: str) -> h5py.Dataset | None:
-        """A dataset that may be read; None where there is none. Raises DamagedFile."""
+        """A dataset that may be read; None if there is none. Raises DamagedFile."""
         if name not in self.seen:
             self.seen[name] = dataset_in(self.file, name)
         return self.seen[name]

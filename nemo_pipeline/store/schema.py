@@ -55,8 +55,8 @@ class FrameField:
 
 
 class FieldType(NamedTuple):
-    """A frame dataset as it is in one file: shape of a row, dtype, meaning, and what stands for it where it is missing
-    (None: it cannot be)."""
+    """A frame dataset as it is in one file: shape of a row, dtype, meaning, and the value that fills it where it is
+    missing (None: it cannot be missing)."""
 
     tail: tuple[int, ...]
     dtype: np.dtype

@@ -1,4 +1,4 @@
-"""The tables of a prepared file and the digest over them, which tells that they are those that were written.
+"""The tables of a prepared file, and the digest that shows whether they are as written.
 
 The digest covers the root attributes, every column, the mean shape and the triangles. Frames have a hash of their own
 for each video, in those columns.

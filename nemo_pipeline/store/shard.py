@@ -91,7 +91,7 @@ class Shard:
 
 
 def shards_folder(index: Path) -> Path:
-    """`out.shards` beside `out.h5`."""
+    """`out.shards` next to `out.h5`."""
     return index.with_suffix(".shards") if index.suffix == ".h5" else index.with_name(index.name + ".shards")
 
 

@@ -1,4 +1,4 @@
-"""Staged videos: what is known of one finished video before it goes into a shard. The unit that survives a kill.
+"""Staged videos: one finished video before it is in a shard. The unit that survives a kill.
 
 A staged video is `<key>.json` in the work folder, written by rename after its record files were synced. Record
 files without a staged video are leftovers and count for nothing.
@@ -80,7 +80,7 @@ def write_staged(folder: Path, staged: StagedVideo) -> Path:
 
 
 def read_staged(path: Path, config: PrepConfig | None = None) -> StagedVideo | None:
-    """The staged video at `path`; None when there is none, or none that is whole.
+    """The staged video at `path`; None if it is missing or incomplete.
 
     With `config`, its record files must be there and long enough.
     """

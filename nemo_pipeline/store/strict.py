@@ -1,4 +1,4 @@
-"""HDF5 files that nobody vouches for: what they declare is looked at before it is followed; every error is one type.
+"""Untrusted HDF5 files: what they declare is checked before it is used; every error is of one type.
 
 A damaged or hostile file may declare more data than it holds, keep data in other files, link to them, ask for filters
 that load code, or break HDF5's own structures. What `nemo_pipeline.store` reads goes through here. The HDF5 library is
@@ -62,7 +62,7 @@ def reading(path: Path | str, what: str = "") -> Iterator[None]:
 
 
 def member(group: h5py.Group, name: str) -> Any:
-    """The object `name` of a group; None where there is none. Links to elsewhere are not followed.
+    """The object `name` of a group; None if there is none. Links to other files are not followed.
 
     Raises:
         DamagedFile: it is a link.

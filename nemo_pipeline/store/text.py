@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 def to_bytes(text: str) -> bytes:
     """UTF-8, with undecodable file-name bytes restored. HDF5 strings end at NUL, so none may be inside.
 
-    A lone surrogate that stands for no byte (from a label file, not from a file name) becomes "?".
+    A lone surrogate that encodes no byte (from a label file, not from a file name) becomes "?".
     """
     try:
         data = text.encode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""`nemo verify`: is this file what was written once, and does it make sense?"""
+"""`nemo verify`: is this file as it was written, and is it consistent?"""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def write_dataset(
     folder = shards_folder(path)
     if path.exists() or (folder.exists() and any(folder.iterdir())):
         raise OutputError(
-            f"{path} (or {folder.name} beside it) exists already; choose another name or remove both.", path
+            f"{path} (or {folder.name} next to it) exists already; choose another name or remove both.", path
         )
     if mean_shape is None or triangles is None:
         from nemo_pipeline.geometry import shipped_mean_shape, shipped_triangles

@@ -36,13 +36,13 @@ def render_faces(
     progress: Callable[[int, int], None] | None = None,
     **settings: Any,
 ) -> Path:
-    """Write faces of synthetic clips straight to `output` (as `nemo prep` would), and truth beside it.
+    """Write faces of synthetic clips to `output`, as `nemo prep` would, and their truth next to it.
 
     For work on the model: no compression, and no error of tracking. Pixels of the frame still matter
     (`width`, `height`): the face is rendered at them, then warped.
 
     Args:
-        output: the .h5 to write; <name>.truth.h5 appears beside it.
+        output: the .h5 to write; <name>.truth.h5 is written next to it.
         subjects, clips, seed, settings: see `SynthConfig`.
         size: side of the warped faces, pixels.
         workers: processes; default: the cores that this process may use.

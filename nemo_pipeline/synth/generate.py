@@ -52,7 +52,7 @@ def render_set(
         progress: called with the numbers of finished clips and of clips in all.
 
     Raises:
-        NemoError: bad settings; the folder holds something else, or another process is at work in it.
+        NemoError: bad settings; the folder holds something else, or another process is using it.
 
     Warns:
         UserWarning: a label file was changed since it was made, and is left as it is.

@@ -1,4 +1,4 @@
-"""Where a synthetic set is written: held by one process, and cleared of what a killed one left."""
+"""The folder of a synthetic set: locked by one process, and cleared of what a killed one left."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nemo_pipeline.store.locks import hold
 
 @contextmanager
 def held(folder: Path, name: str, what: Path) -> Iterator[Path]:
-    """Hold `folder`/.`name`.lock, and give an empty folder beside it for what processes hand to each other.
+    """Hold `folder`/.`name`.lock, and make an empty folder next to it for files that processes exchange.
 
     Both are gone at the end; those of a killed process are cleared by the next.
 
@@ -23,7 +23,7 @@ def held(folder: Path, name: str, what: Path) -> Iterator[Path]:
         what: for messages.
 
     Raises:
-        NemoError: another process is at work on it, or nothing can be written.
+        NemoError: another process is using it, or nothing can be written.
     """
     lock, parts = folder / f".{name}.lock", folder / f".{name}.parts"
     busy = f"another `nemo synth` is writing {what}: wait for it, or choose another name."
@@ -41,5 +41,5 @@ def held(folder: Path, name: str, what: Path) -> Iterator[Path]:
 
 
 def open_as_folder(file: Path) -> None:
-    """Give a file the readers that its folder has: generated faces are nobody's, and a set may be shared."""
+    """Give a file the permissions of its folder: generated faces are not personal data, and a set may be shared."""
     file.chmod(file.parent.stat().st_mode & 0o666 | 0o600)

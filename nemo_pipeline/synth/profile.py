@@ -1,4 +1,4 @@
-"""Who takes part in a set that is made up like the UvA-NEMO smile database: ages, genders, clips of each.
+"""The subjects of a set like the UvA-NEMO smile database: ages, genders, number of clips.
 
 From the paper (section IV-A, Table III): 1240 clips, 597 spontaneous and 643 posed, of 400 subjects, 185 female and
 215 male, 8 to 76 years old; so many clips by decade as `CLIPS_BY_DECADE` says. How many subjects a decade has, and how

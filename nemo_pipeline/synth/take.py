@@ -1,4 +1,4 @@
-"""What happens in one clip, whoever is filmed: the camera, the head's movement, the expression's course."""
+"""What happens in one clip, independent of the subject: the camera, the head's movement, the expression's course."""
 
 from __future__ import annotations
 

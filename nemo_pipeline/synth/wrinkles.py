@@ -49,7 +49,7 @@ KINDS: dict[str, Kind] = {
     "cheek": Kind(28, 74, 0.08, 0.10, 0.05, 1.0),
     "chin": Kind(34, 76, 0.15, -0.03, 0.06, 1.2),
 }
-#: Left-sided curves; the right side mirrors them. Kinds in `_MIDDLE` are drawn as they stand.
+#: Left-sided curves; the right side mirrors them. Kinds in `_MIDDLE` are drawn once.
 _LEFT: dict[str, list[list[CurvePoint]]] = {
     "nasolabial": [
         [(31, -0.066, -0.118), (31, -0.16, -0.02), (48, -0.096, -0.07), (48, -0.085, 0.03), (48, -0.06, 0.1)]
@@ -198,7 +198,7 @@ def line_layers(
 
 
 def _draw(canvas: np.ndarray, points: np.ndarray, depth: float) -> None:
-    """A curve one pixel wide, fading out at both ends; 255 stands for a depth of 1."""
+    """A curve one pixel wide, fading out at both ends; 255 is a depth of 1."""
     import cv2
 
     fixed = np.round(points * 16).astype(int)

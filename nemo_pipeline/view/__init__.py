@@ -1,1 +1,1 @@
-"""What a person looks at: contact sheets and annotated copies of videos."""
+"""Contact sheets, reports and annotated copies of videos."""

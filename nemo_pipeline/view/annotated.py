@@ -1,4 +1,4 @@
-"""How a video that nemo drew is told from a recording. Reads bytes; nothing is decoded."""
+"""Tells a video that nemo drew from a recording, by its bytes; nothing is decoded."""
 
 from __future__ import annotations
 

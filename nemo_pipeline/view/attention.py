@@ -1,4 +1,4 @@
-"""What a model saw in a clip, as plain arrays: what is drawn over its face. Needs numpy alone."""
+"""A model's attention in a clip, as plain arrays, to be drawn over the face. NumPy only."""
 
 from __future__ import annotations
 

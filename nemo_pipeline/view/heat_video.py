@@ -51,8 +51,8 @@ def draw_heat_video(
         target: `.mp4` to write, by rename.
         attention: what the model saw.
         template: of the warp that made the model's faces.
-        title: what stands below the picture: the clip and its age.
-        note: what has to be known beside it, in red.
+        title: text below the picture: the clip and its age.
+        note: a warning next to it, in red.
         stream: the video stream that the model saw, below 0 the clip's default one.
         progress: called now and then with the number of frames drawn.
 
@@ -121,7 +121,7 @@ class _Page:
         picture[face.y, face.x] = np.round(old * (1 - OPAQUE) + colour * OPAQUE).astype(np.uint8)
 
     def _column(self, t: int) -> tuple[int, int, int]:
-        """Where frame t's weight stands in the page: x, top, bottom."""
+        """Position of the bar of frame t's weight in the page: x, top, bottom."""
         left, top, right, bottom = self._plot
         frames = self._attention.frame_index
         span = max(1, int(frames[-1]) - int(frames[0]))

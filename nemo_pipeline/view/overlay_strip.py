@@ -1,4 +1,4 @@
-"""The strip below each frame of an annotated video: what the frame came to, in words and colours."""
+"""The strip below each frame of an annotated video: the frame's result in words and colours."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ def _faces(
 
 
 def _reason(draw: ImageDraw.ImageDraw, video: FaceVideo, top: int, width: int) -> None:
-    """In place of faces: why there are none."""
+    """The reason why a video has no faces, in their place."""
     x, right = _EDGE + _LABELS, width - _EDGE
     draw.rounded_rectangle((x, top, right, top + _REASON - 2), radius=8, fill=(248, 248, 250), outline=FAINT)
     lines = wrap_text(video.message or "No faces.", right - x - 36, 14, 2)

@@ -1,4 +1,4 @@
-"""First reasons to distrust a tracked video: what a careful person would look at before using it. NumPy only.
+"""Quality flags of a tracked video: reasons to look at it before using it. NumPy only.
 
 The limits (`LIMITS`, in words) are choices, made to be few and to be looked at; none was fitted to labels.
 """

@@ -57,7 +57,7 @@ def unwarp(template: Template, landmarks: ArrayLike, width: int, height: int) ->
 
 
 def sample(values: NDArray[np.floating], crop: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Bilinear values (P,) of a map over the crop (S, S) at (P, 2) places, x then y; the map's edge goes on outside."""
+    """Bilinear values (P,) of a map over the crop (S, S) at (P, 2) places, x then y; edge values continue outside."""
     side = values.shape[0]
     place = np.clip(crop, 0, side - 1)
     low = np.minimum(place.astype(int), side - 2) if side > 1 else np.zeros(crop.shape, int)

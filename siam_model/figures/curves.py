@@ -1,4 +1,4 @@
-"""curves.png: how the errors of a training went down, from the lines of history.csv."""
+"""curves.png: the errors of a training by epoch, from history.csv."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ REIMPLEMENTED = " (re-implemented)"
 
 
 def make_method(name: str, describe: Describe | None = None) -> Method:
-    """A method, untrained. `cnn`, SIAM's convolutional part, is none of these: a training makes it.
+    """A method, untrained. `cnn`, SIAM's convolutional part, is not one of these: a training makes it.
 
     Args:
         name: a key of METHODS.
@@ -81,7 +81,7 @@ def named_methods(text: str) -> tuple[str, ...]:
     """`all` or names with commas between, as METHODS orders them.
 
     Raises:
-        NemoError: a name that is none.
+        NemoError: an unknown name.
     """
     names = [name.strip().lower().replace("-", "_") for name in text.split(",") if name.strip()]
     if names == ["all"]:

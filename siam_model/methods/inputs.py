@@ -44,7 +44,7 @@ class Video(Protocol):
 
     @property
     def mesh(self) -> NDArray[np.floating] | None:
-        """(T,478,3) face mesh, source pixels; None where there is none."""
+        """(T,478,3) face mesh, source pixels; None without a mesh."""
         ...
 
     @property

@@ -1,1 +1,1 @@
-"""A run: what was asked for, who trains and who tests, folds, the search in each, and several processes at it."""
+"""A run: what was asked for, who trains and who tests, folds, the search in each, several processes."""

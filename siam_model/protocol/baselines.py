@@ -51,7 +51,7 @@ class Features:
 
     @property
     def descriptors(self) -> FeatureCache:
-        """What the compared methods look at, kept in a folder beside the data too."""
+        """Features of the compared methods; also cached in a folder next to the data."""
         if self._descriptors is None:
             from siam_model.methods.descriptors import FeatureCache
 

@@ -44,7 +44,7 @@ class FoldJob:
 
 
 def train_folds(run: OpenRun, folds: Sequence[int], features: Features | None = None) -> dict[int, str]:
-    """Train these folds here, one after the other. One that fails is said, and the others go on.
+    """Train these folds here, one after the other. One that fails is reported, and the others are trained.
 
     Args:
         features: of the baselines, where they were measured before.

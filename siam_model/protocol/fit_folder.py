@@ -1,4 +1,4 @@
-"""One model: trained into a folder, which a killed process leaves so that the same call goes on: `checkpoint.pt` while
+"""One model, trained into a folder from which the same call continues after a kill: `checkpoint.pt` while
 it trains, then `model/` with its `history.csv`."""
 
 from __future__ import annotations

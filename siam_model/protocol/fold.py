@@ -1,6 +1,6 @@
 """One split: a model of its training subjects, searched for where asked, that predicts the subjects it never saw.
 
-`predictions.csv`, the last file to come into the folder, says that nothing is left to do.
+`predictions.csv` is written last: a fold that has one is finished.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def train_split(
         features: of the baselines, measured once for all folds of this process.
 
     Raises:
-        Busy: another process is at it.
+        Busy: another process is training it.
         NemoError: the loss is not finite, or data cannot be read.
     """
     make_private(folder.path)

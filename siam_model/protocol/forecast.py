@@ -1,4 +1,4 @@
-"""How long a training will take: the time of one step, times all that is left to do, as a range."""
+"""How long a training will take: the time of one step times the steps that are left, as a range."""
 
 from __future__ import annotations
 

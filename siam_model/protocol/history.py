@@ -1,4 +1,4 @@
-"""history.csv: what a training's epochs left, a line each, written whole and read back."""
+"""history.csv: one line per epoch of a training; written whole and read back."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Folds side by side: several processes on one machine, each on cores or a GPU of its own.
 
 Every process takes one fold after another and tells how it goes, a JSON object per line. A process that dies (out of
-memory, a crash of the driver) costs the fold that it was training, until the run is resumed; the others go on.
+memory, a crash of the driver) costs the fold that it was training, until the run is resumed; the others continue.
 """
 
 from __future__ import annotations

@@ -239,7 +239,7 @@ def open_run(
     runtime: Runtime | None = None,
     reporter: Reporter | None = None,
 ) -> OpenRun:
-    """A run that was begun, ready to go on.
+    """A run that was begun, ready to be continued.
 
     Args:
         data: where its data are now; None: where they were.

@@ -117,7 +117,7 @@ def _parse(name: str, text: str, kind: Any) -> Any:
     if origin is Literal:
         if text not in args:
             raise SettingsError(
-                f"The setting {name} takes one of {', '.join(args)}; {text!r} is none of them.", name
+                f"The setting {name} takes one of {', '.join(args)}; {text!r} is not one of them.", name
             )
         return text
     if origin is tuple:

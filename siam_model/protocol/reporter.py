@@ -1,4 +1,4 @@
-"""Who is told how a training goes. The command line imports this to start: it needs neither torch nor numpy."""
+"""The interface for progress of a training. The command line imports this when it starts: without torch or numpy."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Reporter:
     is told what they say, too."""
 
     def begun(self, run: Path) -> None:
-        """The folder of the run, or of the study, is there; from now on `nemo train --resume` can resume it."""
+        """The folder of the run or study exists; from now on it can be resumed."""
 
     def say(self, text: str, where: TrainingScope | None = None) -> None:
         """A sentence."""

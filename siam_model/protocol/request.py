@@ -1,4 +1,4 @@
-"""What is to be trained, and how this process does it: the two arguments that everything below passes on."""
+"""What to train (`TrainRequest`) and how this process does it (`Runtime`): arguments of `train` and `resume`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TrainRequest:
         overrides: `{"model.hidden": "256", "train.learning_rate": "3e-4"}`.
         subset: `{"expression": "smile", "condition": "posed"}`, or one of them: the videos that take part; empty: all.
         precision: `32`, `bf16-mixed` or `16-mixed`.
-        methods: names of `siam_model.methods.METHODS` that are trained and tested beside SIAM, in the same folds.
+        methods: names of `siam_model.methods.METHODS` that are trained and tested besides SIAM, in the same folds.
         study: `mechanisms`, `positions`, `modules` or `conditions`: train the set of runs of one comparison.
         distinct_subjects: codes such as `1` and `001` are different people; without it they are refused.
         init: absolute path of a run whose weights the training starts from; None: all start fresh.

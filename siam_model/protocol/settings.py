@@ -1,4 +1,4 @@
-"""settings.json: what a run was asked for, written before anything is trained, and what going on is compared with.
+"""settings.json: what a run was asked for; written before anything is trained, compared when it is resumed.
 
 Several processes (the tasks of an array job) may begin the same run: the first one writes the file, the others find it
 and have to ask for the same.
@@ -110,7 +110,7 @@ def read_settings(folder: Path) -> tuple[RunSettings, SIAMConfig, TrainConfig]:
     """The settings of a run or of a study, and its base configurations.
 
     Raises:
-        NemoError: there are none, they are damaged, or a newer version of nemo wrote them.
+        NemoError: the file is missing, damaged, or of a newer version of nemo.
     """
     file = RunFolder(folder).settings
     shown = escape_controls(str(file))

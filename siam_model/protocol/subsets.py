@@ -38,7 +38,7 @@ def take_subset(table: VideoTable, dataset: FaceDataset, subset: Mapping[str, st
     """The videos whose labels are those of `subset`; all of them when it is empty.
 
     Raises:
-        NemoError: there is none.
+        NemoError: no video of that subset has an age.
     """
     if not subset:
         return table

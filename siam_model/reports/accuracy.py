@@ -128,7 +128,7 @@ def _alt_thresholds(given: EvaluationInputs) -> str:
 
 
 def add_breakdowns(given: EvaluationInputs, report: Report) -> None:
-    """By gender and by condition. The paper prints neither, so there is none to compare with."""
+    """By gender and by condition. The paper prints neither, so there is nothing to compare with."""
     for name, title, head in (
         ("gender", "Errors by gender", "Gender"),
         ("condition", "Errors by expression and condition", "Recorded"),

@@ -1,4 +1,4 @@
-"""What one call of `nemo evaluate` has to work with, and the commands that would give it more."""
+"""The inputs of one call of `nemo evaluate`, and the commands that make what is missing."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class EvaluationInputs:
         methods: name -> predictions of the same videos: SIAM, further runs, other methods, baselines.
         drawn: names of those in Figures 7 and 8, the one that the others are compared with first.
         studies: kind -> study.
-        data: of the main run; None where they cannot be had.
+        data: of the main run; None if they cannot be found or opened.
         notes: what the reader must know about the data, sentences.
         no_data: why, a sentence.
         request: what is asked for.
@@ -282,7 +282,7 @@ def _drawn(methods: Mapping[str, Predictions], wanted: Sequence[str]) -> tuple[s
     paper's three where they are there, with what is compared by hand; else the first that a figure can hold.
 
     Raises:
-        NemoError: a name that is none of them.
+        NemoError: an unknown name.
     """
     names = {"siam": "SIAM", **{name: label for name, label in LABELS.items() if label in methods}}
     found = []

@@ -24,7 +24,7 @@ _TYPES = {"csv": "text/csv", "json": "application/json", "md": "text/markdown", 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PageHead:
-    """What stands above the parts.
+    """The head of the page, above the parts.
 
     Attributes:
         title: of the page.

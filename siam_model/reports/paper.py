@@ -1,4 +1,4 @@
-"""The numbers that the paper prints, each with the table it stands in. Nothing here was measured by us.
+"""The numbers that the paper prints, each with its table. Nothing here was measured by us.
 
 Pei, Dibeklioglu, Baltrusaitis, Tax: "Attended End-to-end Architecture for Age Estimation from Facial Expression
 Videos", IEEE Transactions on Image Processing 29, 2020. Errors in years; pairs are the mean absolute error and the

@@ -140,7 +140,7 @@ def kept_phases(run: Run, path: Path) -> Parts | None:
 
 def phase_predictions(predictions: Predictions, parts: Parts, name: str) -> Predictions | None:
     """The predictions of one union of phases, or of the whole video, for the videos in which all three phases were
-    found; None when that is none."""
+    found; None if the file is not such a table."""
     rows = [i for i, video in enumerate(predictions.video) if len(parts.get(video, {})) > 1]
     if not rows:
         return None

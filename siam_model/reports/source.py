@@ -93,7 +93,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class VariantRun:
-    """One variant of a study: its run, or why there is none yet."""
+    """One variant of a study: its run, or why it has no finished run."""
 
     name: str
     label: str
@@ -104,7 +104,7 @@ class VariantRun:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Study:
-    """A study of `nemo train --study`."""
+    """A study: several runs over shared folds."""
 
     folder: RunFolder
     kind: str
@@ -294,7 +294,7 @@ def open_data(run: Run, given: Path | None, marks: str | os.PathLike[str] | None
 
 
 def parse_with(values: Mapping[str, Path], ours: Predictions) -> dict[str, Predictions]:
-    """`--with NAME=FILE.csv`: name -> predictions for the videos of `ours`. Raises NemoError."""
+    """Predictions of other methods: name -> predictions for the videos of `ours`. Raises NemoError."""
     return {
         escape_controls(name): same_videos(read_predictions(path), ours, path)
         for name, path in values.items()

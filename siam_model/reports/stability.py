@@ -1,4 +1,4 @@
-"""Stability, as the video protocol of CCMiniVID-A measures it: how much a model's answer wanders over one video."""
+"""Stability, as the video protocol of CCMiniVID-A measures it: how much a model's answer varies over one video."""
 
 from __future__ import annotations
 

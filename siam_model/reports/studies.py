@@ -263,7 +263,7 @@ def _study_data(given: EvaluationInputs, run: Run) -> Data:
     all the same, if they hold its videos.
 
     Raises:
-        NemoError: they are not to be had.
+        NemoError: they cannot be found or opened.
     """
     if given.data is not None and given.data.dataset.uuid == run.dataset.get("uuid"):
         return given.data
@@ -316,7 +316,7 @@ def _subsets(given: EvaluationInputs, report: Report, study: Study) -> None:
                     Line(f"{LABELS[name]}, {variant.label}", measured, quoted.get(entry.paper), called)
                 )
         lines.append(Line(f"SIAM, {variant.label}", run.predictions, quoted.get("SIAM")))
-    # The run of all videos is the last one; how many videos each line is about stands in the line.
+    # The run of all videos is the last one; each line says how many videos it is about.
     described = study.finished[-1][1].described()
     more = f". {REIMPLEMENTATIONS}" if len(lines) > len(study.finished) else ""
     report.add(

@@ -1,4 +1,4 @@
-"""The tables: which rows and columns, from predictions. The paper's own numbers stand apart and say whose they are."""
+"""The tables: which rows and columns, from predictions. The paper's own numbers are set apart and marked as such."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def breakdown(
 ) -> Table:
     """The errors of the first method by a label of the videos, with the other methods' MAE.
 
-    No number of the paper stands here: it never breaks one model down like this.
+    It has no number of the paper, which never breaks one model down like this.
 
     Args:
         labels: V texts; "" counts as unknown.

@@ -1,4 +1,4 @@
-"""One training by several processes that share every batch: a GPU each (or a CPU's cores, with `--device cpu`).
+"""One training by several processes that share every batch: a GPU each, or a share of a CPU's cores.
 
 The processes are fresh interpreters, which torch.distributed joins over a local port; this one only listens. Its
 callbacks are called here, and the result comes from the checkpoint that process 0 writes.

@@ -1,4 +1,4 @@
-"""Where numbers stopped being finite: the sentence that a training ends with."""
+"""The error of a training whose numbers are no longer finite: where they stopped being so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fit`: one training, by this process or by several, from a finished epoch on where there is one."""
+"""`fit`: one training, by this process or by several, continued from its checkpoint if there is one."""
 
 from __future__ import annotations
 

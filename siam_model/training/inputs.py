@@ -1,4 +1,4 @@
-"""What a training's result follows from, and what its checkpoints are recognised by."""
+"""Everything that determines a training's result, and the fingerprint by which a checkpoint is recognised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the appearance module learns before ages: the shape that the warp took out of the picture. Beyond the paper.
+"""Pretraining of the appearance module, before ages: the shape that the warp took out of the picture. Beyond the paper.
 
 The warp gives every face the mean shape, so an expression's amplitude has to be read from the skin; ages teach that to
 the convolutions slowly. The file still has the landmarks, so it can be taught frame by frame, without any label.

@@ -1,4 +1,4 @@
-"""What one epoch of a training leaves: a line of history.csv. Does not need torch."""
+"""The record of one epoch of a training: a line of history.csv. Does not need torch."""
 
 from __future__ import annotations
 

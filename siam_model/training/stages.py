@@ -1,4 +1,4 @@
-"""The stages of a training, one after the other: what learns, from what, and with which step. Does not need torch."""
+"""The stages of a training in order: which parameters learn, from which targets, at which rate. Does not need torch."""
 
 from __future__ import annotations
 

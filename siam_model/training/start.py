@@ -1,4 +1,4 @@
-"""`--init RUN`: a training that starts from another run's weights, of stills for instance. Beyond the paper."""
+"""A training that starts from another run's weights, for instance of still pictures. Beyond the paper."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def test_rewarp_finds_the_videos_beside_the_file(clips, prepared, tmp_path):
     (tmp_path / "videos" / "clip1.mp4").rename(tmp_path / "other" / "clip2.mp4")  # neither name nor size fit
     (tmp_path / "other" / "clip1.mp4").write_bytes(b"another one of that name")
     out, err = nemo("rewarp", source, output, "--size", "64", "--json")
-    assert b"1 video of in.h5 not found beside in.h5 or in the current folder (clip1.mp4)" in err
+    assert b"1 video of in.h5 not found next to in.h5 or in the current folder (clip1.mp4)" in err
     facts = json.loads(out)
     assert facts["counts"] == {"ok": 2, "unreadable": 1}
     assert (

@@ -101,7 +101,7 @@ def test_numbers(run):
 
 def test_table_three_and_figures(run):
     result = evaluate(run, run / "elsewhere")
-    # Decades in which nobody is are left out here, where the paper's rows are not beside them.
+    # Decades in which nobody is are left out here, where the paper's rows are not next to them.
     assert result.header == ["Method", "0-9", "10-19", "30-39", "70-79", "All", "SD"]
     names = ["SIAM", "SIAM: 95 % interval", "training median", "Videos", "Subjects"]
     assert [row[0] for row in result.rows] == names

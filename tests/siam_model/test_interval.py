@@ -1,4 +1,4 @@
-"""The interval beside an age: its quantile against plain loops, its coverage where videos of a person are alike."""
+"""The interval of an age: its quantile against plain loops, its coverage where videos of a person are alike."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def test_precision_is_the_runs_and_devices_are_not(data, tmp_path):
     assert json.loads((run / "settings.json").read_text())["precision"] == "bf16-mixed"
     with pytest.raises(NemoError, match="begun with `precision=bf16-mixed`, not with `precision=32`"):
         resume(run, given={"precision": "32"})
-    with pytest.raises(NemoError, match="`precision` takes 32, bf16-mixed, 16-mixed; '8' is none of them"):
+    with pytest.raises(NemoError, match="`precision` takes 32, bf16-mixed, 16-mixed; '8' is not one of them"):
         quick(data, tmp_path / "other", precision="8")
     with pytest.raises(NemoError, match="`jobs` gives every fold a GPU of its own"):
         resume(run, device="cpu", jobs=2, devices=2)

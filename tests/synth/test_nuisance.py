@@ -67,7 +67,7 @@ def test_parameters_of_face_skin_and_camera_say_nothing_of_age(settings):
 def test_brightness_position_and_background_say_nothing_of_age():
     """On rendered pictures: mean gray of face and frame, place and size of the face, colours of the
     background."""
-    config = SynthConfig(subjects=100, clips=1, seed=5, width=128, height=128)
+    config = SynthConfig(subjects=60, clips=1, seed=5, width=128, height=128)
     rows, ages = [], []
     for clip in list_clips(config):
         renderer = ClipRenderer(Subject(config, clip.person), clip)

@@ -49,7 +49,7 @@ def test_every_method_predicts_every_video_once_in_the_fold_of_its_subject(run):
         assert sorted(found.video) == sorted(siam.video) == sorted(FaceDataset(data).ids)
         assert [fold_of[s] for s in found.subject] == found.fold.tolist()
     assert RunFolder(folder).fold(0).method("cnn").has_model
-    # Features lie beside the data, not in them.
+    # Features lie next to the data, not in them.
     assert {file.name for file in (data.parent / "smiles.features").glob("*.npz")} == {
         "vlbp-1.npz", "displacement-1.npz", "lbp-1.npz", "deformation-1.npz"
     }  # fmt: skip
