@@ -1,4 +1,4 @@
-"""The clips of `cuts.py`: people joined by cuts and dissolves, galleries, and one person with what is no cut."""
+"""The clips of `cuts.py`: people joined by cuts and dissolves, galleries, and one person with what is not a cut."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def galleries(people: People, n: int) -> Iterator[CutClip]:
 
 
 def alone(people: People, repeats: int) -> Iterator[CutClip]:
-    """One person, with what is no cut, and a jump cut."""
+    """One person, with what is not a cut, and a jump cut."""
     rng = people.rng
     for name, _ in itertools.product(people.names, range(repeats)):
         base = as_it_is(people.stretch(name, 20)[0])

@@ -2,7 +2,7 @@
 
     python benchmarks/display.py CLIP [--frames N] [--json FILE]
 
-CLIP is stored anew with pixels of other shapes, in sizes that change in mid-stream, and in HLG and PQ. Each copy is
+CLIP is stored again with pixels of other shapes, in sizes that change in mid-stream, and in HLG and PQ. Each copy is
 prepared, and so is what FFmpeg makes of it: square pixels in one size, SDR. Compared are the points as tracked and the
 faces.
 """

@@ -207,7 +207,7 @@ class Worker:
 
 
 def not_kept(folder: str, names: list[str]) -> list[str]:
-    """What is no file, and what pretends to be terabytes."""
+    """What is not a file, and what pretends to be terabytes."""
     paths = {name: Path(folder, name) for name in names}
     return [
         name

@@ -170,7 +170,7 @@ def labels(path: Path, folder: Path) -> dict[str, tuple[str, float]]:
 
 # ---- read a second time, plainly: is each label in the cells that the table has for it?
 
-#: What a byte that is no UTF-8 is in Windows-1252, or in Latin-1.
+#: What a byte that is not UTF-8 is in Windows-1252, or in Latin-1.
 _WESTERN = [
     chr(b) if b in (0x81, 0x8D, 0x8F, 0x90, 0x9D) else bytes([b]).decode("cp1252") for b in range(256)
 ]

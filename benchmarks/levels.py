@@ -73,7 +73,7 @@ def make_level(root: Path, base: SynthConfig, level: Level, count: int, workers:
             shares.setdefault(clip.person.index, []).append(index)
     jobs = [(config.to_dict(), indices, str(folder), level.still) for indices in shares.values()]
     if workers > 1 and len(jobs) > 1:
-        # Started anew, not forked: OpenCV's and x264's threads do not survive a fork.
+        # Started again, not forked: OpenCV's and x264's threads do not survive a fork.
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
             list(pool.map(_render_person, jobs))
     else:

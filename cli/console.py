@@ -52,7 +52,7 @@ _NO_SCREEN = 1_000_000
 
 
 class _Console(Console):
-    """As wide as its longest line where it is no terminal; on one, lines are wrapped between words."""
+    """As wide as its longest line where it is not a terminal; on one, lines are wrapped between words."""
 
     def print(self, *objects: Any, soft_wrap: bool | None = None, **options: Any) -> None:
         """As rich's. A line for people (`soft_wrap`) is broken between words; a path that is too long stays whole."""
@@ -93,7 +93,7 @@ def styled(text: object, style: str = "") -> Text:
 
 
 def say(text: object, style: str = "") -> None:
-    """One line for people, on standard error. `text` is no markup; settings that it names are shown as options."""
+    """One line for people, on standard error. `text` is not markup; settings that it names are shown as options."""
     err.print(styled(in_options(str(text)), style), soft_wrap=True)
 
 

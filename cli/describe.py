@@ -37,7 +37,7 @@ def describe(path: Path) -> dict[str, Any]:
     if path in (ModelFolder(path.parent).card, ModelFolder(path.parent).weights):
         return model_facts(path.parent)
     if not path.is_file():
-        raise DataError(f"{path} is no ordinary file.", path)
+        raise DataError(f"{path} is not an ordinary file.", path)
     if is_hdf5(path):
         return _hdf5(path)
     with path.open("rb") as handle:
@@ -206,7 +206,7 @@ def _unfinished_index(path: Path) -> str:
 
 
 def _text(path: Path, head: bytes) -> dict[str, Any] | None:
-    """A page, JSON or a table; None where it is no text, or called like a video."""
+    """A page, JSON or a table; None where it is not text, or called like a video."""
     from nemo_pipeline.batch.content import VIDEO_EXTENSIONS
 
     utf16 = head.startswith((b"\xff\xfe", b"\xfe\xff"))
@@ -314,7 +314,7 @@ def _videos(path: Path) -> dict[str, Any]:
     drawn = (path / DRAWN_MARK).exists()
     follows = typed("nemo", "prep", path, "out.h5")
     if drawn:
-        follows = "look at them; they are no recordings to prepare"
+        follows = "look at them; they are not recordings to prepare"
     elif not found.videos:
         follows = f"{typed('nemo', 'prep', path, 'out.h5', '--dry-run')} says why each file is left out"
     return {

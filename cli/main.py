@@ -31,7 +31,7 @@ COMMANDS: dict[str, str] = {
     "label": "Put ages and other labels into a prepared file.",
     "info": "What is this file or folder, and what comes next?",
     "verify": "Check a prepared file for damage.",
-    "rewarp": "Warp a prepared file's faces anew: size, margin, mean shape, smoothing.",
+    "rewarp": "Warp a prepared file's faces again: size, margin, mean shape, smoothing.",
     "export": "Landmarks, arrays, face images or videos of a prepared file, in other formats.",
     "report": "A page or contact sheet to check every video of a prepared file.",
     "review": "Look at clips in a browser, and mark what is to be left out.",

@@ -274,7 +274,7 @@ def _warn_of_other_faces(model: LoadedModel) -> None:
     if model.prep_config.get("algorithm", 1) != ALGORITHM_VERSION:
         console.warn(
             "The model was trained on faces of another version of the preparation than the one that these clips get; "
-            "what that does to an age was not measured. Prepare its videos anew and train again where it matters."
+            "what that does to an age was not measured. Prepare its videos again and train again where it matters."
         )
 
 

@@ -249,7 +249,7 @@ def check_outputs(table: Path | None, figure: Path | None) -> None:
         with table.open("rb") as there:
             if there.readline().rstrip(b"\r\n") != ",".join(_COLUMNS).encode():
                 raise click.UsageError(
-                    f"--csv: {escape_controls(table.name)} is there already, and is no table of `nemo predict` "
+                    f"--csv: {escape_controls(table.name)} is there already, and is not a table of `nemo predict` "
                     "of this version: name another file."
                 )
     check_target("--figure", figure, (".png",), "a picture")

@@ -14,7 +14,7 @@ from nemo_pipeline.errors import NemoError
 from .console import escape_controls, say, warn
 from .outputs import check_target
 
-#: What --mean-shape means if it is no file.
+#: What --mean-shape means if it is not a file.
 SHAPES = ("shipped", "from-data")
 
 

@@ -32,7 +32,7 @@ from .progress import RunProgress, stop_on_signals
 @setting(PrepConfig, "smooth", "How the points are smoothed over time.", default=None)
 @setting(PrepConfig, "blendshapes", "Add the 52 blendshape scores, from the stored mesh.", default=None)
 def command(paths: tuple[str, ...], **options: Any) -> None:
-    """Warp the faces of a prepared file anew, with another size, margin, mean shape or smoothing, without tracking.
+    """Warp the faces of a prepared file again, with another size, margin, mean shape or smoothing, without tracking.
 
     OUT.h5 is what nemo prep gives for the same videos with those settings; all others, and the labels, are those of
     FILE.h5. The pixels come from the videos: VIDEOS are the files or folders where they are, by default next to FILE.h5

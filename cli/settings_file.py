@@ -26,7 +26,7 @@ from nemo_pipeline.errors import DataError
 from nemo_pipeline.store.text import escape_controls
 
 _C = TypeVar("_C", bound=Callable[..., Any])
-#: Options that say what is done this time, and are no settings.
+#: Options that say what is done this time, and are not settings.
 _NEVER = {"config", "like", "json", "quiet", "debug", "help", "resume", "force", "dry-run", "fold", "out"}
 #: Where the table `set` of [train] is kept until the command asks: name -> text.
 _ASSIGNMENTS = "nemo.assignments"
@@ -94,12 +94,12 @@ def read_settings(path: Path, command: str) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"{shown} cannot be read: {error.strerror}.", path) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{shown} is no TOML: {escape_controls(str(error))}.", path) from None
+        raise DataError(f"{shown} is not TOML: {escape_controls(str(error))}.", path) from None
     for name, table in values.items():
         if name not in COMMANDS or not isinstance(table, dict):
             raise DataError(
                 f"{shown}: settings belong in a table named after their command, as [{command}]; "
-                f"{escape_controls(name)!r} is no command.",
+                f"{escape_controls(name)!r} is not a command.",
                 path,
             )
     found: dict[str, Any] = values.get(command, {})

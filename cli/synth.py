@@ -40,7 +40,7 @@ def parse_size(context: click.Context, parameter: click.Parameter, value: str) -
     """WIDTHxHEIGHT to two numbers."""
     match = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", value.strip().lower())
     if match is None:
-        raise click.BadParameter(f"{value!r} is no WIDTHxHEIGHT, such as 1920x1080.")
+        raise click.BadParameter(f"{value!r} is not of the form WIDTHxHEIGHT, such as 1920x1080.")
     return int(match[1]), int(match[2])
 
 

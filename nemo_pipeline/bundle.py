@@ -55,5 +55,5 @@ def network(name: str, path: Path | None = None) -> bytes:
             return archive.read(name)
     except (KeyError, zipfile.BadZipFile):
         raise InstallationError(
-            f"{where} is no Face Landmarker bundle (it holds no {name}).", "nemo-faces"
+            f"{where} is not a Face Landmarker bundle (it holds no {name}).", "nemo-faces"
         ) from None

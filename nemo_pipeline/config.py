@@ -21,7 +21,7 @@ Smooth = Literal["head", "4253h", "none"]
 STREAMS = ("face", "largest", "default")
 
 #: Raised by hand whenever the same video and settings would give other numbers than before. 2: the picture's true
-#: shape and levels, segments and persons are decided anew.
+#: shape and levels, segments and persons are decided again.
 ALGORITHM_VERSION = 2
 
 

@@ -123,7 +123,7 @@ class Busy(NemoError):
 
 
 class NotFinite(NemoError):
-    """A training diverged: the loss, an activation or a gradient is no finite number any more.
+    """A training diverged: the loss, an activation or a gradient is not a finite number any more.
 
     Attributes:
         where: the epoch and batch.

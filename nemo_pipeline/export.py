@@ -32,7 +32,7 @@ INDEX = "frames.csv"
 TABLE = "table.csv"
 _ENDINGS = {"npz": ".npz", "faces": "", "video": ".mkv"}
 _POSE = ("yaw", "pitch", "roll")
-#: Fields that are no numbers of a frame, or are in a table in another form.
+#: Fields that are not numbers of a frame, or are in a table in another form.
 _NOT_IN_TABLES = ("frames", "mesh", "landmarks", "landmarks_raw", "pose")
 #: Matroska's times are whole milliseconds.
 _TICKS = 1000

@@ -54,7 +54,7 @@ def new_shape(points: ArrayLike) -> MeanShape:
     if raw.shape != (68, 2):
         raise ValueError(f"a mean shape has 68 points (x, y), and this has the shape {raw.shape}")
     if not np.isfinite(raw).all():
-        raise ValueError("a coordinate is no number")
+        raise ValueError("a coordinate is not a number")
     # Rounded, so that a shape that went through a text file is the same shape.
     shape = np.round(normalised_shape(raw), 9) + 0.0
     if not (shape[8, 1] > shape[33, 1] > shape[27, 1] and shape[8, 1] > shape[57, 1]):
@@ -97,8 +97,8 @@ def read_mean_shape(path: Path) -> MeanShape:
     except OSError as error:
         raise DataError(f"{path} cannot be read as a mean shape ({error.strerror or error}).", path) from None
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is no mean shape: {error}.", path) from None
-    raise DataError(f"{path} is no mean shape: give {_KINDS}.", path)
+        raise DataError(f"{path} is not a mean shape: {error}.", path) from None
+    raise DataError(f"{path} is not a mean shape: give {_KINDS}.", path)
 
 
 def _from_numpy(path: Path) -> NDArray[np.float64]:
@@ -160,8 +160,8 @@ def load_shape(path: Path, kind: str | None = None) -> MeanShape | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path} cannot be read ({error}): restore it, or start anew with `force`.", path
+            f"{path} cannot be read ({error}): restore it, or start over with `force`.", path
         ) from None
     if shape.sha256 != values.get("sha256"):
-        raise DataError(f"{path} was changed: restore it, or start anew with `force`.", path)
+        raise DataError(f"{path} was changed: restore it, or start over with `force`.", path)
     return shape if kind in (None, values.get("kind")) else None

@@ -31,7 +31,7 @@ REVERSAL = 0.1
 MARGIN = 0.05
 #: A standstill this near to a phase's ends (part of its height) is where it begins or ends.
 DRIFT = 0.25
-#: Rises of less than this (mouth widths) are no expression. Tracking's tremble after smoothing is some 0.003.
+#: Rises of less than this (mouth widths) are not an expression. Tracking's tremble after smoothing is some 0.003.
 LEAST_RISE = 0.015
 
 _RIGHT_EYE, _LEFT_EYE = [36, 39], [42, 45]  # both corners: lids blink

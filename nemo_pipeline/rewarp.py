@@ -103,7 +103,7 @@ def _warp(
     writers: Sequence[FaceWriter],
     progress: Callable[[int], None] | None,
 ) -> list[VideoRow] | None:
-    """The rows, made anew; None where not all of their frames come again. Raises DecodeError."""
+    """The rows, made again; None where not all of their frames come again. Raises DecodeError."""
     records = [_records(row, config) for row in rows]
     following = [next(each, None) for each in records]
     if any(record is not None for record in following):
@@ -126,7 +126,7 @@ def _warp(
 
 
 def _records(row: FaceVideo, config: PrepConfig) -> Iterator[NDArray[np.void]]:
-    """A row's records, without what is made anew."""
+    """A row's records, without what is made again."""
     dtype = record_dtype(config)
     for start in range(0, row.length, _BLOCK):
         block = np.zeros(min(_BLOCK, row.length - start), dtype)

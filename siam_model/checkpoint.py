@@ -194,7 +194,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[SIAM, Mo
     """Network (in evaluation mode) and card of a run folder or its `model/`.
 
     Raises:
-        NemoError: as `load_card`; the weights are missing, do not fit the configuration or are no finite numbers; or
+        NemoError: as `load_card`; the weights are missing, do not fit the configuration or are not finite numbers; or
             they and a pass through the network need more memory than there is.
     """
     card, folder = load_card(path), model_folder(path)
@@ -221,7 +221,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[SIAM, Mo
         tensors = load_file(file)
         for name, values in tensors.items():
             if not bool(values.isfinite().all()):
-                raise ValueError(f"{name} holds values that are no finite numbers")
+                raise ValueError(f"{name} holds values that are not finite numbers")
         model.load_state_dict(tensors, assign=True)
     except FileNotFoundError:
         raise DataError(

@@ -28,7 +28,7 @@ def run_text(folder: Path) -> str:
     """The paragraph on a run of `nemo train`, with keys in [@...].
 
     Raises:
-        NemoError: it is no run with complete predictions.
+        NemoError: it is not a run with complete predictions.
     """
     run = open_run(RunFolder(folder))
     settings, model, train = read_settings(folder)

@@ -238,7 +238,7 @@ class TrainConfig:
         pretrain_share: part of the h units that learn it. The others are held at one value, for age to use.
         freeze_appearance: first epochs of ages in which the appearance module stays as it is. Its features are then
             computed once. 0 is the paper's.
-        frozen_learning_rate: of RMSprop in these; the schedule spans them alone, and begins anew after them.
+        frozen_learning_rate: of RMSprop in these; the schedule spans them alone, and starts over after them.
 
     Examples:
         >>> from siam_model import TrainConfig

@@ -215,7 +215,7 @@ class Clips(Dataset):
 
 
 class LengthBuckets(Sampler[list[ClipSample]]):
-    """Batches of clips of like length, shuffled anew in every epoch.
+    """Batches of clips of like length, shuffled again in every epoch.
 
     Lengths are compared with a random factor of up to a quarter either way, so that neighbours change from
     epoch to epoch while little is padded. The order, the augmentation and the weights depend on (seed, epoch)

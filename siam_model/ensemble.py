@@ -26,7 +26,7 @@ class Ensemble(LoadedModel):
         members: the models of the folds.
         network: the first one's, for what needs one (`config`, receptive fields).
         card: the first one's, with the ages and subjects of all: every subject of the run trained some member, so its
-            ages are no test of anything on those subjects.
+            ages are not a test of anything on those subjects.
     """
 
     def __init__(self, members: list[LoadedModel]) -> None:
@@ -69,7 +69,7 @@ class Ensemble(LoadedModel):
         )
 
     def spread(self, frames: np.ndarray | FaceVideo) -> float:
-        """Standard deviation of the members' ages, years: how far they disagree, which is no error bar."""
+        """Standard deviation of the members' ages, years: how far they disagree, which is not an error bar."""
         return float(np.std([member.predict(frames).age for member in self.members]))
 
     def __repr__(self) -> str:

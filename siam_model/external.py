@@ -36,7 +36,7 @@ def check_faces(card: ModelCard, dataset: FaceDataset) -> str:
     if dataset.size != side:
         raise DataError(
             f"{shown} has faces of {dataset.size} x {dataset.size} pixels, and the model was trained on faces of "
-            f"{side} x {side}: warp them anew (`nemo rewarp`) with `size={side}`.",
+            f"{side} x {side}: warp them again (`nemo rewarp`) with `size={side}`.",
             dataset.path,
         )
     same_shape = np.allclose(dataset.mean_shape, card.mean_shape) and np.array_equal(

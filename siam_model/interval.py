@@ -91,8 +91,8 @@ def interval_from(predictions: Predictions, level: float) -> Interval:
 def load_interval(path: Path, level: float) -> Interval:
     """The interval for the model at `path`, a run folder or its `model/`, from predictions.csv next to it.
 
-    A model without one (copied without its run) has no interval, which is no error; nor has one whose predictions.csv
-    is not as the training wrote it.
+    A model without one (copied without its run) has no interval, which is not an error; nor has one whose
+    predictions.csv is not as the training wrote it.
     """
     table = RunFolder(path).predictions
     if not table.is_file():

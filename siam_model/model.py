@@ -193,7 +193,7 @@ class SIAM(nn.Module):
                 `Normalisation`, so that a long video waits as uint8, a quarter of the memory.
 
         Raises:
-            TypeError: frames that are no tensor.
+            TypeError: frames that are not a tensor.
             ValueError: a wrong shape or dtype, no video, or lengths that are not B whole numbers from 1 to T.
         """
         return self.regress(*self.features(frames, lengths, prepare))

@@ -5,7 +5,7 @@
     model/               config.json, model.safetensors, SHA256SUMS: as in the run's folder
     predictions.csv, baselines/median.csv
                          errors on people that it never saw, for intervals and the comparison with guessing; videos and
-                         people are numbered anew
+                         people get new numbers
 
 config.json holds the codes of the subjects and the SHA-256 of the videos that the model learned from, so that `nemo
 predict` recognises them; no name of a file, no face.
@@ -204,7 +204,7 @@ def unpacked(path: Path) -> Iterator[Path]:
     Only the files that `pack_model` writes are taken, and no more of each than it may have.
 
     Raises:
-        NemoError: it is no packed model, or is damaged.
+        NemoError: it is not a packed model, or is damaged.
     """
     shown = escape_controls(str(path))
     with tempfile.TemporaryDirectory(prefix="nemo-model-") as folder:  # mode 0700
@@ -227,7 +227,7 @@ def unpacked(path: Path) -> Iterator[Path]:
         ) as error:
             reason = escape_controls(str(error).strip("'\""))[:200]
             raise DataError(
-                f"{shown} is no model of `nemo pack-model`, or is damaged ({reason}).", path
+                f"{shown} is not a model of `nemo pack-model`, or is damaged ({reason}).", path
             ) from None
         except OSError as error:
             raise DataError(f"{shown} cannot be unpacked: {error.strerror or error}.", path) from None
@@ -272,6 +272,6 @@ def read_card(path: Path) -> dict[str, Any]:
         _check(card, path)
     except (zipfile.BadZipFile, KeyError, ValueError, OSError, NotImplementedError, RuntimeError) as error:
         raise DataError(
-            f"{shown} is no model of `nemo pack-model` ({escape_controls(str(error))}).", path
+            f"{shown} is not a model of `nemo pack-model` ({escape_controls(str(error))}).", path
         ) from None
     return dict(card)

@@ -123,7 +123,7 @@ def read_predictions(path: Path) -> Predictions:
     except OSError as error:
         raise DataError(f"{shown} cannot be read: {error.strerror}.", path) from None
     except ValueError as error:
-        raise DataError(f"{shown} is no CSV file ({escape_controls(str(error))}).", path) from None
+        raise DataError(f"{shown} is not a CSV file ({escape_controls(str(error))}).", path) from None
     if not rows:
         raise DataError(f"{shown} holds no predictions.", path)
     missing = _lacking(list(rows[0]))
@@ -140,7 +140,7 @@ def read_predictions(path: Path) -> Predictions:
         )
     except (TypeError, ValueError):
         raise DataError(
-            f"{shown} has a cell that is no number in fold, age_true or age_predicted.", path
+            f"{shown} has a cell that is not a number in fold, age_true or age_predicted.", path
         ) from None
     return Predictions(
         tuple(csv_value(r["video"]) for r in rows),
@@ -158,7 +158,7 @@ def read_table(path: Path) -> list[dict[str, Any]]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no table, or too long for one.
+        ValueError: it is not a table, or too long for one.
     """
     text = read_bounded(path, _LONGEST_TABLE).decode("utf-8-sig", "surrogateescape")
     delimiter = find_delimiter(text.partition("\n")[0])

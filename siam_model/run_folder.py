@@ -166,7 +166,7 @@ class RunFolder(_Folder):
             return False
         try:
             return not read_json(self.run).get("provisional", False)
-        except NemoError:  # missing, or damaged: it is written anew
+        except NemoError:  # missing, or damaged: it is written again
             return False
 
     def missing_folds(self, folds: int) -> list[int]:
@@ -224,11 +224,11 @@ def read_json(path: Path, **kinds: type) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"{shown} cannot be read: {error.strerror}.", path) from None
     except (json.JSONDecodeError, RecursionError):
-        raise DataError(f"{shown} is damaged: it is no JSON.", path) from None
+        raise DataError(f"{shown} is damaged: it is not JSON.", path) from None
     except ValueError as error:
         raise DataError(f"{shown} is damaged: {escape_controls(str(error))}.", path) from None
     if not isinstance(values, dict):
-        raise DataError(f"{shown} is damaged: it is no JSON object.", path)
+        raise DataError(f"{shown} is damaged: it is not a JSON object.", path)
     for key, kind in kinds.items():
         if not isinstance(values.get(key), kind | None):
             value = escape_controls(repr(values[key])[:80])

@@ -128,7 +128,7 @@ def variants_in(folder: RunFolder) -> list[Variant]:
         found = [from_record(Variant, {**line, "name": line["folder"]}) for line in values["variants"]]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{escape_controls(str(folder.study))} is damaged ({escape_controls(str(error))}); begin the study anew "
+            f"{escape_controls(str(folder.study))} is damaged ({escape_controls(str(error))}); start the study over "
             "with another `out`.",
             folder.study,
         ) from None

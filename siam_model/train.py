@@ -103,7 +103,7 @@ def resume(
     folder, runtime, reporter = Path(folder), runtime or Runtime(), reporter or Reporter()
     shown = escape_controls(str(folder))
     if not folder.is_dir():
-        raise RunError(f"{shown} is no folder, so there is nothing to resume.", folder)
+        raise RunError(f"{shown} is not a folder, so there is nothing to resume.", folder)
     settings, _, _ = read_settings(folder)
     check_same(folder, settings, given or {})
     run = RunFolder(folder)

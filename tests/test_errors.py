@@ -43,7 +43,7 @@ def test_nothing_raises_an_error_without_a_type():
     "error",
     [
         SettingsError("`folds` is 1.", "folds"),
-        DataError("a.csv is no CSV file.", "a.csv"),
+        DataError("a.csv is not a CSV file.", "a.csv"),
         DataError("no video has an age."),
         DamagedFile(Path("out.h5"), "/videos/age", "is missing"),
         LeakageError("Subject a is in two parts.", "a", "b"),

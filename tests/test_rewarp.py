@@ -1,4 +1,4 @@
-"""Warping anew from the points of a prepared file: what a fresh preparation gives, to the bit."""
+"""Warping again from the points of a prepared file: what a fresh preparation gives, to the bit."""
 
 from __future__ import annotations
 

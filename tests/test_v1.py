@@ -112,7 +112,7 @@ def test_labelled(place):
 def test_prepared_again_without_a_mixture(place):
     words = ("--size", 20, "--no-mesh", "--workers", 1)
     made_by_version_1_of_the_method(place / "out.h5")
-    said = nemo("prep", "clips", "out.h5", *words)  # every clip is in it: nothing is done anew
+    said = nemo("prep", "clips", "out.h5", *words)  # every clip is in it: nothing is done again
     assert "by version 1 of the method and stays so" in said
     check_contents(place / "out.h5")
     assert errors(place / "out.h5") == []

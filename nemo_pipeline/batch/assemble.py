@@ -231,7 +231,7 @@ def relabel(path: Path, table: LabelTable, *, replace: bool = False, force: bool
     """Put labels into a finished file. Labels that `table` does not speak of stay, unless `replace`.
 
     Raises:
-        NemoError: `path` is no file of ours, cannot be written, or has no video that `table` speaks of; or, unless
+        NemoError: `path` is not a file of ours, cannot be written, or has no video that `table` speaks of; or, unless
             `force`, every age of the file would be gone.
     """
     data = FaceDataset(path, check=False)

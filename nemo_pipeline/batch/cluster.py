@@ -72,7 +72,7 @@ class RunOptions:
         workers: videos at a time on this machine; None for the cores it may use.
         scheduler: address ("tcp://host:port") or scheduler file of a Dask cluster; None to run here.
         video_timeout: seconds after which a video is given up; None for never.
-        force: do everything anew.
+        force: do everything again.
         prune: drop videos of the output that are not among the inputs.
         part: do this share alone and write no index.
     """

@@ -60,7 +60,7 @@ _OTHER_BRANDS = {
 
 
 def not_taken(path: str, extension: str) -> str:
-    """Why a file in a folder is no video, "" where it is one. `extension` in lower case, with its dot."""
+    """Why a file in a folder is not a video, "" where it is one. `extension` in lower case, with its dot."""
     if extension in VIDEO_EXTENSIONS:
         return ""
     if extension in CAMERA_COPIES:
@@ -76,7 +76,7 @@ def is_picture(path: str | os.PathLike[str]) -> bool:
 
 
 def not_a_picture(path: str, extension: str) -> str:
-    """Why a file in a folder is no picture, "" where it is one."""
+    """Why a file in a folder is not a picture, "" where it is one."""
     return "" if extension in PICTURE_EXTENSIONS else "its extension is not a picture's"
 
 

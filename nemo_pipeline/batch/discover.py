@@ -126,10 +126,10 @@ def read_list(data: bytes) -> list[str]:
     """Paths from a list file: one per line, or separated by NUL (`find -print0`). Blank lines: none.
 
     Raises:
-        NemoError: it is no list: it holds control characters, as a video or a prepared file does.
+        NemoError: it is not a list: it holds control characters, as a video or a prepared file does.
     """
     if any(byte < 32 and byte not in b"\0\t\n\r" for byte in data[:4096]):
-        raise DataError("`listed`: that is no text; a list has one path per line.")
+        raise DataError("`listed`: that is not text; a list has one path per line.")
     data = data.removeprefix(b"\xef\xbb\xbf")
     separator = b"\0" if b"\0" in data else b"\n"
     lines = (line.rstrip(b"\r") if separator == b"\n" else line for line in data.split(separator))

@@ -96,7 +96,9 @@ def _shape(config: PrepConfig, folders: Sequence[Path]) -> MeanShape:
 def _folder(part: Path, out: OutputFolder) -> Path:
     folder = part if part.is_dir() else shards_folder(Path(os.path.realpath(part)))
     if not folder.is_dir():
-        raise DataError(f"{part} is no output of `nemo prep`: there is no {folder.name} next to it.", part)
+        raise DataError(
+            f"{part} is not an output of `nemo prep`: there is no {folder.name} next to it.", part
+        )
     if folder.resolve() == out.shards.resolve():
         raise SettingsError(f"{part} is the output itself; name only other parts before it.", "join")
     return folder

@@ -217,7 +217,7 @@ def _read_csv(path: Path, text: str) -> LabelTable:
                     f"{path}, line {number}: synthetic is {mark!r}; it must be true or false.", path
                 )
     except csv.Error as error:
-        raise DataError(f"{path}, line {before + rows.line_num}: it is no CSV ({error}).", path) from None
+        raise DataError(f"{path}, line {before + rows.line_num}: it is not CSV ({error}).", path) from None
     return LabelTable(str(path), by_video, synthetic=frozenset(synthetic), notes=_notes(path, header, names))
 
 
@@ -244,7 +244,7 @@ def _open_csv(path: Path, text: str) -> tuple[Any, list[str], int]:
     try:
         header = [_clean(name) for name in next(rows)]
     except csv.Error as error:
-        raise DataError(f"{path}, line {before + 1}: it is no CSV ({error}).", path) from None
+        raise DataError(f"{path}, line {before + 1}: it is not CSV ({error}).", path) from None
     if len(header) > _MOST_COLUMNS:
         raise DataError(f"{path}: the header has {len(header)} columns; a label file has a few.", path)
     return rows, header, before

@@ -48,7 +48,7 @@ def read_label_text(path: Path, files: Iterable[str] = ()) -> LabelText:
         files: names of the videos; those with letters outside ASCII tell encodings apart.
 
     Raises:
-        NemoError: it cannot be read, is too large, or is no text.
+        NemoError: it cannot be read, is too large, or is not text.
     """
     try:
         with path.open("rb") as handle:
@@ -117,8 +117,8 @@ def _refuse_nul(text: str, path: Path) -> None:
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise DataError(
-            f"{path} is no text file: line {line} holds a NUL byte. Labels are read from CSV or the database's details "
-            "files; save the table again as CSV.",
+            f"{path} is not a text file: line {line} holds a NUL byte. Labels are read from CSV or the database's "
+            "details files; save the table again as CSV.",
             path,
         )
 

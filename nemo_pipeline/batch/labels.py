@@ -32,7 +32,7 @@ class Matched:
         labels: `file` of a video -> labels of all its rows.
         by_id: id of a row -> labels, where the file names a row itself (a second person: "clip#2").
         unlabelled: files of videos without a label.
-        unused: names in the label file that are no video of this run.
+        unused: names in the label file that match no video of this run.
         ambiguous: names in the label file that could be several videos; nobody got those labels.
         synthetic: whether a labelled video is marked as generated.
         source: the label file.
@@ -160,7 +160,7 @@ def similar_names(matched: Matched) -> str:
 
 
 def _in_table(name: str, table: LabelTable) -> str:
-    """A video's name as `table` would write it: accents composed, bytes that are no UTF-8 in the table's encoding."""
+    """A video's name as `table` would write it: accents composed, bytes that are not UTF-8 in the table's encoding."""
     if any("\udc80" <= char <= "\udcff" for char in name) and table.encoding != "utf-8":
         name = os.fsencode(name).decode(table.encoding, "replace")
     return unicodedata.normalize("NFC", name)

@@ -43,7 +43,7 @@ def find_landmarks(folder: Path, videos: Sequence[VideoFile]) -> dict[str, Landm
     """
     if not folder.is_dir():
         raise DataError(
-            f"{folder} is no folder; give the one that holds a landmark file for each video.", folder
+            f"{folder} is not a folder; give the one that holds a landmark file for each video.", folder
         )
     chosen = {v.file: next((p for p in _names(v.file) if (folder / p).is_file()), None) for v in videos}
     takers: dict[PurePosixPath, list[str]] = defaultdict(list)

@@ -37,7 +37,7 @@ def known_shape(
 
     Args:
         given: where it is known from elsewhere, as where `config.mean_shape` is "custom".
-        force: the data are done anew, so that a frozen shape counts only for a forced run that was interrupted.
+        force: the data are done again, so that a frozen shape counts only for a forced run that was interrupted.
 
     Raises:
         NemoError: the output's own shape cannot be read.

@@ -64,7 +64,7 @@ def draw_overlays(
         target = _target(folder, found[0].video_id)
         mark = annotation(target) if target.is_file() else None
         if mark == "":
-            text = f"{target} is there already and is no annotated copy; remove it to have one drawn."
+            text = f"{target} is there already and is not an annotated copy; remove it to have one drawn."
             on_event(Event("note", text=text))
         elif mark != overlay_mark(found):
             todo.append((video, overlay_job(video.path, target, found)))

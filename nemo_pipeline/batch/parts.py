@@ -26,7 +26,7 @@ class Part:
         """From "3/8". Raises ValueError."""
         match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
         if not match or not 1 <= int(match[1]) <= int(match[2]):
-            raise ValueError(f"{text!r} is no part; give K/N with K from 1 to N, such as 3/8.")
+            raise ValueError(f"{text!r} is not a part; give K/N with K from 1 to N, such as 3/8.")
         return cls(int(match[1]), int(match[2]))
 
     def share(self, count: int) -> range:

@@ -174,7 +174,7 @@ def check_method(plan: Plan, config: PrepConfig, output: Path) -> None:
     raise DataError(
         f"{output} was prepared by version {config.algorithm} of the method, and this nemo has version "
         f"{ALGORITHM_VERSION}: {pluralize(len(open_), 'video')} ({open_[0]}{more}) cannot be added, since a file holds "
-        "faces of one version. It stays valid for everything else; to add videos, prepare all of them anew with "
+        "faces of one version. It stays valid for everything else; to add videos, prepare all of them again with "
         "`force`, or into another output.",
         output,
     )

@@ -102,12 +102,12 @@ def _check(source: FaceDataset, output: Path, config: PrepConfig) -> None:
     if source.config.algorithm != ALGORITHM_VERSION:
         raise DataError(
             f"{name} was prepared by version {source.config.algorithm} of the method, and this nemo has version "
-            f"{ALGORITHM_VERSION}, whose points may be others: prepare its videos anew.",
+            f"{ALGORITHM_VERSION}, whose points may be others: prepare its videos again.",
             source.path,
         )
     if config.landmarks_source == "track" and source.attributes.get("model_sha256") != MODEL_SHA256:
         raise DataError(
-            f"{name} was tracked with another landmark bundle: prepare its videos anew.", source.path
+            f"{name} was tracked with another landmark bundle: prepare its videos again.", source.path
         )
 
 

@@ -110,7 +110,7 @@ class PrepInputs:
         landmarks: each video's landmark file, by `VideoFile.file`, where `config.landmarks_source` is not "track".
         labels: given by the user; they win over those that the output has already.
         labels_beside: found next to the videos; they fill what is unknown.
-        source: a prepared file of the same videos with settings that give the same points: those are warped anew, and
+        source: a prepared file of the same videos with settings that give the same points: those are warped again, and
             its labels are taken over.
     """
 
@@ -274,7 +274,7 @@ def _track(
 
 
 def _index(out: OutputFolder) -> FaceDataset | None:
-    """The index that is there already. Refuses to overwrite what is no index of ours."""
+    """The index that is there already. Refuses to overwrite what is not an index of ours."""
     if not out.index.exists():
         return None
     try:
@@ -315,7 +315,7 @@ def _shards(out: OutputFolder, config: PrepConfig, force: bool) -> tuple[list[Sh
         shards = read_shards(out.shards)
     except NemoError as error:
         raise OutputError(
-            f"{error} Remove that file and run again: its videos are done anew.", out.shards
+            f"{error} Remove that file and run again: its videos are done again.", out.shards
         ) from None
     if force and obsolete is None:
         names = {shard.name for shard in shards}
@@ -359,7 +359,7 @@ def _check_forced(
     config: PrepConfig,
     shape: MeanShape | None,
 ) -> None:
-    """Before anything is thrown away: what is not done anew must fit the new settings. Raises NemoError."""
+    """Before anything is thrown away: what is not done again must fit the new settings. Raises NemoError."""
     absent = absent_files(earlier, videos, {})
     if absent and shape is None:
         raise SettingsError(

@@ -47,7 +47,7 @@ class VideoTask:
         mean_shape, triangles: 68 pairs and the triples of their map, or None for the shipped ones.
         landmarks: the video's landmark file, where faces are not tracked; "" if it is missing, for the reason
             in `problem`.
-        tracked: a prepared file; if it holds the video, its points are warped anew; "" for none.
+        tracked: a prepared file; if it holds the video, its points are warped again; "" for none.
         sha256: of the video's content, where no other will do; else "".
     """
 

@@ -1,4 +1,4 @@
-"""Container: a file opened for decoding, or the sentence that says why it is no video; and its video streams."""
+"""Container: a file opened for decoding, or the sentence that says why it is not a video; and its video streams."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ av.logging.set_level(av.logging.PANIC)
 #: Text formats that only name other files: their pictures are not this file's.
 _PLAYLISTS = {"concat", "hls", "dash", "imf"}
 #: Demuxers of pictures: png_pipe, jpeg_pipe and their like. A few pictures end to end (a photo with its thumbnail)
-#: are no video yet; more are, as raw Motion JPEG. (An animated GIF has a demuxer of its own.)
+#: are not a video yet; more are, as raw Motion JPEG. (An animated GIF has a demuxer of its own.)
 PICTURE = "_pipe"
 _PICTURES, _FEW_PICTURES = {"image2", "mjpeg"}, 2
 #: Larger pictures are not decoded, pixels: 8K and its squares. A file of kilobytes may hold pictures of gigabytes.
@@ -131,7 +131,7 @@ def check_picture(width: int, height: int) -> None:
 
 
 def _still(path: Path) -> tuple[Status, str]:
-    """Status and sentence of a file of pictures that is no video."""
+    """Status and sentence of a file of pictures that is not a video."""
     with path.open("rb") as file:
         head = file.read(32)
     if head[12:16] == b"VP8X" and head[20] & 2:

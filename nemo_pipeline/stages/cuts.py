@@ -36,7 +36,7 @@ DISSOLVE = 0.18
 SPACING, STRETCHES, LEAST_FRAMES = 1 / 30, (8 / 30, 16 / 30), 4
 #: Frames further apart than this have nothing between them that a dissolve could be seen by, seconds.
 APART = 0.25
-#: A stretch that makes more than this part of its way in one step is no dissolve (it may be a lamp).
+#: A stretch that makes more than this part of its way in one step is not a dissolve (it may be a lamp).
 LARGEST_STEP = 0.6
 
 _TICK = 1e-3  # seconds: times of frames are as good as this

@@ -142,7 +142,7 @@ class VideoReader:
     damaged ones were left out. One decoding thread: videos run side by side instead.
 
     Raises:
-        DecodeError: the file cannot be read, is no video, or holds no such video stream.
+        DecodeError: the file cannot be read, is not a video, or holds no such video stream.
     """
 
     def __init__(self, path: str | Path, stream: int = -1) -> None:
@@ -250,7 +250,7 @@ class VideoReader:
                         if frame is not None:
                             yield frame
                         break
-            except (av.error.FFmpegError, OverflowError):  # a time that is no position in the file
+            except (av.error.FFmpegError, OverflowError):  # a time that is not a position in the file
                 continue
 
     def _all_came(self) -> bool:

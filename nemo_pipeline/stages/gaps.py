@@ -1,6 +1,6 @@
 """Gaps: a short stretch without a face is interpolated and marked, a longer one ends the segment.
 
-Damaged frames left out for longer end it too, since their content is unknown. A pause is no gap:
+Damaged frames left out for longer end it too, since their content is unknown. A pause is not a gap:
 recorders that drop repeated pictures let seconds pass between two frames that both show the face. It ends the segment
 only where the face is elsewhere after it.
 """

@@ -82,7 +82,7 @@ class GivenLandmarks:
         if found > n_frames or (found < n_frames and len(self.survey.faces) < 2):
             raise LandmarksError(
                 f"{self._name} has landmarks for {pluralize(found, 'frame')}, and {n_frames} were decoded from the "
-                "video: it belongs to another version of the clip, or was cut off; make it anew from this one."
+                "video: it belongs to another version of the clip, or was cut off; make it again from this one."
             )
 
     def why_none(self, n_frames: int) -> str:
@@ -116,6 +116,6 @@ class GivenLandmarks:
             raise LandmarksError(
                 f"{self._name} gives {row.timestamp:.3f} s for frame {row.frame} (line {row.line}), which the video "
                 f"shows at {expected:.3f} s: it belongs to another version of the clip, or its times were computed "
-                "from a constant rate that the clip does not have; make it anew, or remove its column timestamp if "
+                "from a constant rate that the clip does not have; make it again, or remove its column timestamp if "
                 "you know that its frames are this clip's."
             )

@@ -105,7 +105,7 @@ def read_rows(path: Path, *, points: bool = True) -> Iterator[FaceRow]:
     except OSError as error:
         raise LandmarksError(f"{_name(path)} cannot be read ({error.strerror}).") from None
     except csv.Error as error:
-        raise LandmarksError(f"{_name(path)} is no CSV file ({error}).") from None
+        raise LandmarksError(f"{_name(path)} is not a CSV file ({error}).") from None
 
 
 def _rows(handle: TextIO, path: Path, points: bool) -> Iterator[FaceRow]:
@@ -166,7 +166,7 @@ def _rows(handle: TextIO, path: Path, points: bool) -> Iterator[FaceRow]:
             landmarks = values.reshape(2, 68).T
             if success and not np.isfinite(landmarks).all():
                 raise LandmarksError(
-                    f"{_name(path)} has coordinates that are no numbers in line {line}, where success is 1."
+                    f"{_name(path)} has coordinates that are not numbers in line {line}, where success is 1."
                 )
         yield FaceRow(
             line=line,

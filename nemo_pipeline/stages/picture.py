@@ -71,7 +71,7 @@ def read_picture(path: Path) -> StillPicture:
                 else ""
             )
             raise DecodeError(
-                Status.DECODE_ERROR, f"It is no picture that can be read{heif or ': ' + _REMEDY}."
+                Status.DECODE_ERROR, f"It is not a picture that can be read{heif or ': ' + _REMEDY}."
             ) from None
         except DecodeError:
             raise

@@ -24,7 +24,7 @@ FACE_FAULTS: dict[Status, str] = {
 
 
 class FaceQuality:
-    """Measures on warped faces, taken well inside the hull: its edge is no feature of the face."""
+    """Measures on warped faces, taken well inside the hull: its edge is not a feature of the face."""
 
     def __init__(self, template: Template) -> None:
         size = template.size

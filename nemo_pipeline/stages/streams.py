@@ -33,7 +33,7 @@ def open_video(path: str | Path, wish: str, engine: Engine | None) -> VideoReade
         engine: finds faces; without one, "face" means the default stream.
 
     Raises:
-        DecodeError: the file cannot be read, is no video, or has no such stream.
+        DecodeError: the file cannot be read, is not a video, or has no such stream.
     """
     reader = VideoReader(path, int(wish) if wish.isdigit() else -1)
     choices = [stream for stream in reader.streams if stream.decodable and not stream.still]

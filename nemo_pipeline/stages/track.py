@@ -28,7 +28,7 @@ CENSUS_SECONDS = 0.5
 MEMORY_SECONDS = 1.0
 #: At most this many people are followed at once: for `all`, and where one subject is wanted.
 MOST_PEOPLE, MOST_RIVALS = 16, 4
-#: Where one subject is wanted, faces smaller than this part of the largest are no rivals.
+#: Where one subject is wanted, faces smaller than this part of the largest are not rivals.
 RIVAL_SIZE = 0.6
 #: How often a new face is checked again in its first frames (then at every census).
 FIRST_CHECKS = 6

@@ -27,7 +27,7 @@ NAMES = {
 SDR = frozenset({1, 4, 5, 6, 7, 11, 12, 13, 14, 15})
 HDR: dict[int, Literal["hlg", "pq"]] = {16: "pq", 18: "hlg"}
 _UNSPECIFIED, _BT2020 = 2, 9
-# AVColorSpace whose first plane is no luma that a matrix explains (the latter: Dolby Vision's profile 5).
+# AVColorSpace whose first plane is not luma that a matrix explains (the latter: Dolby Vision's profile 5).
 _NOT_YUV = {14: "ICtCp", 15: "IPT-C2"}
 
 _LUMA_709 = np.array([[0.2126, 0.7152, 0.0722]])

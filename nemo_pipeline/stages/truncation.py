@@ -59,7 +59,7 @@ def _riff_end(file: BinaryIO, size: int) -> int:
 
     One or several RIFF chunks, in each a list of headers, one of frames (movi) and an index. The size of a RIFF
     is often wrong while all that is in it is there, so the chunks in it decide; a placeholder (zero, or more
-    than what it lies in) is no size.
+    than what it lies in) is not a size.
     """
     file.seek(_AVI_TOTAL_FRAMES)
     if not _number(file.read(4), "little"):  # a recorder that never came back to its headers

@@ -96,7 +96,7 @@ class FaceTrack(FrameArrays):
         for name, array in self.arrays.items():
             field = FRAME_FIELDS.get(name)
             if field is None:
-                raise ValueError(f"{name!r} is no frame dataset; there are {', '.join(FRAME_FIELDS)}.")
+                raise ValueError(f"{name!r} is not a frame dataset; there are {', '.join(FRAME_FIELDS)}.")
             tail, kind = array.shape[1:], np.dtype(field.dtype).kind
             wanted = tuple(
                 have if want is None else want for want, have in zip(field.tail, tail, strict=False)

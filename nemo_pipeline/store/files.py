@@ -97,7 +97,7 @@ def sweep(folder: Path) -> None:
 
 
 def fsync_path(path: Path) -> None:
-    """Push a file, or a folder's entries, to the disk. One that cannot (network) is no error."""
+    """Push a file, or a folder's entries, to the disk. One that cannot (network) is not an error."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError:
@@ -180,7 +180,7 @@ def open_h5(path: Path) -> h5py.File:
     """Open for reading. Raises NemoError with one sentence; says once when it had to do without locks."""
     global _said_no_locks
     if path.exists() and not path.is_file() and not path.is_dir():
-        raise DataError(f"{path} is no ordinary file.", path)
+        raise DataError(f"{path} is not an ordinary file.", path)
     try:
         return h5py.File(path, "r")
     except FileNotFoundError:

@@ -59,7 +59,7 @@ def pack(
             escaped = isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value)
             file.attrs[name] = (
                 to_bytes(value) if escaped else value
-            )  # bytes that are no UTF-8 stay what they are
+            )  # bytes that are not UTF-8 stay what they are
         write_shape(file, data.mean_shape, data.triangles)
         datasets = create_frame_datasets(file, total, data.fields, compression)
         for row in data.rows:

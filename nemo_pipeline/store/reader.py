@@ -117,7 +117,7 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
 
     @property
     def uuid(self) -> str:
-        """Changes whenever the file is written anew."""
+        """Changes whenever the file is written again."""
         return str(self.attributes["uuid"])
 
     @property
@@ -272,7 +272,9 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
         if field is None and name in FRAME_FIELDS and FRAME_FIELDS[name].missing is not None:
             field = typed_fields([name], self.size)[name]
         if field is None:
-            raise KeyError(f"{name!r} is no frame dataset of {self.path}; it has {', '.join(self.fields)}.")
+            raise KeyError(
+                f"{name!r} is not a frame dataset of {self.path}; it has {', '.join(self.fields)}."
+            )
         length = max(0, int(self._length[row]))
         start, stop, _ = slice(start, stop).indices(length)
         dtype, tail = field.dtype, field.tail

@@ -110,7 +110,7 @@ def read_tables(file: h5py.File) -> Tables:
     """The tables of an open file. To be called within `strict.reading`.
 
     Raises:
-        NemoError: it is no file of ours, or of a newer version.
+        NemoError: it is not a file of ours, or of a newer version.
         DamagedFile: a column cannot be what it says.
     """
     attributes = read_identity(file)
@@ -125,7 +125,7 @@ def read_tables(file: h5py.File) -> Tables:
 
 
 def _read(arrays: dict[str, np.ndarray], group: h5py.Group, name: str, path: str, ndim: int) -> None:
-    """Add a dataset to `arrays`; what is no plain column of numbers or texts is passed over."""
+    """Add a dataset to `arrays`; what is not a plain column of numbers or texts is passed over."""
     dataset = dataset_in(group, name)
     if dataset is None or dataset.ndim != ndim:
         return

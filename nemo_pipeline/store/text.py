@@ -1,6 +1,6 @@
 """Text that comes from outside (file names, label values) on its way into HDF5, a terminal or a spreadsheet.
 
-A POSIX file name is bytes. Python carries those that are no UTF-8 as lone surrogates ("surrogateescape");
+A POSIX file name is bytes. Python carries those that are not UTF-8 as lone surrogates ("surrogateescape");
 HDF5 gets the original bytes back, so that every name survives a round trip through out.h5.
 """
 

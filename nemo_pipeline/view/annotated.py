@@ -25,5 +25,5 @@ def annotation(path: Path) -> str:
 
 
 def is_annotated(path: Path) -> bool:
-    """Whether nemo drew a video: it may be drawn anew, and is no recording."""
+    """Whether nemo drew a video: it may be drawn again, and is not a recording."""
     return bool(annotation(path))

@@ -40,7 +40,7 @@ def curves_figure(history: Sequence[EpochRecord], *, synthetic: bool = False) ->
             colour = _FAINT if fold < 0 else _colour(folds.index(fold), len(folds))
             name = "all subjects" if fold < 0 else f"fold {fold}" if len(folds) > 1 else "training"
             epochs = [line.epoch for line in lines]
-            dot = "o" if len(lines) == 1 else None  # a single epoch is no line
+            dot = "o" if len(lines) == 1 else None  # a single epoch is not a line
             left.plot(
                 epochs,
                 [line.training_mae for line in lines],

@@ -39,7 +39,7 @@ class Method(Protocol):
 
 
 def describe(name: str, videos: Sequence[Video]) -> NDArray[np.generic]:
-    """Compute a descriptor anew for every video: (V, ...)."""
+    """Compute a descriptor again for every video: (V, ...)."""
     from siam_model.methods.descriptors import DESCRIPTORS
 
     return np.stack([DESCRIPTORS[name].compute(video) for video in videos])

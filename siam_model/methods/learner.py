@@ -131,7 +131,7 @@ def age_group(
 
 def choose_parameters(inputs: Inputs, ages: NDArray[np.float64], subjects: Sequence[str]) -> Parameters:
     """The parameters whose first level errs least over folds of subjects: first how many dynamic features, then
-    penalty, tube and width together. Features are selected anew in each of these folds. One subject: the defaults."""
+    penalty, tube and width together. Features are selected again in each of these folds. One subject: the defaults."""
     folds = _folds(subjects)
     best = Parameters()
     if not folds:

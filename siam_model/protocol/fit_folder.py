@@ -59,7 +59,7 @@ class Trained:
                 return line
         raise DataError(
             "history.csv of a finished training is empty or missing: copy it again; or remove the folder of its fold "
-            "(of a run without folds, begin anew with another `out`), and resume with `resume()`."
+            "(of a run without folds, start over with another `out`), and resume with `resume()`."
         )
 
 

@@ -25,7 +25,7 @@ def read_history(path: Path) -> list[EpochRecord]:
     """The inverse of `write_history` (seconds to the millisecond); nothing where there is no file.
 
     Raises:
-        NemoError: it is no history.
+        NemoError: it is not a history.
     """
     kinds = {field.name: str(field.type) for field in dataclasses.fields(EpochRecord)}
     read: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "bool": lambda cell: bool(int(cell))}
@@ -40,7 +40,7 @@ def read_history(path: Path) -> list[EpochRecord]:
         raise DataError(f"{escape_controls(str(path))} cannot be read: {error.strerror}.", path) from None
     except (KeyError, TypeError, ValueError):
         raise DataError(
-            f"{escape_controls(str(path))} is damaged: it is no history of a training.", path
+            f"{escape_controls(str(path))} is damaged: it is not a history of a training.", path
         ) from None
 
 

@@ -245,7 +245,7 @@ def open_run(
         data: where its data are now; None: where they were.
 
     Raises:
-        NemoError: the folder is no run, or the data are not those that it was begun with.
+        NemoError: the folder is not a run, or the data are not those that it was begun with.
     """
     settings, model, config = read_settings(folder.path)
     check_no_links(folder.path)

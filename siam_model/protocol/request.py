@@ -48,7 +48,7 @@ class TrainRequest:
         """Raises NemoError for what no data could make right."""
         if "model.face_size" in self.overrides:
             raise SettingsError(
-                "model.face_size follows from the data; prepare them anew with another `size`.",
+                "model.face_size follows from the data; prepare them again with another `size`.",
                 "model.face_size",
             )
         if self.epochs is not None and "train.epochs" in self.overrides:

@@ -126,7 +126,7 @@ def search(run: OpenRun, people: FitSubjects, folder: RunFolder, where: Training
         )
     kept = folder.trial(best)
     if not kept.model.path.is_dir():
-        raise RunError(f"The weights of {kept} are gone; remove {folder}, and the fold begins anew.", folder)
+        raise RunError(f"The weights of {kept} are gone; remove {folder}, and the fold starts over.", folder)
     lines = [_line(number, trial) for number, trial in enumerate(done)]
     write_json(
         folder.choice,
@@ -228,7 +228,7 @@ def _read_trials(path: Path, order: Sequence[Mapping[str, Any]]) -> list[Trial]:
         done = None
     if done is None or [trial.parameters for trial in done] != list(order[: len(done)]):
         raise DataError(
-            f"{path} is damaged or of another search; remove its folder, and the fold begins anew.", path
+            f"{path} is damaged or of another search; remove its folder, and the fold starts over.", path
         )
     return done
 

@@ -73,7 +73,7 @@ def add_accuracy(given: EvaluationInputs, report: Report) -> None:
             "figure-8-minimum-samples", "accuracy", "Figure 8",
             "Errors on ages with at least N videos",
             f"{caption}. Ages in whole years with fewer videos are left out of the evaluation; no model is trained "
-            f"anew.{test}{theirs}",
+            f"again.{test}{theirs}",
             _alt_thresholds(given), charts.minimum_samples(methods), caption,
         )
     )  # fmt: skip

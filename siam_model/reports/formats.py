@@ -98,7 +98,7 @@ def as_json(table: Table) -> dict[str, Any]:
 
 
 def to_json(table: Table) -> str:
-    """One object; names that are no UTF-8 keep their bytes as escapes."""
+    """One object; names that are not UTF-8 keep their bytes as escapes."""
     return json.dumps(as_json(table), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
 
 
@@ -142,7 +142,7 @@ _LATEX = {
 
 
 def latex(text: str) -> str:
-    """`text` as LaTeX that shows it as it is (UTF-8 source, T1 fonts); brackets are no optional arguments."""
+    """`text` as LaTeX that shows it as it is (UTF-8 source, T1 fonts); brackets are not optional arguments."""
     return "".join(_LATEX.get(char, char) for char in escape_controls(text))
 
 

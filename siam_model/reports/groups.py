@@ -52,7 +52,7 @@ class Gap:
 
 
 def largest_gap(predictions: Predictions, labels: Sequence[str], seed: int = 0) -> Gap | None:
-    """Of the groups with at least 10 subjects; None where there are not two. "" is no group.
+    """Of the groups with at least 10 subjects; None where there are not two. "" is not a group.
 
     Subjects are drawn with replacement, each with all videos, so subjects who are in both groups count in both.
     """
@@ -206,7 +206,7 @@ def _rows(table: Path) -> list[dict[str, str]]:
         raise DataError(f"{escape_controls(str(table))} cannot be read: {error.strerror}.", table) from None
     except ValueError as error:
         raise DataError(
-            f"{escape_controls(str(table))} is no CSV file ({escape_controls(str(error))}).", table
+            f"{escape_controls(str(table))} is not a CSV file ({escape_controls(str(error))}).", table
         ) from None
     if not rows or not any(key in rows[0] for key in _KEYS):
         raise DataError(

@@ -150,7 +150,7 @@ class EvaluationInputs:
         )
 
     def train_again(self) -> str:
-        """The command that trains the main run anew."""
+        """The command that trains the main run again."""
         return self._train()
 
     def _train(self, *more: str, varied: bool = False) -> str:

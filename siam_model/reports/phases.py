@@ -122,7 +122,7 @@ def read_parts(path: Path, uuid: str | None = None) -> Parts:
         raise DataError(f"{escape_controls(str(path))} cannot be read: {error.strerror}.", path) from None
     except (KeyError, TypeError, ValueError):
         raise DataError(
-            f"{escape_controls(str(path))} is damaged; remove it, it is made anew.", path
+            f"{escape_controls(str(path))} is damaged; remove it, it is made again.", path
         ) from None
     return {video: parts for video, parts in found.items() if WHOLE in parts}
 

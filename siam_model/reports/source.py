@@ -124,7 +124,7 @@ def open_source(path: Path) -> Run | Study:
     """
     if not path.is_dir():
         raise DataError(
-            f"{escape_controls(str(path))} is no folder; give a run folder of `nemo train`.", path
+            f"{escape_controls(str(path))} is not a folder; give a run folder of `nemo train`.", path
         )
     folder = RunFolder(path)
     return _open_study(folder) if folder.is_study else open_run(folder)
@@ -267,7 +267,7 @@ def open_data(run: Run, given: Path | None, marks: str | os.PathLike[str] | None
     if dataset.size != size:
         raise DataError(
             f"{shown} has faces of {dataset.size} x {dataset.size} pixels, and the run was trained on faces of "
-            f"{size} x {size}: give the file that it was trained on, or prepare these videos anew with "
+            f"{size} x {size}: give the file that it was trained on, or prepare these videos again with "
             f"`size={size}`.",
             path,
         )

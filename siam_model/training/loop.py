@@ -179,7 +179,7 @@ class Training:
         return next((stage for stage in self.stages if self.done < stage.end), self.stages[-1])
 
     def _enter(self, stage: Stage) -> None:
-        """Loss, optimiser and clips of a stage, which begin anew in each."""
+        """Loss, optimiser and clips of a stage, which start over in each."""
         self.stage, inputs, config = stage, self.inputs, self.config
         self.model.requires_grad_(stage.kind != "expression")
         self.model.appearance.requires_grad_(stage.kind != "frozen")

@@ -130,7 +130,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     shown = escape_controls(str(path))
     try:
         if path.exists() and not path.is_file():
-            raise ValueError("it is no file")
+            raise ValueError("it is not a file")
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
                 # torch.save stores and never packs: a packed entry could be a thousand times as large as the file.
@@ -144,12 +144,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # whatever the unpickler makes of a file that is not what it seems
         reason = escape_controls(str(error).splitlines()[0][:120]) if str(error) else type(error).__name__
         raise DataError(
-            f"{shown} is damaged or no checkpoint of nemo ({reason}); remove it, and this training begins anew.",
+            f"{shown} is damaged or no checkpoint of nemo ({reason}); remove it, and this training starts over.",
             path,
         ) from None
     if not isinstance(values, dict) or values.pop("format", None) != CHECKPOINT.name:
         raise DataError(
-            f"{shown} is no checkpoint of nemo; remove it or give another folder, and this training begins anew.",
+            f"{shown} is not a checkpoint of nemo; remove it or give another folder, and this training starts over.",
             path,
         )
     version = values.pop("format_version", 0)
@@ -164,7 +164,7 @@ def damaged(path: Path, error: Exception) -> NemoError:
     """The error for a checkpoint that can be read, but not resumed from."""
     reason = escape_controls((str(error) or type(error).__name__).splitlines()[0][:120])
     return DataError(
-        f"{escape_controls(str(path))} is damaged ({reason}); remove it, and this training begins anew.", path
+        f"{escape_controls(str(path))} is damaged ({reason}); remove it, and this training starts over.", path
     )
 
 
@@ -184,7 +184,7 @@ def load_state(path: Path, prints: dict[str, str]) -> TrainingState | None:
         verb = "is" if other == ["seed"] else "are"
         raise DataError(
             f"{escape_controls(str(path))} belongs to another training: {', '.join(other)} {verb} not the same. Go on "
-            "with what it was begun with, or remove it to begin anew.",
+            "with what it was begun with, or remove it to start over.",
             path,
         )
     try:

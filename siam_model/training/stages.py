@@ -17,7 +17,7 @@ class Stage:
             everything but the appearance module, from ages; `all`: everything, from ages.
         start: the epoch before its first one. Epochs of ages count from 1, so pretraining ends with epoch 0.
         epochs: how many.
-        learning_rate: of RMSprop, which begins anew in every stage; the schedule spans the stage.
+        learning_rate: of RMSprop, which starts over in every stage; the schedule spans the stage.
     """
 
     kind: Literal["expression", "frozen", "all"]

@@ -29,7 +29,7 @@ def broken(path: Path, good: bytes, kind: int, rng: random.Random) -> None:
     if kind == 0:
         path.write_bytes(b"")
     elif kind == 1:
-        path.write_text("this is no video")
+        path.write_text("this is not a video")
     elif kind == 2:
         path.write_bytes(good[: len(good) // 2])
     elif kind == 3:

@@ -207,7 +207,7 @@ def test_such_codes_are_named_and_refused_in_training(tmp_path):
         (b"video,age\na.mp4,3\nb\0.mp4,4\n", "line 3 holds a NUL"),
         (b"\xff\xfe" + "video,age\na\0,3\n".encode("utf-16-le"), "line 2 holds a NUL"),
         (b"\xff\xfe\xff", "is damaged"),
-        (b"video,age\n" + b"a" * 200_000 + b",3\n", "line 2: it is no CSV"),
+        (b"video,age\n" + b"a" * 200_000 + b",3\n", "line 2: it is not CSV"),
         (b"video,age" + b",x" * 1_000_000 + b"\na,3\n", "has 1000002 columns"),
         (b"video,age\n" + b"a" * MOST_BYTES, "more than 64 MiB"),
         (b"# nothing\n\n", "is empty"),

@@ -108,7 +108,7 @@ def test_other_settings_are_refused_and_forced(first, clips, tmp_path):
     with pytest.raises(NemoError, match="size 48 there, 32 here"):
         run([clips], output, config=other)
     assert FaceDataset(output).size == 48
-    # Two settings cannot be in one file, and what is not done anew must not be lost.
+    # Two settings cannot be in one file, and what is not done again must not be lost.
     with pytest.raises(
         NemoError, match=r"size 48 there, 32 here.*2 videos not among the inputs \(clip1.mp4, clip2"
     ):
@@ -199,7 +199,7 @@ def test_bad_videos_are_rows_with_a_reason(clips, tmp_path):
     events = []
     shutil.copy(clips / "clip1.mp4", tmp_path / "nowhere.mp4")
     run([folder], tmp_path / "out.h5", events=events)
-    # Unreadable ones are tried again; a file that is no video stays none.
+    # Unreadable ones are tried again; a file that is not a video keeps its status.
     assert planned(events) == (2, 2)
     assert FaceDataset(tmp_path / "out.h5")["lost"].status == "ok"
 
@@ -344,7 +344,7 @@ def test_versions_of_the_method_are_not_mixed(clips, tmp_path, monkeypatch):
         run([clips / "clip0.mp4"], output)
     before = arrays(output), [shard.uuid for shard in read_shards(tmp_path / "out.shards")]
     table = LabelTable("t", {"clip0": {"age": 30.0}})
-    run([clips / "clip0.mp4"], output, labels=table)  # nothing to do: that is no mixture
+    run([clips / "clip0.mp4"], output, labels=table)  # nothing to do: that is not a mixture
     data = FaceDataset(output)
     assert data.config.algorithm == 1 and data["clip0"].age == 30
     assert verify(output) and not [finding for finding in verify(output) if finding.level == "error"]

@@ -44,7 +44,7 @@ def test_overlays_never_lie_among_recordings_or_take_the_place_of_one(recordings
     nemo(*prep, tmp_path / "drawn")
     assert is_annotated(tmp_path / "drawn" / "clip0.mp4") and not is_annotated(backup / "clip0.mp4")
     nemo(*prep, tmp_path / "drawn", "--force")  # what nemo drew, it may draw again
-    # Drawings are no recordings, whichever folder is searched; what somebody puts among them is one.
+    # Drawings are not recordings, whichever folder is searched; what somebody puts among them is one.
     found = json.loads(nemo("prep", tmp_path / "drawn", tmp_path / "n.h5", "--dry-run", "--json")[0])
     assert found["videos"] == [] and "drawn by nemo" in [item["reason"] for item in found["left_out"]][-1]
     shutil.copy(recordings / "clip0.mp4", tmp_path / "drawn" / "new.mp4")

@@ -71,7 +71,7 @@ def make_run(
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """runs/good, and a folder of clips: a face under four hostile names, one below a folder, and what is no video."""
+    """runs/good, and a folder of clips: a face under four hostile names, one below a folder, and no videos."""
     folder = tmp_path_factory.mktemp("predict")
     make_run(folder / "runs" / "good")
     clip = (
@@ -192,10 +192,10 @@ def test_nothing_of_ones_own_is_written_over_or_taken_for_a_clip(place, tmp_path
     (tmp_path / "labels.csv").write_text("video,age\na.mp4,30\n")
     words = ("predict", "clips", "--model", place / "runs" / "good")
     done = nemo(*words, "--csv", "labels.csv", cwd=tmp_path, code=2)
-    assert "is no table of `nemo predict`" in done.stderr
+    assert "is not a table of `nemo predict`" in done.stderr
     assert (tmp_path / "labels.csv").read_text() == "video,age\na.mp4,30\n"
     assert "holds recordings" in nemo(*words, "--explain", "clips", cwd=tmp_path, code=1).stderr
-    for _ in range(2):  # its own table is written anew
+    for _ in range(2):  # its own table is written again
         nemo(*words, "--csv", "ages.csv", cwd=tmp_path)
 
 

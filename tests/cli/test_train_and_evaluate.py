@@ -91,7 +91,7 @@ def test_errors_are_one_sentence(place):
         (("train", "missing.h5"), 1, "missing.h5 does not exist"),
         (("train", "drawn.h5", "--folds", "1"), 2, "--folds"),
         (("train", "drawn.h5", "-o", "runs"), 1, "exists already"),
-        (("evaluate", "nowhere"), 1, "is no folder"),
+        (("evaluate", "nowhere"), 1, "is not a folder"),
         (("predict", "clip.mp4"), 1, "--model runs/made"),
         (("predict", "clip.mp4", "--model", "runs/made"), 1, "clip.mp4 does not exist"),
         (("predict", "drawn.h5", "--model", "nowhere"), 1, "is not there"),
@@ -116,7 +116,7 @@ def test_no_run_at_all(tmp_path):
 def test_predict_a_clip(place):
     """Video to age with a real clip: the model's own preparation, the warning beside the age, the figure."""
     clip = render_set(place / "clips", subjects=1, clips=1, seed=3, workers=1).clips[0]
-    (place / "notes.mp4").write_text("this is no video")
+    (place / "notes.mp4").write_text("this is not a video")
     answer = nemo("predict", clip, "notes.mp4", "--model", "runs/made", "--json", cwd=place)
     assert answer.exit_code == 0, answer.stderr
     values = json.loads(answer.stdout)

@@ -167,7 +167,7 @@ def test_synthetic_runs_say_so(run):
 
 
 def test_what_is_no_run_is_answered(run, tmp_path):
-    with pytest.raises(NemoError, match="is no folder"):
+    with pytest.raises(NemoError, match="is not a folder"):
         evaluate(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(NemoError, match="finished run"):

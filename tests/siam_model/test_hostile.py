@@ -145,7 +145,7 @@ def test_weights_that_are_not_those_of_the_card(tmp_path):
     refused("more is .* and it needs none")
     name = next(iter(tensors))
     save_file({**tensors, name: torch.full_like(tensors[name], float("nan"))}, path)
-    refused(f"{name} holds values that are no finite numbers")
+    refused(f"{name} holds values that are not finite numbers")
     with path.open("wb") as file:  # terabytes, and none of them on the disk
         big = json.dumps(
             {name: {"dtype": "F32", "shape": [1 << 20, 1 << 18], "data_offsets": [0, 1 << 40]}}

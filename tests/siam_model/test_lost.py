@@ -39,7 +39,7 @@ def run(whole, tmp_path) -> Path:
 
 
 def test_a_joined_run_without_its_last_word_is_not_finished(whole, run):
-    """Killed after the model of all subjects was in place, and before run.json and the curves were written anew."""
+    """Killed after the model of all subjects was in place, and before run.json and the curves were written again."""
     values = json.loads((run / "run.json").read_text())
     (run / "curves.png").unlink()
     for left in (json.dumps({**values, "provisional": True, "seconds": 0}), ""):
@@ -138,7 +138,7 @@ def test_predictions_as_a_spreadsheet_saves_them(run, tmp_path):
     other = read_predictions(tmp_path / "x.csv")
     assert other.subject == ours.subject and np.array_equal(other.predicted, ours.predicted)
     (tmp_path / "y.csv").write_text("video,subject\n" + "a" * 200_000 + ",b\n")
-    with pytest.raises(NemoError, match="is no CSV file"):
+    with pytest.raises(NemoError, match="is not a CSV file"):
         read_predictions(tmp_path / "y.csv")
 
 

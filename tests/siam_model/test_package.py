@@ -87,7 +87,7 @@ def _edited(source, target, name, data, compress=zipfile.ZIP_STORED):
     [
         ("card.json", b"{}", "something else"),
         ("card.json", b'{"format": "nemo-model", "format_version": 9}', "newer version"),
-        ("card.json", b"[" * 100_000, "is no model"),
+        ("card.json", b"[" * 100_000, "is not a model"),
         ("model/model.safetensors", b"x" * 100, "does not hold the weights"),
         ("model/config.json", b"{}", "does not describe a model"),
     ],
@@ -114,7 +114,7 @@ def test_archives_that_are_none(run, tmp_path):
     with zipfile.ZipFile(tmp_path / "model.zip", "a") as archive:
         archive.writestr("../outside.txt", "x")
     for name in ("text.zip", "cut.zip", "bomb.zip"):
-        with pytest.raises(NemoError, match="is no model"):
+        with pytest.raises(NemoError, match="is not a model"):
             siam_model.load(tmp_path / name)
     siam_model.load(tmp_path / "model.zip")
     assert not (tmp_path.parent / "outside.txt").exists()

@@ -83,7 +83,7 @@ def test_damaged_models_are_answered(tmp_path):
         config.write_text(good_config)
 
     broken("{", "is damaged")
-    broken("[]", "is no JSON object")
+    broken("[]", "is not a JSON object")
     broken("[" * 100_000, "is damaged")
     broken(json.dumps({**values, "format_version": 99}), "newer version")
     broken(json.dumps({**values, "mean_shape": [[0, 0]]}), "is damaged")

@@ -116,7 +116,7 @@ def test_what_cannot_be_resumed_is_answered(whole, data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(NemoError, match="no unfinished run in runs"):
         newest_unfinished()
-    with pytest.raises(NemoError, match="is no folder"):
+    with pytest.raises(NemoError, match="is not a folder"):
         resume(tmp_path / "nowhere")
     with pytest.raises(NemoError, match=r"holds no settings\.json, so there is nothing to resume"):
         resume(tmp_path)
@@ -132,7 +132,7 @@ def test_what_cannot_be_resumed_is_answered(whole, data, tmp_path, monkeypatch):
     with pytest.raises(NemoError, match="no fold 7: `folds=3` has the folds 0 to 2"):
         resume(whole, fold=7)
     (tmp_path / "settings.json").write_text("{")
-    with pytest.raises(NemoError, match="is damaged: it is no JSON"):
+    with pytest.raises(NemoError, match="is damaged: it is not JSON"):
         resume(tmp_path)
     (tmp_path / "settings.json").write_text("{}")
     with pytest.raises(NemoError, match="does not hold the settings of a run"):

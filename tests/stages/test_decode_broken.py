@@ -1,4 +1,4 @@
-"""Decode: files that are no video, and every way in which one can be broken."""
+"""Decode: files that are not videos, and every way in which one can be broken."""
 
 import os
 from pathlib import Path

@@ -98,7 +98,7 @@ def test_a_changed_table_is_refused(path, name, where, value, packed):
     with pytest.raises(DamagedFile, match="digest"):
         FaceDataset(path)
     assert any("digest" in finding.text for finding in verify(path) if finding.level == "error")
-    with pytest.raises(DamagedFile, match="digest"):  # and is not sealed anew by a change of labels
+    with pytest.raises(DamagedFile, match="digest"):  # and is not sealed again by a change of labels
         relabel(path, LabelTable("t", {"clip0": {"age": 3.0}}))
 
 
@@ -224,7 +224,7 @@ def test_videos_that_do_not_lie_end_to_end(path, name, values):
 
 
 def test_attributes_that_nobody_of_ours_writes(path):
-    """Bytes that are no text are kept as they are; a file without a uuid is refused."""
+    """Bytes that are not text are kept as they are; a file without a uuid is refused."""
     edit(path, lambda f: f.attrs.create("weather", b"\xff\xfe"), sealed=True)
     one = pack(path, path.with_name("two.h5"))
     assert FaceDataset(one).attributes["weather"] == FaceDataset(path).attributes["weather"] == "\udcff\udcfe"

@@ -61,7 +61,7 @@ def test_it_is_a_mapping_of_the_videos_with_frames(dataset):
             "clip4": 9,
         }
         assert "clip2" in data and "other" not in data and 2 not in data and data.get("other") is None
-        # One that failed is no item, and is found all the same.
+        # One that failed is not an item, and is found all the same.
         assert data.failed == ["clip1"] and "clip1" in data and data["clip1"].status == "no_face"
         assert data["clip2"].frames.any() and data._handles
         assert data == data and data != FaceDataset(path) and len({data, data}) == 1

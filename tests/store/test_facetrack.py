@@ -31,7 +31,7 @@ def test_arrays_are_attributes():
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"smile": np.zeros(3)}, "'smile' is no frame dataset"),
+        ({"smile": np.zeros(3)}, "'smile' is not a frame dataset"),
         (
             {"landmarks": np.zeros((3, 66, 2))},
             r"landmarks is float64 \(3, 66, 2\); float32 \(T, 68, 2\) is needed",

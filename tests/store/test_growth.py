@@ -192,7 +192,7 @@ def test_a_file_that_a_later_version_has_added_to(tmp_path, monkeypatch):
                 yield video | {"blur": blur[: len(video["frames"])]}
 
     path = write_dataset(tmp_path / "out.h5", videos())
-    relabel(path, LabelTable("t", {"clip0": {"age": 77.0}}))  # writes the index anew
+    relabel(path, LabelTable("t", {"clip0": {"age": 77.0}}))  # writes the index again
     for file in (path, pack(path, tmp_path / "one.h5")):
         data = FaceDataset(file)
         assert errors(file) == [] and "blur" in data.fields

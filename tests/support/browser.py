@@ -42,7 +42,7 @@ def in_browser(test: Callable[..., None]) -> Callable[..., None]:
 
 
 class Chromium:
-    """A Chromium that is started anew when it stops answering."""
+    """A Chromium that is started again when it stops answering."""
 
     def __init__(self, playwright: Any, patience: float = PATIENCE) -> None:
         self._playwright, self._patience = playwright, patience

@@ -13,7 +13,7 @@ from nemo_pipeline.store import write_dataset
 from tests.support.siam_faces import drawn_videos
 from tests.support.siam_runs import TINY, train
 
-#: Ids of the first videos: markup, HTML, mathematics, a formula, a byte that is no UTF-8, a template.
+#: Ids of the first videos: markup, HTML, mathematics, a formula, a byte that is not UTF-8, a template.
 HOSTILE = (
     "clip[/b]<img src=x onerror=alert(1)>.mp4",
     "$a^^b$.mp4",

@@ -12,7 +12,7 @@ from nemo_pipeline.geometry import shipped_mean_shape
 from nemo_pipeline.store import write_dataset
 
 SIZE = 48
-#: Names that break naive code: markup, HTML, mathematics, a byte that is no UTF-8, a script's end, a formula.
+#: Names that break naive code: markup, HTML, mathematics, a byte that is not UTF-8, a script's end, a formula.
 HOSTILE = (
     "clip[/b]<img src=x onerror=alert(1)>",
     "$a^^b$",

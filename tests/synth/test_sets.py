@@ -225,7 +225,7 @@ def test_a_set_in_the_databases_layout_is_labelled_by_its_details_and_stays_synt
     nemo("prep", folder / names[0], tmp_path / "bare.h5", "--workers", 1)
     bare = FaceDataset(tmp_path / "bare.h5")
     assert bare.synthetic and np.isnan(bare.videos["age"][0])
-    (folder / "synth.json").write_text("{}")  # somebody else's file of that name is no mark
+    (folder / "synth.json").write_text("{}")  # somebody else's file of that name is not a mark
     nemo("prep", folder / names[0], tmp_path / "other.h5", "--workers", 1)
     assert not FaceDataset(tmp_path / "other.h5").synthetic
 

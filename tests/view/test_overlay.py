@@ -213,7 +213,9 @@ def test_all_videos_of_a_file_are_drawn_once(clips: dict[str, Path], tmp_path: P
     # Other faces, other copies; somebody else's file stays.
     other.write_bytes(b"mine")
     notes = draw(prepared_here(folder, tmp_path / "other.h5", dataclasses.replace(CONFIG, size=32)))
-    assert notes["same.mkv"] == "" and "is no annotated copy" in notes[""] and other.read_bytes() == b"mine"
+    assert (
+        notes["same.mkv"] == "" and "is not an annotated copy" in notes[""] and other.read_bytes() == b"mine"
+    )
     with pytest.raises(NemoError, match="was not drawn by nemo: give `overlay` another"):
         make_overlay_folder(copies, videos)
 

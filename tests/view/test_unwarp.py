@@ -189,7 +189,7 @@ def test_a_child_draws_it_and_what_fails_is_a_sentence(clip, tmp_path):
             for p, q in zip(decoded(tmp_path / "a.mp4")[1], decoded(tmp_path / "b.mp4")[1], strict=True)
         )
         broken = tmp_path / "broken.mp4"
-        broken.write_text("this is no video")
+        broken.write_text("this is not a video")
         note = draw_in_child(job | {"path": str(broken), "target": str(tmp_path / "c.mp4")}, pool)
         assert "c.mp4 could not be drawn" in note
         assert not list(tmp_path.glob("*c.mp4*"))

@@ -137,7 +137,7 @@ def test_features_are_computed_once_and_kept_by_content(tmp_path, monkeypatch):
     assert counted == ["a", "", "b"]
     (file,) = folder.glob("*.npz")
     assert folder.stat().st_mode & 0o077 == 0 and file.stat().st_mode & 0o077 == 0
-    file.write_bytes(file.read_bytes()[:-40])  # damaged: computed anew
+    file.write_bytes(file.read_bytes()[:-40])  # damaged: computed again
     assert FeatureCache(folder)("lbp", [a])[:, 0].tolist() == [5]
     assert counted == ["a", "", "b", "a"]
 
