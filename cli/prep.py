@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,16 @@ import rich_click as click
 
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import DataError
-from nemo_pipeline.store.text import listed, pluralize
+from nemo_pipeline.store.text import pluralize
 
-from .console import err, escape_controls, new_table, print_json, say, warn
+from .console import escape_controls, say, warn
 from .options import setting, values_of
 from .outputs import check_target, check_timeout
+from .prep_dry_run import show_plan
 from .prep_inputs import check_report, draw_sheet, labels, landmark_files, mean_shape, page_report
 from .prep_report import exit_code, report
 from .progress import RunProgress, stop_on_signals
 from .settings_file import current_context, settings_options
-
-#: So many paths of one folder and reason are listed one by one.
-_MOST_PATHS = 5
 
 
 def like_file(path: str) -> dict[str, Any]:
@@ -240,7 +237,7 @@ def command(paths: tuple[str, ...], **options: Any) -> None:
             raise click.UsageError("--landmarks is about videos; these are pictures.")
         config = dataclasses.replace(config, stills=True)
     if options["dry_run"]:
-        _dry_run(found, Path(output), config, shape, options)
+        show_plan(found, Path(output), config, shape, options)
         return
     if not found.videos:
         raise DataError(
@@ -305,64 +302,6 @@ def _discover(inputs: list[str], options: dict[str, Any]) -> Any:
             if item.loud:
                 warn(f"{item.path} is left out: {item.reason}.")
     return found
-
-
-def _dry_run(found: Any, output: Path, config: PrepConfig, shape: Any, options: dict[str, Any]) -> None:
-    from nemo_pipeline.batch.run import PrepInputs, preview
-
-    done, absent = preview(
-        PrepInputs(found.videos, landmark_files(found, options)),
-        output,
-        config,
-        force=options["force"],
-        prune=options["prune"],
-        mean_shape=shape,
-    )
-    fate = "dropped" if options["prune"] else "kept"
-    if options["as_json"]:
-        print_json(
-            {
-                "output": output,
-                "videos": [
-                    {"id": v.id, "file": v.file, "path": v.path, "done": v.file in done} for v in found.videos
-                ],
-                fate: absent,
-                "left_out": [{"path": item.path, "reason": item.reason} for item in found.skipped],
-            }
-        )
-        return
-    if not options["quiet"]:
-        rows = [(v.file, v.id, "done" if v.file in done else "to do") for v in found.videos]
-        err.print(new_table("", ["video", "id", "state"], rows))
-        if found.skipped:
-            err.print(new_table("Left out", ["path", "why"], _left_out(found.skipped)))
-    left_out = pluralize(len(found.skipped), "path")
-    say(f"{len(done)} done, {len(found.videos) - len(done)} to do, {left_out} left out.")
-    if absent:
-        say(
-            f"{pluralize(len(absent), 'video')} of {output} not among the inputs would be {fate}: {listed(absent)}."
-        )
-
-
-def _left_out(skipped: Sequence[Any]) -> list[tuple[str, str]]:
-    """Paths and reasons; where a folder has many of one reason, the folder and their number."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for item in skipped:
-        groups.setdefault((os.path.dirname(item.path), item.reason), []).append(item.path)  # noqa: PTH120
-    lines = []
-    for (folder, reason), paths in groups.items():
-        few = len(paths) <= _MOST_PATHS
-        lines += (
-            [(_here(p), reason) for p in paths]
-            if few
-            else [(f"{_here(folder)}/ ({len(paths)} files)", reason)]
-        )
-    return lines
-
-
-def _here(path: str) -> str:
-    """A path as seen from the current folder, where it lies below."""
-    return path.removeprefix(os.fspath(Path.cwd()) + "/")
 
 
 def _prepare(found: Any, output: Path, config: PrepConfig, shape: Any, options: dict[str, Any]) -> int:

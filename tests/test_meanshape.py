@@ -17,7 +17,8 @@ from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.batch.join import join
 from nemo_pipeline.batch.mean_shape_pass import video_shape
 from nemo_pipeline.batch.parts import Part
-from nemo_pipeline.batch.run import PrepInputs, PrepSummary, RunOptions, prep, preview
+from nemo_pipeline.batch.run import PrepInputs, RunOptions, prep, preview
+from nemo_pipeline.batch.summary import PrepSummary
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.geometry import (
     align_similarity,

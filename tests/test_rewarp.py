@@ -14,7 +14,8 @@ from nemo_pipeline.batch.cluster import Event
 from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.batch.label_table import read_labels
 from nemo_pipeline.batch.rewarp import rewarp
-from nemo_pipeline.batch.run import PrepInputs, PrepSummary, RunOptions, prep
+from nemo_pipeline.batch.run import PrepInputs, RunOptions, prep
+from nemo_pipeline.batch.summary import PrepSummary
 from nemo_pipeline.datatypes import VideoResult
 from nemo_pipeline.geometry import shipped_mean_shape
 from nemo_pipeline.meanshape import new_shape

@@ -16,7 +16,7 @@ from nemo_pipeline.batch.mean_shape_pass import SHAPE_FILE
 from nemo_pipeline.batch.output import OutputFolder
 from nemo_pipeline.batch.parts import mark_done, marks, what_is_missing
 from nemo_pipeline.batch.plan import Finished, finished_videos
-from nemo_pipeline.batch.run import PrepSummary, summarize
+from nemo_pipeline.batch.summary import PrepSummary, summarize
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import DataError, OutputError, SettingsError
 from nemo_pipeline.meanshape import MeanShape, load_shape, save_shape, shipped_shape

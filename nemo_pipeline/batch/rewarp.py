@@ -11,7 +11,8 @@ from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.batch.drawings import is_drawing
 from nemo_pipeline.batch.earlier import earlier_videos
 from nemo_pipeline.batch.landmark_files import LandmarkFile
-from nemo_pipeline.batch.run import PrepInputs, PrepSummary, prep
+from nemo_pipeline.batch.run import PrepInputs, prep
+from nemo_pipeline.batch.summary import PrepSummary
 from nemo_pipeline.bundle import SHA256 as MODEL_SHA256
 from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
 from nemo_pipeline.datatypes import VideoFile

@@ -10,10 +10,8 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from nemo_pipeline.batch.assemble import (
-    Assembled,
     KnownLabels,
     assemble,
     known_labels,
@@ -31,12 +29,12 @@ from nemo_pipeline.batch.earlier import (
     with_kept,
 )
 from nemo_pipeline.batch.label_table import LabelTable
-from nemo_pipeline.batch.labels import Matched
 from nemo_pipeline.batch.landmark_files import LandmarkFile
 from nemo_pipeline.batch.mean_shape_pass import SHAPE_FILE, known_shape, mean_shape_from, with_shape
 from nemo_pipeline.batch.output import OutputFolder
-from nemo_pipeline.batch.parts import Part, mark_done, unmark
+from nemo_pipeline.batch.parts import mark_done, unmark
 from nemo_pipeline.batch.plan import Finished, check_method, check_settings, make_plan, settings_there
+from nemo_pipeline.batch.summary import PrepSummary, summarize
 from nemo_pipeline.batch.tasks import TaskMaker
 from nemo_pipeline.bundle import SHA256 as MODEL_SHA256
 from nemo_pipeline.bundle import read_bundle
@@ -45,7 +43,6 @@ from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.errors import NemoError, OutputError, SettingsError
 from nemo_pipeline.meanshape import MeanShape, save_shape
 from nemo_pipeline.platform import children_at_once, default_workers, library_versions
-from nemo_pipeline.status import Status
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.shard import Shard, read_shards
 from nemo_pipeline.store.spool import clear_leftovers, read_all_staged, remove_staged
@@ -54,51 +51,6 @@ from nemo_pipeline.store.text import listed, pluralize
 
 #: In the folder of shards: a file with the shipped shape, while the mean shape is made from the data.
 _TRACKED = Path(".tracked", "tracked.h5")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PrepSummary:
-    """What a run gave.
-
-    Attributes:
-        output: the index that was written (for a part: will be).
-        counts: rows of /videos by status.
-        seconds: wall time of this run.
-        frames_per_second: frames decoded in this run per second of it.
-        videos: one dict per row, keyed as the columns of /videos.
-        done_before, done_now: videos that needed no work, and those done by this run.
-        kept: files of `videos` that an earlier run prepared and that were not among the inputs.
-        matched: how the label file fitted.
-        part: set when this was a part, which writes no index.
-        missing: after a join, a sentence on parts that were not done; else "".
-    """
-
-    output: Path
-    counts: dict[str, int]
-    seconds: float
-    frames_per_second: float
-    videos: list[dict[str, Any]]
-    done_before: int
-    done_now: int
-    matched: Matched | None = None
-    part: Part | None = None
-    missing: str = ""
-    kept: frozenset[str] = frozenset()
-
-    @property
-    def inputs(self) -> list[dict[str, Any]]:
-        """Those of `videos` that are this run's inputs."""
-        return [row for row in self.videos if row["file"] not in self.kept]
-
-    @property
-    def n_usable(self) -> int:
-        """Rows of the inputs with frames."""
-        return sum(Status.read(row["status"]).usable for row in self.inputs)
-
-    @property
-    def n_failed(self) -> int:
-        """Rows of the inputs without."""
-        return len(self.inputs) - self.n_usable
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -371,16 +323,6 @@ def _check_forced(
     if absent and shape is not None:
         settings = with_shape(config, shape)
         find_kept(absent, earlier, read_shards(out.shards), settings, MODEL_SHA256, out.index)
-
-
-def summarize(output: Path, assembled: Assembled, part: Part | None = None) -> PrepSummary:
-    """Counts and rows of an index."""
-    columns = assembled.columns
-    rows = [{name: columns[name][i] for name in columns} for i in range(len(assembled.rows))]
-    counts: dict[str, int] = {}
-    for row in rows:
-        counts[row["status"]] = counts.get(row["status"], 0) + 1
-    return PrepSummary(output, counts, 0.0, 0.0, rows, 0, 0, assembled.matched, part)
 
 
 def preview(
