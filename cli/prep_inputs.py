@@ -12,6 +12,7 @@ from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.errors import NemoError
 
 from .console import escape_controls, say, warn
+from .options import in_options
 from .outputs import check_target
 
 #: What --mean-shape means if it is not a file.
@@ -94,7 +95,7 @@ def write_page(data: Any, path: Path, no_faces: bool, quiet: bool) -> Path:
     """Write the page, and say what has to be known before it is shared."""
     from nemo_pipeline.view.report import write_report
 
-    write_report(data, path, faces=not no_faces)
+    write_report(data, path, faces=not no_faces, wording=in_options)
     if not quiet:
         shows = (
             "no faces, but file names, labels and measurements"

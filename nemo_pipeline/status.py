@@ -15,7 +15,7 @@ class Status(enum.StrEnum):
 
     Attributes:
         severity: how it is shown.
-        cause: what it means, one clause.
+        cause: what it means, one clause; settings in backticks, as in errors.
         remedy: what to do, one clause; "" where there is nothing to do.
         retry: the next run tries again, since the cause may lie outside the video.
         usable: rows with this status hold frames.
@@ -38,12 +38,12 @@ class Status(enum.StrEnum):
     )  # fmt: skip
     TOO_SHORT = (
         "too_short", "none", "a face, but no segment of at least 7 frames",
-        "a longer clip, or longer gaps with `--max-gap`",
+        "a longer clip, or longer gaps with `max_gap_seconds`",
     )  # fmt: skip
     TOO_SMALL = "too_small", "none", "a face with too few pixels", "a version of the clip with more pixels"
     HEAD_TURNED = (
         "head_turned", "none", "non-frontal: a face turned beyond 45° of yaw nearly throughout",
-        "a frontal view, or a higher `--max-yaw`",
+        "a frontal view, or a higher `max_yaw_degrees`",
     )  # fmt: skip
     BLANK = (
         "blank", "none", "the warped faces are black or of one gray level", "check the clip's picture",
@@ -60,14 +60,14 @@ class Status(enum.StrEnum):
         "unreadable", "bad", "no permission, vanished, empty", "tried again by the next run", True,
     )  # fmt: skip
     LANDMARKS_ERROR = (
-        "landmarks_error", "bad", "with `--landmarks`: missing, or not of this video",
+        "landmarks_error", "bad", "with `landmarks`: missing, or not of this video",
         "the message says where they differ",
     )  # fmt: skip
     CRASHED = (
         "crashed", "bad", "the process that worked on it died", "tried again by the next run", True,
     )  # fmt: skip
     TIMEOUT = (
-        "timeout", "bad", "it took longer than `--video-timeout`", "tried again by the next run", True,
+        "timeout", "bad", "it took longer than `video_timeout`", "tried again by the next run", True,
     )  # fmt: skip
 
     EXCLUDED = (

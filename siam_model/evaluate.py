@@ -34,8 +34,8 @@ from siam_model.verdict import Verdict
 SYNTHETIC_NOTE = "Trained or tested on synthetic faces: these numbers say nothing about people."
 #: Said where pictures of people are.
 FACES_NOTE = (
-    "This page shows faces, ages and codes of people: biometric data. Share it only with those who may see them; "
-    "--no-faces makes it without pictures of people."
+    "This page shows faces, ages and codes of people: biometric data. Share it only with those who may see them, or "
+    "make one without faces."
 )
 
 

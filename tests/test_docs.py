@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from nemo_cli.main import COMMANDS, load
+from nemo_cli.options import in_options
 from nemo_pipeline.status import Status
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.index import LAYOUT_COLUMNS, SHARD_TABLE
@@ -37,10 +38,16 @@ def page(name: str) -> str:
     return (DOCS / name).read_text(encoding="utf-8")
 
 
-def table_rows(text: str) -> dict[str, list[str]]:
+class Rows(dict[str, list[str]]):
     """First cell (a name in backticks) -> the other cells, of every table of a page."""
-    rows = re.findall(r"^\| `([\w/]+)` \|(.*)\|$", text, re.MULTILINE)
-    return {name: [cell.strip() for cell in cells.split("|")] for name, cells in rows}
+
+    def __init__(self, name: str) -> None:
+        rows = re.findall(r"^\| `([\w/]+)` \|(.*)\|$", page(name), re.MULTILINE)
+        super().__init__({key: [cell.strip() for cell in cells.split("|")] for key, cells in rows})
+        self.page = name
+
+    def __missing__(self, key: str) -> list[str]:
+        pytest.fail(f"docs/{self.page} has no row `{key}`")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -74,7 +81,7 @@ def test_commands_in_the_pages_exist_with_their_options(path):
 
 def test_the_file_format_page_names_every_dataset_with_its_dtype():
     text = page("file-format.md")
-    rows = table_rows(text)
+    rows = Rows("file-format.md")
     for name, field in FRAME_FIELDS.items():
         shape = ", ".join(["N", *("S" if n is None else str(n) for n in field.tail)])
         assert rows[name][0] == (f"({shape})" if field.tail else "(N,)")
@@ -89,16 +96,18 @@ def test_the_file_format_page_names_every_dataset_with_its_dtype():
 
 def test_the_file_format_page_names_every_attribute(tmp_path):
     data = FaceDataset(drawn_file(tmp_path / "out.h5", subjects=1, clips=1))
-    rows = table_rows(page("file-format.md"))
+    rows = Rows("file-format.md")
     settings = {field.name for field in dataclasses.fields(data.config)}
     assert set(data.attributes) - settings <= set(rows)
 
 
 def test_every_status_is_explained():
-    hour, file = page("first-hour.md"), page("file-format.md")
-    rows = table_rows(hour)
+    file = page("file-format.md")
+    rows = Rows("first-hour.md")
     for status in Status:
-        assert rows[status] == [status.cause, status.remedy] and f"`{status}`" in file
+        shown = [cell.replace("`", "") for cell in rows[status]]
+        assert shown == [in_options(status.cause), in_options(status.remedy)], status
+        assert f"`{status}`" in file, f"docs/file-format.md does not name the status {status}"
 
 
 class _Page(HTMLParser):

@@ -71,13 +71,16 @@ _COLUMNS = (
 # fmt: on
 
 
-def write_report(data: FaceDataset, path: Path, *, faces: bool = True) -> Path:
+def write_report(
+    data: FaceDataset, path: Path, *, faces: bool = True, wording: Callable[[str], str] = str
+) -> Path:
     """Write the report of a prepared file.
 
     Args:
         data: the prepared file.
         path: the `.html` to write, by rename, readable by its owner alone.
         faces: whether pictures of faces are in it. File names, labels and measurements always are.
+        wording: turns names of settings in backticks into those that the reader uses.
 
     Raises:
         NemoError: the name does not end in .html, or the file cannot be written.
@@ -85,7 +88,7 @@ def write_report(data: FaceDataset, path: Path, *, faces: bool = True) -> Path:
     if path.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"{escape_controls(str(path))}: a report is a page, name it .html.", path)
     videos = list(read_report(data, faces=faces))
-    page = page_environment().get_template("report.html").generate(_context(data, videos, faces))
+    page = page_environment().get_template("report.html").generate(_context(data, videos, faces, wording))
     try:
         with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
             for piece in page:
@@ -97,7 +100,9 @@ def write_report(data: FaceDataset, path: Path, *, faces: bool = True) -> Path:
     return path
 
 
-def _context(data: FaceDataset, videos: Sequence[Reported], faces: bool) -> dict[str, Any]:
+def _context(
+    data: FaceDataset, videos: Sequence[Reported], faces: bool, wording: Callable[[str], str]
+) -> dict[str, Any]:
     rows = [video.summary for video in videos]
     statuses = Counter(row.status for row in rows).most_common()
     codes = Counter(reason.code for row in rows for reason in row.reasons)
@@ -121,7 +126,7 @@ def _context(data: FaceDataset, videos: Sequence[Reported], faces: bool) -> dict
                 escape_controls(status),
                 count,
                 status.severity,
-                f"{status.cause}. {status.remedy}".replace("`", ""),
+                wording(f"{status.cause}. {status.remedy}").replace("`", ""),
             )
             for status, count in statuses
         ],

@@ -198,7 +198,9 @@ def add_phases(given: EvaluationInputs, report: Report) -> None:
         if parts is None and given.data is None:
             return missing(given.no_data, given.again("--data", "DATA.h5"))
         if parts is None and given.request.quick:
-            return missing("--quick leaves out what runs a model over every video", given.again())
+            return missing(
+                "What runs a model over every video was left out, as asked for (quick)", given.again()
+            )
         if parts is None:
             return missing("A model of a fold is not in the run folder", given.train_again())
     else:

@@ -17,7 +17,7 @@ from siam_model.reports.inputs import EvaluationInputs
 from siam_model.reports.source import Data, Run, Study, VariantRun, open_data
 from siam_model.reports.tables import REIMPLEMENTATIONS, Heading, Line, table_of_errors
 
-_NO_FACES = "--no-faces leaves out pictures of people"
+_NO_FACES = "Pictures of people were left out, as asked for"
 #: Subjects in Figure 9, videos in Figure 10, videos side by side in Figures 3 and 4.
 PEOPLE, CLIPS, BESIDE = 6, 2, 2
 _HOW_MAPS = (

@@ -16,14 +16,12 @@ from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.synth.plan import SynthConfig
 
 ROOT = Path(__file__).parents[2]
-#: Pages and cards that the commands write, and the table of statuses: the commands in them are to be typed.
+#: Pages and cards that the commands write: the commands in them are to be typed.
 PAGES = {
     "reports/accuracy.py",
     "reports/studies.py",
     "reports/inputs.py",
-    "siam_model/evaluate.py",
     "package.py",
-    "status.py",
 }
 
 

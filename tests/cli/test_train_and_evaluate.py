@@ -73,7 +73,7 @@ def test_evaluate_beside_another_method(place):
     assert done.exit_code == 0, done.stderr
     assert "[red]" in done.stdout and "|<b>" in done.stdout  # as it is; a narrow column may wrap it
     assert "Table I, Figure 3" in done.stdout and "--study mechanisms" in done.stdout
-    assert "--no-faces leaves out" in done.stdout
+    assert "Pictures of people were left out" in done.stdout
     answer = nemo(
         "evaluate", "runs/made", "--with", f"{name}={other}", "--quick", "--json", "-o", "e", cwd=place
     )
