@@ -49,14 +49,14 @@ def command(
       nemo review smiles.h5
       nemo review smiles.h5 --model RUN --who kim
     """
-    from nemo_pipeline.errors import NemoError
+    from nemo_pipeline.errors import DataError, SettingsError
     from nemo_pipeline.marks import read_marks
     from nemo_pipeline.store import FaceDataset
     from nemo_pipeline.view.review import Review, ReviewServer
 
     data = FaceDataset(path)
     if not data.usable:
-        raise NemoError(f"{path} has no video with frames to look at; `nemo info {path}` says why.")
+        raise DataError(f"{path} has no video with frames to look at; `nemo info {path}` says why.", path)
     attention: Any = None
     if model is not None:
         from siam_model import load

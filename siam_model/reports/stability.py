@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError
 from siam_model.predict import LoadedModel
 from siam_model.reports.content import Column, Group, Missing, Report, Table, Value
 from siam_model.reports.inference import by_model, predicted_video
@@ -76,7 +76,7 @@ def add_stability(given: EvaluationInputs, report: Report) -> None:
     run = given.main
     try:
         if given.data is None:
-            raise NemoError(given.no_data)
+            raise DataError(given.no_data)
         found = measure(
             run, given.data, given.device, lambda i, n: given.on_step(f"stability of video {i} of {n}")
         )

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 #: Pages and cards that the commands write: the commands in them are to be typed.
 PAGES = {
     "reports/accuracy.py",
+    "reports/stability.py",
     "reports/studies.py",
     "reports/inputs.py",
     "package.py",
