@@ -22,17 +22,6 @@ from tests.support.siam_faces import drawn_file, drawn_videos
 from tests.support.siam_runs import Listener, Stop, quick, results, resume, train
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return drawn_file(tmp_path_factory.mktemp("drawn") / "out.h5", size=70, subjects=10, frames=8)
-
-
-@pytest.fixture(scope="module")
-def whole(data, tmp_path_factory) -> Path:
-    """A run of three folds that nobody disturbed."""
-    return quick(data, tmp_path_factory.mktemp("runs") / "whole", folds=3)
-
-
 @pytest.fixture
 def copy(whole, tmp_path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "copy"))

@@ -27,19 +27,7 @@ from siam_model.protocol.reporter import TrainingScope
 from siam_model.run_folder import RunFolder
 from siam_model.runs import held, newest_unfinished
 from siam_model.training.fit import EpochRecord
-from tests.support.siam_faces import drawn_file
 from tests.support.siam_runs import Listener, Stop, quick, results, resume
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return drawn_file(tmp_path_factory.mktemp("drawn") / "out.h5", size=70, subjects=10, frames=8)
-
-
-@pytest.fixture(scope="module")
-def whole(data, tmp_path_factory) -> Path:
-    """A run of three folds that nobody disturbed."""
-    return quick(data, tmp_path_factory.mktemp("runs") / "whole", folds=3)
 
 
 def test_layout_of_a_run_with_folds(whole, data):
