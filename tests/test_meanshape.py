@@ -19,7 +19,7 @@ from nemo_pipeline.batch.mean_shape_pass import video_shape
 from nemo_pipeline.batch.parts import Part
 from nemo_pipeline.batch.run import PrepInputs, RunOptions, prep, preview
 from nemo_pipeline.batch.summary import PrepSummary
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import NemoError, SettingsError
 from nemo_pipeline.geometry import (
     align_similarity,
     normalised_shape,
@@ -297,7 +297,7 @@ def test_parts_with_a_shape_are_joined(videos: Path, first: tuple[Path, list[str
 
 
 def test_what_cannot_be(videos: Path, tmp_path: Path) -> None:
-    with pytest.raises(NemoError, match="leave out `part`"):
+    with pytest.raises(SettingsError, match="leave out `part`"):
         run(videos, tmp_path / "part.h5", part=Part(1, 2))
     (tmp_path / "none").mkdir()
     shutil.copy(videos / "c.mp4", tmp_path / "none")

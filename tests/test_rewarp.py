@@ -17,6 +17,7 @@ from nemo_pipeline.batch.rewarp import rewarp
 from nemo_pipeline.batch.run import PrepInputs, RunOptions, prep
 from nemo_pipeline.batch.summary import PrepSummary
 from nemo_pipeline.datatypes import VideoResult
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.geometry import shipped_mean_shape
 from nemo_pipeline.meanshape import new_shape
 from nemo_pipeline.rewarp import rewarp_video, same_points, tracked_rows
@@ -255,7 +256,7 @@ def test_what_is_refused(videos: Path, source: FaceDataset, tmp_path: Path, monk
     data.attributes["fingerprint"] = data.config.fingerprint()
     with pytest.raises(NemoError, match="version 1 of the method"):
         run(data, output, videos, size=64)
-    with pytest.raises(NemoError, match="is the file itself"):
+    with pytest.raises(DataError, match="is the file itself"):
         run(source, source.path, videos, size=64)
     with pytest.raises(ValueError, match="another nemo prep"):
         run(source, output, videos, max_yaw_degrees=20)

@@ -11,7 +11,7 @@ from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.batch.run import PrepInputs, RunOptions, prep
 from nemo_pipeline.batch.worker import running_children
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import ProcessError
 from tests.support.processes import DaskCluster
 from tests.support.runs import arrays, write_clip
 
@@ -81,7 +81,7 @@ def test_a_cluster_that_lost_its_worker_is_not_waited_for(folder, tmp_path, monk
                 lost.append(address)
                 cluster.sync(cluster.scheduler.remove_worker, address, stimulus_id="test")
 
-    with pytest.raises(NemoError, match="run the same command"):
+    with pytest.raises(ProcessError, match="run the same command"):
         run(folder, tmp_path / "out.h5", lose, workers=1)
     assert lost and not running_children()
     summary = run(folder, tmp_path / "out.h5", workers=1)
@@ -90,5 +90,5 @@ def test_a_cluster_that_lost_its_worker_is_not_waited_for(folder, tmp_path, monk
 
 @pytest.mark.parametrize("where", ["none.json", pytest.param("tcp://127.0.0.1:9", marks=pytest.mark.slow)])
 def test_no_scheduler_there(folder, tmp_path, where):
-    with pytest.raises(NemoError, match="no Dask scheduler answers"):
+    with pytest.raises(ProcessError, match="no Dask scheduler answers"):
         run(folder, tmp_path / "out.h5", scheduler=where)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nemo_pipeline.batch.discover import discover, name_videos, read_list
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.stages.decode import VideoReader
 from tests.support.clips import smooth_pictures, write_clip
 
@@ -198,9 +198,9 @@ def test_patterns_filters_and_limit(tmp_path):
     assert files(discover([tmp_path], include=["s1/*"])) == ["s1/a.mp4", "s1/b.mp4"]
     assert files(discover([tmp_path], exclude=["a.*"])) == ["s1/b.mp4", "s2/c.mp4"]
     assert files(discover([tmp_path], limit=1)) == ["s1/a.mp4"]
-    with pytest.raises(NemoError, match="no file matches"):
+    with pytest.raises(DataError, match="no file matches"):
         discover([f"{tmp_path}/*.wmv"])
-    with pytest.raises(NemoError, match="does not exist"):
+    with pytest.raises(DataError, match="does not exist"):
         discover([tmp_path / "none"])
 
 

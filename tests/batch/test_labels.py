@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nemo_pipeline.batch.label_table import LabelTable, read_labels
 from nemo_pipeline.batch.labels import LabelledVideo, find_labels, match_labels
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError
 
 FILES = (
     "UvA-NEMO Smile Database\n\nFile Details\n\nfilename\tsubject code\tgender\tage\tsmile type\n"
@@ -100,7 +100,7 @@ def test_a_binary_or_missing_file(tmp_path):
     (tmp_path / "x.csv").write_bytes(b"\x89HDF\r\n\x1a\n\0\0\0")
     with pytest.raises(NemoError, match="no text file"):
         read_labels(tmp_path / "x.csv")
-    with pytest.raises(NemoError, match="does not exist"):
+    with pytest.raises(DataError, match="does not exist"):
         read_labels(tmp_path / "none.csv")
 
 

@@ -17,7 +17,7 @@ from nemo_pipeline.batch.join import join
 from nemo_pipeline.batch.label_table import LabelTable, read_labels
 from nemo_pipeline.batch.parts import Part, what_is_missing
 from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError, OutputError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.pack import pack
 from nemo_pipeline.store.shard import read_shards
@@ -139,12 +139,12 @@ def test_a_forced_run_that_was_stopped_goes_on(first, clips, tmp_path):
 
 def test_an_output_that_is_refused_leaves_no_folder(first, clips, tmp_path):
     (tmp_path / "notes.h5").write_text("my notes")
-    with pytest.raises(NemoError, match="Remove or rename it"):
+    with pytest.raises(OutputError, match="Remove or rename it"):
         run([clips], tmp_path / "notes.h5")
     pack(first[1], tmp_path / "one.h5")
-    with pytest.raises(NemoError, match="is one packed file"):
+    with pytest.raises(OutputError, match="is one packed file"):
         run([clips], tmp_path / "one.h5")
-    with pytest.raises(NemoError, match="no finished part"):
+    with pytest.raises(DataError, match="no finished part"):
         join([], tmp_path / "joined.h5")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.h5", "one.h5"]
 
@@ -242,7 +242,7 @@ def test_labels_survive_a_rerun_and_do_not_cause_one(first, clips, tmp_path):
 def test_parts_joined_equal_one_run(first, clips, tmp_path):
     expected = arrays(first[1])
     output = tmp_path / "out.h5"
-    with pytest.raises(NemoError, match="no finished part"):
+    with pytest.raises(DataError, match="no finished part"):
         join([], output)
     for number in (2, 1):
         summary = run([clips], output, part=Part(number, 2))
@@ -255,7 +255,7 @@ def test_parts_joined_equal_one_run(first, clips, tmp_path):
     join([tmp_path / "p1.h5", tmp_path / "p2.h5"], tmp_path / "all.h5")
     assert arrays(tmp_path / "all.h5") == expected
     run([clips / "clip0.mp4"], tmp_path / "q.h5", config=PrepConfig(size=32))
-    with pytest.raises(NemoError, match="different settings"):
+    with pytest.raises(DataError, match="different settings"):
         join([tmp_path / "p1.h5", tmp_path / "q.h5"], tmp_path / "never.h5")
 
 
@@ -290,7 +290,7 @@ def test_parts_cover_all_once(count, of):
 def test_the_output_must_be_possible(clips, tmp_path):
     with pytest.raises(NemoError, match="is a folder"):
         run([clips], tmp_path)
-    with pytest.raises(NemoError, match="does not exist"):
+    with pytest.raises(DataError, match="does not exist"):
         run([clips], tmp_path / "none" / "out.h5")
     (tmp_path / "other.h5").write_text("mine")
     with pytest.raises(NemoError, match=r"other\.h5"):
@@ -332,7 +332,7 @@ def test_pieces_carry_no_settings_of_others(clips, tmp_path):
         run([clips], output, on_event=stop)
     (staged,) = (tmp_path / "out.shards" / ".work").glob("*.json")
     assert json.loads(staged.read_text())["fingerprint"] == CONFIG.fingerprint()
-    with pytest.raises(NemoError, match="begun with other settings"):
+    with pytest.raises(DataError, match="begun with other settings"):
         run([clips], output, config=PrepConfig(size=32))
 
 
@@ -348,7 +348,7 @@ def test_versions_of_the_method_are_not_mixed(clips, tmp_path, monkeypatch):
     data = FaceDataset(output)
     assert data.config.algorithm == 1 and data["clip0"].age == 30
     assert verify(output) and not [finding for finding in verify(output) if finding.level == "error"]
-    with pytest.raises(NemoError, match=r"version 1 .* 1 video \(clip1.mp4\) cannot be added"):
+    with pytest.raises(DataError, match=r"version 1 .* 1 video \(clip1.mp4\) cannot be added"):
         run([clips / "clip0.mp4", clips / "clip1.mp4"], output)
     with pytest.raises(
         NemoError, match=r"other settings \(size 48 there, 32 here; version of the method 1 there"

@@ -10,7 +10,7 @@ from nemo_cli.prep_report import report_labels
 from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.batch.label_table import read_labels
 from nemo_pipeline.batch.run import PrepInputs, preview
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.verify import verify
 from tests.support.runs import CONFIG, arrays, copy_of, run, write_clip
@@ -111,7 +111,7 @@ def test_another_days_clip_of_the_same_name_takes_no_place(held, clips, tmp_path
     write_clip(tmp_path / "day3" / "clip0.mp4", seed=8, frames=9)
     with pytest.raises(NemoError, match=r"day3 has 1 video with the name of a video in .* \(clip0.mp4\)"):
         run([tmp_path / "day3"], held)
-    with pytest.raises(NemoError, match="name all folders in one command"):
+    with pytest.raises(DataError, match="name all folders in one command"):
         preview(PrepInputs(discover([tmp_path / "day3"]).videos), held, CONFIG)
     assert arrays(held) == before
     # Both folders at once, as the sentence says: the folder tells them apart, and labels follow the content.
@@ -127,7 +127,7 @@ def test_another_days_clip_of_the_same_name_takes_no_place(held, clips, tmp_path
 def test_what_is_kept_needs_its_shard(held, clips, tmp_path):
     for shard in (tmp_path / "out.shards").glob("*.h5"):
         shard.unlink()
-    with pytest.raises(NemoError, match=r"3 videos .* not among the inputs .* shards are missing"):
+    with pytest.raises(DataError, match=r"3 videos .* not among the inputs .* shards are missing"):
         run([tmp_path / "day2"], held)
     run([tmp_path / "day2", clips], held)
     assert len(arrays(held)) == 4

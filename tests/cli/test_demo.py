@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nemo_cli.demo import unseen_subjects
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import SettingsError
 from tests.support.commands import invoke
 
 SPLIT = {"training": ["001", "002"], "validation": ["003"], "test": ["004", "005"]}
@@ -52,13 +52,13 @@ def test_demo_end_to_end(tmp_path):
 def test_only_people_held_out_are_shown():
     assert unseen_subjects(SPLIT) == ["004", "005"]
     assert unseen_subjects(SPLIT, ["005"]) == ["005"]
-    with pytest.raises(NemoError, match=r"001 was used in training.*004, 005"):
+    with pytest.raises(SettingsError, match=r"001 was used in training.*004, 005"):
         unseen_subjects(SPLIT, ["004", "001"])
-    with pytest.raises(NemoError, match="003 was used in training"):
+    with pytest.raises(SettingsError, match="003"):
         unseen_subjects(SPLIT, ["003"])
-    with pytest.raises(NemoError, match="no subject 009"):
+    with pytest.raises(SettingsError, match="009"):
         unseen_subjects(SPLIT, ["009"])
-    with pytest.raises(NemoError, match="nobody to show"):
+    with pytest.raises(SettingsError, match="nobody to show"):
         unseen_subjects({"training": ["001"], "validation": [], "test": ["001"]})
 
 

@@ -16,7 +16,7 @@ from nemo_cli.describe import describe
 from nemo_cli.main import COMMANDS, main
 from nemo_pipeline.batch.assemble import relabel
 from nemo_pipeline.batch.label_table import read_labels
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DamagedFile, NemoError
 from nemo_pipeline.store import FaceDataset
 from siam_model.interval import load_interval
 from tests.support.siam_faces import drawn_file
@@ -114,7 +114,7 @@ def test_a_missing_index_of_a_stopped_preparation_is_named(place):
     ):
         describe(place / "begun.h5")
     (place / "text.h5").write_text("no HDF5")
-    with pytest.raises(NemoError, match="cannot be opened as HDF5"):
+    with pytest.raises(DamagedFile, match="cannot be opened as HDF5"):
         describe(place / "text.h5")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import NemoError, SettingsError
 from siam_model.config import SIAMConfig, TrainConfig, preset
 from siam_model.protocol.overrides import configure, split_assignments
 
@@ -131,7 +131,7 @@ def test_unknown_preset_and_malformed_assignment():
     with pytest.raises(NemoError, match="paper, small"):
         configure("large")
     assert split_assignments(["a.b = 1=2"]) == {"a.b": "1=2"}
-    with pytest.raises(NemoError, match="FIELD=VALUE"):
+    with pytest.raises(SettingsError, match="FIELD=VALUE"):
         split_assignments(["model.hidden"])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import NemoError, RunError
 from siam_model import load
 from tests.reference import numpy_siam
 from tests.support.models import card, faces, read_safetensors, write_model
@@ -54,13 +54,13 @@ def test_an_ensemble_says_whom_it_saw(run):
 
 def test_no_ensemble(run):
     shutil.rmtree(run / "folds" / "01" / "model")
-    with pytest.raises(NemoError, match=r"Fold 01 of .* has no model yet; resume with `resume\("):
+    with pytest.raises(RunError, match=r"Fold 01 of .* has no model yet; resume with `resume\("):
         load(run, ensemble=True)
     write_model(run / "folds" / "01" / "model", mean_shape=card().mean_shape * 1.01)
-    with pytest.raises(NemoError, match="prepared in another way"):
+    with pytest.raises(RunError, match="prepared in another way"):
         load(run, ensemble=True)
     shutil.rmtree(run / "folds")
-    with pytest.raises(NemoError, match="needs a run with `folds`"):
+    with pytest.raises(RunError, match="needs a run with `folds`"):
         load(run, ensemble=True)
 
 

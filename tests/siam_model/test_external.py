@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from nemo_cli.main import main
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, LeakageError, NemoError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model import load
 from siam_model.evaluate import evaluate
@@ -112,12 +112,11 @@ def test_nothing_is_left_where_all_were_trained_on(trained, tmp_path):
         if video["subject"] in seen
     ]
     path = write_dataset(tmp_path / "same.h5", renamed)
-    with pytest.raises(
-        NemoError, match=r"cannot test it either: the model was trained on all .*5 identical files"
-    ):
+    with pytest.raises(LeakageError, match="5 identical files") as caught:
         evaluate(trained, request=EvaluateRequest(data=path))
+    assert set(caught.value.shared) == set(seen)
     path = write_dataset(tmp_path / "codes.h5", [video | {"sha256": ""} for video in renamed])
-    with pytest.raises(NemoError, match="name other people, add `distinct_subjects`"):
+    with pytest.raises(LeakageError, match="add `distinct_subjects`"):
         evaluate(trained, request=EvaluateRequest(data=path))
 
 
@@ -129,7 +128,7 @@ def test_faces_of_another_kind_are_refused(trained, tmp_path):
     assert "35 x 35" in nemo("predict", path, "-m", trained, code=1).stderr
     config = dataclasses.replace(PrepConfig(), size=SIZE, margin=0.1)
     path = write_dataset(tmp_path / "margin.h5", videos("b", 1, subjects=3), config=config)
-    with pytest.raises(NemoError, match=r"another crop.*margin"):
+    with pytest.raises(DataError, match=r"another crop.*margin"):
         evaluate(trained, request=EvaluateRequest(data=path))
 
 

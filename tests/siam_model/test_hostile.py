@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError, RunError
 from siam_model import load
 from siam_model.evaluate import evaluate
 from siam_model.predictions import read_predictions
@@ -100,7 +100,7 @@ def test_a_card_of_another_kind(tmp_path):
         load(tmp_path)
     path.unlink()
     path.symlink_to("/dev/zero")
-    with pytest.raises(NemoError, match="holds no model"):
+    with pytest.raises(RunError, match="holds no model"):
         load(tmp_path)
     (tmp_path / "run.json").symlink_to("/dev/zero")
     with pytest.raises(NemoError, match="a device or a pipe"):
@@ -173,10 +173,10 @@ def test_a_checkpoint_runs_nothing_and_unpacks_nothing(data, tmp_path):
     values = {"format": "nemo-checkpoint", "format_version": 1, "fingerprint": {}, "history": []}
     for new in (True, False):
         torch.save({**values, "epoch": Payload(mark)}, path, _use_new_zipfile_serialization=new)
-        with pytest.raises(NemoError, match="damaged or no checkpoint"):
+        with pytest.raises(DataError, match="damaged or no checkpoint"):
             load_state(path, {})
     path.write_bytes(pickle.dumps(Payload(mark)))
-    with pytest.raises(NemoError, match="damaged or no checkpoint"):
+    with pytest.raises(DataError, match="damaged or no checkpoint"):
         load_state(path, {})
     torch.save({**values, "epoch": torch.zeros(1)}, path)
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "bomb", "w", zipfile.ZIP_DEFLATED) as bomb:
@@ -188,7 +188,7 @@ def test_a_checkpoint_runs_nothing_and_unpacks_nothing(data, tmp_path):
     assert not mark.exists()
     for version in ("2", None, 99):
         torch.save({**values, "format_version": version}, path)
-        with pytest.raises(NemoError, match="newer version"):
+        with pytest.raises(DataError, match="newer version"):
             load_state(path, {})
 
 
@@ -219,7 +219,7 @@ def test_a_checkpoint_with_other_parts_is_damaged(data, tmp_path, finished):
         ]
     for change in wrong:
         torch.save({**values, **change}, path)
-        with pytest.raises(NemoError, match=r"checkpoint\.pt (is damaged|belongs to another).*remove it"):
+        with pytest.raises(DataError, match=r"checkpoint\.pt (is damaged|belongs to another).*remove it"):
             go(data, path, rows=(5, 8), train=train)
 
 
@@ -243,7 +243,7 @@ def test_what_changed_since_training_is_said(run, data, tmp_path):
         good = (fold / name).read_bytes()
         at = good.rindex(b"1") if name.endswith("csv") else len(good) - 2
         (fold / name).write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
-        with pytest.raises(NemoError, match="not as it was written"):
+        with pytest.raises(DataError, match="not as it was written"):
             join_folds(RunFolder(run))
         (fold / name).write_bytes(good)
     join_folds(RunFolder(run))
@@ -303,7 +303,7 @@ def test_trials_whose_errors_changed(tmp_path):
     _write_trials(path, done)
     assert _read_trials(path, order) == done
     path.write_text(path.read_text().replace("8.5", "1.5"))
-    with pytest.raises(NemoError, match="damaged or of another search"):
+    with pytest.raises(DataError, match="damaged or of another search"):
         _read_trials(path, order)
 
 

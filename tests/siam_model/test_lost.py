@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError, OutputError, RunError, SettingsError
 from siam_model import load
 from siam_model.data import VideoTable
 from siam_model.evaluate import evaluate
@@ -59,7 +59,7 @@ def test_evaluate_writes_over_nothing_of_anybodys(run, tmp_path):
         path.write_text("mine")
     for name in ("report.html", "evaluation.json"):
         (out / name).write_text("{}")
-        with pytest.raises(NemoError, match=f"{name} is there already"):
+        with pytest.raises(OutputError, match=f"{name} is there already"):
             evaluate([run], out, request=EvaluateRequest(quick=True, faces=False))
         assert (out / name).read_text() == "{}"
         (out / name).unlink()
@@ -102,7 +102,7 @@ def test_a_history_that_is_gone_is_said(run):
     shutil.rmtree(run / "model")
     (run / "folds" / "01" / "history.csv").write_text("")
     (run / "folds" / "01" / "SHA256SUMS").unlink()  # as an earlier version left it
-    with pytest.raises(NemoError, match=r"history\.csv of a finished training is empty"):
+    with pytest.raises(DataError, match=r"history\.csv of a finished training is empty"):
         resume(run, device="cpu")
 
 
@@ -110,10 +110,10 @@ def test_an_ensemble_of_some_folds_is_none(run):
     load(run, ensemble=True)
     model = run / "folds" / "01" / "model"
     model.rename(run / "elsewhere")
-    with pytest.raises(NemoError, match="is finished, but its model/ is gone"):
+    with pytest.raises(RunError, match="is finished, but its model/ is gone"):
         load(run, ensemble=True)
     shutil.rmtree(run / "folds" / "01")
-    with pytest.raises(NemoError, match=r"Fold 1 of .* has no model yet"):
+    with pytest.raises(RunError, match=r"Fold 1 of .* has no model yet"):
         load(run, ensemble=True)
 
 
@@ -123,10 +123,10 @@ def test_processes_that_train_side_by_side_read_data_with_processes_of_their_own
 
 
 def test_jobs_need_folds(data, tmp_path):
-    with pytest.raises(NemoError, match="`jobs` trains folds in parallel"):
+    with pytest.raises(SettingsError, match="`jobs` trains folds in parallel"):
         train(data, tmp_path / "run", **{**OPTIONS, "folds": None, "jobs": 2})
     assert not (tmp_path / "run").exists()
-    with pytest.raises(NemoError, match="leave one of them out"):
+    with pytest.raises(SettingsError, match="leave one of them out"):
         train(data, tmp_path / "run", **{**OPTIONS, "overrides": {"train.epochs": "2"}})
     assert not (tmp_path / "run").exists()
 
@@ -138,7 +138,7 @@ def test_predictions_as_a_spreadsheet_saves_them(run, tmp_path):
     other = read_predictions(tmp_path / "x.csv")
     assert other.subject == ours.subject and np.array_equal(other.predicted, ours.predicted)
     (tmp_path / "y.csv").write_text("video,subject\n" + "a" * 200_000 + ",b\n")
-    with pytest.raises(NemoError, match="is not a CSV file"):
+    with pytest.raises(DataError, match="is not a CSV file"):
         read_predictions(tmp_path / "y.csv")
 
 

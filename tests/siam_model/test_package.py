@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import siam_model
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError
 from siam_model.interval import load_interval
 from siam_model.package import pack_model, unpacked
 from siam_model.predictions import Predictions, read_predictions, write_predictions
@@ -114,7 +114,7 @@ def test_archives_that_are_none(run, tmp_path):
     with zipfile.ZipFile(tmp_path / "model.zip", "a") as archive:
         archive.writestr("../outside.txt", "x")
     for name in ("text.zip", "cut.zip", "bomb.zip"):
-        with pytest.raises(NemoError, match="is not a model"):
+        with pytest.raises(DataError, match="is not a model"):
             siam_model.load(tmp_path / name)
     siam_model.load(tmp_path / "model.zip")
     assert not (tmp_path.parent / "outside.txt").exists()

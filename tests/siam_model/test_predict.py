@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError, OutputError, RunError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model import SIAMConfig, load
 from siam_model.checkpoint import load_card
@@ -92,14 +92,14 @@ def test_damaged_models_are_answered(tmp_path):
     broken(json.dumps({k: v for k, v in values.items() if k != "prep"}), "is damaged")
     for data in (good_weights[:100], b"", good_weights[:8] + b"x" * 500):
         weights.write_bytes(data)
-        with pytest.raises(NemoError, match="does not hold the weights"):
+        with pytest.raises(DataError, match="does not hold the weights"):
             load(tmp_path)
     weights.unlink()
     with pytest.raises(NemoError, match=r"model\.safetensors is missing"):
         load(tmp_path)
     with pytest.raises(NemoError, match="is not there; give a run folder"):
         load(tmp_path / "nowhere")
-    with pytest.raises(NemoError, match="holds no model"):
+    with pytest.raises(RunError, match="holds no model"):
         config.unlink()
         load(tmp_path)
     with pytest.raises(NemoError, match="no device 'tpu'"):
@@ -109,10 +109,10 @@ def test_damaged_models_are_answered(tmp_path):
 
 def test_the_newest_run_of_real_faces_is_picked(tmp_path):
     root = tmp_path / "runs"
-    with pytest.raises(NemoError, match=r"no trained model in .*runs.*nemo train"):
+    with pytest.raises(RunError, match=r"no trained model in .*runs.*nemo train"):
         newest_run(root)
     write_model(root / "s1" / "model", synthetic=True)
-    with pytest.raises(NemoError, match=r"synthetic faces.*mean nothing for people.*`model=.*s1"):
+    with pytest.raises(RunError, match=r"synthetic faces.*mean nothing for people.*`model=.*s1"):
         newest_run(root)
     for number, name in enumerate(("b", "a")):
         write_model(root / name / "model")
@@ -128,9 +128,9 @@ def test_run_folders(tmp_path, monkeypatch):
     first, second = new_run_folder(None), new_run_folder(None)
     assert first != second and first.parent == second.parent == Path("runs")
     (tmp_path / "file").write_text("")
-    with pytest.raises(NemoError, match="exists already"):
+    with pytest.raises(OutputError, match="exists already"):
         new_run_folder(tmp_path / "file")
-    with pytest.raises(NemoError, match="cannot be created"):
+    with pytest.raises(OutputError, match="cannot be created"):
         new_run_folder(tmp_path / "file" / "below")
 
 
@@ -213,7 +213,7 @@ def test_blank_frames_have_no_age(tmp_path, level):
     write_model(tmp_path / "model")
     model, blank = load(tmp_path), np.full((4, SIZE, SIZE), level, np.uint8)
     blank += np.arange(4, dtype=np.uint8)[:, None, None]  # brighter from frame to frame
-    with pytest.raises(NemoError, match="show no face"):
+    with pytest.raises(DataError, match="show no face"):
         model.predict(blank)
     assert math.isfinite(model.predict(np.concatenate([blank, faces(1)])).age)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, LeakageError, NemoError, RunError, SettingsError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from nemo_pipeline.store.relabel import write_labels
 from nemo_pipeline.store.schema import LABEL_COLUMNS
@@ -36,18 +36,18 @@ def test_a_subject_in_two_folds_is_never_joined(copy):
         first.predicted,
     )
     write_predictions(RunFolder(copy).fold(0).predictions, taken)
-    with pytest.raises(NemoError, match=f"Subject {second.subject[0]} is predicted by 2 folds"):
+    with pytest.raises(LeakageError) as caught:
         join_folds(RunFolder(copy))
+    assert caught.value.shared == (second.subject[0],)
 
 
 def test_a_fold_of_other_people_is_never_joined(copy):
     text = RunFolder(copy).fold(0).predictions.read_text()
     subject = read_predictions(RunFolder(copy).fold(0).predictions).subject[0]
     RunFolder(copy).fold(0).predictions.write_text(text.replace(f",{subject},", ",somebody,"))
-    with pytest.raises(
-        NemoError, match=r"Fold 0 of .* (predicts subject somebody|does not predict).*split\.json"
-    ):
+    with pytest.raises(RunError, match=r"split\.json") as error:
         join_folds(RunFolder(copy))
+    assert error.value.run == copy
 
 
 def test_a_model_that_knows_whom_it_predicts_is_never_joined(copy):
@@ -56,8 +56,9 @@ def test_a_model_that_knows_whom_it_predicts_is_never_joined(copy):
     leaked = read_predictions(RunFolder(copy).fold(2).predictions).subject[0]
     values["subjects"]["training"].append(leaked)
     card.write_text(json.dumps(values))
-    with pytest.raises(NemoError, match=f"was trained on subject {leaked}, whom it predicts"):
+    with pytest.raises(LeakageError) as caught:
         join_folds(RunFolder(copy))
+    assert caught.value.shared == (leaked,)
 
 
 def test_leaking_splits_are_refused_before_training(data, tmp_path):
@@ -67,12 +68,13 @@ def test_leaking_splits_are_refused_before_training(data, tmp_path):
     values = json.loads((run / "split.json").read_text())
     values["folds"][1]["training"].append(values["folds"][1]["test"][0])
     (run / "split.json").write_text(json.dumps(values))
-    with pytest.raises(NemoError, match="is in more than one of training, validation and test of fold 1"):
+    with pytest.raises(LeakageError, match="fold 1") as caught:
         resume(run, device="cpu")
+    assert caught.value.shared == (values["folds"][1]["test"][0],)
     values["folds"][1]["training"].pop()
     values["folds"][1]["test"].append(values["folds"][1]["validation"].pop())
     (run / "split.json").write_text(json.dumps(values))
-    with pytest.raises(NemoError, match="is in the test part of 2 folds"):
+    with pytest.raises(LeakageError, match="test part of 2 folds"):
         resume(run, device="cpu")
 
 
@@ -92,7 +94,7 @@ def test_data_may_move_and_may_not_change(data, tmp_path):
     with pytest.raises(Stop):
         quick(moved, run, folds=2, reporter=Listener(stop_at=1))
     moved.parent.rename(tmp_path / "after")
-    with pytest.raises(NemoError, match=r"which is not there any more; say where.*`resume\(.*, DATA\.h5\)`"):
+    with pytest.raises(RunError, match=r"which is not there any more; say where.*`resume\(.*, DATA\.h5\)`"):
         resume(run, device="cpu")
     other = drawn_file(tmp_path / "other.h5", size=70, subjects=10, frames=8)
     with pytest.raises(NemoError, match=r"other\.h5 is another data set, or the same with other labels"):
@@ -109,7 +111,7 @@ def test_what_cannot_be_resumed_is_answered(whole, data, tmp_path, monkeypatch):
         resume(tmp_path / "nowhere")
     with pytest.raises(NemoError, match=r"holds no settings\.json, so there is nothing to resume"):
         resume(tmp_path)
-    with pytest.raises(NemoError, match="is finished, and nothing is left to do"):
+    with pytest.raises(RunError, match="is finished, and nothing is left to do"):
         resume(whole)
     for given, sentence in (
         ({"seed": 3}, "begun with `seed=0`, not with `seed=3`"),
@@ -121,10 +123,10 @@ def test_what_cannot_be_resumed_is_answered(whole, data, tmp_path, monkeypatch):
     with pytest.raises(NemoError, match="no fold 7: `folds=3` has the folds 0 to 2"):
         resume(whole, fold=7)
     (tmp_path / "settings.json").write_text("{")
-    with pytest.raises(NemoError, match="is damaged: it is not JSON"):
+    with pytest.raises(DataError, match="is damaged: it is not JSON"):
         resume(tmp_path)
     (tmp_path / "settings.json").write_text("{}")
-    with pytest.raises(NemoError, match="does not hold the settings of a run"):
+    with pytest.raises(DataError, match="does not hold the settings of a run"):
         resume(tmp_path)
 
 
@@ -137,7 +139,7 @@ def test_folds_that_cannot_be_are_answered(data, tmp_path):
     ):
         with pytest.raises(NemoError, match=sentence):
             quick(data, tmp_path / "run", **options)
-    with pytest.raises(NemoError, match="`fold` needs `out=RUN`"):
+    with pytest.raises(SettingsError, match="`fold` needs `out=RUN`"):
         train(data, folds=3, fold=1)
     assert not (tmp_path / "run").exists()
 
@@ -149,7 +151,7 @@ def test_precision_is_the_runs_and_devices_are_not(data, tmp_path):
         resume(run, given={"precision": "32"})
     with pytest.raises(NemoError, match="`precision` takes 32, bf16-mixed, 16-mixed; '8' is not one of them"):
         quick(data, tmp_path / "other", precision="8")
-    with pytest.raises(NemoError, match="`jobs` gives every fold a GPU of its own"):
+    with pytest.raises(SettingsError, match="`jobs` gives every fold a GPU of its own"):
         resume(run, device="cpu", jobs=2, devices=2)
     assert not (tmp_path / "other").exists()
 

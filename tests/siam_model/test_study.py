@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import NemoError, RunError
 from nemo_pipeline.store import write_dataset
 from siam_model import load
 from siam_model.predictions import read_predictions
@@ -83,7 +83,7 @@ def test_cut_off_and_resumed_it_is_the_same(whole, data, tmp_path):
     assert {where.variant for where, _ in listener.epochs} <= {v.name for v in STUDIES["modules"][1:]}
     for variant in variants_in(RunFolder(whole)):
         assert results(tmp_path / "s" / variant.name) == results(whole / variant.name)
-    with pytest.raises(NemoError, match="is finished, and nothing is left to do"):
+    with pytest.raises(RunError, match="is finished, and nothing is left to do"):
         resume(tmp_path / "s")
 
 

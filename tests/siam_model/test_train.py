@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError, OutputError, SettingsError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model import load
 from siam_model.config import TrainConfig, preset
@@ -196,7 +196,7 @@ def test_without_validation_every_epoch_is_run_and_the_last_weights_are_kept(dat
     split = json.loads((run / "split.json").read_text())
     assert split["validation"] == [] and load(run).subjects["validation"] == []
     assert history[-1]["best"] == "1"
-    with pytest.raises(NemoError, match=r"train.validation_fraction=0` leaves none"):
+    with pytest.raises(SettingsError, match=r"train.validation_fraction=0` leaves none"):
         quick(data, tmp_path / "searched", trials=2, overrides=overrides)
 
 
@@ -252,7 +252,7 @@ def test_what_is_missing_is_said(tmp_path):
             quick(path, tmp_path / "run")
     empty = [{"id": "a", "frames": np.zeros((0, 62, 62), np.uint8), "age": 30.0, "subject": "s"}]
     path = write_dataset(tmp_path / "empty.h5", empty)
-    with pytest.raises(NemoError, match="no video with frames"):
+    with pytest.raises(DataError, match="no video with frames"):
         quick(path, tmp_path / "run")
     assert not (tmp_path / "run").exists(), "a refused training leaves no folder"
 
@@ -277,7 +277,7 @@ def test_settings_that_cannot_be(data, run, tmp_path):
     ):
         with pytest.raises(NemoError, match=sentence):
             quick(data, tmp_path / "new", **options)
-    with pytest.raises(NemoError, match="exists already"):
+    with pytest.raises(OutputError, match="exists already"):
         quick(data, run)
     with pytest.raises(NemoError, match=r"nowhere\.h5 does not exist"):
         quick(tmp_path / "nowhere.h5", tmp_path / "new")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from siam_model.evaluate import evaluate
 from siam_model.predictions import Predictions, write_predictions
 from siam_model.reports.stats import summarize_errors
@@ -78,7 +78,7 @@ def test_it_is_found_beside_a_model(tmp_path):
     assert load_verdict(run) == verdict_from(p, of_median(p))
     (run / "baselines" / "median.csv").unlink()
     assert load_verdict(run) is None
-    with pytest.raises(NemoError, match="give a run folder"):
+    with pytest.raises(DataError, match="give a run folder"):
         load_verdict(tmp_path / "nothing")
 
 

@@ -9,7 +9,7 @@ import pytest
 from skimage import data
 
 from nemo_pipeline import bundle
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import InstallationError, NemoError
 from nemo_pipeline.ibug68 import MIRROR, from_mesh
 from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame
@@ -163,14 +163,14 @@ def other_bundle(tmp_path, monkeypatch):
 
 def test_a_damaged_bundle_is_named_in_one_sentence(other_bundle):
     other_bundle.write_bytes(b"PK\x03\x04 not what was shipped")
-    with pytest.raises(NemoError, match=r"damaged \(sha256 .*reinstall nemo-faces\.$") as caught:
+    with pytest.raises(InstallationError, match=r"damaged \(sha256 .*reinstall nemo-faces\.$") as caught:
         load_engine("litert")
     assert "\n" not in str(caught.value)
     assert str(other_bundle) in str(caught.value)
 
 
 def test_a_missing_bundle_is_named_in_one_sentence(other_bundle):
-    with pytest.raises(NemoError, match=r"cannot be read \(No such file.*reinstall nemo-faces\.$"):
+    with pytest.raises(InstallationError, match=r"cannot be read \(No such file.*reinstall nemo-faces\.$"):
         load_engine("litert")
 
 

@@ -14,7 +14,7 @@ from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.batch.landmark_files import export_landmarks, face_ids, file_names, find_landmarks
 from nemo_pipeline.batch.run import PrepInputs, RunOptions, prep
 from nemo_pipeline.datatypes import VideoFile
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import NemoError, OutputError
 from nemo_pipeline.geometry import canonical_mesh
 from nemo_pipeline.ibug68 import from_mesh
 from nemo_pipeline.stages.openface import COLUMNS, FaceRow, LandmarksError, format_row, read_rows, survey
@@ -338,7 +338,7 @@ def test_one_table_of_several_videos_and_of_one(everybody: Path, tmp_path: Path)
     for only, words in (("nope", "no video has the id 'nope'"), ("nobody", "no frames")):
         with pytest.raises(NemoError, match=words):
             export_landmarks(data, tmp_path / "x.csv", only=only)
-    with pytest.raises(NemoError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         export_landmarks(data, tmp_path / "no" / "x.csv")
 
 

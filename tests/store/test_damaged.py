@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from nemo_cli.main import main
 from nemo_pipeline.batch.assemble import KnownLabels, recall_labels, relabel, remember_labels
 from nemo_pipeline.batch.label_table import LabelTable
-from nemo_pipeline.errors import DamagedFile, NemoError
+from nemo_pipeline.errors import DamagedFile, DataError, NemoError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from nemo_pipeline.store.isolated import Isolated
 from nemo_pipeline.store.pack import pack
@@ -342,7 +342,7 @@ def test_the_process_that_reads_may_be_killed(path):
                 process.verify(path, kill)
         assert [f for f in process.verify(path) if f.level == "error"] == []  # another one takes its place
         process.open_first(path)
-        with pytest.raises(NemoError, match="does not exist"):
+        with pytest.raises(DataError, match="does not exist"):
             process.open_first(path.with_name("other.h5"))
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError, OutputError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from nemo_pipeline.store.schema import FORMAT_VERSION, FRAME_FIELDS, VIDEO_COLUMNS
 from nemo_pipeline.store.shard import is_shard_name, read_shards, shards_folder
@@ -227,7 +227,7 @@ def test_foreign_shard_is_named(dataset, tmp_path):
     (mine,) = read_shards(shards_folder(path))
     (theirs,) = read_shards(shards_folder(tmp_path / "b" / "out.h5"))
     shutil.copy(theirs.path, mine.path)
-    with pytest.raises(NemoError, match=f"{mine.name} is not the shard"):
+    with pytest.raises(DataError, match=f"{mine.name} is not the shard"):
         FaceDataset(path)[0].frames  # noqa: B018
 
 
@@ -245,7 +245,7 @@ def test_newer_format_is_refused(dataset):
     path, _ = dataset
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = FORMAT_VERSION + 1
-    with pytest.raises(NemoError, match="update nemo"):
+    with pytest.raises(DataError, match="update nemo"):
         FaceDataset(path)
 
 
@@ -266,7 +266,7 @@ def test_other_files_are_refused_with_a_sentence(tmp_path, dataset):
         with pytest.raises(NemoError, match=text):
             FaceDataset(tmp_path / name)
     (shard,) = read_shards(shards_folder(path))
-    with pytest.raises(NemoError, match="one shard of a larger file"):
+    with pytest.raises(DataError, match="one shard of a larger file"):
         FaceDataset(shard.path)
 
 
@@ -308,5 +308,5 @@ def test_a_refused_write_leaves_nothing(tmp_path):
         write_dataset(tmp_path / "out.h5", videos)
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
     write_dataset(tmp_path / "out.h5", make_videos([3]))
-    with pytest.raises(NemoError, match="exists already"):
+    with pytest.raises(OutputError, match="exists already"):
         write_dataset(tmp_path / "out.h5", make_videos([3]))

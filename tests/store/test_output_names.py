@@ -6,7 +6,7 @@ import pytest
 
 from nemo_cli.main import load
 from nemo_pipeline.batch.join import join
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import OutputError
 from nemo_pipeline.store.pack import pack
 from nemo_pipeline.store.shard import shards_folder
 from nemo_pipeline.synth import render_faces
@@ -24,7 +24,7 @@ def test_other_endings_are_refused_and_nothing_is_written(tmp_path, name):
         lambda path: join([data], path),
         lambda path: render_faces(path, subjects=1, clips=1),
     ):
-        with pytest.raises(NemoError, match=r"name that ends in \.h5 or \.hdf5"):
+        with pytest.raises(OutputError, match=r"name that ends in \.h5 or \.hdf5"):
             write(tmp_path / name)
     with pytest.raises(Exception, match=r"must be the file to write, named \.h5 or \.hdf5"):
         load("prep").main([str(data), str(tmp_path / name)], standalone_mode=False)

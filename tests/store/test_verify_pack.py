@@ -11,7 +11,7 @@ import pytest
 
 from nemo_pipeline.batch.assemble import relabel
 from nemo_pipeline.batch.label_table import LabelTable
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import NemoError, OutputError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from nemo_pipeline.store.pack import pack
 from nemo_pipeline.store.shard import read_shards, shards_folder
@@ -117,7 +117,7 @@ def test_pack_holds_the_same(path, tmp_path, compression):
         assert not file["frames"].is_virtual
     again = pack(one, tmp_path / "two.h5")
     assert_equal(FaceDataset(again), sound_videos())
-    with pytest.raises(NemoError, match="exists already"):
+    with pytest.raises(OutputError, match="exists already"):
         pack(one, again)
 
 

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError, OutputError, SettingsError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.synth import read_truth, render_faces, render_set
 from nemo_pipeline.synth.dynamics import balanced_course, natural_course
@@ -100,13 +100,13 @@ def test_a_broken_off_set_is_completed_with_the_same_files(small_set):
 
 def test_nothing_of_the_users_is_overwritten(small_set, tmp_path):
     (tmp_path / "letter.txt").write_text("mine")
-    with pytest.raises(NemoError, match="not empty"):
+    with pytest.raises(OutputError, match="not empty"):
         render_set(tmp_path, 2, 1, 7)
-    with pytest.raises(NemoError, match="is a file"):
+    with pytest.raises(OutputError, match="is a file"):
         render_set(tmp_path / "letter.txt", 2, 1, 7)
     with pytest.raises(NemoError, match="other settings"):
         render_set(small_set.directory, 2, 1, 8, **SMALL)
-    with pytest.raises(NemoError, match="not a readable truth file"):
+    with pytest.raises(DataError, match="not a readable truth file"):
         read_truth(tmp_path / "letter.txt")
 
 
@@ -122,7 +122,7 @@ def test_nothing_of_the_users_is_overwritten(small_set, tmp_path):
     ],
 )
 def test_bad_settings_are_named(field, value):
-    with pytest.raises(NemoError, match=r"Cannot make a synthetic set"):
+    with pytest.raises(SettingsError, match=r"Cannot make a synthetic set"):
         SynthConfig(**{field: value})
 
 
@@ -295,5 +295,5 @@ def test_faces_without_video_are_the_renderers_own_warped_by_the_truth(tmp_path)
         assert video.frames.shape == (len(clip.landmarks), 114, 114)
         np.testing.assert_array_equal(video.landmarks, clip.landmarks)
         assert video.frames[:, 57, 57].min() > 10 and video.frames[:, 0, 0].max() == 0
-    with pytest.raises(NemoError, match="exists already"):
+    with pytest.raises(OutputError, match="exists already"):
         render_faces(tmp_path / "faces.h5", 1, 2, 7, **SMALL)

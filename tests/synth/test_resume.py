@@ -10,7 +10,7 @@ import time
 import psutil
 import pytest
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import NemoError, OutputError
 from nemo_pipeline.synth import render_faces, render_set
 from nemo_pipeline.synth.direct import truth_beside
 from nemo_pipeline.synth.place import held
@@ -83,7 +83,7 @@ def test_faces_never_take_the_place_of_a_truth(tmp_path):
     with pytest.raises(NemoError, match=r"set\.truth\.h5 exists already"):
         render_faces(tmp_path / "set.h5", **TINY, workers=1)
     assert precious.read_text() == "precious" and len(list(tmp_path.iterdir())) == 1
-    with pytest.raises(NemoError, match="Cannot write"):
+    with pytest.raises(OutputError, match="Cannot write"):
         render_faces(precious / "set.h5", **TINY)
     names = {truth_beside(tmp_path / name).name for name in ("v1.2.h5", "v1.3.h5", "set.h5", "set.hdf5")}
     assert names == {"v1.2.truth.h5", "v1.3.truth.h5", "set.truth.h5", "set.hdf5.truth.h5"}

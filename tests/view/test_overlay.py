@@ -17,6 +17,7 @@ from nemo_pipeline import NemoError, PrepConfig
 from nemo_pipeline.batch.cluster import Event
 from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.batch.overlay import draw_overlays, make_overlay_folder
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.stages.decode import VideoReader
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.store import FaceDataset
@@ -138,7 +139,7 @@ def test_several_rows_and_none(
 
 
 def test_another_video_than_the_one_that_was_prepared(clips: dict[str, Path], seen, tmp_path: Path) -> None:
-    with pytest.raises(NemoError, match="not the video that was prepared"):
+    with pytest.raises(DataError, match="not the video that was prepared"):
         draw_overlay(clips["uneven"], tmp_path / "copy.mp4", rows_in(seen[1]))
     assert not list(tmp_path.iterdir())
 

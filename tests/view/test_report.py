@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nemo_pipeline import NemoError
+from nemo_pipeline.errors import OutputError
 from nemo_pipeline.stages.headframe import METHODS
 from nemo_pipeline.store import FaceDataset, write_dataset
 from nemo_pipeline.store.facetrack import FaceTrack
@@ -223,9 +223,9 @@ def test_long_videos_are_thinned(tmp_path):
 def test_an_empty_file_and_wrong_names(tmp_path):
     data = FaceDataset(write_dataset(tmp_path / "none.h5", []))
     assert "0 of 0 videos" in write_report(data, tmp_path / "r.html").read_text()
-    with pytest.raises(NemoError, match=r"name it \.html"):
+    with pytest.raises(OutputError, match=r"name it \.html"):
         write_report(data, tmp_path / "r.pdf")
-    with pytest.raises(NemoError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_report(data, tmp_path / "nowhere" / "r.html")
 
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
-from nemo_pipeline import NemoError
 from nemo_pipeline.batch.heat import draw_in_child, heat_job
 from nemo_pipeline.batch.worker import Pool
+from nemo_pipeline.errors import OutputError
 from nemo_pipeline.geometry import Template, shipped_mean_shape, shipped_template, shipped_triangles
 from nemo_pipeline.view.attention import Attention
 from nemo_pipeline.view.heat_video import draw_heat_video
@@ -197,7 +197,7 @@ def test_a_child_draws_it_and_what_fails_is_a_sentence(clip, tmp_path):
         assert "could not be drawn" in note
     finally:
         pool.stop()
-    with pytest.raises(NemoError, match="could not be drawn"):
+    with pytest.raises(OutputError, match="could not be drawn"):
         draw_heat_video(broken, tmp_path / "d.mp4", attention(), TEMPLATE, title="a")
 
 

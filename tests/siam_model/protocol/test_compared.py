@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import NemoError, SettingsError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model.data import labelled_videos
 from siam_model.methods import METHODS
@@ -97,7 +97,7 @@ def test_replaced_faces_and_ages_of_the_test_people_change_nothing_that_is_learn
 def test_requests_that_cannot_be_are_refused():
     with pytest.raises(NemoError, match="no method 'siam'"):
         TrainRequest(methods=("siam",)).check()
-    with pytest.raises(NemoError, match="learn the same in every variant"):
+    with pytest.raises(SettingsError, match="learn the same in every variant"):
         TrainRequest(methods=("vlbp",), study="modules").check()
     TrainRequest(methods=tuple(METHODS), study="conditions").check()
     assert list(LABELS)[: len(METHODS)] == list(METHODS)

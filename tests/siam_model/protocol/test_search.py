@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import NemoError, RunError
 from nemo_pipeline.store import write_dataset
 from siam_model import load
 from siam_model.config import preset
@@ -256,7 +256,7 @@ def test_a_hopeless_trial_is_ended_early(whole, data, tmp_path, monkeypatch):
 def test_a_trial_that_does_not_train_is_no_reason_to_stop(data, tmp_path):
     overrides = {"train.learning_rate": "1e30"}
     with pytest.raises(
-        NemoError, match=r"no trial of the search ended with a finite error.*train\.learning_rate=1e\+29"
+        RunError, match=r"no trial of the search ended with a finite error.*train\.learning_rate=1e\+29"
     ):
         searched(data, tmp_path / "run", trials=2, overrides=overrides)
 

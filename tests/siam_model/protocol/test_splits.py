@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, LeakageError, SettingsError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model.data import VideoTable, labelled_videos
 from siam_model.predictions import Predictions, join
@@ -81,19 +81,23 @@ def test_equal_seeds_equal_splits_and_others_differ():
 
 
 def test_sabotage_is_caught():
-    with pytest.raises(NemoError, match="more than one of"):
+    with pytest.raises(LeakageError) as caught:
         Split(0, ("a", "b"), ("c",), ("b",))
-    with pytest.raises(NemoError, match="more than one of"):
+    assert caught.value.shared == ("b",)
+    with pytest.raises(LeakageError) as caught:
         Split(0, ("a",), ("c",), ("c",))
+    assert caught.value.shared == ("c",)
     table = table_of(subjects=6, clips=1)
     names = sorted(set(table.subject))
     twice = [Split(0, (names[2],), (names[3],), (names[0], names[1])), Split(1, (), (), tuple(names[1:]))]
-    with pytest.raises(NemoError, match=f"{names[1]} is in the test part of 2"):
+    with pytest.raises(LeakageError, match="test part of 2") as caught:
         check_folds(twice, table)
-    with pytest.raises(NemoError, match="of 0 folds"):
+    assert caught.value.shared == (names[1],)
+    with pytest.raises(LeakageError, match="of 0 folds") as caught:
         check_folds([Split(0, (), (), tuple(names[1:]))], table)
+    assert caught.value.shared == (names[0],)
     once = Predictions(("v",), ("s",), np.zeros(1, int), np.ones(1), np.ones(1))
-    with pytest.raises(NemoError, match="predicted twice"):
+    with pytest.raises(DataError, match="predicted twice"):
         join([once, once])
 
 
@@ -103,24 +107,26 @@ def test_the_files_own_folds_are_respected():
     for number, split in enumerate(plan(table, 4)):
         assert set(split.test) == {f"s{s:03d}" for s in range(20) if s % 4 == number}
     assert set(plan(table, None)[0].test) == {f"s{s:03d}" for s in range(20) if s % 4 == 3}
-    with pytest.raises(NemoError, match="names 4 folds and `folds` asks for 5"):
+    with pytest.raises(SettingsError) as caught:
         plan(table, 5)
+    assert caught.value.settings == ("folds",)
 
 
 def test_contradicting_fold_columns_are_answered():
     table = table_of(8, folds={s: s % 2 for s in range(7)})
-    with pytest.raises(NemoError, match="filled for some videos"):
+    with pytest.raises(DataError, match="filled for some videos"):
         plan(table, None)
     table = table_of(8, folds={s: s % 2 for s in range(8)})
     table.fold[0] = 1
-    with pytest.raises(NemoError, match="in fold 1 and in fold 0"):
+    with pytest.raises(LeakageError) as caught:
         plan(table, None)
+    assert caught.value.shared == (table.subject[0],)
 
 
 def test_too_few_subjects():
-    with pytest.raises(NemoError, match=r"5 subjects.*at least 6.*nemo label"):
+    with pytest.raises(DataError, match=r"5 subjects.*at least 6.*nemo label"):
         plan(table_of(5), None)
-    with pytest.raises(NemoError, match=r"10 folds need at least 12.*fewer folds"):
+    with pytest.raises(DataError, match=r"10 folds need at least 12.*fewer folds"):
         plan(table_of(9), 10)
 
 

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import NemoError, SettingsError
 from siam_model.evaluate import evaluate
 from siam_model.interval import interval_from
 from siam_model.predictions import Predictions, write_predictions
@@ -122,5 +122,5 @@ def test_what_cannot_be_found(run, tmp_path):
     with pytest.raises(NemoError, match="`labels="):
         evaluate(run, tmp_path / "out", request=EvaluateRequest(by=["camera"]))
     (tmp_path / "other.csv").write_text("video,site\nelse.mp4,Ulm\n")
-    with pytest.raises(NemoError, match="says nothing about any predicted video"):
+    with pytest.raises(SettingsError, match="says nothing about any predicted video"):
         evaluate(run, tmp_path / "out", request=EvaluateRequest(by=["site"], labels=tmp_path / "other.csv"))

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from nemo_cli.main import load as load_command
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, LeakageError, NemoError, OutputError, RunError, SettingsError
 from nemo_pipeline.phases import find_phases
 from nemo_pipeline.store import FaceDataset, write_dataset
 from nemo_pipeline.store.pack import pack
@@ -249,7 +249,7 @@ def test_a_model_that_knows_the_person_is_not_asked(run):
     source = opened(run)
     shutil.rmtree(RunFolder(run).fold(0).path / "model")
     shutil.copytree(RunFolder(run).fold(1).path / "model", RunFolder(run).fold(0).path / "model")
-    with pytest.raises(NemoError, match="was trained on subject"):
+    with pytest.raises(LeakageError, match="was trained on subject"):
         list(by_model(source, range(len(source.predictions)), "cpu"))
     result = evaluate(run)
     assert {"Table II", "Figure 9", "Figure 10", "Figure 5"} <= {m.number for m in result.missing}
@@ -314,7 +314,7 @@ def test_other_data_are_refused(run, tmp_path):
     other = smiling_file(tmp_path / "other.h5", subjects=6)
     with pytest.raises(NemoError, match="is not the data of this run"):
         evaluate(run, request=EvaluateRequest(data=other))
-    with pytest.raises(NemoError, match="does not exist"):
+    with pytest.raises(DataError, match="does not exist"):
         evaluate(run, request=EvaluateRequest(data=tmp_path / "none.h5"))
 
 
@@ -384,10 +384,10 @@ def test_methods_from_files(run, tmp_path):
     with pytest.raises(NemoError, match="does not predict the same videos"):
         evaluate(run, request=EvaluateRequest(others={"m": tmp_path / "m.csv"}))
     write_predictions(tmp_path / "m.csv", Predictions(p.video, p.subject, p.fold, p.age + 1, p.predicted))
-    with pytest.raises(NemoError, match="the same true ages"):
+    with pytest.raises(DataError, match="the same true ages"):
         evaluate(run, request=EvaluateRequest(others={"m": tmp_path / "m.csv"}))
     write_predictions(tmp_path / "m.csv", p)
-    with pytest.raises(NemoError, match="a method of that name"):
+    with pytest.raises(SettingsError, match="a method of that name"):
         evaluate(run, request=EvaluateRequest(others={"SIAM": tmp_path / "m.csv"}))
 
 
@@ -407,9 +407,9 @@ def test_two_runs_are_compared(run, made, tmp_path):
     study = tmp_path / "study"
     study.mkdir()
     (study / "study.json").write_text(json.dumps({"study": "modules", "variants": []}))
-    with pytest.raises(NemoError, match="both a study"):
+    with pytest.raises(SettingsError, match="both a study"):
         evaluate([run, study, study])
-    with pytest.raises(NemoError, match="No variant"):
+    with pytest.raises(RunError, match="No variant"):
         evaluate(study)
 
 
@@ -458,6 +458,6 @@ def test_evaluating_writes_nothing_below_the_run(run, data, tmp_path, joined):
 def test_a_run_that_cannot_be_written_to_is_evaluated_elsewhere(run):
     (run / "evaluation").write_text("")  # for root too
     with pytest.raises(
-        NemoError, match=r"Nothing can be written to .*evaluation \(.*\): name another folder"
+        OutputError, match=r"Nothing can be written to .*evaluation \(.*\): name another folder"
     ):
         evaluate(run)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from scipy.ndimage import affine_transform, gaussian_filter
 
-from nemo_pipeline.errors import NemoError, NotFinite
+from nemo_pipeline.errors import InstallationError, NemoError, NotFinite, SettingsError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model import SIAM, SIAMConfig
 from siam_model import data as data_module
@@ -214,7 +214,7 @@ def test_devices_that_cannot_be_shared(data):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_devices_mean_gpus_unless_the_cpu_is_named(data):
-    with pytest.raises(NemoError, match="this machine has none"):
+    with pytest.raises(SettingsError, match="this machine has none"):
         go(data, devices=2, device="auto")
 
 
@@ -250,7 +250,7 @@ def test_tensorboard(data, tmp_path, monkeypatch):
         "torch.utils.tensorboard"
     ]:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(NemoError, match=r"pip install 'nemo-faces\[tensorboard\]'"):
+    with pytest.raises(InstallationError, match=r"pip install 'nemo-faces\[tensorboard\]'"):
         go(data, tmp_path / "other" / "checkpoint.pt", tensorboard=True)
 
 

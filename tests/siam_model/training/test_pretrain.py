@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.geometry import shipped_mean_shape
 from nemo_pipeline.phases import find_phases
 from nemo_pipeline.store import FaceDataset

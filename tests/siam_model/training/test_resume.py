@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, NemoError
 from siam_model.training.fit import Fitted
 from siam_model.training.records import EpochRecord
 from tests.support.fits import EPOCHS, go, same
@@ -140,7 +140,7 @@ def test_another_trainings_checkpoint_is_refused(data, tmp_path):
         "precision are not": {"train": one, "precision": "bf16-mixed"},
     }
     for sentence, options in cases.items():
-        with pytest.raises(NemoError, match=f"belongs to another training: .*{sentence}"):
+        with pytest.raises(DataError, match=f"belongs to another training: .*{sentence}"):
             go(data, path, **options)
     go(data, path, train={**one, "max_frames_per_pass": 7})  # decides on memory alone
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import siam_model
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import LeakageError, NemoError, RunError
 from nemo_pipeline.geometry import shipped_mean_shape
 from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model.checkpoint import load_card
@@ -95,7 +95,7 @@ def test_it_goes_on_to_the_bit_and_not_with_other_weights(place, tmp_path):
     assert results(tmp_path / "cut") == results(whole)
     shutil.rmtree(source)
     shutil.copytree(whole, source)
-    with pytest.raises(NemoError, match="holds other weights than those that"):
+    with pytest.raises(RunError, match="holds other weights than those that"):
         resume(tmp_path / "other", device="cpu")
 
 
@@ -116,10 +116,11 @@ def test_a_run_made_with_them_predicts_elsewhere_without_its_data(place, tmp_pat
 
 
 def test_who_was_seen_there_is_not_tested_here(place, tmp_path):
-    with pytest.raises(NemoError, match=r"Subject photos\d+ would be tested, and .*stills was trained with"):
+    with pytest.raises(LeakageError, match="stills was trained with") as caught:
         quick(place / "stills.h5", tmp_path / "run", init=str(place / "stills"), seed=1)
+    assert caught.value.shared and all(subject.startswith("photos") for subject in caught.value.shared)
     # That equal codes are other people can be said; that equal files are others cannot.
-    with pytest.raises(NemoError, match=r"would be tested, and .* was trained with it"):
+    with pytest.raises(LeakageError, match=r"would be tested, and .* was trained with it"):
         quick(
             place / "stills.h5", tmp_path / "run", init=str(place / "stills"), seed=1, distinct_subjects=True
         )
