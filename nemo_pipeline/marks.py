@@ -138,7 +138,7 @@ def _read(path: Path) -> tuple[list[str], list[tuple[int, _Row]]]:
     except OSError as error:
         raise DataError(f"{shown} cannot be read: {error.strerror}.", path) from None
     except ValueError as error:
-        raise DataError(f"{shown} is no file of marks: {error}.", path) from None
+        raise DataError(f"{shown} is not a file of marks: {error}.", path) from None
     first = next((line for line in text.splitlines() if line.strip()), "")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=find_delimiter(first), strict=True)
     header: list[str] = []
@@ -159,7 +159,7 @@ def _read(path: Path) -> tuple[list[str], list[tuple[int, _Row]]]:
                 row = {name: csv_value(cell.strip()) for name, cell in zip(header, cells, strict=True)}
                 rows.append((reader.line_num, row))
     except csv.Error as error:
-        raise DataError(f"{shown}, line {reader.line_num}: it is no CSV ({error}).", path) from None
+        raise DataError(f"{shown}, line {reader.line_num}: it is not CSV ({error}).", path) from None
     if not header:
         _header(path, [])
     return [*header, *(name for name in COLUMNS if name not in header)], rows

@@ -143,7 +143,7 @@ def draw_job(job: dict[str, Any], progress: Callable[[int], None]) -> dict[str, 
     if digest != rows[0].sha256:
         raise DataError(
             f"{path} has other content than the video of this name that was prepared: give the folder of the "
-            "original (`recordings`), or prepare it anew.",
+            "original (`recordings`), or prepare it again.",
             path,
         )
     found = anonymise_video(

@@ -113,7 +113,7 @@ def answer_of_child(
         keep = True
         return answer
     except ChildDied as death:
-        return {"note": f"{undone}: the process at work {death.reason}."}
+        return {"note": f"{undone}: the process that did it {death.reason}."}
     except ChildTimeout:
         return {"note": f"{undone} within {timeout:g} s."}
     except JobFailed as fault:

@@ -24,7 +24,7 @@ from nemo_pipeline.stages.stills import candidates_in_picture
 ALONE = 0.75
 #: A place is covered this long before a face is first seen there and after it was last seen, seconds.
 HOLD_SECONDS = 1.0
-#: Between two sightings of somebody that are no further apart, all is covered, seconds.
+#: Between two sightings of somebody that are not further apart, all is covered, seconds.
 GAP_SECONDS = 2.0
 #: Radius of a cover, in sides of the face's region: the region is 1.5 times the box of the mesh.
 RADIUS = 0.55

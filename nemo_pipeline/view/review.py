@@ -172,7 +172,7 @@ class Review:
             good = start <= stop
         known = set(map(str, self.data.videos["id"])) | {mark["video"] for mark in self.read_marks()}
         if not good or texts["video"] not in known:
-            raise Refused(HTTPStatus.BAD_REQUEST, "This is no mark of a video of this file.")
+            raise Refused(HTTPStatus.BAD_REQUEST, "This is not a mark of a video of this file.")
         if not texts["when"]:
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             texts |= {"who": self.who, "when": now.replace("+00:00", "Z")}
@@ -188,7 +188,7 @@ def _number(query: dict[str, list[str]], name: str, most: int) -> int:
     """A number from 0 to `most`. Raises Refused."""
     text = query.get(name, [""])[0]
     if not re.fullmatch("[0-9]{1,9}", text) or int(text) > most:
-        raise Refused(HTTPStatus.BAD_REQUEST, f"{name} is no number from 0 to {most}.")
+        raise Refused(HTTPStatus.BAD_REQUEST, f"{name} is not a number from 0 to {most}.")
     return int(text)
 
 
@@ -303,5 +303,5 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         except (ValueError, RecursionError):
             values = None
         if not isinstance(values, dict):
-            raise Refused(HTTPStatus.BAD_REQUEST, "This is no mark.")
+            raise Refused(HTTPStatus.BAD_REQUEST, "This is not a mark.")
         return (*self.server.review.change(name, values), "")

@@ -28,7 +28,7 @@ NAMES = {
     "ridge_mean_face": "ridge, mean face",
     "ridge_phases": "ridge, smile phases",
 }
-#: The same of everything that a run may predict with beside SIAM, in the order of tables.
+#: The same for everything that a run may predict with besides SIAM, in the order of tables.
 LABELS = {**labels_of(tuple(METHODS)), **NAMES, "still_age": "still-age"}
 #: Side of the mean face that the regression sees, cells.
 SIDE = 38

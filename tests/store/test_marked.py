@@ -73,7 +73,7 @@ def test_two_files_may_be_put_together(tmp_path):
         (HEAD + ",9,,,,\n", "line 2: it names no video"),
         (HEAD + "a,1\n", "line 2: 2 columns where the header has 6"),
         (HEAD + "a,1,2,,,,\n", "line 2: 7 columns where the header has 6"),
-        (HEAD + 'a,1,2,"x\n', "line 2: it is no CSV"),
+        (HEAD + 'a,1,2,"x\n', "line 2: it is not CSV"),
     ],
 )
 def test_what_is_no_file_of_marks_is_said_with_its_line_and_not_changed(tmp_path, text, said):

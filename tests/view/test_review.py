@@ -54,7 +54,7 @@ class Client:
         return json.loads(self.ask(*args, **kwargs)[2])
 
     def raw(self, text):
-        """What the server says to bytes that are no request of a browser."""
+        """What the server says to bytes that are not request of a browser."""
         with socket.create_connection(("127.0.0.1", self.server.server_port), timeout=20) as line:
             line.sendall(text)
             parts = []

@@ -102,7 +102,7 @@ def test_units_left_to_age_are_held_and_padding_is_zero(data):
 
 def test_without_landmarks_there_is_nothing_to_pretrain_on(tmp_path):
     path = smiling_file(tmp_path / "out.h5", landmarks=False)
-    with pytest.raises(NemoError, match=r"nothing to pretrain on; leave out `train\.pretrain`"):
+    with pytest.raises(DataError, match=r"nothing to pretrain on; leave out `train\.pretrain`"):
         go(path, train=STAGED)
 
 
