@@ -98,7 +98,7 @@ def test_bad_files_name_the_line(tmp_path, text, complaint):
 
 def test_a_binary_or_missing_file(tmp_path):
     (tmp_path / "x.csv").write_bytes(b"\x89HDF\r\n\x1a\n\0\0\0")
-    with pytest.raises(NemoError, match="no text file"):
+    with pytest.raises(NemoError, match="not a text file"):
         read_labels(tmp_path / "x.csv")
     with pytest.raises(DataError, match="does not exist"):
         read_labels(tmp_path / "none.csv")
