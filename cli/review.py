@@ -69,7 +69,9 @@ def command(
     try:
         server = ReviewServer(review, port)
     except OSError as error:
-        raise NemoError(f"Port {port} cannot be used ({error.strerror}): take another --port.") from None
+        raise SettingsError(
+            f"Port {port} cannot be used ({error.strerror}): take another --port.", "port"
+        ) from None
     with contextlib.suppress(KeyboardInterrupt), server:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         if as_json:

@@ -173,7 +173,7 @@ def prep(
             known=known,
             table=inputs.labels,
             found=inputs.labels_beside,
-            modified={file: earlier[file].modified for file in kept} | plan.modified,
+            modified={**{file: earlier[file].modified for file in kept}, **plan.modified},
         )
         if options.part is None:
             remember_labels(out.shards, known, {video.file for video in videos})

@@ -83,7 +83,7 @@ def marked_since(run: Run, data: Data, marks: str | os.PathLike[str] | None) -> 
     if left_out:
         parts.append(f"{pluralize(len(left_out), 'video')} of the run left out of every table and figure")
     if cut:
-        parts.append(f"{pluralize(cut, 'video')} predicted from other frames than are left now (train anew)")
+        parts.append(f"{pluralize(cut, 'video')} predicted from other frames than are left now (train again)")
     if not parts:
         return MarkedSince()
     since = f"Marks since the training ({file or 'there are none any more'})"

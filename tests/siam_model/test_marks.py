@@ -190,7 +190,7 @@ def test_clips_marked_since_are_left_out_of_the_evaluation_and_it_says_so(finish
     assert found.numbers["methods"]["SIAM"]["mae"] == pytest.approx(errors.mean())
     assert said == [
         f"Marks since the training ({later}): 2 videos of the run left out of every table and figure, 1 video "
-        "predicted from other frames than are left now (train anew); `marks=none` ignores them."
+        "predicted from other frames than are left now (train again); `marks=none` ignores them."
     ]
     assert found.numbers["notes"] == said
     with pytest.raises(NemoError, match="leaves out every video"):
