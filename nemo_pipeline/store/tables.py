@@ -86,7 +86,8 @@ def row_shape(name: str, size: int) -> tuple[int, ...]:
 def create_frame_datasets(
     file: h5py.File, total: int, fields: Mapping[str, FieldType], compression: int | None = None
 ) -> dict[str, h5py.Dataset]:
-    """Empty frame datasets for `total` frames: chunks of one frame, gzip level `compression` or none.
+    """Empty frame datasets for `total` frames: each in one piece, which is read fastest in any order; or in chunks of
+    one frame, small rows of more, with gzip level `compression`.
 
     `fields`: as `typed_fields` has them.
     """
@@ -94,15 +95,14 @@ def create_frame_datasets(
     for name, field in fields.items():
         tail, dtype = field.tail, field.dtype
         options: dict[str, Any] = {"track_times": False, "fillvalue": field.missing}
-        if total:
+        if total and compression is not None:
             small = dtype.itemsize * int(np.prod(tail)) < _SMALL_ROW
-            options["chunks"] = (min(total, _SMALL_CHUNK) if small else 1, *tail)
-            if compression is not None:
-                options |= {
-                    "compression": "gzip",
-                    "compression_opts": compression,
-                    "shuffle": dtype.itemsize > 1,
-                }
+            options |= {
+                "chunks": (min(total, _SMALL_CHUNK) if small else 1, *tail),
+                "compression": "gzip",
+                "compression_opts": compression,
+                "shuffle": dtype.itemsize > 1,
+            }
         datasets[name] = file.create_dataset(name, (total, *tail), dtype, **options)
         describe(datasets[name], name, field.meaning)
     return datasets

@@ -112,7 +112,7 @@ def test_pack_holds_the_same(path, tmp_path, compression):
     assert_equal(FaceDataset(one), sound_videos())
     assert errors(one) == [] and stat.S_IMODE(one.stat().st_mode) == 0o600
     with h5py.File(one) as file:
-        assert file["frames"].chunks == (1, 16, 16)
+        assert file["frames"].chunks == ((1, 16, 16) if compression else None)
         assert file["frames"].compression == ("gzip" if compression else None)
         assert not file["frames"].is_virtual
     again = pack(one, tmp_path / "two.h5")
