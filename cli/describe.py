@@ -130,6 +130,7 @@ def _dataset(path: Path) -> dict[str, Any]:
         "ages": {"known": len(ages), "lowest": float(ages.min()), "highest": float(ages.max())}
         if len(ages)
         else "none",
+        "marks": _marks(data),
         "synthetic": data.synthetic,
         "mesh": data.config.mesh,
         "video_streams": _streams(data),
@@ -143,6 +144,21 @@ def _dataset(path: Path) -> dict[str, Any]:
         "format_version": data.attributes["format_version"],
         "uuid": data.uuid,
     }
+
+
+def _marks(data: Any) -> Any:
+    """What the marks beside a prepared file leave out."""
+    from nemo_pipeline.errors import NemoError
+    from nemo_pipeline.marks import marks_beside
+    from nemo_pipeline.store.marked import open_marked
+
+    if not marks_beside(data.path).exists():
+        return "none"
+    try:
+        found = open_marked(data.path).exclusions
+    except NemoError as error:  # a shard is missing, or the marks cannot be read: the rest can be said
+        return str(error)
+    return {"file": found.file, "left_out": found.counts(), "reasons": found.reasons}
 
 
 def _streams(data: Any) -> dict[str, int]:

@@ -21,6 +21,7 @@ from .console import err, new_progress, print_json, say
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def command(data: Path, target: Path, compression: int | None, as_json: bool) -> None:
     """Copy OUT.h5 and its shards into the single file ONE.h5, which every command takes as well."""
+    from nemo_pipeline.marks import copy_marks
     from nemo_pipeline.store.pack import pack
 
     if err.is_terminal:
@@ -34,8 +35,10 @@ def command(data: Path, target: Path, compression: int | None, as_json: bool) ->
             )
     else:
         path = pack(data, target, compression=compression)
-    size = path.stat().st_size
+    size, marks = path.stat().st_size, copy_marks(data, path)
     if as_json:
-        print_json({"file": path, "bytes": size})
+        print_json({"file": path, "bytes": size, "marks": marks})
     else:
         say(f"{path}: {size / 1e6:.1f} MB. It holds faces: only you may read it, until you change that.")
+        if marks is not None:
+            say(f"Its marks: {marks}.")

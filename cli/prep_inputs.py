@@ -88,15 +88,20 @@ def page_report(summary: Any, options: dict[str, Any]) -> None:
     if options["report"]:
         from nemo_pipeline.store import FaceDataset
 
-        write_page(FaceDataset(summary.output), options["report"], options["no_faces"], options["quiet"])
+        data = FaceDataset(summary.output)
+        write_page(data, options["report"], options["no_faces"], options["quiet"])
 
 
-def write_page(data: Any, path: Path, no_faces: bool, quiet: bool) -> Path:
+def write_page(data: Any, path: Path, no_faces: bool, quiet: bool, marks: str | None = None) -> Path:
     """Write the page, and say what has to be known before it is shared."""
+    from nemo_pipeline.store.marked import open_marked
     from nemo_pipeline.view.report import write_report
 
-    write_report(data, path, faces=not no_faces, wording=in_options)
+    marked = open_marked(data.path, marks)
+    write_report(data, path, faces=not no_faces, wording=in_options, marked=marked)
     if not quiet:
+        if marked.exclusions.file:
+            say(marked.exclusions)
         shows = (
             "no faces, but file names, labels and measurements"
             if no_faces

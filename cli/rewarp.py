@@ -12,7 +12,7 @@ import rich_click as click
 from nemo_pipeline.config import PrepConfig
 
 from . import prep
-from .console import escape_controls
+from .console import escape_controls, say
 from .options import setting
 from .outputs import check_timeout
 from .prep_inputs import mean_shape
@@ -42,6 +42,7 @@ def command(paths: tuple[str, ...], **options: Any) -> None:
     """
     from nemo_pipeline.batch.rewarp import rewarp
     from nemo_pipeline.batch.run import RunOptions
+    from nemo_pipeline.marks import copy_marks
     from nemo_pipeline.meanshape import MeanShape
     from nemo_pipeline.store import FaceDataset
     from nemo_pipeline.store.files import H5_ENDINGS
@@ -85,6 +86,9 @@ def command(paths: tuple[str, ...], **options: Any) -> None:
         summary = rewarp(
             data, Path(output), config, run_options, folders=folders, mean_shape=shape, on_event=show.on_event
         )
+    marks = copy_marks(data.path, Path(output))
+    if marks is not None and not options["quiet"]:
+        say(f"Its marks: {marks}.")
     report(summary, options | {"labels": None, "join": False}, warn_unlabelled=False)
     sys.exit(exit_code(summary, options))
 

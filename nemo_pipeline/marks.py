@@ -64,6 +64,15 @@ class Mark:
         """Whether it leaves out the whole clip."""
         return self.start is None and self.stop is None
 
+    @property
+    def said(self) -> str:
+        """The frames in words: "whole clip", "frames 3 to 9"."""
+        if self.whole:
+            return "whole clip"
+        if self.start is None or self.stop is None:
+            return f"up to frame {self.stop}" if self.start is None else f"from frame {self.start}"
+        return f"frame {self.start}" if self.start == self.stop else f"frames {self.start} to {self.stop}"
+
     def cells(self) -> _Row:
         """As a row of the file."""
         values = dataclasses.asdict(self)
@@ -197,6 +206,18 @@ def _mark(path: Path, row: _Row, line: int) -> Mark:
         raise wrong(f"stop ({ends['stop']}) is before start ({ends['start']})")
     reason, who, when = (row.get(name, "") for name in COLUMNS[3:])
     return Mark(row["video"], ends["start"], ends["stop"], reason, who, when, line)
+
+
+def copy_marks(data: Path, other: Path) -> Path | None:
+    """Put the marks of a prepared file beside another one of the same videos, unless that has marks. Answers the
+    copy."""
+    source, target = marks_beside(data), marks_beside(other)
+    if not source.is_file() or target.exists():
+        return None
+    content = source.read_bytes()
+    with replacing(target) as temporary:
+        temporary.write_bytes(content)
+    return target
 
 
 def write_marks(path: Path, marks: Iterable[Mark]) -> None:

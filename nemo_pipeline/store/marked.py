@@ -97,7 +97,7 @@ class MarkedFaces(FaceDataset):
         known = {id(mark) for own in found.values() for mark in own}
         self.marks = tuple(mark for mark in marks if id(mark) in known)
         unknown = tuple(dict.fromkeys(mark.video for mark in marks if id(mark) not in known))
-        self._kept: dict[int, np.ndarray] = {}
+        self._marks, self._kept = found, dict[int, np.ndarray]()
         columns = {name: self.videos[name] for name in ("length", "n_interpolated", "status", "message")}
         columns = {name: list(column) for name, column in columns.items()}
         whole = cut = frames = 0
@@ -146,6 +146,18 @@ class MarkedFaces(FaceDataset):
             return super().read(row, name, 0, 0)
         first = int(chosen[0])
         return super().read(row, name, first, int(chosen[-1]) + 1)[chosen - first]
+
+    def marks_of(self, row: int) -> list[Mark]:
+        """The marks of a video."""
+        return self._marks.get(row, [])
+
+    def left_out(self, row: int) -> np.ndarray:
+        """(T,) bool: which of the frames that the file has of a video are left out."""
+        out = np.zeros(max(0, int(self._length[row])), bool)
+        if row in self._kept:
+            out[:] = True
+            out[self._kept[row]] = False
+        return out
 
     def same_frames(self, other: MarkedFaces, row: int) -> bool:
         """Whether the same frames of a video are left in another view of the same file."""

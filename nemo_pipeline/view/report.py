@@ -17,11 +17,13 @@ from markupsafe import Markup
 from nemo_pipeline import __version__
 from nemo_pipeline.errors import OutputError
 from nemo_pipeline.store.files import replacing
+from nemo_pipeline.store.marked import MarkedFaces
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.text import escape_controls, pluralize
 from nemo_pipeline.view import quality_flags
 from nemo_pipeline.view.page_tools import json_for_html, page_environment, page_hash, page_text
 from nemo_pipeline.view.report_data import Reported, Summary, headline, read_report
+from nemo_pipeline.view.report_marks import with_marks
 
 
 class ReportColumn(NamedTuple):
@@ -72,7 +74,12 @@ _COLUMNS = (
 
 
 def write_report(
-    data: FaceDataset, path: Path, *, faces: bool = True, wording: Callable[[str], str] = str
+    data: FaceDataset,
+    path: Path,
+    *,
+    faces: bool = True,
+    wording: Callable[[str], str] = str,
+    marked: MarkedFaces | None = None,
 ) -> Path:
     """Write the report of a prepared file.
 
@@ -81,6 +88,7 @@ def write_report(
         path: the `.html` to write, by rename, readable by its owner alone.
         faces: whether pictures of faces are in it. File names, labels and measurements always are.
         wording: turns names of settings in backticks into those that the reader uses.
+        marked: the same file without what was marked: what that leaves out is shown as such.
 
     Raises:
         NemoError: the name does not end in .html, or the file cannot be written.
@@ -88,7 +96,11 @@ def write_report(
     if path.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"{escape_controls(str(path))}: a report is a page, name it .html.", path)
     videos = list(read_report(data, faces=faces))
-    page = page_environment().get_template("report.html").generate(_context(data, videos, faces, wording))
+    if marked is not None:
+        videos = [with_marks(video, data[row], marked) for row, video in enumerate(videos)]
+    context = _context(data, videos, faces, wording)
+    context["facts"] += _left_out(marked)
+    page = page_environment().get_template("report.html").generate(context)
     try:
         with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
             for piece in page:
@@ -170,6 +182,14 @@ def _facts(rows: Sequence[Summary]) -> list[tuple[str, str]]:
     if ages and len(ages) < len(rows):
         found.append(("Without an age", str(len(rows) - len(ages))))
     return found
+
+
+def _left_out(marked: MarkedFaces | None) -> list[tuple[str, str]]:
+    return (
+        [("Left out by marks", marked.exclusions.counts())]
+        if marked is not None and marked.exclusions
+        else []
+    )
 
 
 def _row(row: Summary) -> dict[str, Any]:

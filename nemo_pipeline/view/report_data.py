@@ -89,7 +89,7 @@ def _usable(video: FaceVideo, eyes_in_crop: float, usual_sharpness: float, faces
         "n": video.length,
         "why": [[reason.code, reason.text] for reason in found],
         "t": _numbers(_thinned(times), 3),
-        "frames": _bar(track.frame_index, track.tracked, video.n_decoded),
+        "frames": frame_bar(track.frame_index, np.where(track.tracked, 1, 2), video.n_decoded),
         "gaps": [[round(float(times[a]), 3), round(float(times[b - 1]), 3)] for a, b in runs(~track.tracked)],
         "pose": [_numbers(_thinned(track.pose[:, k]), 1) for k in range(3)],
     }
@@ -179,10 +179,11 @@ def _lips(video: FaceVideo, track: FaceTrack, times: NDArray[np.float64]) -> dic
     }
 
 
-def _bar(index: NDArray[np.int32], tracked: NDArray[np.bool_], n_decoded: int) -> list[list[int]]:
-    """Stretches of the file's frames, [state, how many]: 0 not kept, 1 kept, 2 interpolated."""
+def frame_bar(index: NDArray[np.int32], kept: NDArray[np.integer], n_decoded: int) -> list[list[int]]:
+    """Stretches of the file's frames, [state, how many]: 0 not kept; of those kept 1 tracked, 2 interpolated, 3 left
+    out by a mark."""
     states = np.zeros(max(n_decoded, int(index[-1]) + 1), np.uint8)
-    states[index] = np.where(tracked, 1, 2)
+    states[index] = kept
     cuts = np.flatnonzero(np.diff(states)) + 1
     starts = np.concatenate([[0], cuts])
     lengths = np.diff(np.concatenate([starts, [len(states)]]))

@@ -15,9 +15,11 @@ import pytest
 from PIL import Image
 
 from nemo_pipeline.errors import OutputError
+from nemo_pipeline.marks import Mark
 from nemo_pipeline.stages.headframe import METHODS
 from nemo_pipeline.store import FaceDataset, write_dataset
 from nemo_pipeline.store.facetrack import FaceTrack
+from nemo_pipeline.store.marked import MarkedFaces
 from nemo_pipeline.store.schema import FRAME_FIELDS
 from nemo_pipeline.store.text import escape_controls
 from nemo_pipeline.view.page_tools import json_for_html
@@ -237,3 +239,29 @@ def test_json_cannot_end_its_element():
 def test_runs():
     assert runs(np.array([1, 1, 0, 1, 0, 0, 1], bool)) == [(0, 2), (3, 4), (6, 7)]
     assert runs(np.zeros(3, bool)) == [] and runs(np.zeros(0, bool)) == []
+
+
+def test_what_is_marked_is_shown_as_left_out(tmp_path):
+    data = smiling_file(tmp_path)
+    marks = [
+        Mark("gaps", 5, 24, "<b>hand</b>", "kim", "2026-11-30T10:00:00Z"),
+        Mark("turned", reason="wrong person"),
+        Mark("nobody"),
+    ]
+    marked = MarkedFaces(data, marks)
+    page = write_report(FaceDataset(data), tmp_path / "r.html", marked=marked).read_text()
+    plain = write_report(FaceDataset(data), tmp_path / "plain.html", marked=MarkedFaces(data)).read_text()
+    assert plain == write_report(FaceDataset(data), tmp_path / "other.html").read_text()
+    details = [json.loads(text) for text in re.findall(r'id="d\d+">(.*?)</script>', page)]
+    rows = json.loads(re.search(r'id="rows">(.*?)</script>', page)[1])
+    gaps, turned, nobody = (FaceDataset(data)[name].row for name in ("gaps", "turned", "nobody"))
+    assert (
+        details[gaps]["marks"] == ["frames 5 to 24: <b>hand</b> (kim, 2026-11-30)"] and "<b>hand" not in page
+    )
+    assert details[gaps]["cut"] == [[0.2, 0.96]]
+    assert details[gaps]["frames"] == [[1, 5], [3, 20], [1, 5], [2, 3], [1, 27]]
+    assert rows[gaps]["s"] == "ok" and "left out by marks: 20 frames" in rows[gaps]["t"]
+    assert rows[turned]["s"] == "excluded" and not rows[turned]["u"]
+    assert rows[turned]["m"] == "Excluded: wrong person." and details[turned]["frames"] == [[3, 60]]
+    assert rows[nobody]["s"] == "no_face" and "marks" not in details[nobody]
+    assert "<dt>Left out by marks</dt><dd>1 video and 20 frames of 1 other</dd>" in page

@@ -102,6 +102,11 @@
       for (const [, why] of d.why) list.append(make("li", {}, why));
       panel.append(make("h4", {}, "Worth a look because"), list);
     } else if (row.u) panel.append(make("p", { class: "small" }, "No issues found."));
+    if (d.marks) {
+      const list = make("ul", { class: "marks" });
+      for (const mark of d.marks) list.append(make("li", {}, mark));
+      panel.append(make("h4", {}, "Left out by marks"), list);
+    }
     panel.append(make("p", { class: "small" }, row.d));
     if (d.strip) panel.append(strip(d, row));
     if (d.frames) panel.append(bar(d, panel));
@@ -137,10 +142,10 @@
 
   function bar(d) {
     const total = d.frames.reduce((sum, run) => sum + run[1], 0);
-    const count = [0, 1, 2].map((k) => d.frames.reduce((sum, [state, n]) => sum + (state === k ? n : 0), 0));
-    const names = ["not kept", "kept", "interpolated"];
+    const count = [0, 1, 2, 3].map((k) => d.frames.reduce((sum, [state, n]) => sum + (state === k ? n : 0), 0));
+    const names = ["not kept", "kept", "interpolated", "left out"].slice(0, count[3] ? 4 : 3);
     const label = "Frames of the file: " + names.map((name, k) => `${count[k]} ${name}`).join(", ");
-    return figure(caption("Frames of the file", ...[1, 2, 0].filter((k) => count[k]).map((k) => [`key k${k}`, `${count[k]} ${names[k]}`])), 14, label, (picture, width) => {
+    return figure(caption("Frames of the file", ...[1, 2, 3, 0].filter((k) => count[k]).map((k) => [`key k${k}`, `${count[k]} ${names[k]}`])), 14, label, (picture, width) => {
       let x = 0;
       for (const [state, n] of d.frames) {
         const w = n / total * width;
@@ -162,6 +167,9 @@
     for (let t = 0; t <= end * 1.0001; t += step) {
       picture.append(svg("text", { x: x(t), y: height - 3, "text-anchor": t ? "middle" : "start" }, +t.toFixed(2) + (t ? "" : " s")));
     }
+    for (const [a, b] of d.cut || []) {
+      picture.append(svg("rect", { class: "cut", x: x(a) - 1, y: 12, width: Math.max(2, x(b) - x(a) + 2), height: height - 30 }));
+    }
     for (const [a, b] of d.gaps) {
       picture.append(svg("rect", { class: "s2", x: x(a) - 1, y: height - 18, width: Math.max(2, x(b) - x(a) + 2), height: 4 }));
     }
@@ -176,7 +184,7 @@
     });
     return svg("path", { class: "line " + css, d: path });
   }
-  const gaps = (d) => d.gaps.length ? [["key k2", "interpolated"]] : [];
+  const gaps = (d) => [...(d.gaps.length ? [["key k2", "interpolated"]] : []), ...(d.cut?.length ? [["key k3", "left out"]] : [])];
 
   function lips(d) {
     const what = d.measure === "disgust" ? "Nose and upper lip" : "Lip corners";
