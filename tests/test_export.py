@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from nemo_pipeline.errors import NemoError, OutputError
-from nemo_pipeline.export import export, frame_columns
+from nemo_pipeline.export import export
+from nemo_pipeline.frame_table import frame_columns
 from nemo_pipeline.marks import Mark, write_marks
 from nemo_pipeline.phases import find_phases
 from nemo_pipeline.store import FaceDataset, write_dataset

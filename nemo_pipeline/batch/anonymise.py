@@ -11,13 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from nemo_pipeline.batch.child import unreadable_message
 from nemo_pipeline.batch.drawings import open_for_drawings
 from nemo_pipeline.batch.heat import answer_of_child
 from nemo_pipeline.batch.worker import Pool
 from nemo_pipeline.errors import DataError
 from nemo_pipeline.platform import children_at_once, default_workers
-from nemo_pipeline.store.files import file_hash, replacing
+from nemo_pipeline.store.files import file_hash, replacing, unreadable_message
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.text import csv_cell, csv_value, safe_name
 

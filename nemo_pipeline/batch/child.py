@@ -46,7 +46,7 @@ from typing import Any
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoResult
 from nemo_pipeline.errors import DataError, InstallationError, NemoError, OutputError, to_message
-from nemo_pipeline.store.files import disk_full_message, file_hash, is_disk_full
+from nemo_pipeline.store.files import disk_full_message, file_hash, is_disk_full, unreadable_message
 from nemo_pipeline.store.schema import record_dtype
 from nemo_pipeline.store.spool import StagedVideo, write_staged
 from nemo_pipeline.supervise import Parent
@@ -152,15 +152,6 @@ def _process(
         landmarks=job["landmarks"] or None,
         progress=on_frames,
     )
-
-
-def unreadable_message(error: OSError) -> str:
-    """One sentence: why a file cannot be read, and what helps."""
-    if isinstance(error, FileNotFoundError):
-        return "The file is not there (any more): restore it, or leave it out."
-    if isinstance(error, PermissionError):
-        return "The file may not be read: permission denied. Change its mode or its owner."
-    return f"The file cannot be read ({error.strerror or error}): check the disk or the network folder."
 
 
 def probe(job: dict[str, Any]) -> dict[str, Any]:

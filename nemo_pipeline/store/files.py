@@ -126,6 +126,15 @@ def disk_full_message(path: Path | str) -> str:
     return f"The disk of {path} is full: free some space and run the command again; what is done is kept."
 
 
+def unreadable_message(error: OSError) -> str:
+    """One sentence: why a file cannot be read, and what helps."""
+    if isinstance(error, FileNotFoundError):
+        return "The file is not there (any more): restore it, or leave it out."
+    if isinstance(error, PermissionError):
+        return "The file may not be read: permission denied. Change its mode or its owner."
+    return f"The file cannot be read ({error.strerror or error}): check the disk or the network folder."
+
+
 def check_space(folder: Path, needed: int) -> None:
     """Raise OSError (ENOSPC) when `folder` has fewer than `needed` bytes free.
 

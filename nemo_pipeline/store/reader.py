@@ -159,9 +159,9 @@ class FaceDataset(Mapping[str, "FaceVideo"]):
 
     def table(self, *, frames: bool = False) -> Any:
         """The columns of /videos, a row per video; with `frames`, a row per frame of every video
-        (`nemo_pipeline.export.frame_columns`). A DataFrame if pandas is installed, else a dictionary of columns."""
+        (`nemo_pipeline.frame_table.frame_columns`). A DataFrame with pandas, else a dictionary of columns."""
         if frames:
-            from nemo_pipeline.export import frame_table
+            from nemo_pipeline.frame_table import frame_table
 
             columns = frame_table(self)
         else:
