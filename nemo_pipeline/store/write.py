@@ -40,7 +40,7 @@ def write_dataset(
         videos: one mapping per video, consumed one at a time. Required: "id" (unique), "frames" (T,S,S)
             uint8. Optional: every other frame dataset of the format, and every column of /videos. Where
             they are absent: landmarks and the other measurements are NaN, every frame counts as tracked,
-                times follow "fps" (25 by default).
+                times follow "fps" (25 by default; 0 for a still, whose time is 0).
         mean_shape: (68,2); the shipped one by default.
         triangles: (K,3); the shipped ones by default.
         config: settings to record; its `size` must be S. By default the standard ones, without the mesh.
@@ -126,7 +126,7 @@ def _fit(
                 raise DataError(f"video {name!r}: {field} has shape {values.shape}; {shape} is needed.")
             arrays[field] = values.astype(dtype)
         elif field == "timestamps":
-            arrays[field] = np.arange(length) / fps
+            arrays[field] = np.arange(length) / fps if fps else np.zeros(length)
         elif field == "frame_index":
             arrays[field] = np.arange(length, dtype=dtype)
         elif dtype.kind == "f":
