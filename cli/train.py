@@ -49,7 +49,10 @@ def like_run(path: str) -> dict[str, Any]:
 @click.option("--out", "-o", "target", type=click.Path(path_type=Path), metavar="RUN",
               help="Run folder, new or empty. Default: runs/<date-time>.")  # fmt: skip
 @setting(
-    TrainRequest, "preset", "paper: the published network. small: the same shape, about a minute on 2 cores."
+    TrainRequest,
+    "preset",
+    "paper: the published network. small: the same shape, about a minute on 2 cores. dynamics: small, first taught the "
+    "expression (beyond the paper).",
 )
 @setting(
     TrainRequest,

@@ -141,8 +141,8 @@ def plan(settings: RunSettings, dataset: FaceDataset, reporter: Reporter) -> tup
     model, config = configurations(settings, dataset)
     if settings.trials and not config.validation_fraction:
         raise SettingsError(
-            "`trials` are compared on validation subjects, and `train.validation_fraction=0` leaves none: leave one of "
-            "the two out.",
+            "`trials` are compared on validation subjects, and `train.validation_fraction` is 0: set it above 0, or "
+            "leave out `trials`.",
             "trials",
         )
     if isinstance(dataset, MarkedFaces) and dataset.exclusions.file:

@@ -14,7 +14,7 @@ class TrainRequest:
     """What a training is asked for. Everything that its numbers follow from, but the data.
 
     Attributes:
-        preset: `paper` or `small`.
+        preset: `paper`, `small` or `dynamics`.
         seed: random seed for split, initialisation and order; equal seeds give equal results on the same CPU.
         epochs: most epochs, instead of the preset's.
         folds: number of folds of a cross-validation, at least 2; None: a part of the subjects is held out.

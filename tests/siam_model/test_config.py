@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -29,7 +30,15 @@ def test_the_papers_preset():
     assert train.schedule == "constant"
 
 
-@pytest.mark.parametrize("name", ["paper", "small"])
+def test_the_dynamics_preset_is_the_small_one_but_for_what_is_beyond_the_paper():
+    (model, train), (small, usual) = preset("dynamics"), preset("small")
+    assert model == dataclasses.replace(small, centre="both")
+    assert train.pretrain == "expression" and train.freeze_appearance < train.epochs
+    names = {f.name for f in dataclasses.fields(train) if getattr(train, f.name) != getattr(usual, f.name)}
+    assert names == {"epochs", "validation_fraction", "pretrain", "pretrain_share", "freeze_appearance"}
+
+
+@pytest.mark.parametrize("name", ["paper", "small", "dynamics"])
 def test_configurations_survive_json(name):
     model, train = preset(name)
     assert SIAMConfig.from_dict(json.loads(json.dumps(model.to_dict()))) == model

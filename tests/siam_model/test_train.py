@@ -196,7 +196,7 @@ def test_without_validation_every_epoch_is_run_and_the_last_weights_are_kept(dat
     split = json.loads((run / "split.json").read_text())
     assert split["validation"] == [] and load(run).subjects["validation"] == []
     assert history[-1]["best"] == "1"
-    with pytest.raises(SettingsError, match=r"train.validation_fraction=0` leaves none"):
+    with pytest.raises(SettingsError, match=r"`train.validation_fraction` is 0: set it above 0"):
         quick(data, tmp_path / "searched", trials=2, overrides=overrides)
 
 
