@@ -46,6 +46,13 @@ def test_every_array_comes_back(dataset):
     assert data[np.array(1)].id == data[np.int64(1)].id == data[1].id == data[1 - len(data.rows)].id
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_still_without_times_is_at_time_zero(tmp_path):
+    frames = np.zeros((1, SIZE, SIZE), dtype=np.uint8)
+    path = write_dataset(tmp_path / "out.h5", [{"id": "photo", "frames": frames, "fps": 0.0}])
+    assert FaceDataset(path)["photo"].timestamps.tolist() == [0.0]
+
+
 def test_it_is_a_mapping_of_the_videos_with_frames(dataset):
     path, _ = dataset
     with FaceDataset(path) as data:
