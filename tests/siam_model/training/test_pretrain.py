@@ -20,7 +20,7 @@ from siam_model.training.pretrain import FrozenClips, aligned, amplitude_in_clip
 from siam_model.training.records import EpochRecord
 from siam_model.training.stages import stages_of
 from tests.support.fits import MODEL, curve, go, same
-from tests.support.siam_faces import drawn_videos, smiling, smiling_file
+from tests.support.siam_faces import smiling, smiling_file
 from tests.support.siam_runs import Listener, Stop, quick, results, resume
 
 STAGED = {
@@ -162,15 +162,8 @@ def test_cut_off_in_any_stage_it_goes_on_to_the_bit(data, staged, tmp_path, afte
     assert same(staged, resumed)
 
 
-def test_a_run_of_the_preset_dynamics_cut_off_goes_on_to_the_bit(tmp_path):
+def test_a_run_of_the_preset_dynamics_cut_off_goes_on_to_the_bit(data, tmp_path):
     """Nobody validates, clips are cut in time, all stages: as the commands do it."""
-    file = write_dataset(
-        tmp_path / "out.h5",
-        (
-            video | {"landmarks": smiling(9, np.random.default_rng(i)).astype(np.float32)}
-            for i, video in enumerate(drawn_videos(6, 1, 9, 70))
-        ),
-    )
     options = {
         "preset": "dynamics",
         "epochs": 3,
@@ -178,12 +171,12 @@ def test_a_run_of_the_preset_dynamics_cut_off_goes_on_to_the_bit(tmp_path):
             "train.freeze_appearance": "1", "train.pretrain_epochs": "1", "train.temporal_crop": "0.6",
         },
     }  # fmt: skip
-    whole = quick(file, tmp_path / "whole", **options)
+    whole = quick(data, tmp_path / "whole", **options)
     assert [line.epoch for line in read_history(whole / "history.csv")] == [0, 1, 2, 3]
     for epochs in (1, 3):
         run = tmp_path / f"cut-{epochs}"
         with pytest.raises(Stop):
-            quick(file, run, reporter=Listener(epochs), **options)
+            quick(data, run, reporter=Listener(epochs), **options)
         resume(run, device="cpu")
         assert results(run) == results(whole)
 
