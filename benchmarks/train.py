@@ -159,7 +159,7 @@ def draw_curves(path: Path, device: torch.device) -> None:
 
     network, usual = preset("small")
     config = dataclasses.replace(
-        usual, temporal_stride=1, batch_size=4, schedule="constant", learning_rate=1e-4
+        usual, temporal_stride=1, batch_size=4, schedule="constant", learning_rate=3e-5
     )
     with tempfile.TemporaryDirectory(prefix="nemo-train-") as folder:
         file = write_faces(Path(folder) / "faces.h5", 40, 8)
@@ -186,7 +186,8 @@ def draw_curves(path: Path, device: torch.device) -> None:
     reference = np.array(losses["plain, float32"])
     rows = [
         [
-            name, f"{values[0]:.5f}", f"{values[-1]:.4f}", f"{np.abs(np.array(values) - reference)[:20].max():.2g}",
+            name, f"{values[0]:.5f}", f"{np.mean(values[-50:]):.3f}",
+            f"{np.abs(np.array(values) - reference)[:20].max():.2g}",
             f"{np.abs(np.array(values) - reference).max():.2g}",
             f"{np.abs(ages[name] - ages['plain, float32']).max():.2g}",
         ]
@@ -194,7 +195,7 @@ def draw_curves(path: Path, device: torch.device) -> None:
     ]  # fmt: skip
     print_table(
         "Losses, and the largest differences from the plain implementation's (ages of 8 unseen videos, years)",
-        ["training", "first loss", "last loss", "in 20 steps", "in all steps", "ages after them"],
+        ["training", "first loss", "mean of the last 50", "in 20 steps", "in all steps", "ages after them"],
         rows,
     )
 
