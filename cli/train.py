@@ -52,7 +52,7 @@ def like_run(path: str) -> dict[str, Any]:
     TrainRequest,
     "preset",
     "paper: the published network. small: the same shape, about a minute on 2 cores. dynamics: small, first taught the "
-    "expression (beyond the paper).",
+    "expression (beyond the paper). stills: for single pictures.",
 )
 @setting(
     TrainRequest,

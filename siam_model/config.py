@@ -18,7 +18,7 @@ Schedule = Literal["constant", "cosine"]
 AgeWeighting = Literal["none", "density"]
 Pretrain = Literal["none", "expression", "shape"]
 Centre = Literal["none", "clip", "both"]
-Preset = Literal["paper", "small", "dynamics"]
+Preset = Literal["paper", "small", "dynamics", "stills"]
 Precision = Literal["32", "bf16-mixed", "16-mixed"]
 StudyName = Literal["mechanisms", "positions", "modules", "conditions"]
 
@@ -338,7 +338,9 @@ def preset(name: str) -> tuple[SIAMConfig, TrainConfig]:
     that shrinks to nothing, since so few videos make so few steps. Its narrow maps leave room for twice as many frames
     at once, so that a batch of clips of up to some 120 frames is not computed twice. `dynamics`: beyond the paper; the
     network of `small`, half of whose features are first taught how far the expression has gone, for ages that show in
-    its course (`train.pretrain`).
+    its course (`train.pretrain`). `stills`: beyond the paper; chosen by measurement on single pictures
+    (docs/real-ages.md): wider than `small`, a first step of three pixels, no response normalisation, dropout, and faces
+    that are mirrored, turned, shifted and brightened by chance.
 
     Raises:
         ValueError: the preset does not exist.
@@ -366,6 +368,24 @@ def preset(name: str) -> tuple[SIAMConfig, TrainConfig]:
             pretrain="expression",
             pretrain_share=0.5,
             freeze_appearance=40,
+        )
+    if name == "stills":
+        model = SIAMConfig(
+            channels=(32, 48, 64), kernels=(9, 5, 3), strides=(3, 1, 1), lrn=False, fully_connected=256, hidden=64,
+            attention_dim=16, temporal_dim=16, dropout_conv=0.2,
+        )  # fmt: skip
+        return model, TrainConfig(
+            epochs=60,
+            learning_rate=7e-4,
+            schedule="cosine",
+            patience=60,
+            validation_fraction=0.0,
+            temporal_stride=4,
+            max_frames_per_pass=256,
+            augment_mirror=True,
+            augment_brightness=0.15,
+            augment_turn=4.0,
+            augment_shift=0.02,
         )
     raise ValueError(f"there is no preset {name!r}; there are {', '.join(get_args(Preset))}.")
 

@@ -12,6 +12,8 @@ from PIL import Image
 
 from nemo_pipeline import PrepConfig, landmarks_in_image, prep_video
 from nemo_pipeline.batch.discover import discover_any
+from nemo_pipeline.batch.plan import Plan, shard_groups
+from nemo_pipeline.datatypes import VideoFile
 from nemo_pipeline.stages.decode import DecodeError
 from nemo_pipeline.stages.picture import read_picture
 from nemo_pipeline.stages.warp import FaceWarp
@@ -180,6 +182,15 @@ def test_a_folder_of_pictures_is_recognised_and_one_with_a_video_is_not(folder, 
     found, stills = discover_any([tmp_path / "mixed"], stills=True)
     assert stills and [video.file for video in found.videos] == ["a.jpg"]
     assert discover_any([folder / "b.png"])[1], "a picture that is named"
+
+
+def test_stills_share_a_shard_by_the_thousand():
+    """Of 32 each, a training that reads them in any order would open a file for every picture."""
+    pictures = [VideoFile(Path(f"{k}.jpg"), f"{k}", f"{k}.jpg") for k in range(2500)]
+    groups = shard_groups(pictures, Plan({}, {}, tuple(pictures)), stills=True)
+    assert [len(group) for group in groups] == [1024, 1024, 452]
+    assert [video for group in groups for video in group] == pictures
+    assert {len(group) for group in shard_groups(pictures, Plan({}, {}, tuple(pictures)))} == {32, 4}
 
 
 def test_pictures_are_prepared_resumed_verified_and_added_to(folder, tmp_path):

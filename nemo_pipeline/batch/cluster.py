@@ -108,7 +108,7 @@ class ClusterRun:
         self.finished: dict[str, Finished] = dict(plan.finished)
         #: Frames decoded by this run.
         self.n_frames = 0
-        self._groups = shard_groups(videos, plan)
+        self._groups = shard_groups(videos, plan, stills=config.stills)
         self._group_of = {video.file: i for i, group in enumerate(self._groups) for video in group}
         self._missing = [sum(v.file not in plan.staged_videos for v in group) for group in self._groups]
         self._n_done = 0

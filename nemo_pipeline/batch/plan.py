@@ -26,6 +26,8 @@ from nemo_pipeline.store.text import pluralize
 SETTLED_NS = 3_000_000_000
 #: Videos per shard, planned from the sorted list before any work is done.
 VIDEOS_PER_SHARD = 32
+#: Stills per shard: a training reads them in any order, and opening a shard costs more than a hundred pictures.
+STILLS_PER_SHARD = 1024
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -140,10 +142,15 @@ def make_plan(
     return Plan(finished, waiting, tuple(todo), hashes, modified)
 
 
-def shard_groups(videos: Sequence[VideoFile], plan: Plan) -> list[tuple[VideoFile, ...]]:
-    """The shards to be: the unfinished videos in natural order, so many at a time."""
-    rest = [video for video in videos if video.file not in plan.finished]
-    return [tuple(rest[i : i + VIDEOS_PER_SHARD]) for i in range(0, len(rest), VIDEOS_PER_SHARD)]
+def shard_groups(
+    videos: Sequence[VideoFile], plan: Plan, *, stills: bool = False
+) -> list[tuple[VideoFile, ...]]:
+    """The shards to be: the unfinished videos (or stills) in natural order, so many at a time."""
+    rest, most = (
+        [v for v in videos if v.file not in plan.finished],
+        STILLS_PER_SHARD if stills else VIDEOS_PER_SHARD,
+    )
+    return [tuple(rest[i : i + most]) for i in range(0, len(rest), most)]
 
 
 def settings_there(

@@ -38,7 +38,7 @@ def test_the_dynamics_preset_is_the_small_one_but_for_what_is_beyond_the_paper()
     assert names == {"epochs", "validation_fraction", "pretrain", "pretrain_share", "freeze_appearance"}
 
 
-@pytest.mark.parametrize("name", ["paper", "small", "dynamics"])
+@pytest.mark.parametrize("name", ["paper", "small", "dynamics", "stills"])
 def test_configurations_survive_json(name):
     model, train = preset(name)
     assert SIAMConfig.from_dict(json.loads(json.dumps(model.to_dict()))) == model
