@@ -117,7 +117,7 @@ def test_what_is_no_picture_is_said(face, tmp_path):
     (tmp_path / "text.jpg").write_text("no picture")
     (tmp_path / "empty.png").touch()
     for name, status, words in (
-        ("cut.jpg", "decode_error", "truncated"), ("text.jpg", "decode_error", "no picture"),
+        ("cut.jpg", "decode_error", "truncated"), ("text.jpg", "decode_error", "not a picture"),
         ("empty.png", "unreadable", "empty"),
     ):  # fmt: skip
         with pytest.raises(DecodeError, match=words) as caught:
