@@ -108,7 +108,7 @@ def test_what_is_no_shape_is_said(name: str, content: str, words: str, tmp_path:
         (lambda p: p[::-1], "iBUG"),
         (lambda p: np.vstack([p[:67], p[8:9]]), "fall together"),
         (lambda p: p[:51], r"\(51, 2\)"),
-        (lambda p: np.where(np.arange(136).reshape(68, 2) == 5, np.nan, p), "no number"),
+        (lambda p: np.where(np.arange(136).reshape(68, 2) == 5, np.nan, p), "not a number"),
     ],
 )
 def test_points_that_are_no_face(change: Callable[[np.ndarray], np.ndarray], words: str) -> None:

@@ -120,7 +120,7 @@ def test_what_nemo_drew_is_no_recording(recordings, tmp_path):
 
 def test_a_list_that_is_none_and_a_pack_into_nowhere(prepared, tmp_path):
     _, said = nemo("prep", "--list", prepared[0], tmp_path / "o.h5", code=1)
-    assert b"no text" in said
+    assert b"not text" in said
     _, said = nemo("pack", prepared[0], tmp_path / "no" / "p.h5", code=1)
     assert b"does not exist" in said
 

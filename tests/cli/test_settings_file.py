@@ -87,13 +87,13 @@ def test_a_file_is_made_like_another(clips, tmp_path):
         ('[train]\nset = { "model.hiden" = 3 }\n', "model.hidden"),
         ("folds = 3\n", "[train]"),
         ("[trian]\n", "[train]"),
-        ("[train\n", "no TOML"),
+        ("[train\n", "not TOML"),
         ("[train]\nout = 'x'\n", "no setting 'out'"),
     ],
 )
 def test_what_a_settings_file_cannot_say(faces, tmp_path, text, said):
     (tmp_path / "lab.toml").write_text(text)
-    code = 1 if said in ("[train]", "no TOML", "model.hidden") else 2
+    code = 1 if said in ("[train]", "not TOML", "model.hidden") else 2
     done = invoke("train", faces, "--config", tmp_path / "lab.toml", "--out", tmp_path / "run", code=code)
     assert said in done.stderr and not (tmp_path / "run").exists()
 

@@ -180,7 +180,7 @@ def test_what_is_no_run_is_answered(run, tmp_path):
     for text, sentence in (
         ("video,subject,fold,age,predicted\n", "no predictions"),
         ("video,subject,age,predicted\nv,s,1,2\n", "lacks the column fold"),
-        ("video,subject,fold,age,predicted\nv,s,0,x,2\n", "no number"),
+        ("video,subject,fold,age,predicted\nv,s,0,x,2\n", "not a number"),
         ("video,subject,fold,age,predicted\nv,s,0,nan,2\n", "no finite number as age"),
         ("video,subject,fold,age,predicted\nv,s,0,1,2\nv,s,1,1,2\n", "predicted twice"),
     ):

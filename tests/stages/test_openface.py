@@ -105,7 +105,7 @@ HEADER = ", ".join(COLUMNS)
         ([HEADER, row_text(1), row_text(1)], "one row for each face"),
         ([HEADER, row_text("one")], "'one' for frame in line 2"),
         ([HEADER, row_text(points="oops")], "'oops' for x_0 in line 2"),
-        ([HEADER, row_text(points="nan")], "no numbers in line 2"),
+        ([HEADER, row_text(points="nan")], "not numbers in line 2"),
         ([HEADER, row_text(), "2, 0, 0.04, 0.9"], "4 columns in line 3 and 141"),
         (["video, " + HEADER, "a, " + row_text()], "several videos"),
     ],
@@ -244,7 +244,7 @@ def test_which_file_belongs_to_which_video(tmp_path: Path) -> None:
         assert inside[file] == "" and other in found[file].problem and f"{file}.csv" in found[file].problem
     assert "z.csv was expected" in found["z.mp4"].problem and found["z.mp4"].sha256 == ""
     assert len(found["a/clip.mp4"].sha256) == 64
-    with pytest.raises(NemoError, match="no folder"):
+    with pytest.raises(NemoError, match="not a folder"):
         find_landmarks(tmp_path / "x.csv", videos)
 
 

@@ -160,7 +160,7 @@ def test_a_damaged_checkpoint_is_said_and_nothing_is_executed(data, tmp_path):
     }
     for name, damaged in cases.items():
         path.write_bytes(damaged)
-        with pytest.raises(NemoError, match=r"checkpoint.pt is (damaged|no checkpoint).*remove it"):
+        with pytest.raises(NemoError, match=r"checkpoint.pt is (damaged|not a checkpoint).*remove it"):
             go(data, path, train={"epochs": 1})
         assert not (tmp_path / "was_here").exists(), name
 
