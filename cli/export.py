@@ -16,7 +16,7 @@ from .outputs import TABLES, check_target
 
 #: Format -> endings of the file that it writes; none: it writes into a folder.
 _FILES = {
-    "openface": TABLES, "table": (*TABLES, ".parquet"), "npz": (), "faces": (), "video": ()
+    "openface": TABLES, "table": (*TABLES, ".parquet"), "npz": (), "webdataset": (".tar",), "faces": (), "video": ()
 }  # fmt: skip
 
 
@@ -30,7 +30,8 @@ _FILES = {
     default="table",
     show_default=True,
     help="table: a row per frame (landmarks, aligned landmarks, pose, times, phases), as .csv or .parquet. openface: "
-    "landmarks as OpenFace writes them, a file per video in a folder. npz: all arrays of each video, for NumPy. faces: "
+    "landmarks as OpenFace writes them, a file per video in a folder. npz: all arrays of each video, for NumPy. "
+    "webdataset: the same in .tar archives. faces: "
     "a PNG per frame. video: the faces of each video as lossless FFV1; with --anonymise the recordings themselves.",
 )
 @click.option("--video", metavar="ID", help="Only this video.")
@@ -94,7 +95,7 @@ def command(
             raise click.UsageError(
                 f"--format {kind} writes into a folder, and {target} is the name of a file."
             )
-        check_target("DIR|FILE", target, endings, "a table (or several, into a folder)")
+        check_target("DIR|FILE", target, endings, "one file (or several, into a folder)")
     if options["anonymise"]:
         if marks is not None:
             raise click.UsageError(

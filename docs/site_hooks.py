@@ -1,4 +1,6 @@
-"""Hooks of the site's build: a line `<!-- help: prep -->` in a page becomes what `nemo prep --help` says.
+"""Hooks of the site's build: a line `<!-- help: prep -->` in a page becomes what `nemo prep --help` says, and a line
+`<!-- notebook: FILE.ipynb -->` the notebook, with what its cells say and draw when they are run. (With NO_NOTEBOOK in
+the environment they are not.)
 
 The texts are those that click itself would print, so that page and terminal cannot differ. (mkdocs-click does not know
 rich_click's formatter, nor the sentinel by which click 8.2 and later mark an option without a default.)
@@ -8,19 +10,26 @@ from __future__ import annotations
 
 import html
 import inspect
+import os
 import re
+import runpy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
 
+to_markdown = runpy.run_path(str(Path(__file__).with_name("notebooks.py")))["to_markdown"]
+
 _HELP = re.compile(r"^<!-- help: ([\w-]+) -->$", re.MULTILINE)
+_NOTEBOOK = re.compile(r"^<!-- notebook: (\S+) -->$", re.MULTILINE)
 _CODE = re.compile(r"`([^`]+)`")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """mkdocs calls this with the source of every page."""
-    return _HELP.sub(lambda match: "\n".join(_help_of(match[1])), markdown)
+    markdown = _HELP.sub(lambda match: "\n".join(_help_of(match[1])), markdown)
+    return _NOTEBOOK.sub(lambda match: to_markdown(Path(match[1]), "NO_NOTEBOOK" not in os.environ), markdown)
 
 
 def _help_of(name: str) -> Iterator[str]:

@@ -1,14 +1,17 @@
 """The contents of a prepared file in formats that other programs read.
 
-A table with a row per frame (CSV or Parquet), arrays (NumPy), face images (PNG) and lossless videos (FFV1); OpenFace's
-tables of landmarks are those of `nemo_pipeline.batch.landmark_files`. Every format names the video, the number of the
-frame in it and its time.
+A table with a row per frame (CSV or Parquet), arrays (NumPy, or in the archives of WebDataset), face images (PNG) and
+lossless videos (FFV1); OpenFace's tables of landmarks are those of `nemo_pipeline.batch.landmark_files`. Every format
+names the video, the number of the frame in it and its time.
 """
 
 from __future__ import annotations
 
 import csv
+import io
+import json
 import os
+import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -22,12 +25,14 @@ from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.reader import FaceDataset, FaceVideo
 from nemo_pipeline.store.text import csv_cell, safe_name
 
-Format = Literal["openface", "table", "npz", "faces", "video"]
+Format = Literal["openface", "table", "npz", "webdataset", "faces", "video"]
 #: In a folder of face images or videos: which frame each of them is.
 INDEX = "frames.csv"
 #: A table's name where a folder is given.
 TABLE = "table.csv"
 _ENDINGS = {"npz": ".npz", "faces": "", "video": ".mkv"}
+#: An archive of a folder of them is ended when it has as many bytes.
+ARCHIVE_BYTES = 1_000_000_000
 #: Matroska's times are whole milliseconds.
 _TICKS = 1000
 
@@ -37,8 +42,9 @@ def export(data: FaceDataset, target: Path, kind: Format, *, only: str | None = 
 
     Args:
         data: the prepared file.
-        target: "openface": a folder, or one file. "table": FILE.csv, FILE.parquet, or a folder for table.csv. Else a
-            folder; in "faces" every video has a folder of its own there.
+        target: "openface": a folder, or one file. "table": FILE.csv, FILE.parquet, or a folder for table.csv.
+            "webdataset": FILE.tar, or a folder for archives of at most a gigabyte. Else a folder; in "faces" every
+            video has a folder of its own there.
         kind: the format.
         only: id of the one video to write.
 
@@ -61,6 +67,8 @@ def export(data: FaceDataset, target: Path, kind: Format, *, only: str | None = 
             path = target / TABLE if target.is_dir() else target
             _write_table(videos, path)
             return [path]
+        if kind == "webdataset":
+            return _write_archives(videos, target)
         write = {"npz": _write_arrays, "faces": _write_faces, "video": _write_video}[kind]
         paths = [target / f"{safe_name(video.id)}{_ENDINGS[kind]}" for video in videos]
         for path in (*paths, target / INDEX):
@@ -152,6 +160,40 @@ def _write_arrays(video: FaceVideo, path: Path) -> None:
     arrays |= {name: video.read(name) for name in video.dataset.fields}
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
+
+
+def _write_archives(videos: Sequence[FaceVideo], target: Path) -> list[Path]:
+    """Archives as WebDataset reads them: the arrays of a video as KEY.NAME.npy, one after the other, then its labels as
+    KEY.json. Read in order; into a folder several, each begun when the one before has `ARCHIVE_BYTES`."""
+    written: list[Path] = []
+    waiting = list(videos)
+    while waiting:
+        path = target / f"videos-{len(written):06d}.tar" if target.is_dir() else target
+        if path.exists():
+            raise OutputError(f"{path} exists already: name another place, or remove it.", path)
+        with replacing(path) as temporary, tarfile.open(temporary, "w") as archive:
+            while waiting and (not target.is_dir() or archive.offset < ARCHIVE_BYTES):
+                _add_video(archive, waiting.pop(0))
+        written.append(path)
+    return written
+
+
+def _add_video(archive: tarfile.TarFile, video: FaceVideo) -> None:
+    key = safe_name(video.id).replace(".", "_")  # what follows the first point is the name of an array
+    columns = video.dataset.videos
+    for name in video.dataset.fields:
+        content = io.BytesIO()
+        np.save(content, video.read(name), allow_pickle=False)
+        _add(archive, f"{key}.{name}.npy", content.getvalue())
+    labels = {name: np.asarray(columns[name][video.row]).item() for name in columns}
+    known = {name: None if value != value else value for name, value in labels.items()}
+    _add(archive, f"{key}.json", json.dumps(known).encode())
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = len(content), 0o600
+    archive.addfile(entry, io.BytesIO(content))
 
 
 def _blocks(video: FaceVideo, size: int = 256) -> Iterator[np.ndarray]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -142,7 +144,7 @@ def site(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(folder)],
-        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1", "NO_NOTEBOOK": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr
@@ -172,6 +174,22 @@ def test_a_command_page_has_every_option_and_its_help(site, name):
         if getattr(parameter, "help", None):
             assert " ".join(parameter.help.replace("`", "").split()) in text
     assert "UNSET" not in text
+
+
+def test_the_notebook_is_a_page_and_stored_without_what_it_said(site):
+    cells = json.loads((ROOT / "examples" / "first_hour.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert code and not any(cell["outputs"] or cell["execution_count"] for cell in code)
+    text = (site / "notebook.html").read_text(encoding="utf-8")
+    assert "GroupKFold" in text and "permutation_test" in text
+
+
+@pytest.mark.slow
+def test_the_notebook_runs():
+    to_markdown = runpy.run_path(str(DOCS / "notebooks.py"))["to_markdown"]
+    text = to_markdown(ROOT / "examples" / "first_hour.ipynb", run=True)
+    assert text.count("data:image/png;base64,") == 2
+    assert re.search(r"people it never saw: \d+\.\d years", text) and "(6 people)" in text
 
 
 def test_api_pages_have_their_docstrings(site):

@@ -20,6 +20,7 @@ NAMES = [
     *(f"nemo_pipeline.{name}" for name in nemo_pipeline.__all__ if not name.startswith("_")),
     *(f"siam_model.{name}" for name in siam_model.__all__),
     "nemo_pipeline.phases.find_phases",
+    "nemo_pipeline.torch_dataset.FaceClips",
 ]
 #: What other functions give or raise, and nobody makes.
 WITHOUT = {"DamagedFile", "FaceVideo", "NemoError", "Prediction", "SIAMOutput"}

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
+import json
+import subprocess
+import sys
+import tarfile
 
 import av
 import numpy as np
@@ -98,6 +103,65 @@ def test_arrays_read_back_as_the_file(data, tmp_path):
                 assert np.array_equal(
                     arrays[name], video.read(name), equal_nan=arrays[name].dtype.kind == "f"
                 )
+
+
+def test_archives_read_back_as_the_file(data, tmp_path, monkeypatch):
+    assert export(data, tmp_path / "all.tar", "webdataset") == [tmp_path / "all.tar"]
+    monkeypatch.setattr("nemo_pipeline.export.ARCHIVE_BYTES", 1)
+    several = export(data, tmp_path / "many", "webdataset")
+    assert [path.name for path in several] == ["videos-000000.tar", "videos-000001.tar"]
+    samples: dict[str, dict[str, bytes]] = {}
+    with tarfile.open(tmp_path / "all.tar") as archive:
+        for entry in archive:  # as WebDataset: what one key has comes together
+            key, name = entry.name.split(".", 1)
+            assert key == (list(samples) or [key])[-1] or key not in samples
+            samples.setdefault(key, {})[name] = archive.extractfile(entry).read()
+    for (key, sample), video in zip(samples.items(), data.values(), strict=True):
+        labels = json.loads(sample["json"])
+        assert labels["id"] == video.id and "." not in key
+        assert labels["age"] == (None if np.isnan(video.age) else video.age)
+        for name in data.fields:
+            found = np.load(io.BytesIO(sample[f"{name}.npy"]), allow_pickle=False)
+            assert np.array_equal(found, video.read(name), equal_nan=found.dtype.kind == "f")
+    with pytest.raises(OutputError, match="exists already"):
+        export(data, tmp_path / "all.tar", "webdataset")
+
+
+def test_a_dataset_of_pytorch(data):
+    from torch.utils.data import DataLoader
+
+    from nemo_pipeline.torch_dataset import FaceClips, pad
+
+    clips = FaceClips(data.path, frames=5)
+    batch = next(iter(DataLoader(clips, batch_size=2)))
+    assert batch["faces"].shape == (2, 5, 32, 32) and batch["landmarks"].shape == (2, 5, 68, 2)
+    assert batch["id"] == ["a b", "=c,\u00e9"] and clips.subjects == ["s", "s"]
+    assert batch["target"][0] == 31.5 and bool(batch["target"][1].isnan())
+    first = data["a b"]
+    assert np.array_equal(
+        batch["faces"][0].numpy() * 255, first.frames[[0, 5, 10, 14, 19]].astype(np.float32)
+    )
+    assert np.array_equal(batch["timestamps"][0].numpy(), first.timestamps[[0, 5, 10, 14, 19]])
+    padded = next(iter(DataLoader(FaceClips(data), batch_size=2, collate_fn=pad)))
+    assert padded["length"].tolist() == [20, 7] and padded["faces"].shape == (2, 20, 32, 32)
+    assert not padded["faces"][1, 7:].any()
+    assert np.array_equal(padded["landmarks"][1, :7].numpy(), data["=c,\u00e9"].landmarks)
+    by_name = FaceClips(data, ["=c,\u00e9"], target="subject")
+    assert by_name.classes == ["s"] and by_name[0]["target"] == 0 and len(by_name) == 1
+    with pytest.raises(NemoError, match="no frames of 'gone'"):
+        FaceClips(data, ["gone"])
+    with pytest.raises(NemoError, match="no label 'mood'"):
+        FaceClips(data, target="mood")
+
+
+def test_the_dataset_of_pytorch_needs_no_siam(data):
+    code = (
+        f"import sys; from nemo_pipeline.torch_dataset import FaceClips; FaceClips({str(data.path)!r})[0]; "
+    )
+    code += (
+        "assert not [m for m in sys.modules if m.split('.')[0] in ('siam_model', 'nemo_cli', 'cv2', 'av')]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("kind", ["faces", "video"])

@@ -24,7 +24,7 @@ from nemo_pipeline.errors import DataError, OutputError
 from nemo_pipeline.geometry import align_similarity, canonical_mesh
 from nemo_pipeline.stages.decode import VideoReader
 from nemo_pipeline.stages.frame import Frame, Region
-from nemo_pipeline.stages.in_view import RADIUS, Cover, Places, faces_in_view, seen_under
+from nemo_pipeline.stages.in_view import Cover, Places, Sighting, faces_in_view, seen_under
 from nemo_pipeline.stages.landmarks import Engine, face_region
 from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.reader import FaceVideo
@@ -123,14 +123,14 @@ def anonymise_video(
 
 def _search(
     path: Path, rows: Sequence[FaceVideo], engine: Engine, progress: Callable[[int], None]
-) -> tuple[list[float], list[list[Region]]]:
+) -> tuple[list[float], list[list[Sighting]]]:
     """Times of the frames of a video, and the faces in each."""
     times: list[float] = []
-    seen: list[list[Region]] = []
+    seen: list[list[Sighting]] = []
     known = _known(rows)
     with VideoReader(path, rows[0].stream) as reader:
         for frame in reader:
-            before = seen[-1] if seen else ()
+            before = [face.region for face in seen[-1]] if seen else []
             faces, _ = faces_in_view(engine, frame.rgb(), before, known.get(frame.index, ()))
             times.append(frame.time)
             seen.append(faces)
@@ -201,7 +201,7 @@ class _Painter:
         if not clear:
             return
         c, s = np.cos(cover.angle), np.sin(cover.angle)
-        points = self._shape @ np.array([[c, s], [-s, c]]) * (cover.radius / RADIUS) + (cover.x, cover.y)
+        points = self._shape @ np.array([[c, s], [-s, c]]) * cover.size + (cover.x, cover.y)
         drawn = picture.copy()
         lines = [np.round(points[t] * 16).astype(np.int32) for t in self._triangles]
         thick = max(1, round(cover.radius / 120))
@@ -236,7 +236,7 @@ def _check(
     steps: Mapping[int, int],
     engine: Engine,
     progress: Callable[[int], None],
-) -> tuple[Counter[int], list[list[Region]]]:
+) -> tuple[Counter[int], list[list[Sighting]]]:
     """Search every frame of a copy.
 
     Returns:
@@ -246,7 +246,7 @@ def _check(
         OutputError: it has other frames or times than the video.
     """
     found: Counter[int] = Counter()
-    missed: list[list[Region]] = []
+    missed: list[list[Sighting]] = []
     with VideoReader(copy) as reader:
         for number, frame in enumerate(reader):
             if number >= len(times) or abs(frame.time - times[number]) > 2 * _TICK:
@@ -255,7 +255,8 @@ def _check(
                 dataclasses.replace(cover, radius=cover.radius * STEPS[steps.get(cover.track, 0)][1])
                 for cover in places.covers(number)
             ]
-            again, elsewhere = seen_under(engine, frame.rgb(), covers, missed[-1] if missed else ())
+            before = [face.region for face in missed[-1]] if missed else []
+            again, elsewhere = seen_under(engine, frame.rgb(), covers, before)
             found.update(again)
             missed.append(elsewhere)
             progress(number + 1)
