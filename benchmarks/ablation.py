@@ -6,10 +6,10 @@
                                   [--siam-folder DIR] [--json FILE]
 
 Three sets of the same people (nemo_pipeline.synth, warped faces written straight): `appearance` (lines on the skin,
-everybody smiles alike), `dynamics` (skin without age; every clip shows the same set of intensities, in an order and
+all smile the same way), `dynamics` (skin without age; every clip shows the same set of intensities, in an order and
 tempo that depend on age: frames taken singly carry none), and `joint` (both, as `nemo synth` makes them by default).
 On each, with each seed (of split, start and order), four models: convolution only, + recurrence, + spatial attention,
-+ temporal attention. Errors are on people held out; beside them always the training median, and the ridge
++ temporal attention. Errors are on people held out; next to them always the training median, and the ridge
 regressions that `nemo train` makes (on the mean face; on the phases' durations, speeds and sizes).
 
 A row is printed, and added to DIR/rows.jsonl, when a training ends; with --siam-folder, trainings that are there

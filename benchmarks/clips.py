@@ -4,7 +4,7 @@
                                [--segments longest|all]
 
 --expect names a page with Markdown tables that have columns `file`, `frames decoded` and `frames with a face`;
-what they say of a clip is printed beside what was found.
+what they say of a clip is printed next to what was found.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@
 - error: the 300-W convention, as in benchmarks/landmarks.py, on the frontal pictures of FOLDER (with --kinds as
   there). Each engine looks three times, the last two in the region of its own points.
 - CPU: process time a frame in ms on the still clips (1280 x 720), from the decoded planes to the mesh, pinned to
-  one core; the fastest tenth, since other work on the machine can only add (the median stands in the JSON).
+  one core; the fastest tenth, since other work on the machine can only add (the median is in the JSON).
 
 Rows: the direct engine and MediaPipe's Face Landmarker (IMAGE) on regions of their own points, by the region's size
 (times the box of the points) and whether it is turned upright; MediaPipe on whole frames as it is usually used

@@ -128,7 +128,7 @@ _SOUND: dict[str, dict[str, Any]] = {}
 
 
 def attempt(folder: Path, target: str) -> str:
-    """Describe, predict, read for evaluation; or go on with it."""
+    """Describe, predict, read for evaluation; or continue it."""
     which = target.split("/")[0]
     use = finished if which == "done" else continued
     if which not in _SOUND:
@@ -155,7 +155,7 @@ def attempt(folder: Path, target: str) -> str:
 
 # ---- damage that keeps the file what it is
 
-#: What stands for a number, a text or a list.
+#: Replacements of a number, a text or a list.
 HOSTILE: tuple[Any, ...] = (
     0, -1, 1, 2, 7, 3.5, 1e308, -1e308, float("nan"), float("inf"), 10**9, 10**15, 10**30, 2**63, True, None, "", "x",
     "../..", "/etc/passwd", "\x00", "\udce9", "1e9", [], {}, [[]], "indexed", "9" * 5000, [1] * 1000, "train.epochs",

@@ -1,4 +1,4 @@
-"""Error of the 68 points against annotated pictures, beside the index table that people copy.
+"""Error of the 68 points against annotated pictures, and of the index table that people copy.
 
     python benchmarks/landmarks.py FOLDER [--kinds FILE] [--engine litert mediapipe] [--json FILE] [--overlay DIR]
 

@@ -60,7 +60,7 @@ def level_config(base: SynthConfig, level: Level) -> SynthConfig:
 
 
 def make_level(root: Path, base: SynthConfig, level: Level, count: int, workers: int) -> None:
-    """Render the first `count` clips of a level into root/<level>, with truth and reference faces beside them.
+    """Render the first `count` clips of a level into root/<level>, with truth and reference faces next to them.
 
     What is there already stays. Parts: root/<level>/parts/<clip>.npz.
     """

@@ -156,7 +156,7 @@ class Judged:
 
 
 def worst(data: FaceDataset, ages: Path, name: str, predictions: Predictions, target: Path) -> None:
-    """The pictures whose ages are furthest off, beside the faces that the network saw: a picture for WORK alone."""
+    """The pictures whose ages are furthest off, next to the faces that the network saw: a picture for WORK alone."""
     order = np.argsort(-predictions.error)[:WORST]
     sheet = Image.new("RGB", (WORST * 240, 480), (30, 30, 30))
     draw = ImageDraw.Draw(sheet)

@@ -48,7 +48,7 @@ def _help_of(name: str) -> Iterator[str]:
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
         if record is None or isinstance(parameter, click.Argument):
-            continue  # an argument stands in the usage, and the description says what it is
+            continue  # an argument is in the usage, and the description says what it is
         names, text = record
         anchor = max(parameter.opts, key=len).lstrip("-")
         link = f'<a class="headerlink" href="#{anchor}" title="Link to this option">&para;</a>'
@@ -58,5 +58,5 @@ def _help_of(name: str) -> Iterator[str]:
 
 
 def _text(text: str) -> str:
-    """Help text as HTML: what stands between backticks is code."""
+    """Help text as HTML: text between backticks is code."""
     return _CODE.sub(r"<code>\1</code>", html.escape(text, quote=False))
