@@ -8,6 +8,7 @@ from pathlib import Path
 import rich_click as click
 
 from . import console
+from .options import marks_path
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -19,20 +20,27 @@ from . import console
     help="Of a RUN: its data, if they have moved.",
 )
 @click.option(
+    "--marks",
+    type=click.Path(path_type=Path),
+    metavar="FILE.csv|none",
+    help="Of OUT.h5: marks of nemo review. Default: OUT.marks.csv next to it, if there is one. A RUN has its own.",
+)
+@click.option(
     "--write",
     is_flag=True,
     help="Also write methods.md and references.bib, and dataset_description.json next to OUT.h5.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-def command(path: Path, data: Path | None, write: bool, as_json: bool) -> None:
+def command(path: Path, data: Path | None, marks: Path | None, write: bool, as_json: bool) -> None:
     """Print a paragraph for a paper's methods section, and BibTeX.
 
     Of a prepared file: how the faces were made, with every setting that was used, counts, exclusions and versions. Of a
     run: how the model was trained and tested, and its errors; with how its faces were made, where its data are at hand.
     """
-    from nemo_pipeline.cite import bibtex, cited, description, prep_text
+    from nemo_pipeline.cite import description, prep_text
     from nemo_pipeline.errors import NemoError
-    from nemo_pipeline.store import FaceDataset
+    from nemo_pipeline.references import bibtex, cited
+    from nemo_pipeline.store.marked import open_marked
 
     paragraphs, note, dataset = [], "", None
     if path.is_dir():
@@ -47,9 +55,9 @@ def command(path: Path, data: Path | None, write: bool, as_json: bool) -> None:
             if data is not None:
                 raise
             note = f"How its faces were made is left out: {error}"
-        paragraphs.append(run_text(path))
+        paragraphs.append(run_text(path, alone=not paragraphs))
     else:
-        dataset = FaceDataset(path)
+        dataset = open_marked(path, marks_path(marks))
         paragraphs.append(prep_text(dataset)[0])
     text = "\n\n".join(paragraphs)
     references = bibtex(cited(text))

@@ -149,10 +149,10 @@ def _dataset(path: Path) -> dict[str, Any]:
 def _marks(data: Any) -> Any:
     """What the marks beside a prepared file leave out."""
     from nemo_pipeline.errors import NemoError
-    from nemo_pipeline.marks import marks_beside
+    from nemo_pipeline.marks import found_beside
     from nemo_pipeline.store.marked import open_marked
 
-    if not marks_beside(data.path).exists():
+    if found_beside(data.path) is None:
         return "none"
     try:
         found = open_marked(data.path).exclusions

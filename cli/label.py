@@ -9,6 +9,7 @@ import rich_click as click
 from nemo_pipeline.store.text import pluralize
 
 from .console import print_json, say
+from .prep_inputs import describe
 from .prep_report import report_labels
 
 
@@ -36,6 +37,7 @@ def command(data: Path, file: Path, replace: bool, force: bool, as_json: bool) -
     files = FaceDataset(data, check=False).videos["file"]
     matched = relabel(data, read_labels(file, files), replace=replace, force=force)
     after = FaceDataset(data, check=False)
+    describe(data)
     usable = after.usable
     aged = [i for i in usable if after.videos["age"][i] == after.videos["age"][i]]
     subjects = {after.videos["subject"][i] for i in aged} - {""}

@@ -18,7 +18,7 @@ from .console import escape_controls, say, warn
 from .options import setting, values_of
 from .outputs import check_target, check_timeout
 from .prep_dry_run import show_plan
-from .prep_inputs import check_report, draw_sheet, labels, landmark_files, mean_shape, page_report
+from .prep_inputs import check_report, describe, draw_sheet, labels, landmark_files, mean_shape, page_report
 from .prep_report import exit_code, report
 from .progress import RunProgress, stop_on_signals
 from .settings_file import current_context, settings_options
@@ -347,6 +347,8 @@ def _prepare(found: Any, output: Path, config: PrepConfig, shape: Any, options: 
             )
     draw_sheet(summary, options)
     page_report(summary, options)
+    if summary.part is None:
+        describe(summary.output)
     report(summary, options, warn_unlabelled=given is not None or beside is not None)
     if summary.part is not None and not (options["strict"] and summary.n_failed):
         return 0
@@ -361,6 +363,7 @@ def _join(inputs: list[str], output: Path, options: dict[str, Any]) -> int:
     summary = join([Path(item) for item in inputs], output, labels=table)
     draw_sheet(summary, options)
     page_report(summary, options)
+    describe(summary.output)
     report(summary, options, warn_unlabelled=table is not None)
     if summary.missing:
         warn(summary.missing)

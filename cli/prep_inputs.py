@@ -92,6 +92,17 @@ def page_report(summary: Any, options: dict[str, Any]) -> None:
         write_page(data, options["report"], options["no_faces"], options["quiet"])
 
 
+def describe(path: Path) -> None:
+    """dataset_description.json next to a finished file."""
+    from nemo_pipeline.cite import write_description
+    from nemo_pipeline.store import FaceDataset
+
+    try:
+        write_description(FaceDataset(path, check=False))
+    except OSError as error:
+        warn(f"dataset_description.json cannot be written: {error.strerror or error}.")
+
+
 def write_page(data: Any, path: Path, no_faces: bool, quiet: bool, marks: str | None = None) -> Path:
     """Write the page, and say what has to be known before it is shared."""
     from nemo_pipeline.store.marked import open_marked

@@ -15,7 +15,7 @@ from . import prep
 from .console import escape_controls, say
 from .options import setting
 from .outputs import check_timeout
-from .prep_inputs import mean_shape
+from .prep_inputs import describe, mean_shape
 from .prep_report import exit_code, report
 from .progress import RunProgress, stop_on_signals
 
@@ -86,6 +86,7 @@ def command(paths: tuple[str, ...], **options: Any) -> None:
         summary = rewarp(
             data, Path(output), config, run_options, folders=folders, mean_shape=shape, on_event=show.on_event
         )
+    describe(Path(output))
     marks = copy_marks(data.path, Path(output))
     if marks is not None and not options["quiet"]:
         say(f"Its marks: {marks}.")

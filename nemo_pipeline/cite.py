@@ -3,75 +3,23 @@ BIDS. Every number comes from the file."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from nemo_pipeline import __version__
 from nemo_pipeline.config import PrepConfig
+from nemo_pipeline.references import cited
 from nemo_pipeline.status import Status
 from nemo_pipeline.store import FaceDataset
+from nemo_pipeline.store.files import read_bounded, replacing
+from nemo_pipeline.store.marked import Exclusions, MarkedFaces, file_uuid, record_of_marks
 from nemo_pipeline.store.text import escape_controls, pluralize
 
-#: Key -> BibTeX entry, of everything that a paragraph may cite.
-REFERENCES: dict[str, str] = {
-    "nemo": (
-        "@software{nemo,\n  title = {nemo: from facial-expression videos to an explainable age estimator},\n"
-        f"  author = {{{{The nemo developers}}}},\n  version = {{{__version__}}}\n}}"
-    ),
-    "pei2020": (
-        "@article{pei2020,\n  title = {Attended End-to-end Architecture for Age Estimation from Facial Expression "
-        "Videos},\n  author = {Pei, Wenjie and Dibeklio{\\u{g}}lu, Hamdi and Baltru{\\v{s}}aitis, Tadas and Tax, David "
-        "M. J.},\n  journal = {IEEE Transactions on Image Processing},\n  volume = {29},\n  year = {2020},\n"
-        "  doi = {10.1109/TIP.2019.2948288}\n}"
-    ),
-    "velleman1980": (
-        "@article{velleman1980,\n  title = {Definition and Comparison of Robust Nonlinear Data Smoothing Algorithms},\n"
-        "  author = {Velleman, Paul F.},\n  journal = {Journal of the American Statistical Association},\n"
-        "  volume = {75},\n  number = {371},\n  pages = {609--615},\n  year = {1980}\n}"
-    ),
-    "mediapipe2019": (
-        "@misc{mediapipe2019,\n  title = {MediaPipe: A Framework for Building Perception Pipelines},\n"
-        "  author = {Lugaresi, Camillo and Tang, Jiuqiang and Nash, Hadon and McClanahan, Chris and Uboweja, Esha and "
-        "Hays, Michael and Zhang, Fan and Chang, Chuo-Ling and Yong, Ming Guang and Lee, Juhyun and others},\n"
-        "  eprint = {1906.08172},\n  archivePrefix = {arXiv},\n  year = {2019}\n}"
-    ),
-    "kartynnik2019": (
-        "@misc{kartynnik2019,\n  title = {Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs},\n"
-        "  author = {Kartynnik, Yury and Ablavatski, Artsiom and Grishchenko, Ivan and Grundmann, Matthias},\n"
-        "  eprint = {1907.06724},\n  archivePrefix = {arXiv},\n  year = {2019}\n}"
-    ),
-    "baltrusaitis2018": (
-        "@inproceedings{baltrusaitis2018,\n  title = {OpenFace 2.0: Facial Behavior Analysis Toolkit},\n"
-        "  author = {Baltru{\\v{s}}aitis, Tadas and Zadeh, Amir and Lim, Yao Chong and Morency, Louis-Philippe},\n"
-        "  booktitle = {IEEE International Conference on Automatic Face and Gesture Recognition},\n  year = {2018}\n}"
-    ),
-    "sagonas2013": (
-        "@inproceedings{sagonas2013,\n  title = {300 Faces in-the-Wild Challenge: The First Facial Landmark "
-        "Localization Challenge},\n  author = {Sagonas, Christos and Tzimiropoulos, Georgios and Zafeiriou, Stefanos "
-        "and Pantic, Maja},\n  booktitle = {ICCV Workshops},\n  year = {2013}\n}"
-    ),
-    "gower1975": (
-        "@article{gower1975,\n  title = {Generalized Procrustes Analysis},\n  author = {Gower, John C.},\n"
-        "  journal = {Psychometrika},\n  volume = {40},\n  pages = {33--51},\n  year = {1975}\n}"
-    ),
-    "dibeklioglu2012": (
-        "@inproceedings{dibeklioglu2012,\n  title = {Are You Really Smiling at Me? Spontaneous versus Posed Enjoyment "
-        "Smiles},\n  author = {Dibeklio{\\u{g}}lu, Hamdi and Salah, Albert Ali and Gevers, Theo},\n"
-        "  booktitle = {European Conference on Computer Vision},\n  year = {2012}\n}"
-    ),
-    "paszke2019": (
-        "@inproceedings{paszke2019,\n  title = {PyTorch: An Imperative Style, High-Performance Deep Learning "
-        "Library},\n  author = {Paszke, Adam and Gross, Sam and Massa, Francisco and Lerer, Adam and Bradbury, James "
-        "and Chanan, Gregory and others},\n  booktitle = {Advances in Neural Information Processing Systems},\n"
-        "  volume = {32},\n  year = {2019}\n}"
-    ),
-    "lee2023": (
-        "@misc{lee2023,\n  title = {Distribution-free inference with hierarchical data},\n  author = {Lee, Yonghoon "
-        "and Barber, Rina Foygel and Willett, Rebecca},\n  eprint = {2306.06342},\n  archivePrefix = {arXiv},\n"
-        "  year = {2023}\n}"
-    ),
-}
+#: What BIDS calls the description of a data set.
+DESCRIPTION = "dataset_description.json"
+_LONGEST = 1 << 20
 
 
 def prep_text(data: FaceDataset) -> tuple[str, list[str]]:
@@ -83,12 +31,14 @@ def prep_text(data: FaceDataset) -> tuple[str, list[str]]:
     filled = sum(int(videos["n_interpolated"][i]) for i in data.usable)
     people = {str(videos["subject"][i]) for i in data.usable} - {""}
     left = {name: n for name, n in sorted(status.items()) if not Status.read(name).usable}
-    without = len(data.rows) - usable
+    by_hand = left.pop(str(Status.EXCLUDED), 0)
+    without = len(data.rows) - usable - by_hand
     excluded = ""
     if without:
         reasons = ", ".join(f"{n} {name}" for name, n in left.items()) or "no frames"
         verb = "was" if without == 1 else "were"
         excluded = f" {pluralize(without, 'row')} gave none and {verb} excluded ({reasons})."
+    excluded += left_out_text(data.exclusions) if isinstance(data, MarkedFaces) else ""
     whose = f" of {pluralize(len(people), 'subject')}" if people else ""
     versions = data.versions
     made = (
@@ -103,6 +53,14 @@ def prep_text(data: FaceDataset) -> tuple[str, list[str]]:
     ]
     text = " ".join(sentences)
     return text, cited(text)
+
+
+def left_out_text(found: Exclusions) -> str:
+    """A sentence, with a blank before it, on what was marked by hand; "" where nothing was."""
+    if not found:
+        return ""
+    verb = "was" if (found.videos, found.frames) in ((1, 0), (0, 1)) else "were"
+    return f" {found.counts()[0].upper()}{found.counts()[1:]} {verb} left out by hand ({found.said()})."
 
 
 def _points(config: PrepConfig, bundle: str, versions: dict[str, str]) -> Iterable[str]:
@@ -163,16 +121,6 @@ def _faces(config: PrepConfig) -> Iterable[str]:
         yield "MediaPipe's 52 blendshape scores were computed from the mesh of each frame."
 
 
-def cited(text: str) -> list[str]:
-    """The keys of REFERENCES in a text, in their order there."""
-    return [key for key in REFERENCES if f"@{key}" in text]
-
-
-def bibtex(keys: Iterable[str]) -> str:
-    """Their entries."""
-    return "\n\n".join(REFERENCES[key] for key in keys) + "\n"
-
-
 def description(data: FaceDataset) -> dict[str, Any]:
     """`dataset_description.json` of a prepared file, with the fields that BIDS asks of a derivative."""
     text, _ = prep_text(data)
@@ -190,12 +138,35 @@ def description(data: FaceDataset) -> dict[str, Any]:
         ],
         "Nemo": {
             "File": escape_controls(data.path.name),
-            "UUID": data.uuid,
+            "UUID": file_uuid(data.uuid),
             "Synthetic": data.synthetic,
             "Videos": len(data.rows),
             "UsableVideos": len(data.usable),
+            "LeftOutByMarks": record_of_marks(data),
             "Settings": data.config.to_dict(),
             "Versions": data.versions,
             "LandmarkBundleSHA256": str(data.attributes.get("model_sha256", "")),
         },
     }
+
+
+def write_description(data: FaceDataset) -> Path | None:
+    """Write `description` as `dataset_description.json` next to a prepared file; answers the file.
+
+    One that nemo did not write, or that is about another prepared file in the same folder, stays: then None.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = data.path.with_name(DESCRIPTION)
+    if path.exists():
+        try:
+            about = Path(json.loads(read_bounded(path, _LONGEST))["Nemo"]["File"]).name
+            if about != escape_controls(data.path.name) and data.path.with_name(about).exists():
+                return None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+    text = json.dumps(description(data), indent=2) + "\n"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="ascii")
+    return path

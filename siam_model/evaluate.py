@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_pipeline.errors import NemoError, OutputError, SettingsError
-from nemo_pipeline.store.marked import marks_said
+from nemo_pipeline.store.marked import read_record
 from nemo_pipeline.store.text import escape_controls
 from siam_model.config import beyond_paper
 from siam_model.predictions import Predictions, as_csv, write_bytes
@@ -261,6 +261,11 @@ def _in_the_way(path: Path) -> NemoError:
     )
 
 
+def _left_out(record: Any) -> str:
+    found = read_record(record)
+    return f"{found.counts()} ({found.said()})" if found else ""
+
+
 def _head(given: EvaluationInputs, report: Report) -> PageHead:
     meta = given.main.meta
     versions = meta.get("versions") or {}
@@ -274,7 +279,7 @@ def _head(given: EvaluationInputs, report: Report) -> PageHead:
         ("trials per fold", meta.get("trials") or "none"),
         ("beyond the paper", ", ".join(beyond_paper(meta.get("model") or {}, meta.get("train") or {}))),
         ("started from", meta.get("init")),
-        ("left out by marks", marks_said(meta.get("left_out"))),
+        ("left out by marks", _left_out(meta.get("left_out"))),
         ("best epochs", ", ".join(map(str, meta.get("best_epochs") or []))),
         ("trained", meta.get("finished")),
         *((name, versions.get(name)) for name in ("nemo-faces", "torch", "numpy") if versions.get(name)),

@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from nemo_pipeline.marks import NONE, Mark, marks_beside, read_marks
+from nemo_pipeline.fields import from_record, plain
+from nemo_pipeline.marks import NONE, Mark, found_beside, read_marks
 from nemo_pipeline.status import Status
 from nemo_pipeline.store.reader import FaceDataset
-from nemo_pipeline.store.text import escape_controls, listed, pluralize
+from nemo_pipeline.store.text import escape_controls, listed, pluralize, to_bytes
 
 #: Between the file's uuid and the digest of what is left out of it.
 _JOINT = "+marks:"
@@ -124,6 +125,10 @@ class MarkedFaces(FaceDataset):
             name: np.array(values, self.videos[name].dtype) if isinstance(self.videos[name], np.ndarray) else values
             for name, values in columns.items()
         }  # fmt: skip
+        hashes = list(self.layout["data_sha256"])  # what a row holds: features are kept by it
+        for row, kept in self._kept.items():
+            hashes[row] = _digest_of(hashes[row], kept) if hashes[row] else ""
+        self.layout = self.layout | {"data_sha256": hashes}
         self.videos["start"] = np.cumsum(self.videos["length"]) - self.videos["length"]
         self.exclusions = Exclusions(
             escape_controls(str(file)) if file is not None else "", whole, frames, cut,
@@ -176,11 +181,12 @@ class MarkedFaces(FaceDataset):
         """Of what is left out, however it was marked; "" where nothing is."""
         if not self._kept:
             return ""
-        left = [
-            [self.videos["id"][row], hashlib.sha256(kept.astype("<i8").tobytes()).hexdigest()]
-            for row, kept in sorted(self._kept.items())
-        ]
+        left = [_digest_of(self.videos["id"][row], kept) for row, kept in sorted(self._kept.items())]
         return hashlib.sha256(json.dumps(left, ensure_ascii=True).encode("ascii")).hexdigest()
+
+
+def _digest_of(name: str, kept: np.ndarray) -> str:
+    return hashlib.sha256(to_bytes(name) + b"\0" + kept.astype("<i8").tobytes()).hexdigest()
 
 
 def file_uuid(uuid: str) -> str:
@@ -231,8 +237,8 @@ def find_marks(
     """
     if marks is not None:
         return ([], None) if os.fspath(marks) == NONE else (read_marks(Path(marks)), Path(marks))
-    path = marks_beside(data)
-    return (read_marks(path), path) if path.exists() else ([], None)
+    path = found_beside(data)
+    return (read_marks(path), path) if path is not None else ([], None)
 
 
 def open_marked(path: str | os.PathLike[str], marks: str | os.PathLike[str] | None = None) -> MarkedFaces:
@@ -253,13 +259,12 @@ def record_of_marks(data: FaceDataset) -> dict[str, Any] | None:
     """What a record of a run says of the marks; None where nothing is left out."""
     if not isinstance(data, MarkedFaces) or not data.exclusions:
         return None
-    return {**dataclasses.asdict(data.exclusions), "unknown": list(data.exclusions.unknown)}
+    return plain(data.exclusions)
 
 
-def marks_said(record: Any) -> str:
-    """The counts and reasons in the record of a run; "" where nothing was left out."""
+def read_record(record: Any) -> Exclusions:
+    """The inverse of `record_of_marks`; nothing where the record is none, or damaged."""
     try:
-        found = Exclusions(**record)
-        return f"{found.counts()} ({found.said()})" if found else ""
-    except (TypeError, AttributeError, ValueError):  # None, or damaged
-        return ""
+        return from_record(Exclusions, record)
+    except (TypeError, AttributeError, KeyError, ValueError):
+        return Exclusions()

@@ -16,26 +16,28 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """A method: what it is called in tables, and what the paper's tables call it ("" where they lack it)."""
+    """A method: what it is called in tables, what the paper's tables call it ("" where they lack it), and the keys of
+    its references (`nemo_pipeline.references`)."""
 
     label: str
     paper: str = ""
+    references: tuple[str, ...] = ()
 
 
 #: Name (of its file of predictions, and on the command line) -> method, in the order of Table III.
 METHODS = {
-    "vlbp": Entry("VLBP", "VLBP [62]"),
-    "vlbp_regression": Entry("VLBP, regression"),
-    "lbp_top": Entry("LBP-TOP", "LBP-TOP [63]"),
-    "deformation": Entry("Deformation", "Deformation [10]"),
-    "displacement": Entry("Displacement", "Displacement [9]"),
-    "ief_neutral": Entry("IEF, neutral", "IEF, neutral [10]"),
-    "ief_fusion": Entry("IEF, fusion", "IEF, fusion [10]"),
-    "lbp_neutral": Entry("LBP, neutral", "LBP, neutral [10]"),
-    "lbp_fusion": Entry("LBP, fusion", "LBP, fusion [10]"),
-    "cnn": Entry("CNNs", "CNNs"),
-    "ief_dynamics": Entry("IEF + dynamics", "IEF + dynamics [10]"),
-    "lbp_dynamics": Entry("LBP + dynamics", "LBP + dynamics [10]"),
+    "vlbp": Entry("VLBP", "VLBP [62]", ("hadid2011",)),
+    "vlbp_regression": Entry("VLBP, regression", references=("hadid2011",)),
+    "lbp_top": Entry("LBP-TOP", "LBP-TOP [63]", ("zhao2007",)),
+    "deformation": Entry("Deformation", "Deformation [10]", ("dibeklioglu2015",)),
+    "displacement": Entry("Displacement", "Displacement [9]", ("dibeklioglu2012age",)),
+    "ief_neutral": Entry("IEF, neutral", "IEF, neutral [10]", ("alnajar2012", "dibeklioglu2015")),
+    "ief_fusion": Entry("IEF, fusion", "IEF, fusion [10]", ("alnajar2012", "dibeklioglu2015")),
+    "lbp_neutral": Entry("LBP, neutral", "LBP, neutral [10]", ("ojala2002", "dibeklioglu2015")),
+    "lbp_fusion": Entry("LBP, fusion", "LBP, fusion [10]", ("ojala2002", "dibeklioglu2015")),
+    "cnn": Entry("CNNs", "CNNs", ("pei2020",)),
+    "ief_dynamics": Entry("IEF + dynamics", "IEF + dynamics [10]", ("alnajar2012", "dibeklioglu2015")),
+    "lbp_dynamics": Entry("LBP + dynamics", "LBP + dynamics [10]", ("ojala2002", "dibeklioglu2015")),
 }
 #: Added to a label where a number was measured here: none of them is the authors' own code.
 REIMPLEMENTED = " (re-implemented)"

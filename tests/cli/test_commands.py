@@ -204,7 +204,9 @@ def test_hostile_names_and_labels(clips, tmp_path):
         assert b"\x1b[31m" not in said + noted
         if "--json" in words:
             json.loads(said)
-    assert {path.name for path in tmp_path.iterdir()} == {"in", "l.csv", "out.h5", "out.shards"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "in", "l.csv", "out.h5", "out.shards", "dataset_description.json"
+    }  # fmt: skip
 
 
 def test_a_locale_without_unicode(clips, tmp_path):

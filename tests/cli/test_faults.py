@@ -141,4 +141,4 @@ def test_names_as_long_as_a_file_system_takes(clips, tmp_path):
     assert b"File name too long" in said and b"fault" not in said
     (tmp_path / "prepared").mkdir()
     nemo("prep", clips / "clip0.mp4", tmp_path / "prepared" / f"{'x' * 245}.h5", "--size", "48")
-    assert len(list((tmp_path / "prepared").iterdir())) == 2
+    assert len(list((tmp_path / "prepared").iterdir())) == 3  # with dataset_description.json

@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 
 from nemo_pipeline.errors import NemoError
+from nemo_pipeline.geometry import Template
 from nemo_pipeline.marks import Mark, marks_beside, read_marks, write_marks
 from nemo_pipeline.store import FaceDataset, write_dataset
+from nemo_pipeline.store.marked import open_marked
 from siam_model.evaluate import evaluate
+from siam_model.methods.descriptors import FeatureCache
+from siam_model.methods.inputs import FileVideo
 from siam_model.predictions import read_predictions
 from siam_model.protocol.settings import read_settings
 from siam_model.reports.inputs import EvaluateRequest
@@ -207,3 +211,18 @@ def test_an_external_test_set_is_without_its_marks(finished, tmp_path):
     assert any("leaves out 1 video (talking)" in text for text in said)
     found, _ = evaluated(run, tmp_path / "all", data=other, distinct_subjects=True, marks="none")
     assert len(found.methods["SIAM"]) == 6
+
+
+def test_features_of_a_whole_clip_are_not_taken_for_those_of_what_is_left(mine):
+    def textures():
+        faces = open_marked(mine)
+        cache = FeatureCache(mine.with_name("data.features"))
+        template = Template(faces.mean_shape, faces.triangles, faces.size, faces.config.margin)
+        return cache("lbp_top", [FileVideo(faces[name], template) for name in ("001_1", "002_1")])
+
+    before = textures()
+    write_marks(marks_beside(mine), [Mark("001_1", 8, 11)])
+    after = textures()
+    assert (after[0] != before[0]).any() and (after[1] == before[1]).all()
+    marks_beside(mine).unlink()
+    np.testing.assert_array_equal(textures(), before)
