@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nemo_pipeline.errors import DataError, NemoError, RunError
+from nemo_pipeline.errors import DataError, NemoError
 from siam_model import load
 from siam_model.evaluate import evaluate
 from siam_model.predictions import read_predictions
@@ -100,7 +100,7 @@ def test_a_card_of_another_kind(tmp_path):
         load(tmp_path)
     path.unlink()
     path.symlink_to("/dev/zero")
-    with pytest.raises(RunError, match="holds no model"):
+    with pytest.raises(DataError, match="holds no model"):
         load(tmp_path)
     (tmp_path / "run.json").symlink_to("/dev/zero")
     with pytest.raises(NemoError, match="a device or a pipe"):

@@ -99,7 +99,7 @@ def test_damaged_models_are_answered(tmp_path):
         load(tmp_path)
     with pytest.raises(NemoError, match="is not there; give a run folder"):
         load(tmp_path / "nowhere")
-    with pytest.raises(RunError, match="holds no model"):
+    with pytest.raises(DataError, match="holds no model"):
         config.unlink()
         load(tmp_path)
     with pytest.raises(NemoError, match="no device 'tpu'"):
