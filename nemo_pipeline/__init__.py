@@ -21,6 +21,7 @@ _PUBLIC = {
     "NemoError": "nemo_pipeline.errors",
     "PrepConfig": "nemo_pipeline.config",
     "landmarks_in_image": "nemo_pipeline.video",
+    "open_marked": "nemo_pipeline.store.marked",
     "prep_video": "nemo_pipeline.video",
     "smooth_4253h_twice": "nemo_pipeline.stages.smooth",
     "smooth_in_head_frame": "nemo_pipeline.stages.headframe",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from nemo_pipeline.store import FaceDataset as FaceDataset
     from nemo_pipeline.store import FaceVideo as FaceVideo
     from nemo_pipeline.store.facetrack import FaceTrack as FaceTrack
+    from nemo_pipeline.store.marked import open_marked as open_marked
     from nemo_pipeline.video import landmarks_in_image as landmarks_in_image
     from nemo_pipeline.video import prep_video as prep_video
     from nemo_pipeline.video import track_video as track_video

@@ -246,7 +246,13 @@ def open_marked(path: str | os.PathLike[str], marks: str | os.PathLike[str] | No
 
     Args:
         path: the prepared file.
-        marks: as `find_marks` takes them.
+        marks: a file of marks; None: the one beside the data, if there is one; "none": none.
+
+    Examples:
+        >>> from nemo_pipeline import open_marked
+        >>> faces = open_marked("smiles.h5")
+        >>> len(faces), faces.exclusions.counts()
+        (16, 'nothing')
 
     Raises:
         NemoError: the file or the marks cannot be read.
