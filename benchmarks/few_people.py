@@ -151,7 +151,7 @@ def draw(results: list[dict[str, Any]], sizes: list[int], path: Path) -> None:
             axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
             if not number:
                 axes.set_ylabel("mean absolute error, years")
-                axes.legend(frameon=False, fontsize=8)
+                axes.legend(frameon=False, fontsize=8, loc="center right")
     save_figure(figure, path)
 
 
