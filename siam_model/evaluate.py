@@ -196,6 +196,8 @@ def _write(
     images = {}
     for picture in report.pictures:
         images[picture.key] = to_png(picture.figure)
+        # Laid out already: doing so again for the SVG costs as much as drawing.
+        picture.figure.set_layout_engine("none")
         files[folder.figures / f"{picture.key}.png"] = images[picture.key]
         files[folder.figures / f"{picture.key}.svg"] = to_svg(picture.figure)
     for table in report.tables:
