@@ -58,12 +58,14 @@ def command(
     if not data.usable:
         raise DataError(f"{path} has no video with frames to look at; `nemo info {path}` says why.", path)
     attention: Any = None
+    about = ""
     if model is not None:
         from siam_model import load
         from siam_model.review import attention_for_page
 
-        attention = attention_for_page(load(model, device), data)
-    about = model.resolve().name if model is not None else ""
+        loaded = load(model, device)
+        attention = attention_for_page(loaded, data)
+        about = model.resolve().name + (", trained on synthetic faces" if loaded.synthetic else "")
     review = Review(data, marks, who if who is not None else _user(), attention, about)
     before = len(review.read_marks())
     try:

@@ -1,4 +1,4 @@
-"""Marks: clips and frames that a person looked at and decided to leave out, as a CSV beside the prepared file.
+"""Marks: clips and frames that a person looked at and decided to leave out, as a CSV next to the prepared file.
 
     video,start,stop,reason,who,when
     001_posed_smile_1,,,wrong person,kim,2026-11-30T15:02:11Z
@@ -86,7 +86,7 @@ def marks_beside(data: str | os.PathLike[str]) -> Path:
 
 
 def found_beside(data: str | os.PathLike[str]) -> Path | None:
-    """The file of marks beside a prepared file, if there is one. (None either where its name would be too long.)"""
+    """The file of marks next to a prepared file, if there is one. (None either where its name would be too long.)"""
     path = marks_beside(data)
     try:
         return path if path.exists() else None
@@ -218,7 +218,7 @@ def _mark(path: Path, row: _Row, line: int) -> Mark:
 
 
 def copy_marks(data: Path, other: Path) -> Path | None:
-    """Put the marks of a prepared file beside another one of the same videos, unless that has marks. Answers the
+    """Put the marks of a prepared file next to another one of the same videos, unless that has marks. Answers the
     copy."""
     source, target = found_beside(data), marks_beside(other)
     if source is None or found_beside(other) is not None:

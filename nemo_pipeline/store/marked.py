@@ -210,6 +210,9 @@ def marked_frames(frame_index: np.ndarray, marks: Iterable[Mark]) -> np.ndarray:
 def marks_by_row(data: FaceDataset, marks: Iterable[Mark]) -> dict[int, list[Mark]]:
     """Row of /videos -> its marks. A mark names a row by its id; or by the name or the file of its video, all rows of
     it."""
+    marks = list(marks)
+    if not marks:
+        return {}
     columns = data.videos
     named: dict[str, list[int]] = {}
     for row in data.rows:
@@ -230,7 +233,7 @@ def find_marks(
     """The marks of a prepared file, and where they are from.
 
     Args:
-        marks: a file; None: the one beside the data, if there is one; "none": none.
+        marks: a file; None: the one next to the data, if there is one; "none": none.
 
     Raises:
         DataError: the file cannot be read.
@@ -246,7 +249,7 @@ def open_marked(path: str | os.PathLike[str], marks: str | os.PathLike[str] | No
 
     Args:
         path: the prepared file.
-        marks: a file of marks; None: the one beside the data, if there is one; "none": none.
+        marks: a file of marks; None: the one next to the data, if there is one; "none": none.
 
     Examples:
         >>> from nemo_pipeline import open_marked

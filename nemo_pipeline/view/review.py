@@ -1,6 +1,6 @@
 """`nemo review`: a page in the browser in which a person looks at clips and marks what is to be left out.
 
-The page is served on this machine alone. A page on the disk could not write the marks beside the data: it could only
+The page is served on this machine alone. A page on the disk could not write the marks next to the data: it could only
 offer them as a download, which is forgotten or overwritten. Served, every mark is in its file before the next is made.
 
 What is served is faces, so nobody else may ask: the server listens on 127.0.0.1, every path begins with a random token,
@@ -245,6 +245,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             status, (body, kind) = refused.status, _json({"error": str(refused)})
         except NemoError as error:
             status, (body, kind) = HTTPStatus.CONFLICT, _json({"error": escape_controls(str(error))})
+        except OSError as error:
+            status, (body, kind) = (
+                HTTPStatus.INTERNAL_SERVER_ERROR,
+                _json({"error": str(error.strerror or error)}),
+            )
         if status != HTTPStatus.OK:
             self.close_connection = True  # what is left of the request is not read
         self.send_response(status)

@@ -27,7 +27,7 @@ class TrainRequest:
         distinct_subjects: codes such as `1` and `001` are different people; without it they are refused.
         init: absolute path of a run whose weights the training starts from; None: all start fresh.
         marks: absolute path of a file of marks (`nemo_pipeline.marks`), whose clips and frames are left out; None: the
-            one beside the data, if there is one; `none`: marks are left out of account.
+            one next to the data, if there is one; `none`: marks are left out of account.
     """
 
     preset: Preset = "paper"

@@ -59,7 +59,7 @@ class EvaluateRequest:
         figures: methods of Figures 7 and 8, the first of which is compared with the others: names in tables, `siam`,
             or names of compared methods. Empty: the paper's three, or the first six that there are.
         by: labels to break errors down by: columns of `labels`, or of the data's videos.
-        marks: a file of marks (`nemo_pipeline.marks`); None: the one beside the data, if there is one; `none`: marks
+        marks: a file of marks (`nemo_pipeline.marks`); None: the one next to the data, if there is one; `none`: marks
             are left out of account. Videos that are marked as a whole are left out of everything.
         labels: CSV with these columns, and `video`, `file` or `subject`.
         faces: whether pictures of people may be drawn.

@@ -150,6 +150,18 @@ def test_by_keyboard_alone(browser, data, tmp_path):
 
 
 @in_browser
+def test_clips_that_were_looked_at_long_ago_are_read_again(browser, data, tmp_path):
+    with reviewing(browser, data, tmp_path / "it") as seen:
+        names = FaceDataset(data).ids
+        for way, order in (("ArrowDown", names[1:]), ("ArrowUp", names[-2::-1])):
+            for name in order:
+                seen.press(way)
+                seen.says("#name", escape_controls(name))
+                seen.says("#here", "Frame 0 (1 of 60)")
+        assert seen.page.locator("#plots path.line").count() == 5
+
+
+@in_browser
 def test_by_mouse(browser, data, tmp_path):
     with reviewing(browser, data, tmp_path / "it") as seen:
         page = seen.page

@@ -3,8 +3,9 @@
 (() => {
   const el = (id) => document.getElementById(id);
   const facts = JSON.parse(el("facts").textContent);
-  const clips = facts.videos, size = facts.size, BLOCK = 64, LEFT = 34, RIGHT = 8;
+  const clips = facts.videos, size = facts.size, BLOCK = 64, KEPT = 8, LEFT = 34, RIGHT = 8;
   let marks = facts.marks, shown = clips.slice(), current = null, at = 0, range = [null, null], playing = 0;
+  let recent = []; // clips whose arrays are in memory, the last one first
   const done = []; // what was done here, for undo: [path that undoes it, mark]
   const heads = [[0, 16, 0], [17, 21, 0], [22, 26, 0], [27, 30, 0], [31, 35, 0], [36, 41, 1], [42, 47, 1], [48, 59, 1], [60, 67, 1]];
 
@@ -117,7 +118,8 @@
       }
     } catch (error) { fault(error.message); return; }
     if (clip !== current) return;
-    for (const other of clips) if (other !== clip && other.blocks && other.n > 600) other.blocks = []; // memory
+    recent = [clip, ...recent.filter((other) => other !== clip)];
+    for (const old of recent.splice(KEPT)) Object.assign(old, { curves: null, points: null, blocks: null, attention: null });
     const d = clip.curves;
     el("about").textContent = [clip.about, d.file, d.picture && `${d.picture} pixels`].filter(Boolean).join(" · ");
     el("why").replaceChildren(...d.why.map((text) => make("li", {}, text)));
@@ -209,8 +211,8 @@
     if (!kept) {
       clip.blocks[block] = true; // asked for
       ask(`frames?row=${clip.row}&start=${block * BLOCK}&stop=${Math.min(clip.n, (block + 1) * BLOCK)}`).then((a) => a.arrayBuffer())
-        .then((data) => { clip.blocks[block] = new Uint8Array(data); if (clip === current) draw(); },
-          (error) => { clip.blocks[block] = null; fault(error.message); });
+        .then((data) => { if (clip.blocks) clip.blocks[block] = new Uint8Array(data); if (clip === current) draw(); },
+          (error) => { if (clip.blocks) clip.blocks[block] = null; fault(error.message); });
     }
     return null;
   }
