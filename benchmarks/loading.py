@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import machine_facts, print_table
 
 from nemo_pipeline.store import FaceDataset, write_dataset
+from nemo_pipeline.store.files import open_h5
 from nemo_pipeline.store.pack import pack
 
 SIDE = 114
@@ -75,7 +76,7 @@ def read_clips(path: Path, rows: Sequence[int]) -> float:
 def read_slices(path: Path, starts: Sequence[int], count: int) -> float:
     """So many frames of /frames from each place; processor time that it took."""
     started = time.process_time()
-    with h5py.File(path) as file:
+    with open_h5(path) as file:
         frames = file["frames"]
         for start in starts:
             frames[start : start + count]

@@ -11,6 +11,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 
@@ -185,13 +186,23 @@ def small_h5(path: Path, source: Path | None = None) -> Iterator[h5py.File]:
     path.write_bytes(image)
 
 
+def _plain_reads(access: Any) -> None:
+    """HDF5 would read 64 kB around every face that is read alone, five times what is asked for."""
+    access.set_fapl_sec2()
+    access.set_sieve_buf_size(4096)
+
+
+_DRIVER = "nemo"
+h5py.register_driver(_DRIVER, _plain_reads)
+
+
 def open_h5(path: Path) -> h5py.File:
     """Open for reading. Raises NemoError with one sentence; says once when it had to do without locks."""
     global _said_no_locks
     if path.exists() and not path.is_file() and not path.is_dir():
         raise DataError(f"{path} is not an ordinary file.", path)
     try:
-        return h5py.File(path, "r")
+        return h5py.File(path, "r", driver=_DRIVER)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist.", path) from None
     except IsADirectoryError:
@@ -206,7 +217,7 @@ def open_h5(path: Path) -> h5py.File:
         first = error
     if "lock" in str(first).lower() and first.errno in (*_NO_LOCKS, None):
         try:
-            handle = h5py.File(path, "r", locking=False)
+            handle = h5py.File(path, "r", locking=False, driver=_DRIVER)
         except OSError as error:
             first = error
         else:

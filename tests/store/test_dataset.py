@@ -282,10 +282,10 @@ def test_file_system_without_locks(dataset, monkeypatch):
 
     real = h5py.File
 
-    def refuse(name, mode, locking=None):
+    def refuse(name, mode, locking=None, **options):
         if locking is not False:
             raise OSError(37, "unable to lock file, errno = 37, error message = 'No locks available'")
-        return real(name, mode, locking=locking)
+        return real(name, mode, locking=locking, **options)
 
     monkeypatch.setattr(files.h5py, "File", refuse)
     monkeypatch.setattr(files, "_said_no_locks", False)
