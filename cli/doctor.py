@@ -159,9 +159,9 @@ def _how_installed() -> str:
     how = "from a checkout" if (place / "pyproject.toml").is_file() else "from a wheel"
     container = os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER")
     if container:
-        return f"{how}, in Apptainer ({container})"
-    if any(Path(mark).exists() for mark in ("/run/.containerenv", "/.dockerenv")):
-        return f"{how}, in a container"
+        how += f", in Apptainer ({container})"
+    elif any(Path(mark).exists() for mark in ("/run/.containerenv", "/.dockerenv")):
+        how += ", in a container"
     return f"{how}; for containers: Containerfile (Podman, Docker) and nemo.def (Apptainer) in the source"
 
 

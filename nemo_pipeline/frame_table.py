@@ -10,7 +10,7 @@ import numpy as np
 
 from nemo_pipeline.geometry import align_similarity
 from nemo_pipeline.phases import find_phases
-from nemo_pipeline.store.schema import LABEL_COLUMNS
+from nemo_pipeline.store.schema import BLENDSHAPES, LABEL_COLUMNS
 
 if TYPE_CHECKING:
     from nemo_pipeline.store.reader import FaceDataset, FaceVideo
@@ -24,9 +24,10 @@ def frame_columns(video: FaceVideo) -> dict[str, Any]:
     """One video as columns of length T: what a table of frames holds.
 
     `video` and its labels; the numbers of every frame, named as in the file, with `yaw`, `pitch`, `roll` (degrees);
-    `phase` (onset, apex, offset or "") and `amplitude` (mouth widths) of its expression; the smoothed landmarks `x_0`
-    to `y_67` in source pixels, and `aligned_x_0` to `aligned_y_67`: the same, moved, turned and scaled to lie on the
-    mean shape as well as they can, in pixels of the face image: expression without head pose.
+    where the file has them the 52 blendshapes (`mouthSmileLeft` ...); `phase` (onset, apex, offset or "") and
+    `amplitude` (mouth widths) of its expression; the smoothed landmarks `x_0` to `y_67` in source pixels, and
+    `aligned_x_0` to `aligned_y_67`: the same, moved, turned and scaled to lie on the mean shape as well as they can, in
+    pixels of the face image: expression without head pose.
     """
     n = len(video)
     columns: dict[str, Any] = {"video": [video.id] * n}
@@ -36,6 +37,8 @@ def frame_columns(video: FaceVideo) -> dict[str, Any]:
             columns[name] = video.read(name)
     columns |= dict(zip(_POSE, video.read("pose").T, strict=True))
     landmarks = video.landmarks
+    if "blendshapes" in video.dataset.fields:
+        columns |= dict(zip(BLENDSHAPES, video.read("blendshapes").T, strict=True))
     columns["phase"], columns["amplitude"] = _phases(video, landmarks)
     aligned = np.stack([_aligned(points, video.dataset.landmarks_in_crop) for points in landmarks])
     for prefix, points in (("", landmarks), ("aligned_", aligned.astype(np.float32))):

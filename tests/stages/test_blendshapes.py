@@ -8,6 +8,7 @@ import pytest
 from skimage.data import astronaut
 
 from nemo_pipeline import PrepConfig, bundle
+from nemo_pipeline.frame_table import frame_table
 from nemo_pipeline.stages.blendshapes import blendshapes
 from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame
@@ -55,6 +56,11 @@ def test_they_are_in_the_file_with_their_names_and_rewarp_gives_the_same(clips, 
     with h5py.File(tmp_path / "with.h5") as file:
         assert tuple(file["blendshapes"].attrs["names"]) == BLENDSHAPES
     data, plain = FaceDataset(tmp_path / "with.h5"), FaceDataset(first[1])
+    table = frame_table(data)
+    assert np.array_equal(
+        table["mouthSmileLeft"], np.concatenate([v.blendshapes[:, 44] for v in data.values()])
+    )
+    assert BLENDSHAPES[44] == "mouthSmileLeft" and "jawOpen" not in frame_table(plain)
     for name in data:
         video = data[name]
         assert video.blendshapes.shape == (len(video), 52) and video.blendshapes.dtype == np.float32
