@@ -62,7 +62,7 @@ def main() -> None:
     from siam_model.config import TrainConfig, preset
     from siam_model.data import Clips, labelled_videos, measure_normalisation
     from siam_model.predict import estimate
-    from siam_model.training.fit import fit
+    from siam_model.training.fit import Machine, fit
     from siam_model.training.inputs import FitInputs
 
     if arguments.threads:
@@ -84,7 +84,7 @@ def main() -> None:
         normalisation = measure_normalisation(dataset, table.index[known])
         clips = Clips(dataset, table, config.temporal_stride)
         inputs = FitInputs(clips, known, known[:0], network, config, normalisation, (seed,))
-        fitted = fit(inputs, device="cpu")
+        fitted = fit(inputs, Machine("cpu"))
         videos = (dataset[int(i)].frames for i in table.index[rows])
         return np.array(
             [estimate(fitted.model, f, normalisation, config.temporal_stride).age for f in videos]

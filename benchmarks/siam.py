@@ -58,7 +58,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     from siam_model.config import TrainConfig, preset
     from siam_model.data import Clips, labelled_videos, measure_normalisation
     from siam_model.predict import estimate
-    from siam_model.training.fit import fit
+    from siam_model.training.fit import Machine, fit
     from siam_model.training.inputs import FitInputs
 
     if case["threads"]:
@@ -81,7 +81,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     inputs = FitInputs(
         clips, rows, rows[:0], network, config, normalisation, (0,), precision=case["precision"]
     )
-    fitted = fit(inputs, device=case["device"])
+    fitted = fit(inputs, Machine(case["device"]))
     trained = peak_mb()
     seconds = sorted(record.seconds for record in fitted.history[1:])
     middle = seconds[len(seconds) // 2]

@@ -147,7 +147,7 @@ def _dataset(path: Path) -> dict[str, Any]:
 
 
 def _marks(data: Any) -> Any:
-    """What the marks beside a prepared file leave out."""
+    """What the marks next to a prepared file leave out."""
     from nemo_pipeline.errors import NemoError
     from nemo_pipeline.marks import found_beside
     from nemo_pipeline.store.marked import open_marked

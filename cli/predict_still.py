@@ -261,7 +261,7 @@ def baseline(run: Path, places: Sequence[Path]) -> Iterator[Path]:
 def training_baseline(
     data: Path, recordings: Sequence[Path], quiet: bool, marks: str | None = None
 ) -> dict[str, float]:
-    """Row id -> this network's age, years, for every labelled video of a prepared file: what `nemo train` puts beside
+    """Row id -> this network's age, years, for every labelled video of a prepared file: what `nemo train` puts next to
     the run. The network learns nothing of these people, so it is the same in every fold.
 
     Raises:

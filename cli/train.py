@@ -183,7 +183,6 @@ def command(
     pretrain: str | None,
     init: Path | None,
     resumed: bool,
-    people: tuple[Path, ...],
     quiet: bool,
     as_json: bool,
     **settings: Any,
@@ -203,6 +202,7 @@ def command(
             "--pretrain and --set train.pretrain say different things: leave one of them out."
         )
     settings["overrides"] = {**assignments_given(context), **own}
+    people: tuple[Path, ...] = settings.pop("people")
     settings["init"] = os.path.abspath(init) if init is not None else None  # noqa: PTH100 (links stay as they are)
     settings["marks"] = marks_path(settings["marks"])
     if data is None and not resumed:

@@ -185,6 +185,6 @@ def _compared(run: Run) -> str:
         for method, error in found.items()
     )
     return (
-        "Compared methods were implemented anew from their descriptions, and trained and tested on the same subjects; "
+        "Compared methods were re-implemented from their descriptions, and trained and tested on the same subjects; "
         f"their mean absolute errors in years: {said}."
     )

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.paths import ROOT
 
 TESTS = ROOT / "tests"
+PACKAGES = ("cli", "siam_model", "nemo_pipeline")
 IN_BACKTICKS = r"`([\w*/]+(?:\.py|/))`"
 
 
@@ -54,6 +59,27 @@ def test_the_table_of_changes_names_what_exists():
     assert len(files) > 15
     for name in files:
         assert any(ROOT.glob(f"**/{name}")), name
+
+
+def modules() -> Iterator[tuple[Path, ast.Module]]:
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            yield path.relative_to(ROOT), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_classes_and_parameter_lists():
+    """No class name twice, so that a name is one thing; and no function with more than eight parameters."""
+    classes, long = Counter(), []
+    for path, tree in modules():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                classes[node.name] += 1
+            elif isinstance(node, ast.FunctionDef):
+                names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                if len([name for name in names if name not in ("self", "cls")]) > 8:
+                    long.append(f"{path}: {node.name}")
+    assert [name for name, n in classes.items() if n > 1] == []
+    assert long == []
 
 
 def test_no_test_module_imports_another():

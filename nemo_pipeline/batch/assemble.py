@@ -149,7 +149,7 @@ def assemble(
         videos: in natural order; each must be in `finished`.
         known: labels of an earlier index.
         table: labels that the user gave: they win over `known`, name by name.
-        found: labels that lay beside the videos: they fill what `known` leaves open.
+        found: labels found next to the videos: they fill what `known` lacks.
         modified: by `file`, when the video file was last changed, ns.
     """
     known = known or KnownLabels()
@@ -172,7 +172,7 @@ def assemble(
             labels |= given.for_row(video.file, row_id, row.person)
         changed = (modified or {}).get(video.file, 0)
         rows.append(IndexRow(row, finished[video.file].shard, row_id, video.file, labels, changed))
-    # The mark of `nemo synth` lies beside its clips, and counts whatever the labels say or leave out. (Parts that are
+    # The mark of `nemo synth` is next to its clips, and counts whatever the labels say. (Parts that are
     # joined know no folders; their labels, or the index before, carry it.)
     folders = {video.path.parent for video in videos if video.path.is_absolute()}
     synthetic = known.synthetic or any(match.synthetic for match in (given, beside) if match)

@@ -80,7 +80,7 @@ def train_in(
     """
     if has_trained(folder):
         return Trained(tuple(read_history(folder.history)))
-    from siam_model.training.fit import fit  # and torch with it, which joining folds can do without
+    from siam_model.training.fit import Machine, fit  # and torch with it, which joining folds can do without
     from siam_model.training.inputs import FitInputs
 
     training, validation = run.table.rows_of(people.training), run.table.rows_of(people.validation)
@@ -125,14 +125,11 @@ def train_in(
     )
     fitted = fit(
         inputs,
-        device=run.runtime.device,
-        devices=run.runtime.devices,
-        workers=run.runtime.workers,
+        Machine(run.runtime.device, run.runtime.devices, run.runtime.workers, run.runtime.eager),
         checkpoint=folder.checkpoint,
         on_epoch=record,
         on_batch=batch,
         tensorboard=run.runtime.tensorboard,
-        eager=run.runtime.eager,
         say=lambda text: run.reporter.say(text, where),
     )
     write_history(folder.history, fitted.history)

@@ -1,6 +1,6 @@
 """How a training's faces get to its device.
 
-A CPU reads every batch from the file. A GPU would wait for that: it keeps all faces as uint8 where they fit beside the
+A CPU reads every batch from the file. A GPU would wait for that: it keeps all faces as uint8 where they fit next to the
 model; else they are kept in this machine's memory, where they fit, or read from the file, and a thread prepares batches
 in pinned memory while the GPU computes. Order and augmentation are the sampler's wherever the faces are.
 """

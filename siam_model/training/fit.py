@@ -29,17 +29,32 @@ class Fitted:
     best_epoch: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Machine:
+    """Where a training computes; its result does not depend on it but for rounding.
+
+    Attributes:
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        devices: GPUs (processes, with `cpu`) that share every batch. The batch stays the same, so a training on
+            several differs by rounding (and dropout's draws) alone.
+        workers: additional processes that read data.
+        eager: do not use torch.compile, which a GPU otherwise does in a long training.
+    """
+
+    device: str = "auto"
+    devices: int = 1
+    workers: int = 0
+    eager: bool = False
+
+
 def fit(
     inputs: FitInputs,
+    machine: Machine = Machine(),
     *,
-    device: str = "auto",
-    devices: int = 1,
-    workers: int = 0,
     checkpoint: Path | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_batch: Callable[[int, int], None] | None = None,
     tensorboard: bool = False,
-    eager: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Fitted:
     """Train a fresh SIAM on the training rows of `inputs`, or continue a training that was interrupted.
@@ -49,17 +64,13 @@ def fit(
     follows from the seed; the caller's random states are left alone.
 
     Args:
-        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        devices: GPUs (processes, with `cpu`) that share every batch. The batch stays the same, so a training on
-            several differs by rounding (and dropout's draws) alone.
-        workers: additional processes that read data.
+        machine: where it computes.
         checkpoint: a file, rewritten after every epoch. If it exists, training continues after its last epoch, and on a
             CPU curve and weights are to the bit those of an uninterrupted training.
         on_epoch: told of every epoch that this call trains, after its checkpoint is on disk. What it raises ends the
             training and is raised by this function.
         on_batch: called with (batches done, batches of an epoch) after every training step: for a progress bar.
         tensorboard: write TensorBoard's event files to tensorboard/ next to `checkpoint`.
-        eager: do not use torch.compile, which a GPU otherwise does in a long training.
         say: told how a GPU is used, a sentence at a time.
 
     Raises:
@@ -67,8 +78,8 @@ def fit(
         NemoError: there is no such device or precision; the checkpoint is damaged or of another training; TensorBoard
             is missing.
     """
-    chosen = resolve_device(device)
-    check_devices(device, devices)
+    chosen = resolve_device(machine.device)
+    check_devices(machine.device, machine.devices)
     check_precision(inputs.precision, chosen)
     state = load_state(checkpoint, inputs.fingerprint()) if checkpoint is not None else None
     if state is not None and checkpoint is not None and state.finished(inputs.config):
@@ -83,8 +94,8 @@ def fit(
             if on_epoch is not None:
                 on_epoch(record)
 
-        place = Place(chosen, workers, world=devices, eager=eager)
-        if devices > 1:
+        place = Place(chosen, machine.workers, world=machine.devices, eager=machine.eager)
+        if machine.devices > 1:
             last = fit_together(inputs, place, checkpoint, told, on_batch, say)
         else:
             last = train(inputs, place, state, checkpoint, told, on_batch, say)

@@ -11,7 +11,7 @@ import torch
 from nemo_pipeline.store import FaceDataset
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import Clips, labelled_videos, measure_normalisation
-from siam_model.training.fit import Fitted, fit
+from siam_model.training.fit import Fitted, Machine, fit
 from siam_model.training.inputs import FitInputs
 
 EPOCHS = 4
@@ -45,7 +45,9 @@ def go(
 ) -> Fitted:  # fmt: skip
     """Train on `inputs_of` these arguments."""
     inputs = inputs_of(data, seed, model, train, rows, fold, precision)
-    return fit(inputs, checkpoint=checkpoint, **{"device": "cpu", **options})
+    names = [field.name for field in dataclasses.fields(Machine)]
+    machine = {"device": "cpu", **{name: options.pop(name) for name in names if name in options}}
+    return fit(inputs, Machine(**machine), checkpoint=checkpoint, **options)
 
 
 def curve(history) -> list[str]:
