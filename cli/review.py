@@ -79,7 +79,7 @@ def command(
         if as_json:
             print_json({"address": server.address, "marks": review.marks})
         say(
-            f"Open {server.address} in a browser on this machine. It shows faces to whoever has this address."
+            f"Open {server.address} in a browser on this machine. It shows faces to anybody who has this address."
         )
         say(f"Marks are saved in {review.marks}. Ctrl-C ends.")
         server.serve_forever(poll_interval=0.2)

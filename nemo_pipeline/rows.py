@@ -37,7 +37,7 @@ def make_rows(
         segments = person.segments
         if config.segments == "longest":
             segments = [max(segments, key=lambda s: s.length)]
-        elif not everyone:  # one subject at a time: after a cut, whoever is then the subject
+        elif not everyone:  # one subject at a time: after a cut, the subject of the new shot
             segments = [s for s in segments if all(_apart(s, t) for t in taken)]
             taken += segments
         for j, segment in enumerate(segments, start=1):

@@ -161,7 +161,7 @@ def as_markdown(card: dict[str, Any]) -> str:
     lines += [
         f"- Trained on: `{trained['file'] or 'not stated'}`, {trained['people']} people{videos}, {ages['min']:g} to "
         f"{ages['max']:g} years old (median {ages['median']:g})",
-        f"- Licence: {card['licence'] or 'not stated: ask whoever gave you this file'}",
+        f"- Licence: {card['licence'] or 'not stated: ask the person who gave you this file'}",
         f"- Made with: {', '.join(f'{name} {version}' for name, version in card['versions'].items())}",
         f"- Settings: preset {settings['preset']}, seed {settings['seed']}; all of them in `card.json`",
     ]

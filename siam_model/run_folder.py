@@ -159,7 +159,7 @@ class RunFolder(_Folder):
         if self.is_study:
             try:
                 names = [Path(str(v["folder"])).name for v in read_json(self.study)["variants"]]
-            except (KeyError, TypeError):  # damaged: whoever opens it says so
+            except (KeyError, TypeError):  # damaged: opening it says so
                 return False
             return all(name and self.variant(name).is_finished() for name in names)
         if not self.has_model:

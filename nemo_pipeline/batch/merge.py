@@ -25,7 +25,7 @@ def merge_staged(
 ) -> list[str]:
     """Write the finished videos `files` (in this order) into one shard or, if they are large, several.
 
-    The staged videos stay: whoever planned this removes them when it knows of the shards.
+    The staged videos stay: the main process removes them when it knows of the shards.
 
     Returns:
         Names of the shards, complete and on disk.

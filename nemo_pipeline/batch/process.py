@@ -24,7 +24,7 @@ class JobFailed(Exception):
 
 
 class VideoChild(Child):
-    """A child that prepares videos. Not thread-safe: it belongs to whoever acquired it.
+    """A child that prepares videos. Not thread-safe: it belongs to the thread that acquired it.
 
     Args:
         core: the only core that it may run on; None for any.

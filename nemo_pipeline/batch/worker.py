@@ -145,7 +145,7 @@ class Pool:
         return True
 
     def stop(self) -> None:
-        """Kill every child, at once; whoever waits for one gets Stopped. From any thread."""
+        """Kill every child, at once; a thread that waits for one gets Stopped. From any thread."""
         with self._lock:
             self._stopping = True
             children = [child for child in self._busy.values() if child]

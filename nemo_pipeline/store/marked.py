@@ -66,7 +66,7 @@ class Exclusions:
         return ", ".join(f"{reason} ({n})" if n > 1 else reason for reason, n in named)
 
     def __str__(self) -> str:
-        """One line for whoever uses the file; "" without marks."""
+        """One line for the user of the file; "" without marks."""
         if not self.file:
             return ""
         why = f" ({self.said()})" if self.reasons else ""
