@@ -37,7 +37,7 @@ ENOUGH = 3
 #: Faces whose sizes differ by this factor are not the same one.
 MUCH = 3.0
 #: Sides of the views in which a covered place is looked at again, in diameters of the cover.
-LOOKS = (1.0, 1.5, 2.2)
+LOOKS = (1.25, 1.9, 2.75)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ Look = Literal["blur", "wireframe"]
 COMMENT = "annotated by nemo: every face that was found is covered"
 #: How a face is covered, and again where it was still found: means across the disc (1: one colour), the disc's size,
 #: and how clear the wire frame is.
-STEPS = ((4, 1.25, 0.8), (1, 1.3, 0.4), (1, 1.7, 0.2), (1, 2.2, 0.0))
+STEPS = ((4, 1.25, 0.8), (1, 1.3, 0.4), (1, 1.7, 0.2), (1, 2.2, 0.0), (1, 3.0, 0.0))
 #: A copy is written, searched and written again at most so often.
 MOST_ROUNDS = 8
 #: Part of the radius over which a cover fades out, outside it.
@@ -106,7 +106,7 @@ def anonymise_video(
                 draw = _Painter(places, steps, look, rows[0])
                 write_copy(reader, temporary, draw, comment=COMMENT, sound=sound, progress=progress)
             heard = check_tags(temporary, target)
-            found, missed = _check(temporary, target, times, places, steps, engine, progress)
+            found, missed = _check(temporary, target, times, places, engine, progress)
             if not found and not any(missed):
                 return Anonymised(len(times), len(places), number, sum(s > 0 for s in steps.values()), heard)
             if all(steps.get(track, 0) == len(STEPS) - 1 for track in found) and not any(missed):
@@ -233,7 +233,6 @@ def _check(
     path: Path,
     times: Sequence[float],
     places: Places,
-    steps: Mapping[int, int],
     engine: Engine,
     progress: Callable[[int], None],
 ) -> tuple[Counter[int], list[list[Sighting]]]:
@@ -251,10 +250,7 @@ def _check(
         for number, frame in enumerate(reader):
             if number >= len(times) or abs(frame.time - times[number]) > 2 * _TICK:
                 raise OutputError(f"{path} could not be written with the times of the video.", path)
-            covers = [
-                dataclasses.replace(cover, radius=cover.radius * STEPS[steps.get(cover.track, 0)][1])
-                for cover in places.covers(number)
-            ]
+            covers = places.covers(number)
             before = [face.region for face in missed[-1]] if missed else []
             again, elsewhere = seen_under(engine, frame.rgb(), covers, before)
             found.update(again)
