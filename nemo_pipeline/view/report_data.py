@@ -26,8 +26,11 @@ MOST_POINTS = 400
 #: Faces in a strip, and their side: 8 x 96 pixels are as wide as the details on a large screen.
 STRIP_FACES, STRIP_SIDE = 8, 96
 _QUALITY = 62
-_FIELDS = ("landmarks", "landmarks_raw", "tracked", "pose", "eye_distance_px", "face_presence", "timestamps", "n_faces",
-           "sharpness", "frame_index")  # fmt: skip
+#: What is read of a video.
+TRACK_FIELDS = (
+    "landmarks", "landmarks_raw", "tracked", "pose", "eye_distance_px", "face_presence", "timestamps", "n_faces",
+    "sharpness", "frame_index",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,10 +72,16 @@ def read_report(data: FaceDataset, *, faces: bool = True) -> Iterator[Reported]:
 
     A video's sharpness is compared with the median over the file, so the sharpness of all is read first.
     """
-    eyes = float(np.hypot(*(data.landmarks_in_crop[45] - data.landmarks_in_crop[36])))
-    usual = middle(np.array([middle(data.read(row, "sharpness")) for row in data.usable]))
+    eyes, usual = measures_of(data)
     for video in map(data.__getitem__, data.rows):
         yield _usable(video, eyes, usual, faces) if video.length else _failed(video)
+
+
+def measures_of(data: FaceDataset) -> tuple[float, float]:
+    """Distance of the outer eye corners in the faces of a file, pixels; and the median of its videos' sharpness: what
+    its videos are judged by."""
+    eyes = float(np.hypot(*(data.landmarks_in_crop[45] - data.landmarks_in_crop[36])))
+    return eyes, middle(np.array([middle(data.read(row, "sharpness")) for row in data.usable]))
 
 
 def _failed(video: FaceVideo) -> Reported:
@@ -81,22 +90,22 @@ def _failed(video: FaceVideo) -> Reported:
 
 
 def _usable(video: FaceVideo, eyes_in_crop: float, usual_sharpness: float, faces: bool) -> Reported:
-    track = video.track(*_FIELDS)
+    track = video.track(*TRACK_FIELDS)
     found = reasons(track, eyes_in_crop, usual_sharpness)
     times = track.timestamps - track.timestamps[0]
     details: dict[str, Any] = {
         "size": video.picture,
         "n": video.length,
         "why": [[reason.code, reason.text] for reason in found],
-        "t": _numbers(_thinned(times), 3),
+        "t": rounded(_thinned(times), 3),
         "frames": frame_bar(track.frame_index, np.where(track.tracked, 1, 2), video.n_decoded),
         "gaps": [[round(float(times[a]), 3), round(float(times[b - 1]), 3)] for a, b in runs(~track.tracked)],
-        "pose": [_numbers(_thinned(track.pose[:, k]), 1) for k in range(3)],
+        "pose": [rounded(_thinned(track.pose[:, k]), 1) for k in range(3)],
     }
     details |= _lips(video, track, times)
     if video.blendshapes is not None:
         smile = video.blendshapes[:, [BLENDSHAPES.index(f"mouthSmile{side}") for side in ("Left", "Right")]]
-        details["smile"] = [_numbers(_thinned(smile[:, k]), 3) for k in range(2)]
+        details["smile"] = [rounded(_thinned(smile[:, k]), 3) for k in range(2)]
     if faces:
         details["strip"], details["shown"] = _strip(video, times, track.tracked)
     seconds = float(times[-1]) + (float(np.median(np.diff(times))) if len(times) > 1 else 0.0)
@@ -172,8 +181,8 @@ def _lips(video: FaceVideo, track: FaceTrack, times: NDArray[np.float64]) -> dic
     )
     return {
         "measure": measure,
-        "raw": _numbers(_thinned(tracked), 4),
-        "smooth": _numbers(_thinned(smooth), 4),
+        "raw": rounded(_thinned(tracked), 4),
+        "smooth": rounded(_thinned(smooth), 4),
         "phases": phases,
         "said": text,
     }
@@ -204,7 +213,7 @@ def _thinned(values: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(values[chosen], np.float64)
 
 
-def _numbers(values: NDArray[np.float64], digits: int) -> list[float | None]:
+def rounded(values: NDArray[np.float64], digits: int) -> list[float | None]:
     """Rounded for JSON; None where nothing is known."""
     return [round(v, digits) if math.isfinite(v) else None for v in values.tolist()]
 

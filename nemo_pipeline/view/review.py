@@ -11,6 +11,7 @@ from the page itself. No path leads to a file: there is a fixed list of answers,
 from __future__ import annotations
 
 import datetime
+import functools
 import hmac
 import http.server
 import json
@@ -31,6 +32,7 @@ from nemo_pipeline.marks import Mark, add_mark, marks_beside, read_marks, remove
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.text import escape_controls
 from nemo_pipeline.view.page_tools import json_for_html, page_environment, page_hash, page_text
+from nemo_pipeline.view.report_data import measures_of
 from nemo_pipeline.view.review_data import frames_bytes, points_bytes, video_curves, video_lines
 
 #: What a person may choose by a digit; anything else can be typed.
@@ -90,6 +92,10 @@ class Review:
         self._reading, self._thinking = threading.Lock(), threading.Lock()
         self.read_marks()
 
+    @functools.cached_property
+    def _measures(self) -> tuple[float, float]:
+        return measures_of(self.data)
+
     def read_marks(self) -> list[dict[str, Any]]:
         """All marks of the file, as the page has them."""
         found = read_marks(self.marks) if self.marks.exists() else []
@@ -139,7 +145,7 @@ class Review:
                 return _json(self._attention(row))
         with self._reading:  # HDF5 is read by one thread at a time
             if name == "video":
-                return _json(video_curves(self.data, row))
+                return _json(video_curves(self.data, row, self._measures))
             if name == "points":
                 return points_bytes(self.data, row), "application/octet-stream"
             length = int(self.data.videos["length"][row])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,8 @@ from numpy.typing import NDArray
 from nemo_pipeline.phases import Measure, amplitude, find_phases
 from nemo_pipeline.store.reader import FaceDataset, FaceVideo
 from nemo_pipeline.store.text import escape_controls
-from nemo_pipeline.view.quality_flags import middle, reasons
-
-_FIELDS = ("landmarks", "landmarks_raw", "tracked", "pose", "eye_distance_px", "face_presence", "timestamps", "n_faces",
-           "sharpness", "frame_index")  # fmt: skip
+from nemo_pipeline.view.quality_flags import reasons
+from nemo_pipeline.view.report_data import TRACK_FIELDS, rounded
 
 
 def video_lines(data: FaceDataset) -> list[dict[str, Any]]:
@@ -43,25 +40,23 @@ def video_lines(data: FaceDataset) -> list[dict[str, Any]]:
     return lines
 
 
-def video_curves(data: FaceDataset, row: int) -> dict[str, Any]:
+def video_curves(data: FaceDataset, row: int, measures: tuple[float, float]) -> dict[str, Any]:
     """A video: per frame its `time` (seconds from the first), `frame` (number in the source), `tracked`, `pose`
     (yaw, pitch, roll; degrees), the lip corners' curve as `smooth` and `raw` (mouth widths) with its `phases`
-    ([name, first, last frame here]); `why` it is worth a look."""
+    ([name, first, last frame here]); `why` it is worth a look, by the `measures_of` the file."""
     video = data[row]
-    track = video.track(*_FIELDS)
-    template = data.landmarks_in_crop
-    eyes = float(np.hypot(*(template[45] - template[36])))
+    track = video.track(*TRACK_FIELDS)
     times = track.timestamps - track.timestamps[0]
     return {
         "file": escape_controls(video.file),
         "picture": video.picture,
         "width": video.width,
         "height": video.height,
-        "time": _numbers(times, 3),
+        "time": rounded(times, 3),
         "frame": track.frame_index.tolist(),
         "tracked": track.tracked.astype(int).tolist(),
-        "pose": [_numbers(track.pose[:, k], 1) for k in range(3)],
-        "why": [reason.text for reason in reasons(track, eyes, middle(track.sharpness))],
+        "pose": [rounded(track.pose[:, k], 1) for k in range(3)],
+        "why": [reason.text for reason in reasons(track, *measures)],
         **_lips(video, track.landmarks, track.landmarks_raw, track.timestamps),
     }
 
@@ -79,15 +74,10 @@ def _lips(
     parts = (("onset", found.onset), ("apex", found.apex), ("offset", found.offset))
     return {
         "measure": measure,
-        "smooth": _numbers(found.amplitude, 4),
-        "raw": _numbers(tracked, 4),
+        "smooth": rounded(found.amplitude, 4),
+        "raw": rounded(tracked, 4),
         "phases": [[name, int(a), int(b) - 1] for name, (a, b) in parts if b > a],
     }
-
-
-def _numbers(values: NDArray[Any] | Sequence[float], digits: int) -> list[float | None]:
-    """Rounded for JSON; None where nothing is known."""
-    return [round(float(v), digits) if math.isfinite(v) else None for v in values]
 
 
 def points_bytes(data: FaceDataset, row: int) -> bytes:
