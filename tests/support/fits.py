@@ -21,7 +21,7 @@ MODEL = {
 }  # fmt: skip
 TRAIN = {
     "epochs": EPOCHS, "batch_size": 4, "learning_rate": 3e-3, "temporal_stride": 2, "schedule": "cosine",
-    "augment_mirror": True, "augment_brightness": 0.2, "temporal_crop": 0.5,
+    "augment_mirror": True, "augment_brightness": 0.2, "augment_turn": 3.0, "augment_shift": 0.02, "temporal_crop": 0.5,
 }  # fmt: skip
 
 

@@ -381,7 +381,9 @@ def test_options_change_the_training_and_are_off_by_default(data):
     config = TrainConfig()
     assert (config.age_weighting, config.augment_mirror, config.augment_brightness) == ("none", False, 0.0)
     assert config.temporal_crop == 0
-    off = {"augment_mirror": False, "augment_brightness": 0.0, "temporal_crop": 0.0, "epochs": 1}
+    assert (config.augment_turn, config.augment_shift) == (0.0, 0.0)
+    names = ("augment_brightness", "augment_turn", "augment_shift", "temporal_crop")
+    off = {"augment_mirror": False, "epochs": 1, **dict.fromkeys(names, 0.0)}
     plain = go(data, train=off)
     for option in (
         {"augment_mirror": True}, {"augment_brightness": 0.3}, {"augment_turn": 5.0}, {"augment_shift": 0.1},
