@@ -94,7 +94,9 @@ def prepared(ages: Path, work: Path, name: str, every: int) -> FaceDataset:
 def failures(name: str, data: FaceDataset) -> None:
     """Every picture of a set that has no face, with the reason, and how many have one."""
     status = Counter(str(s) for s in data.videos["status"])
-    print(f"\n{name}: {len(data)} pictures; {', '.join(f'{n} {s}' for s, n in status.most_common())}")
+    print(
+        f"\n{name}: {sum(status.values())} pictures; {', '.join(f'{n} {s}' for s, n in status.most_common())}"
+    )
     for i in range(len(data)):
         if not Status(str(data.videos["status"][i])).usable:
             print(f"  {data.videos['file'][i]}: {data.videos['status'][i]}: {data.videos['message'][i]}")

@@ -17,6 +17,7 @@ from nemo_pipeline.store.marked import MarkedFaces, file_uuid, open_marked
 from nemo_pipeline.store.text import equal_codes, escape_controls, listed
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import Clips, VideoTable, labelled_videos
+from siam_model.protocol.doubts import doubtful_subjects, repeated_files
 from siam_model.protocol.overrides import configure
 from siam_model.protocol.reporter import Reporter
 from siam_model.protocol.request import Runtime, TrainRequest
@@ -156,9 +157,9 @@ def plan(settings: RunSettings, dataset: FaceDataset, reporter: Reporter) -> tup
     if table.dropped:
         count = f"{table.dropped} video{'s' if table.dropped > 1 else ''}"
         reporter.say(f"Left out: {count} without an age or a subject.")
-    doubtful = doubtful_subjects(table)
-    if doubtful:
-        reporter.say(f"Look at the labels: {doubtful}")
+    for doubt in (doubtful_subjects(table), repeated_files(table, dataset.videos["sha256"])):
+        if doubt:
+            reporter.say(f"Look at the labels: {doubt}")
     splits = plan_splits(
         table,
         folds=settings.folds,
@@ -167,26 +168,6 @@ def plan(settings: RunSettings, dataset: FaceDataset, reporter: Reporter) -> tup
         seed=settings.seed,
     )
     return splits, table
-
-
-def doubtful_subjects(table: VideoTable) -> str:
-    """A sentence on subjects that are hardly one person each: ages more than 10 years apart, or two genders. "" where
-    there is none. (One code for two people keeps both in one part; two codes for one would let a test know its people.)
-    """
-    ages: dict[str, list[float]] = {}
-    genders: dict[str, set[str]] = {}
-    for subject, age, gender in zip(table.subject, table.age, table.gender, strict=True):
-        ages.setdefault(subject, []).append(float(age))
-        genders.setdefault(subject, set()).update({gender} - {"", "unknown"})
-    found = [
-        f"{code} is {min(own):g} to {max(own):g} years old"
-        if max(own) - min(own) > 10
-        else f"{code} is {' and '.join(sorted(genders[code]))}"
-        for code, own in sorted(ages.items())
-        if max(own) - min(own) > 10 or len(genders[code]) > 1
-    ]
-    more = f", and {len(found) - 3} more such subjects" if len(found) > 3 else ""
-    return escape_controls(f"subject {', subject '.join(found[:3])}{more}.") if found else ""
 
 
 def begin(

@@ -15,7 +15,7 @@ from siam_model import load
 from siam_model.data import VideoTable
 from siam_model.evaluate import evaluate
 from siam_model.predictions import read_predictions
-from siam_model.protocol.open_run import doubtful_subjects
+from siam_model.protocol.doubts import doubtful_subjects, repeated_files
 from siam_model.reports.inputs import EvaluateRequest
 from siam_model.reports.source import open_run
 from siam_model.run_folder import RunFolder
@@ -159,3 +159,24 @@ def test_subjects_that_are_hardly_one_person():
         table(("a", 20, "male"), ("a", 50, "male"), ("b", 9, "male"), ("b", 9, "female"))
     )
     assert said == "subject a is 20 to 50 years old, subject b is female and male."
+
+
+def test_the_same_file_under_two_subjects_is_said():
+    def table(*rows):
+        subject, file = zip(*rows, strict=True)
+        n = len(rows)
+        return VideoTable(
+            index=np.arange(n), id=tuple(map(str, range(n))), subject=subject, age=np.full(n, 20.0), gender=("",) * n,
+            length=np.full(n, 9), fold=np.zeros(n, int), file=file,
+        )  # fmt: skip
+
+    said = repeated_files(table(("a", "x.jpg"), ("b", "y.jpg"), ("c", "z.jpg")), ["1", "1", "2"])
+    assert said.startswith("x.jpg and y.jpg are the same file under different subjects: one may be")
+    more = repeated_files(table(("a", "x"), ("b", "y"), ("c", "z"), ("d", "w")), ["1", "1", "2", "2"])
+    assert "(1 more case)" in more
+    for rows, hashes in (
+        ((("a", "x"), ("a", "y")), ["1", "1"]),  # a copy of the same person's
+        ((("a", "x"), ("b", "x")), ["1", "1"]),  # two people in one file
+        ((("a", "x"), ("b", "y")), ["", ""]),  # not known
+    ):
+        assert repeated_files(table(*rows), hashes) == ""
