@@ -34,7 +34,7 @@ from siam_model.data import labelled_videos
 from siam_model.predictions import read_predictions
 from siam_model.protocol.request import Runtime, TrainRequest
 from siam_model.run_folder import RunFolder
-from siam_model.train import train
+from siam_model.train import resume, train
 
 #: Steps of pretraining, and of ages while the appearance module is frozen, in eights of clips. The latter cost little.
 PRETRAIN_STEPS, FROZEN_STEPS = 160, 600
@@ -96,11 +96,14 @@ def cpu() -> float:
 
 
 def trained(data: Path, out: Path, **request: Any) -> float:
-    """Train a run, unless it is there; the CPU seconds it took."""
+    """Train a run, or the rest of it, unless it is there; the CPU seconds it took."""
     note = out.with_suffix(".cpu.json")
     if not note.exists():
         before = cpu()
-        train(data, out, TrainRequest(preset="small", **request), Runtime(device="cpu"))
+        if RunFolder(out).settings.exists():
+            resume(out, data, Runtime(device="cpu"))
+        else:
+            train(data, out, TrainRequest(preset="small", **request), Runtime(device="cpu"))
         note.write_text(json.dumps(cpu() - before))
     return float(json.loads(note.read_text()))
 
