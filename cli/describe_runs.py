@@ -94,6 +94,7 @@ def run_facts(path: Path) -> dict[str, Any]:
             **_changed(path),
             **_errors(path),
             "next": typed("nemo", "evaluate", path),
+            **_left_out(folder),
         }
         return facts | _card(load_card(path), folder.model.path)
     settings = read_settings(path)[0]
@@ -138,6 +139,15 @@ def study_facts(path: Path) -> dict[str, Any]:
         else typed("nemo", "train", "--resume", "--out", path),
         "settings": dataclasses.asdict(settings),
     }
+
+
+def _left_out(folder: Any) -> dict[str, str]:
+    """What marks left out of the data of a finished run."""
+    from nemo_pipeline.store.marked import read_record
+    from siam_model.run_folder import read_json
+
+    found = read_record(read_json(folder.run).get("left_out"))
+    return {"left_out_by_marks": f"{found.counts()} ({found.said()})"} if found else {}
 
 
 def runs_facts(path: Path, runs: list[Path]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from nemo_pipeline.errors import DataError
 from nemo_pipeline.store import FaceDataset
+from nemo_pipeline.store.marked import MarkedFaces
 from nemo_pipeline.store.text import escape_controls
 from siam_model.augment import augment_frames, sample_crops, sample_gain, sample_move
 from siam_model.config import TrainConfig
@@ -71,6 +72,9 @@ def labelled_videos(dataset: FaceDataset) -> VideoTable:
     columns, file = dataset.videos, escape_controls(str(dataset.path))
     how = _HOW_TO_LABEL.format(file=file)
     usable = np.asarray(dataset.usable, dtype=np.int64)
+    if not len(usable) and isinstance(dataset, MarkedFaces) and dataset.exclusions:
+        marks = dataset.exclusions.file
+        raise DataError(f"{marks} leaves out every video of {file}; `marks=none` ignores it.", dataset.path)
     if not len(usable):
         raise DataError(
             f"{file} holds no video with frames; look at the statuses with `nemo info {file}`.", file

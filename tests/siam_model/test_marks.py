@@ -23,6 +23,7 @@ from siam_model.protocol.settings import read_settings
 from siam_model.reports.inputs import EvaluateRequest
 from siam_model.reports.source import open_data, open_run
 from siam_model.run_folder import RunFolder
+from tests.support.commands import invoke
 from tests.support.siam_faces import drawn_videos
 from tests.support.siam_runs import Listener, Stop, quick, results, resume
 
@@ -76,6 +77,8 @@ def test_a_training_with_marks_is_that_of_the_data_without(data, mine, tmp_path)
     record = json.loads((run / "run.json").read_text())["left_out"]
     assert (record["videos"], record["frames"], record["cut"]) == (1, 4, 2)
     assert record["reasons"] == {"hand": 2, "blurred": 1}
+    said_of = json.loads(invoke("info", run, "--json").stdout)["left_out_by_marks"]
+    assert said_of == "1 video and 4 frames of 2 others (hand (2), blurred)"
     ignoring = quick(mine, tmp_path / "ignoring", marks="none")
     assert results(ignoring) == results(quick(data, tmp_path / "all")) != results(run)
     assert (
@@ -150,6 +153,9 @@ def test_the_settings_remember_a_file_that_was_named(mine, tmp_path):
 def test_spoilt_marks_stop_a_training_before_it_begins(mine, tmp_path):
     marks_beside(mine).write_text("video,start,stop\n000_0,x,\n")
     with pytest.raises(NemoError, match="line 2: start is 'x'"):
+        quick(mine, tmp_path / "run")
+    write_marks(marks_beside(mine), [Mark(v) for v in FaceDataset(mine).ids])
+    with pytest.raises(NemoError, match=r"data\.marks\.csv leaves out every video of"):
         quick(mine, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
