@@ -302,6 +302,8 @@ def _client(options: RunOptions, run: str, n_videos: int) -> Iterator[Client]:
         "distributed.scheduler.idle-timeout": None,
         "distributed.scheduler.no-workers-timeout": None,
         "distributed.worker.lifetime.duration": None,
+        # It would look at waiting threads a hundred times a second.
+        "distributed.worker.profile.enabled": False,
     }
     with dask.config.set(settings):
         cluster = LocalCluster(
