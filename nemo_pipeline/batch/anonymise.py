@@ -16,7 +16,7 @@ from nemo_pipeline.batch.heat import answer_of_child
 from nemo_pipeline.batch.worker import Pool
 from nemo_pipeline.errors import DataError
 from nemo_pipeline.platform import children_at_once, default_workers
-from nemo_pipeline.store.files import file_hash, replacing, unreadable_message
+from nemo_pipeline.store.files import file_hash, leftovers, replacing, unreadable_message
 from nemo_pipeline.store.reader import FaceDataset
 from nemo_pipeline.store.text import csv_cell, csv_value, safe_name
 
@@ -85,6 +85,8 @@ def anonymise(
     """
     from nemo_pipeline.batch.rewarp import locate_videos
 
+    if data.config.stills:
+        raise DataError(f"{data.path} was prepared from pictures, and only recordings are copied.", data.path)
     rows: dict[str, list[str]] = {}
     for number, file in enumerate(data.videos["file"]):
         rows.setdefault(file, []).append(data[number].id)
@@ -97,6 +99,7 @@ def anonymise(
         raise DataError(f"{data.path} holds no video{'' if only is None else f' {only!r}'}.", data.path)
     targets = [folder / f"{safe_name(video.id)}.mp4" for video in videos]
     open_for_drawings(folder, "the copies", videos, targets)
+    _remove_unchecked(targets)
     before = _read(folder / INDEX)
     done = {video.id: copy for video, target in zip(videos, targets, strict=True)
             if target.exists() and (copy := before.get(video.id))}  # fmt: skip
@@ -124,7 +127,15 @@ def anonymise(
         finally:
             pool.stop()
             threads.shutdown(wait=False, cancel_futures=True)
+            _remove_unchecked(targets)
     return copies
+
+
+def _remove_unchecked(targets: Sequence[Path]) -> None:
+    """Remove what was being written when a process was killed: nobody looked for faces in it."""
+    for target in targets:
+        for path in leftovers(target):
+            path.unlink(missing_ok=True)
 
 
 def draw_job(job: dict[str, Any], progress: Callable[[int], None]) -> dict[str, Any]:
