@@ -11,9 +11,9 @@ import functools
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,14 +25,14 @@ from nemo_pipeline.person import PersonRecorder
 from nemo_pipeline.rows import make_rows, subject_first, with_damage
 from nemo_pipeline.stages.decode import DecodeError, DecodeReport
 from nemo_pipeline.stages.engines import load_engine
-from nemo_pipeline.stages.frame import as_picture
+from nemo_pipeline.stages.frame import Frame, as_picture
 from nemo_pipeline.stages.given import GivenLandmarks
-from nemo_pipeline.stages.landmarks import Engine
+from nemo_pipeline.stages.landmarks import Engine, FaceMesh
 from nemo_pipeline.stages.openface import LandmarksError, content_hash
 from nemo_pipeline.stages.quality import FaceQuality
 from nemo_pipeline.stages.stills import faces_in_picture
 from nemo_pipeline.stages.streams import open_video
-from nemo_pipeline.stages.track import Tracker
+from nemo_pipeline.stages.track import Observation, Tracker, observe
 from nemo_pipeline.stages.unseen import why_no_face
 from nemo_pipeline.stages.warp import FaceWarp
 from nemo_pipeline.status import Status
@@ -40,6 +40,11 @@ from nemo_pipeline.still import process_still
 from nemo_pipeline.store.facetrack import FaceTrack
 from nemo_pipeline.store.schema import FRAME_FIELDS, record_dtype
 from nemo_pipeline.store.spool import read_records
+
+#: So many frames are tracked before what was seen in them is measured and recorded, or fewer if they are large: the
+#: network leaves nothing of the code and tables of that in a core's caches, and does so once for all of them.
+_BLOCK = 8
+_BLOCK_BYTES = 32 << 20
 
 
 def process_video(
@@ -145,19 +150,20 @@ def _follow(
                 followed.landmarks_sha256 = content_hash(Path(str(landmarks)))
                 source = GivenLandmarks(Path(str(landmarks)), config.min_confidence, reader.info.fps)
             followed.source, followed.report = source, reader.report
+            looked: list[_Looked] = []
             for frame in reader:
                 followed.info = reader.info
-                by_number = {one.person: one for one in source.step(frame)}
-                for number in by_number.keys() - people.keys():
-                    spool = spool_stem.with_name(f"{spool_stem.name}.p{number}.records")
-                    people[number] = PersonRecorder(spool, config, warp)
-                for number, person in people.items():
-                    person.push(frame, by_number.get(number), source.n_faces)
+                found = source.look(frame) if isinstance(source, Tracker) else source.step(frame)
+                looked.append(_Looked(frame, found, source.n_faces))
+                if len(looked) >= _BLOCK or len(looked) * frame.planes[0].nbytes > _BLOCK_BYTES:
+                    _record(looked, people, spool_stem, config, warp)
+                    looked = []
                 if warp is None:
                     followed.times.extend([math.nan] * (frame.index - len(followed.times)))
                     followed.times.append(frame.time)
                 if progress is not None and frame.index % 16 == 0:
                     progress(frame.index + 1)
+            _record(looked, people, spool_stem, config, warp)
             followed.info, followed.report = reader.info, reader.report
             if isinstance(source, GivenLandmarks) and reader.report.n_frames:
                 source.finish(reader.report.n_frames)
@@ -168,6 +174,32 @@ def _follow(
         person.finish()
     if progress is not None:
         progress(followed.report.n_frames)
+
+
+class _Looked(NamedTuple):
+    """A frame, who was found in it, and how many faces were last counted."""
+
+    frame: Frame
+    found: Sequence[Observation | tuple[FaceMesh, int]]
+    n_faces: int
+
+
+def _record(
+    looked: Sequence[_Looked],
+    people: dict[int, PersonRecorder],
+    spool_stem: Path,
+    config: PrepConfig,
+    warp: tuple[FaceWarp, FaceQuality] | None,
+) -> None:
+    """Measure and record who was found in some frames."""
+    for frame, found, n_faces in looked:
+        seen = [one if isinstance(one, Observation) else observe(*one) for one in found]
+        by_number = {one.person: one for one in seen}
+        for number in by_number.keys() - people.keys():
+            spool = spool_stem.with_name(f"{spool_stem.name}.p{number}.records")
+            people[number] = PersonRecorder(spool, config, warp)
+        for number, person in people.items():
+            person.push(frame, by_number.get(number), n_faces)
 
 
 def _discard(people: Iterable[PersonRecorder]) -> None:

@@ -99,20 +99,24 @@ class Tracker:
 
     def step(self, frame: Frame) -> list[Observation]:
         """The people seen in the next frame; `n_faces` is then the number of faces last counted."""
+        return [observe(mesh, person) for mesh, person in self.look(frame)]
+
+    def look(self, frame: Frame) -> list[tuple[FaceMesh, int]]:
+        """As `step`, before anything is measured: each person's mesh and number, for `observe`."""
         census = frame.time - self._last_census >= CENSUS_SECONDS
-        seen = []
+        seen: list[tuple[FaceMesh, int]] = []
         for follower in self._followers:
             mesh = None if follower.lost else self._follow(follower, frame)
             if mesh is not None:
                 if census or len(self._trust[follower.person]) < FIRST_CHECKS:
                     mesh = self._check(follower, frame, mesh)
-                seen.append(observe(mesh, follower.person))
+                seen.append((mesh, follower.person))
             follower.lost = mesh is None
         self._followers = [f for f in self._followers if not f.lost or frame.time - f.seen <= MEMORY_SECONDS]
         for mesh in self._search(frame, seen, census):
             person = self._recognise(mesh, frame)
             if person is not None:
-                seen.append(observe(mesh, person))
+                seen.append((mesh, person))
         self.n_faces = max(self.n_faces, len(seen))
         return seen
 
@@ -155,7 +159,7 @@ class Tracker:
         follower.region, follower.seen = region, frame.time
         return mesh
 
-    def _search(self, frame: Frame, seen: list[Observation], census: bool) -> list[FaceMesh]:
+    def _search(self, frame: Frame, seen: list[tuple[FaceMesh, int]], census: bool) -> list[FaceMesh]:
         """Faces to consider in this frame beyond those followed."""
         everyone = self._everyone
         found: list[FaceMesh] = []
@@ -177,7 +181,8 @@ class Tracker:
         fresh = self._unfollowed(found)
         if fresh and not everyone:
             largest = max(
-                [face_region(f.points).size for f in fresh] + [face_region(o.mesh).size for o in seen]
+                [face_region(f.points).size for f in fresh]
+                + [face_region(mesh.points).size for mesh, _ in seen]
             )
             fresh = [f for f in fresh if face_region(f.points).size >= RIVAL_SIZE * largest]
         return sorted(fresh, key=lambda face: -face_region(face.points).size)
