@@ -7,7 +7,6 @@ names the video, the number of the frame in it and its time.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -23,7 +22,7 @@ from nemo_pipeline.errors import DataError, InstallationError, OutputError
 from nemo_pipeline.frame_table import frame_columns
 from nemo_pipeline.store.files import replacing
 from nemo_pipeline.store.reader import FaceDataset, FaceVideo
-from nemo_pipeline.store.text import csv_cell, safe_name
+from nemo_pipeline.store.text import CsvWriter, csv_cell, safe_name
 
 Format = Literal["openface", "table", "npz", "webdataset", "faces", "video"]
 #: In a folder of face images or videos: which frame each of them is.
@@ -110,7 +109,7 @@ def _write_table(videos: Sequence[FaceVideo], path: Path) -> None:
 
 
 def _write_csv(videos: Iterable[FaceVideo], file: IO[str]) -> None:
-    writer = csv.writer(file, lineterminator="\n")
+    writer = CsvWriter(file)
     head: list[str] = []
     for video in videos:
         columns = frame_columns(video)
@@ -240,7 +239,7 @@ def _write_index(videos: Sequence[FaceVideo], paths: Sequence[Path], index: Path
         replacing(index) as temporary,
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
+        writer = CsvWriter(file)
         writer.writerow(("file", "position", "video", "frame_index", "timestamp", "tracked"))
         for video, path in zip(videos, paths, strict=True):
             rows = zip(video.frame_index, video.timestamps, video.tracked, strict=True)

@@ -28,7 +28,7 @@ from typing import Any
 from nemo_pipeline.errors import DataError, OutputError
 from nemo_pipeline.store.files import read_bounded, replacing
 from nemo_pipeline.store.locks import hold
-from nemo_pipeline.store.text import csv_cell, csv_value, escape_controls, find_delimiter
+from nemo_pipeline.store.text import CsvWriter, csv_cell, csv_value, escape_controls, find_delimiter
 
 COLUMNS = ("video", "start", "stop", "reason", "who", "when")
 #: In place of a file of marks: leave them out of account.
@@ -236,7 +236,7 @@ def write_marks(path: Path, marks: Iterable[Mark]) -> None:
 
 def _write(path: Path, header: Sequence[str], rows: Iterable[_Row]) -> None:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = CsvWriter(text)
     writer.writerow(header)
     writer.writerows([csv_cell(row.get(name, "")) for name in header] for row in rows)
     with replacing(path) as temporary:

@@ -14,7 +14,7 @@ import numpy as np
 
 from nemo_pipeline.errors import DataError
 from nemo_pipeline.store.files import read_bounded, replacing
-from nemo_pipeline.store.text import csv_cell, csv_value, escape_controls, find_delimiter
+from nemo_pipeline.store.text import CsvWriter, csv_cell, csv_value, escape_controls, find_delimiter
 
 #: What is read. `file` (the recording) is written too, where it is known.
 COLUMNS = ("video", "subject", "fold", "age_true", "age_predicted")
@@ -175,7 +175,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> bytes:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = CsvWriter(text)
     writer.writerow(columns)
     writer.writerows(rows)
     return text.getvalue().encode("utf-8", "surrogateescape")

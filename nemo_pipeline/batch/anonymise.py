@@ -18,7 +18,7 @@ from nemo_pipeline.errors import DataError
 from nemo_pipeline.platform import children_at_once, default_workers
 from nemo_pipeline.store.files import file_hash, leftovers, replacing, unreadable_message
 from nemo_pipeline.store.reader import FaceDataset
-from nemo_pipeline.store.text import csv_cell, csv_value, safe_name
+from nemo_pipeline.store.text import CsvWriter, csv_cell, csv_value, safe_name
 
 #: In a folder of copies: what was done to each, and what was checked.
 INDEX = "anonymised.csv"
@@ -193,7 +193,7 @@ def _write(index: Path, copies: Any) -> None:
         replacing(index) as temporary,
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
+        writer = CsvWriter(file)
         writer.writerow(field.name for field in dataclasses.fields(Copy))
         for copy in copies:
             values = dataclasses.astuple(copy)

@@ -6,10 +6,12 @@ HDF5 gets the original bytes back, so that every name survives a round trip thro
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import IO
 
 #: A spreadsheet runs a cell that starts with one of these.
 _FORMULA_START = ("=", "+", "-", "@", "\t", "\r")
@@ -91,6 +93,26 @@ def csv_value(cell: str) -> str:
     if cell.startswith("'") and cell[1:].startswith((*_FORMULA_START, "'")):
         return cell[1:]
     return cell
+
+
+class CsvWriter:
+    """As `csv.writer` with a line feed after each row, but rows with a carriage return (of a file name) are quoted:
+    left bare, every reader would take it for the end of the row."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._plain = csv.writer(file, lineterminator="\n")
+        self._quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+
+    def writerow(self, row: Iterable[object]) -> None:
+        """One row."""
+        cells = list(row)
+        bare = any(isinstance(cell, str) and "\r" in cell for cell in cells)
+        (self._quoted if bare else self._plain).writerow(cells)
+
+    def writerows(self, rows: Iterable[Iterable[object]]) -> None:
+        """Several."""
+        for row in rows:
+            self.writerow(row)
 
 
 def find_delimiter(header: str) -> str:

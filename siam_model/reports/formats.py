@@ -3,14 +3,13 @@ command or markup."""
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
 import re
 from typing import Any
 
-from nemo_pipeline.store.text import csv_cell, escape_controls
+from nemo_pipeline.store.text import CsvWriter, csv_cell, escape_controls
 from siam_model.reports.content import Column, Kind, Table, Value
 
 #: Format -> the file's extension, in the order in which they are named on the page.
@@ -76,7 +75,7 @@ def to_csv(table: Table) -> str:
     """`records` in full precision."""
     out = io.StringIO()
     columns, rows = records(table)
-    writer = csv.writer(out, lineterminator="\n")
+    writer = CsvWriter(out)
     writer.writerow([csv_cell(c.name) for c in columns])
     for row in rows:
         writer.writerow(["" if value is None else csv_cell(value) for value in row.values()])

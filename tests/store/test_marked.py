@@ -36,7 +36,7 @@ def test_a_mark_is_read_as_it_was_added_whatever_its_names_hold(tmp_path):
     marks = [
         Mark(name, 3, 9, 'a "reason", and\nmore', f"=who {name}", "2026-11-30T10:00:00Z") for name in HOSTILE
     ]
-    marks += [Mark("whole"), Mark("to the end", 5), Mark("from the start", None, 5)]
+    marks += [Mark("whole", reason="a\rb"), Mark("to\r the end", 5), Mark("from the start", None, 5)]
     for mark in marks:
         add_mark(path, mark)
     assert read_marks(path) == marks and path.stat().st_mode & 0o777 == 0o600

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_pipeline.store.text import (
+    CsvWriter,
     csv_cell,
     csv_value,
     escape_controls,
@@ -64,3 +67,12 @@ def test_natural_order_is_one_order(texts):
     for a in texts:
         for b in texts:
             assert (natural_key(a) == natural_key(b)) == (a == b)
+
+
+def test_every_cell_of_a_table_is_read_as_it_was_written():
+    """Python's own writer leaves a carriage return bare, and every reader ends the row there."""
+    rows = [["a\rb", "c"], ["\r", ""], ['x"\r\n,', "y"], ["plain", "2"], ["a\nb", "'"]]
+    file = io.StringIO(newline="")
+    CsvWriter(file).writerows(rows)
+    assert list(csv.reader(io.StringIO(file.getvalue(), newline=""))) == rows
+    assert "plain,2\n" in file.getvalue()
