@@ -44,20 +44,26 @@ class KeptFaces:
     """The faces of some videos as one array.
 
     Attributes:
+        device: it is for.
+        there: whether the faces are on it; else they are in this machine's memory.
         frames: (F,S,S) uint8, video after video.
         first: row of the dataset -> where its frames begin.
     """
 
-    def __init__(self, dataset: FaceDataset, index: np.ndarray, device: torch.device) -> None:
+    def __init__(
+        self, dataset: FaceDataset, index: np.ndarray, device: torch.device, *, there: bool = True
+    ) -> None:
+        self.device, self.there = device, there
         length = dataset.videos["length"][index]
         starts = np.cumsum(length) - length
         self.first = dict(zip(index.tolist(), starts.tolist(), strict=True))
         shape = (int(length.sum()), dataset.size, dataset.size)
-        self.frames = torch.empty(shape, dtype=torch.uint8, device=device)
+        place = device if there else torch.device("cpu")
+        self.frames = torch.empty(shape, dtype=torch.uint8, device=place)
         for i, start in self.first.items():
             done = start
             for block in blocks(dataset, i):
-                self.frames[done : done + len(block)] = torch.from_numpy(block).to(device)
+                self.frames[done : done + len(block)] = torch.from_numpy(block).to(place)
                 done += len(block)
 
     def batch(self, clips: Clips, chosen: Sequence[ClipSample]) -> Batch:
@@ -142,7 +148,7 @@ class Feed:
     def batches(self, order: list[list[ClipSample]]) -> Iterator[Batch]:
         """These batches one after the other."""
         kept = self.kept
-        if kept is not None and kept.frames.device == self.device:
+        if kept is not None and kept.there:
             for chosen in order:
                 yield self._arrived(kept.batch(self.clips, chosen), chosen)
         elif kept is not None:
@@ -196,7 +202,7 @@ def make_feed(
     needed = int(dataset.videos["length"][index].sum()) * dataset.size**2
     device_free, own_free = free_memory(device), memory()[1]
     there = _KEPT.get(dataset)
-    usable = there is not None and set(index.tolist()) <= there.first.keys()
+    usable = there is not None and there.device == device and set(index.tolist()) <= there.first.keys()
     if where is None and usable:
         return Feed(clips, device, workers, there)
     chosen = where or where_to_keep(needed, device_free, own_free and own_free / processes)
@@ -209,7 +215,7 @@ def make_feed(
         say(f"{needed / 1e9:.1f} GB of faces, {text}.")
     if chosen == "files":
         return Feed(clips, device, workers, None)
-    kept = KeptFaces(dataset, index, device if chosen == "device" else torch.device("cpu"))
+    kept = KeptFaces(dataset, index, device, there=chosen == "device")
     if where is None:
         _KEPT[dataset] = kept
     return Feed(clips, device, workers, kept)

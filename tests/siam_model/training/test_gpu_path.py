@@ -22,6 +22,7 @@ from siam_model.augment import augment_frames
 from siam_model.data import Clips, ClipSample, LengthBuckets, labelled_videos
 from siam_model.devices import read_later
 from siam_model.layers import Recurrence
+from siam_model.training import feed as feed_module
 from siam_model.training.feed import KeptFaces, ahead, augment_packed, make_feed, where_to_keep
 from siam_model.training.loop import Place, Training, train
 from siam_model.training.passes import bytes_per_frame, compile_appearance, frames_that_fit
@@ -233,6 +234,17 @@ def test_faces_of_some_videos_are_kept(data):
     batch = kept.batch(clips, [ClipSample(2, 1), ClipSample(7, 0)])
     assert torch.equal(batch.frames[:3], torch.from_numpy(dataset[int(clips.table.index[2])].frames[1::3]))
     assert batch.lengths.tolist() == [3, 3]
+
+
+def test_kept_faces_serve_trainings_on_the_same_device_alone(data, monkeypatch):
+    """Other tests choose the place; here, a device that says how much memory it has does."""
+    monkeypatch.setattr(feed_module, "free_memory", lambda device: 10**9 if device.type == "meta" else None)
+    clips, said = inputs_of(data).clips, []
+    first = make_feed(clips, torch.device("meta"), 0, say=said.append)
+    assert first.kept is not None and first.kept.there and first.kept.frames.device.type == "meta"
+    assert said == ["0.0 GB of faces, kept on the GPU."]
+    assert make_feed(clips, torch.device("meta"), 0).kept is first.kept
+    assert make_feed(clips, CPU, 0).kept is None
 
 
 def test_batches_made_ahead():
