@@ -89,7 +89,8 @@ def serve(words: list[str], desk: Path) -> None:
         process.stderr.readline()
         process.send_signal(signal.SIGINT)
         rest = process.communicate(timeout=60)[1]
-    assert process.returncode == 0 and rest == "Nothing was marked.\n"
+    # The signal may come while the second line is being printed: then that is printed again.
+    assert process.returncode == 0 and rest.endswith("Nothing was marked.\n")
 
 
 @pytest.fixture(scope="module")
