@@ -168,8 +168,8 @@ class _FoundFaces:
 def _alike(a: Region, b: Region) -> bool:
     """Whether two regions show nearly the same, the same way up."""
     turned = abs((a.angle - b.angle + math.pi) % (2 * math.pi) - math.pi)
-    near = turned < math.pi / 4 and math.hypot(a.cx - b.cx, a.cy - b.cy) < 0.2 * min(a.size, b.size)
-    return near and 0.7 < a.size / b.size < 1 / 0.7
+    near = turned < math.pi / 4 and math.hypot(a.cx - b.cx, a.cy - b.cy) < 0.15 * min(a.size, b.size)
+    return near and 0.8 < a.size / b.size < 1 / 0.8
 
 
 def _detected(
