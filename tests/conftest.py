@@ -6,8 +6,12 @@ import os
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+# How long an example takes says something of the machine's other work, and nothing of the code.
+hypothesis.settings.register_profile("nemo", deadline=None)
+hypothesis.settings.load_profile("nemo")
 # A training is the same to the bit only with the same number of threads; tests compare trainings in this process with
 # those of processes that share the cores.
 os.environ["OMP_NUM_THREADS"] = "1"
