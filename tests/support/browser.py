@@ -24,6 +24,9 @@ try:
     from playwright import sync_api
 except ImportError:
     sync_api = None
+else:
+    # A page is drawn in a tenth of a second; on a busy machine it takes longer than Playwright's five.
+    sync_api.expect.set_options(timeout=30_000)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 #: Seconds a test has for its page (they take one or two), and how often a Chromium that says nothing is replaced.

@@ -150,6 +150,29 @@ def test_by_keyboard_alone(browser, data, tmp_path):
 
 
 @in_browser
+def test_an_answer_that_comes_late_undoes_nothing(browser, data, tmp_path):
+    with reviewing(browser, data, tmp_path / "it") as seen:
+        held: list[tuple[Any, Any]] = []  # the answer as the server gave it, not yet with the page
+        seen.page.route("**/marks", lambda route: held.append((route, route.fetch())))
+        seen.press("ArrowDown", "ArrowUp", "ArrowDown", "ArrowUp")
+        seen.says("#here", "Frame 0 (1 of 60)")
+        seen.press("ArrowRight", "x", "2")
+        seen.says("#here", "left out: face covered")
+        while not held:
+            seen.page.wait_for_timeout(10)
+        for route, answer in held:
+            with seen.page.expect_response("**/marks"):
+                route.fulfill(response=answer)
+        seen.press("ArrowDown", "ArrowUp")
+        seen.says("#marks", "whole clip: face covered")
+        seen.press("ArrowRight")
+        seen.says("#here", "Frame 1 (2 of 60)")
+        seen.press("u")
+        sync_api.expect(seen.page.locator("#here")).not_to_contain_text("left out")
+        assert len(held) == 1
+
+
+@in_browser
 def test_clips_that_were_looked_at_long_ago_are_read_again(browser, data, tmp_path):
     with reviewing(browser, data, tmp_path / "it") as seen:
         names = FaceDataset(data).ids

@@ -5,6 +5,7 @@
   const facts = JSON.parse(el("facts").textContent);
   const clips = facts.videos, size = facts.size, BLOCK = 64, KEPT = 8, LEFT = 34, RIGHT = 8;
   let marks = facts.marks, shown = clips.slice(), current = null, at = 0, range = [null, null], playing = 0;
+  let opened = 0, changed = 0; // how often a clip was opened, and how often the server answered with new marks
   let recent = []; // clips whose arrays are in memory, the last one first
   const done = []; // what was done here, for undo: [path that undoes it, mark]
   const heads = [[0, 16, 0], [17, 21, 0], [22, 26, 0], [27, 30, 0], [31, 35, 0], [36, 41, 1], [42, 47, 1], [48, 59, 1], [60, 67, 1]];
@@ -50,10 +51,11 @@
   async function change(path, mark, undoing) {
     const answer = await (await ask(path, mark)).json();
     marks = answer.marks;
+    changed++;
     fault("");
     if (!undoing) done.push([path === "mark" ? "unmark" : "mark", answer.mark]);
     el("undo").disabled = !done.length;
-    list(); showMarks(); draw();
+    list(); showMarks(); go(at);
     return answer.mark;
   }
   async function undo() {
@@ -97,7 +99,19 @@
   }
 
   // ---- a clip
+  async function read(clip) {
+    const before = changed;
+    const [curves, points, now] = await Promise.all([
+      ask(`video?row=${clip.row}`).then((a) => a.json()),
+      ask(`points?row=${clip.row}`).then((a) => a.arrayBuffer()),
+      ask("marks").then((a) => a.json()), // of others, who mark at the same time
+    ]);
+    Object.assign(clip, { curves, points: new Float32Array(points), blocks: [] });
+    clip.box = box(clip);
+    if (before === changed) marks = now; // else the answer to a change is the newer one
+  }
   async function open(clip) {
+    const turn = ++opened;
     stop();
     current = clip; at = 0; range = [null, null]; clip.seen = true;
     el("name").textContent = clip.name;
@@ -107,17 +121,9 @@
     el("plots").replaceChildren(); // those of the clip before
     list();
     try {
-      if (!clip.curves) {
-        clip.blocks = [];
-        const [curves, points] = await Promise.all([ask(`video?row=${clip.row}`).then((a) => a.json()), ask(`points?row=${clip.row}`).then((a) => a.arrayBuffer())]);
-        clip.points = new Float32Array(points);
-        clip.curves = curves;
-        clip.box = box(clip);
-        const now = await (await ask("marks")).json(); // of others, who mark at the same time
-        marks = now;
-      }
-    } catch (error) { fault(error.message); return; }
-    if (clip !== current) return;
+      if (!clip.curves) await (clip.reading ??= read(clip).finally(() => { clip.reading = null; }));
+    } catch (error) { if (turn === opened) fault(error.message); return; }
+    if (turn !== opened) return; // another clip was chosen meanwhile, or this one again
     recent = [clip, ...recent.filter((other) => other !== clip)];
     for (const old of recent.splice(KEPT)) Object.assign(old, { curves: null, points: null, blocks: null, attention: null });
     const d = clip.curves;
@@ -187,7 +193,7 @@
     try {
       await change("mark", mark);
       el("choose").close();
-      if (clip === current) { range = [null, null]; showMarks(); go(at); }
+      if (clip === current) { range = [null, null]; showMarks(); draw(); }
       el("viewer").focus({ preventScroll: true });
     } catch (error) { el("unsaved").textContent = `Not saved: ${error.message}`; }
   }
