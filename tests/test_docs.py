@@ -26,7 +26,7 @@ from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.index import LAYOUT_COLUMNS, SHARD_TABLE
 from nemo_pipeline.store.schema import FRAME_FIELDS, LABEL_COLUMNS, VIDEO_COLUMNS
 from nemo_pipeline.store.shard import SHARD_COLUMNS
-from tests.support.browser import CHROMIUM, Seen, chromium, in_browser, sync_api
+from tests.support.browser import CHROMIUM, Seen, chromium, in_browser, soon, sync_api
 from tests.support.paths import ROOT
 from tests.support.siam_faces import drawn_file
 from tests.support.siam_runs import TINY, train
@@ -226,9 +226,10 @@ def test_search_works_in_pages_that_are_opened_from_disk(site, browser):
     seen = Seen(browser, site / "commands" / "train.html", 1280)
     seen.page.click("input[name=query]")
     seen.page.keyboard.type("distinct")
-    seen.page.wait_for_selector(".md-search-result__item a")
-    assert any(
-        "train" in url
-        for url in seen.page.eval_on_selector_all(".md-search-result__item a", "e => e.map(a => a.href)")
-    )
+
+    def found() -> list[str]:
+        urls = seen.page.eval_on_selector_all(".md-search-result__item a", "e => e.map(a => a.href)")
+        return [url for url in urls if "train" in url]
+
+    soon(lambda: bool(found()))  # results come while it is typed
     seen.close()

@@ -2,7 +2,8 @@
 
 Once in a long while a headless Chromium never acknowledges a key or answers a script, and Playwright waits for both
 without a limit. A test that looks at a page is therefore given `PATIENCE` seconds; then Chromium is killed, and the
-test begins again in a new one. What a page shows wrongly is never looked at twice.
+test begins again in a new one. So it does where a page that was waited for no longer answers a script. What a page
+shows wrongly is never looked at twice.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import html
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,17 +22,18 @@ from typing import Any
 import psutil
 import pytest
 
+#: Seconds that a test has for its page (they take one or two, and more on a busy machine), milliseconds that a page has
+#: for what it is asked, and how often a Chromium that says nothing is replaced.
+PATIENCE, LIMIT, TRIES = 240.0, 60_000, 3
+
 try:
     from playwright import sync_api
 except ImportError:
-    sync_api = None
+    sync_api = expect = None
 else:
-    # A page is drawn in a tenth of a second; on a busy machine it takes longer than Playwright's five.
-    sync_api.expect.set_options(timeout=30_000)
+    expect = sync_api.expect
+    expect.set_options(timeout=LIMIT)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-#: Seconds a test has for its page (they take one or two), and how often a Chromium that says nothing is replaced.
-PATIENCE, TRIES = 90.0, 3
 
 
 def in_browser(test: Callable[..., None]) -> Callable[..., None]:
@@ -48,7 +51,7 @@ class Chromium:
     """A Chromium that is started again when it stops answering."""
 
     def __init__(self, playwright: Any, patience: float = PATIENCE) -> None:
-        self._playwright, self._patience = playwright, patience
+        self._playwright, self.patience = playwright, patience
         self._browser: Any = None
 
     def new_context(self, **kwargs: Any) -> Any:
@@ -57,17 +60,34 @@ class Chromium:
             self._browser = self._playwright.chromium.launch(
                 executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
             )
-        return self._browser.new_context(**kwargs)
+        context = self._browser.new_context(**kwargs)
+        context.set_default_timeout(LIMIT)
+        return context
 
     def look(self, test: Callable[[], None]) -> None:
-        """Call `test`, again in a new browser where this one did not answer in time."""
+        """Call `test`, again in a new browser where this one did not answer in time. Closes its pages."""
         for left in reversed(range(TRIES)):
             with self._limited() as stopped:
                 try:
                     return test()
-                except sync_api.Error:
+                except (sync_api.Error, AssertionError):
+                    self._ask()
                     if not stopped.is_set() or not left:
                         raise
+                finally:
+                    with contextlib.suppress(sync_api.Error):
+                        self._close_pages()
+
+    def _ask(self) -> None:
+        """Have every open page answer: returns when it did, or when Chromium was killed for want of an answer."""
+        with contextlib.suppress(sync_api.Error):
+            for context in self._browser.contexts if self._browser is not None else []:
+                for page in context.pages:
+                    page.evaluate("document.title")
+
+    def _close_pages(self) -> None:
+        for context in self._browser.contexts if self._browser is not None else []:
+            context.close()
 
     def close(self) -> None:
         if self._browser is not None:
@@ -86,7 +106,7 @@ class Chromium:
                     if "chrom" in process.name():
                         process.kill()
 
-        watch = threading.Timer(self._patience, stop)
+        watch = threading.Timer(self.patience, stop)
         watch.daemon = True
         watch.start()
         try:
@@ -109,11 +129,19 @@ def private(file: Path) -> list[str]:
     """What a page or an SVG picture should not name: folders of whoever made it, and places on a network. (Names of
     XML's vocabularies look like the latter, and are none.)"""
     text = html.unescape(file.read_text(encoding="utf-8"))
-    folders = {file.resolve().parent, file.resolve().parents[1], Path.home(), Path.cwd()}
+    folders = {file.resolve().parent, file.resolve().parents[1], Path.home(), Path.cwd()} - {Path("/")}
     named = [f"names the folder {folder}" for folder in folders if f"{folder}/" in text]
     addresses = re.findall(r"\b(?:https?|ftp|file|wss?)://[^\s\"'<>)]*", text)
     vocabularies = ("http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink")
     return named + [address for address in addresses if address not in vocabularies]
+
+
+def soon(test: Callable[[], bool]) -> None:
+    """Wait until something is so. (A page's policy may let Playwright's own waiting run no script.)"""
+    end = time.monotonic() + LIMIT / 1000
+    while not test():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 class Seen:

@@ -7,7 +7,7 @@ import contextlib
 import psutil
 import pytest
 
-from tests.support.browser import Seen, chromium, in_browser
+from tests.support.browser import PATIENCE, Seen, chromium, expect, in_browser
 
 
 @pytest.fixture
@@ -19,8 +19,18 @@ def page(tmp_path):
 
 @pytest.fixture
 def browser():
-    with chromium(patience=4.0) as browser:
+    with chromium() as browser:
         yield browser
+
+
+def answers(page) -> None:
+    """Waits without a limit."""
+    assert page.evaluate("document.title") == "A page"
+
+
+def shows(page) -> None:
+    """Waits a while, and then says that the page is wrong."""
+    expect(page.locator("#p")).to_have_text("here", timeout=500)
 
 
 def stop_answering() -> None:
@@ -31,18 +41,22 @@ def stop_answering() -> None:
 
 
 @in_browser
-def test_one_that_stops_answering_is_replaced(browser, page):
-    looked = []
+@pytest.mark.parametrize("wait", [answers, shows])
+def test_one_that_stops_answering_is_replaced(browser, page, wait):
+    tries = []
 
     def look() -> None:
-        looked.append(Seen(browser, page, 400))
-        if len(looked) == 1:
+        tries.append(browser.patience)
+        browser.patience = PATIENCE  # of the next try
+        seen = Seen(browser, page, 400)
+        if len(tries) == 1:
             stop_answering()
-        assert looked[-1].page.evaluate("document.title") == "A page"
-        looked[-1].close()
+        wait(seen.page)
+        seen.close()
 
+    browser.patience = 4.0
     browser.look(look)
-    assert len(looked) == 2
+    assert tries == [4.0, PATIENCE]
 
 
 @in_browser

@@ -12,7 +12,7 @@ import pytest
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import escape_controls
 from nemo_pipeline.view.report import write_report
-from tests.support.browser import Seen, chromium, in_browser, sync_api
+from tests.support.browser import Seen, chromium, expect, in_browser
 from tests.support.smiling import HOSTILE, smiling_file
 
 
@@ -53,15 +53,19 @@ def test_it_sorts(browser, report):
     button = page.get_by_role("button", name="Decoded", exact=True)
     button.focus()
     page.keyboard.press("Enter")
-    assert header.get_attribute("aria-sort") == "descending"
+    expect(header).to_have_attribute("aria-sort", "descending")
     assert seen.shown[:2] == ["cut", "nobody"] and sorted(seen.shown) == sorted(before)
     page.keyboard.press("Space")
-    assert header.get_attribute("aria-sort") == "ascending" and seen.shown[-1] == "cut"
+    expect(header).to_have_attribute("aria-sort", "ascending")
+    assert seen.shown[-1] == "cut"
+    ages = page.get_by_role("columnheader", name="Age", exact=True)
     page.get_by_role("button", name="Age", exact=True).click()
-    assert header.get_attribute("aria-sort") == "none"
+    expect(ages).to_have_attribute("aria-sort", "descending")
+    expect(header).to_have_attribute("aria-sort", "none")
     # Ages 30 first; those without one stay last, whichever way.
     assert seen.shown[-2:] == ["nobody", "broken"]
     page.get_by_role("button", name="Age", exact=True).click()
+    expect(ages).to_have_attribute("aria-sort", "ascending")
     assert seen.shown[0] == HOSTILE[0] and seen.shown[-2:] == ["nobody", "broken"]
     seen.close()
 
@@ -71,23 +75,26 @@ def test_it_filters(browser, report):
     seen = Report(browser, report, 1280)
     page = seen.page
     count = page.get_by_role("status")
-    assert count.inner_text() == "14 videos"
+    expect(count).to_have_text("14 videos")
     page.get_by_label("Status").select_option("no_face")
-    assert seen.shown == ["nobody"] and count.inner_text() == "1 of 14 videos"
+    expect(count).to_have_text("1 of 14 videos")
+    assert seen.shown == ["nobody"]
     page.get_by_role("button", name="Clear").click()
-    sync_api.expect(page.get_by_role("status")).to_have_text("14 videos")
+    expect(count).to_have_text("14 videos")
     page.get_by_label("Worth a look").select_option("*")
+    expect(count).to_have_text("5 of 14 videos")
     assert seen.shown == ["gaps", "turned", "small", "many", "cut"]
     page.get_by_label("Worth a look").select_option("-")
+    expect(count).to_have_text("7 of 14 videos")
     assert "nobody" not in seen.shown and "without landmarks" in seen.shown
     page.get_by_role("button", name="Clear").click()
     page.get_by_label("Find").fill("img SRC")
-    sync_api.expect(page.get_by_role("status")).to_have_text("1 of 14 videos")
+    expect(count).to_have_text("1 of 14 videos")
     assert seen.shown == [HOSTILE[0]]
     page.get_by_label("Find").fill("no such video")
     page.get_by_text("No video matches the filter.").wait_for()
     page.get_by_role("button", name="the head is non-frontal").click()
-    sync_api.expect(page.get_by_role("status")).to_have_text("1 of 14 videos")
+    expect(count).to_have_text("1 of 14 videos")
     assert seen.shown == ["turned"]
     seen.close()
 
@@ -103,16 +110,17 @@ def test_details_open_by_keyboard(browser, report, scheme):
     page.keyboard.press("Enter")
     panel = page.get_by_role("region", name="Details of gaps")
     panel.get_by_role("img", name="Lip corners").wait_for()
-    assert button.get_attribute("aria-expanded") == "true"
+    expect(button).to_have_attribute("aria-expanded", "true")
     assert panel.get_attribute("id") == button.get_attribute("aria-controls")
     assert "13 of 60 frames had no face" in panel.inner_text() and "onset" in panel.inner_text()
     face = panel.get_by_role("img", name="8 warped faces of gaps")
-    assert face.evaluate("(image) => image.complete && image.naturalWidth") == 8 * 48
+    assert face.evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 8 * 48
     bar = panel.get_by_role("img", name="Frames of the file")
     assert bar.get_attribute("aria-label") == "Frames of the file: 0 not kept, 47 kept, 13 interpolated"
     assert panel.locator("path.line").count() == 5 and panel.locator("rect.onset").count() == 1
     page.keyboard.press("Enter")
-    assert button.get_attribute("aria-expanded") == "false" and panel.count() == 0
+    expect(button).to_have_attribute("aria-expanded", "false")
+    expect(panel).to_have_count(0)
     seen.close()
 
 

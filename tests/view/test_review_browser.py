@@ -6,8 +6,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import escape_controls
 from nemo_pipeline.view.review import Review, ReviewServer
 from siam_model.review import attention_for_page
-from tests.support.browser import chromium, in_browser, sync_api
+from tests.support.browser import chromium, expect, in_browser, soon
 from tests.support.siam_faces import drawn_file
 from tests.support.siam_runs import quick
 from tests.support.smiling import HOSTILE, smiling_file
@@ -50,6 +49,11 @@ class Reviewing:
         self.page.on("request", self._asked)
         self.page.goto(self.server.address)
         self.page.wait_for_selector("#plots svg")
+        empty = self.page.evaluate(
+            "Object.assign(document.createElement('canvas'), {width: 640, height: 640}).toDataURL()"
+        )
+        soon(lambda: picture(self.page, "#face") != empty)  # the last that it asks the server for by itself
+        assert picture(self.page, "#points") != empty
 
     def _asked(self, request: Any) -> None:
         if not request.url.startswith(self.server.address):
@@ -65,7 +69,7 @@ class Reviewing:
             self.page.keyboard.press(key)
 
     def says(self, selector: str, text: str) -> None:
-        sync_api.expect(self.page.locator(selector)).to_contain_text(text)
+        expect(self.page.locator(selector)).to_contain_text(text)
 
     def stop(self) -> None:
         self.server.shutdown()
@@ -81,8 +85,8 @@ def reviewing(browser: Any, data: Path, folder: Path, *more: Any, **how: Any) ->
     seen = Reviewing(browser, Review(FaceDataset(data), folder / "m.csv", "kim", *more), **how)
     try:
         yield seen
-    finally:
         seen.context.close()
+    finally:
         seen.stop()
     assert seen.faults == []
 
@@ -90,14 +94,6 @@ def reviewing(browser: Any, data: Path, folder: Path, *more: Any, **how: Any) ->
 def picture(page: Any, name: str) -> str:
     """What a canvas shows."""
     return str(page.locator(name).evaluate("(canvas) => canvas.toDataURL()"))
-
-
-def soon(test: Callable[[], bool], seconds: float = 20) -> None:
-    """Wait until something is so. (The page's policy lets Playwright's own waiting run no script.)"""
-    end = time.monotonic() + seconds
-    while not test():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @in_browser
@@ -119,7 +115,7 @@ def test_by_keyboard_alone(browser, data, tmp_path):
             (HOSTILE[1], 11, 13, "face covered", "kim")
         ]
         seen.says("#here", "left out: face covered")
-        sync_api.expect(page.locator("#choose")).not_to_be_visible()
+        expect(page.locator("#choose")).not_to_be_visible()
         seen.press("ArrowDown", "x")
         seen.says("#chosen", f"Exclude the whole clip of {escape_controls(HOSTILE[2])}")
         page.locator("#reason").focus()
@@ -129,11 +125,11 @@ def test_by_keyboard_alone(browser, data, tmp_path):
         assert seen.marks[1].whole and seen.marks[1].video == HOSTILE[2]
         seen.says("#count", "12 clips, 1 excluded, 1 with ranges left out.")
         seen.press("x", "Escape", "u")
-        sync_api.expect(page.locator("#marks li")).to_have_count(0)
+        expect(page.locator("#marks li")).to_have_count(0)
         assert len(seen.marks) == 1
         seen.press("Control+z")
         seen.says("#name", HOSTILE[1])
-        sync_api.expect(page.locator("#undo")).to_be_disabled()
+        expect(page.locator("#undo")).to_be_disabled()
         assert seen.marks == []
         seen.press("End", "e", "Home", "ArrowRight", "s", "x", "1")
         seen.says("#marks", "frames 1 to 59: wrong person")
@@ -168,8 +164,40 @@ def test_an_answer_that_comes_late_undoes_nothing(browser, data, tmp_path):
         seen.press("ArrowRight")
         seen.says("#here", "Frame 1 (2 of 60)")
         seen.press("u")
-        sync_api.expect(seen.page.locator("#here")).not_to_contain_text("left out")
+        expect(seen.page.locator("#here")).not_to_contain_text("left out")
         assert len(held) == 1
+
+
+@in_browser
+def test_keys_that_come_before_their_answers(browser, data, tmp_path):
+    """A clip is excluded before it is read; changes are made in the order of their keys, and the last answer counts."""
+    with reviewing(browser, data, tmp_path / "it") as seen:
+        held: list[Any] = []
+        seen.page.route("**/video?row=*", lambda route: held.append(route))
+        seen.press("ArrowDown", "x", "2", "ArrowDown")
+        seen.says("#chosen", f"Exclude the whole clip of {HOSTILE[1]}")
+        seen.says("#count", "12 clips, 1 excluded")
+        seen.press("Escape", "ArrowDown")
+        for route in held:
+            route.continue_()
+        seen.press("x", "1")
+        seen.says("#count", "12 clips, 2 excluded")
+        slow: list[Any] = []  # the first change is answered after the second one was asked for
+        seen.page.route("**/unmark", lambda route: slow.append(route))
+        seen.press("u", "u")
+        soon_answered(seen.page, slow, 1)
+        seen.says("#count", "12 clips, 1 excluded")
+        soon_answered(seen.page, slow, 2)
+        seen.says("#count", "12 clips, 0 excluded")
+        assert seen.marks == []
+
+
+def soon_answered(page: Any, held: list[Any], number: int) -> None:
+    """Let the request go on that is the number-th, when it is there."""
+    while len(held) < number:
+        page.wait_for_timeout(10)
+    assert len(held) == number, "one at a time"
+    held[-1].continue_()
 
 
 @in_browser
@@ -200,7 +228,7 @@ def test_by_mouse(browser, data, tmp_path):
         page.get_by_label("Show").select_option("marked")
         assert [name.strip() for name in page.locator("#clips b").all_inner_texts()] == ["turned"]
         page.get_by_role("button", name="Remove the mark").click()
-        sync_api.expect(page.locator("#marks li")).to_have_count(0)
+        expect(page.locator("#marks li")).to_have_count(0)
         assert seen.marks == []
         page.get_by_role("button", name="Undo").click()
         page.get_by_role("button", name="Remove the mark").wait_for()
@@ -224,11 +252,6 @@ def test_marks_of_another_person_are_kept_and_shown(browser, data, tmp_path):
 def test_the_face_is_drawn_and_changes_with_the_frame(browser, data, tmp_path):
     with reviewing(browser, data, tmp_path / "it") as seen:
         page = seen.page
-        empty = page.evaluate(
-            "Object.assign(document.createElement('canvas'), {width: 640, height: 640}).toDataURL()"
-        )
-        soon(lambda: picture(page, "#face") != empty)
-        assert picture(page, "#points") != empty
         plain = picture(page, "#face")
         seen.press("p")
         assert picture(page, "#face") != plain

@@ -48,7 +48,14 @@
   const stretch = (m) => whole(m) ? "whole clip" : m.start === null ? `up to frame ${m.stop}` : m.stop === null ? `from frame ${m.start}` : m.start === m.stop ? `frame ${m.start}` : `frames ${m.start} to ${m.stop}`;
   const same = (a, b) => ["video", "start", "stop", "reason", "who", "when"].every((key) => a[key] === b[key]);
 
-  async function change(path, mark, undoing) {
+  // Changes are made one after the other: answers that overtook each other would bring back what was changed since.
+  let changing = Promise.resolve();
+  function change(path, mark, undoing) {
+    const answered = changing.then(() => changeNow(path, mark, undoing));
+    changing = answered.catch(() => {});
+    return answered;
+  }
+  async function changeNow(path, mark, undoing) {
     const answer = await (await ask(path, mark)).json();
     marks = answer.marks;
     changed++;
@@ -139,7 +146,7 @@
     clip.looking = true;
     try { clip.attention = await (await ask(`attention?row=${clip.row}`)).json(); } catch (error) { fault(error.message); }
     clip.looking = false;
-    if (clip === current) { plots(); draw(); }
+    if (clip === current && clip.curves) { plots(); draw(); }
   }
   function go(to) {
     if (!current?.curves) return;
@@ -167,8 +174,9 @@
   }
   // The range as a mark's first and last frame; one that reaches the clip's end says so by its number all the same.
   function chosen() {
-    const frame = current.curves.frame, [a, b] = range;
-    if (a === null && b === null) return { start: null, stop: null };
+    const [a, b] = range;
+    if (a === null && b === null) return { start: null, stop: null }; // also before the clip is read
+    const frame = current.curves.frame;
     return { start: frame[a ?? 0], stop: frame[b ?? current.n - 1] };
   }
   function set(end) {
@@ -180,7 +188,7 @@
 
   // ---- choosing a reason
   function exclude() {
-    if (!current?.curves) return;
+    if (!current) return;
     stop();
     el("chosen").textContent = `Exclude ${stretch(chosen()).replace(/^whole/, "the whole")} of ${current.name}`;
     el("unsaved").textContent = "";

@@ -16,7 +16,7 @@ from siam_model.evaluate import Evaluation, evaluate
 from siam_model.predictions import Predictions, read_predictions, write_predictions
 from siam_model.reports.content import SECTIONS
 from siam_model.reports.inputs import EvaluateRequest
-from tests.support.browser import Seen, chromium, in_browser, private
+from tests.support.browser import Seen, chromium, expect, in_browser, private, soon
 from tests.support.siam_smiles import HOSTILE, METHOD, smiling_file, studied, trained
 
 
@@ -175,21 +175,15 @@ def test_by_keyboard(browser, result):
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the results"
     page.keyboard.press("Enter")
-    assert page.url.endswith("#content")
+    expect(page).to_have_url(re.compile("#content$"))
     details = page.locator("details").first
     details.locator("summary").focus()
     page.keyboard.press("Enter")
-    assert details.get_attribute("open") is not None
+    expect(details).to_have_attribute("open", "")
     scroll = page.locator(".scroll").first  # a wide table is moved with the arrow keys
     scroll.focus()
     page.keyboard.press("ArrowRight")
-    moved = 0
-    for _ in range(50):  # it scrolls smoothly
-        page.wait_for_timeout(20)
-        moved = page.evaluate("document.querySelector('.scroll').scrollLeft")
-        if moved:
-            break
-    assert moved > 0
+    soon(lambda: page.evaluate("document.querySelector('.scroll').scrollLeft") > 0)  # it scrolls smoothly
     assert seen.faults == []
     seen.context.close()
 
