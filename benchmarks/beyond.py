@@ -86,9 +86,7 @@ def main() -> None:
         inputs = FitInputs(clips, known, known[:0], network, config, normalisation, (seed,))
         fitted = fit(inputs, Machine("cpu"))
         videos = (dataset[int(i)].frames for i in table.index[rows])
-        return np.array(
-            [estimate(fitted.model, f, normalisation, config.temporal_stride).age for f in videos]
-        )
+        return np.array([estimate(fitted.model, f, normalisation, config).age for f in videos])
 
     age, old = table.age[rows], table.age[rows] > OLD
     median = float(np.median(table.age[table.rows_of(training)]))

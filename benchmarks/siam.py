@@ -101,7 +101,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         torch.cuda.reset_peak_memory_stats()
     for _ in range(2 if on_gpu else 1):
         started = time.perf_counter()
-        estimate(model, frames, normalisation, config.temporal_stride)
+        estimate(model, frames, normalisation, config)
         result["predict_s"] = time.perf_counter() - started
     result["predict_frames"] = len(frames)
     result["predict_gpu_mb"] = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None

@@ -102,6 +102,8 @@ def _training(name: str, c: TrainConfig) -> str:
             f"faces were turned by up to {c.augment_turn:g} degrees and shifted by up to {100 * c.augment_shift:g} % "
             "of their side by chance"
         )
+    if c.predict_mirrored:
+        extra.append("predictions are means over a clip and its mirror image")
     if c.temporal_crop:
         extra.append(
             f"parts of clips, from {100 * (1 - c.temporal_crop):g} % of their length on, were trained on"

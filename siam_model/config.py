@@ -229,6 +229,7 @@ class TrainConfig:
             1+b; 0 is the paper's.
         augment_turn: turn a training clip's faces by up to so many degrees either way; 0 is the paper's.
         augment_shift: shift them by up to this part of their side, across and down; 0 is the paper's.
+        predict_mirrored: a prediction is the mean over a clip and its mirror image; False is the paper's.
         temporal_crop: a pass over the training clips, with ages, takes a contiguous part of each, at a random place,
             whose share of the clip is drawn evenly from 1 - temporal_crop to 1; 0 is the paper's: whole clips.
         pretrain: what the appearance module learns before ages, without labels: `none` (the paper's), `expression` or
@@ -264,6 +265,7 @@ class TrainConfig:
     augment_brightness: float = 0.0
     augment_turn: float = added(0.0)
     augment_shift: float = added(0.0)
+    predict_mirrored: bool = added(False)
     temporal_crop: float = added(0.0)
     pretrain: Pretrain = added("none")
     pretrain_epochs: int = added(6)
@@ -276,13 +278,8 @@ class TrainConfig:
         """Check every field. Raises ValueError with the field, its value and what is allowed."""
         check_kinds(self)
         for name in (
-            "epochs",
-            "batch_size",
-            "patience",
-            "temporal_stride",
-            "max_frames_per_pass",
-            "pretrain_epochs",
-        ):
+            "epochs", "batch_size", "patience", "temporal_stride", "max_frames_per_pass", "pretrain_epochs",
+        ):  # fmt: skip
             _need(getattr(self, name) >= 1, self, name, "at least 1")
         for name in ("learning_rate", "epsilon", "clip", "pretrain_learning_rate", "frozen_learning_rate"):
             _need(getattr(self, name) > 0, self, name, "above 0")
@@ -313,7 +310,8 @@ class TrainConfig:
 #: Settings that the paper has no counterpart of; at their defaults they do nothing.
 _BEYOND = (
     "model.centre", "train.pretrain", "train.freeze_appearance", "train.age_weighting", "train.augment_mirror",
-    "train.augment_brightness", "train.augment_turn", "train.augment_shift", "train.temporal_crop",
+    "train.augment_brightness", "train.augment_turn", "train.augment_shift", "train.predict_mirrored",
+    "train.temporal_crop",
 )  # fmt: skip
 
 
@@ -338,9 +336,9 @@ def preset(name: str) -> tuple[SIAMConfig, TrainConfig]:
     that shrinks to nothing, since so few videos make so few steps. Its narrow maps leave room for twice as many frames
     at once, so that a batch of clips of up to some 120 frames is not computed twice. `dynamics`: beyond the paper; the
     network of `small`, half of whose features are first taught how far the expression has gone, for ages that show in
-    its course (`train.pretrain`). `stills`: beyond the paper; chosen by measurement on single pictures
-    (docs/real-ages.md): wider than `small`, a first step of three pixels, no response normalisation, dropout, and faces
-    that are mirrored, turned, shifted and brightened by chance.
+    its course (`train.pretrain`). `stills`: beyond the paper; for single pictures, chosen by
+    measurement (docs/real-ages.md): wider than `small`, no response normalisation, dropout, augmentation, predictions
+    over a face and its mirror image.
 
     Raises:
         ValueError: the preset does not exist.
@@ -383,6 +381,7 @@ def preset(name: str) -> tuple[SIAMConfig, TrainConfig]:
             temporal_stride=4,
             max_frames_per_pass=256,
             augment_mirror=True,
+            predict_mirrored=True,
             augment_brightness=0.15,
             augment_turn=4.0,
             augment_shift=0.02,

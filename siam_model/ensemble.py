@@ -12,7 +12,7 @@ import torch
 from nemo_pipeline.errors import RunError
 from nemo_pipeline.store.text import escape_controls
 from siam_model.checkpoint import load_model
-from siam_model.predict import LoadedModel, Prediction, faces_of
+from siam_model.predict import LoadedModel, Prediction, faces_of, mean_prediction
 from siam_model.run_folder import RunFolder, read_json
 
 if TYPE_CHECKING:
@@ -56,17 +56,7 @@ class Ensemble(LoadedModel):
         where (or whether) they attend.
         """
         faces = faces_of(frames)
-        each = [member.predict(faces) for member in self.members]
-        maps = [p.spatial_attention for p in each if p.spatial_attention is not None]
-        together: np.ndarray | None = None
-        if len(maps) == len(each) and len({m.shape for m in maps}) == 1:
-            together = np.asarray(np.mean(maps, axis=0, dtype=np.float64), dtype=np.float32)
-        return Prediction(
-            float(np.mean([p.age for p in each])),
-            np.mean([p.temporal_weights for p in each], axis=0),
-            together,
-            np.mean([p.frame_ages for p in each if p.frame_ages is not None], axis=0),
-        )
+        return mean_prediction([member.predict(faces) for member in self.members])
 
     def spread(self, frames: np.ndarray | FaceVideo) -> float:
         """Standard deviation of the members' ages, years: how far they disagree, which is not an error bar."""

@@ -123,8 +123,10 @@ def _whole(*values: int) -> np.ndarray:
 
 
 def _write(g: _Graph, model: SIAM, card: ModelCard) -> None:
-    """The whole graph. n interleaved series of every n-th frame are a batch of n: frame t*n + k is at (t, k)."""
+    """The whole graph. n interleaved series of every n-th frame are a batch of n: frame t*n + k is at (t, k). Where
+    mirror images count as well, each is a series behind its own: a batch of n*m, m = 2, else 1."""
     config, side, n = card.model, card.model.face_size, card.train.temporal_stride
+    m = 2 if card.train.predict_mirrored else 1
     weights = {name: p.detach().cpu().numpy() for name, p in model.state_dict().items()}
     count = g("Gather", g("Shape", "frames"), np.int64(0), axis=0)  # T
     rows = g("Div", g("Add", count, np.int64(n - 1)), np.int64(n))  # T' = ceil(T / n)
@@ -137,12 +139,14 @@ def _write(g: _Graph, model: SIAM, card: ModelCard) -> None:
         "Div", g("Sub", frames, np.float32(card.normalisation.mean)), np.float32(card.normalisation.deviation)
     )
     x = g("Reshape", x, _whole(-1, 1, side, side))
-    x, attention = _appearance(g, x, config, weights)  # (T'n, h), (T'n, M, N)
-    p = g("Reshape", x, _whole(-1, n, config.hidden))  # (T', n, h)
-    place = g("Range", np.int64(0), padded, np.int64(1))
-    real = g("Cast", g("Reshape", g("Less", place, count), _whole(-1, n)), to=1)  # (T', n)
-    length = g("Max", g("ReduceSum", real, _whole(0), keepdims=1), np.float32(1))  # (1, n)
-    series = g("Cast", g("Min", count, np.int64(n)), to=1)  # how many series have frames
+    if m == 2:
+        x = g("Reshape", g("Concat", x, _mirrored(g, x, 3), axis=1), _whole(-1, 1, side, side))
+    x, attention = _appearance(g, x, config, weights)  # (T'nm, h), (T'nm, M, N)
+    p = g("Reshape", x, _whole(-1, n * m, config.hidden))  # (T', nm, h)
+    place = g("Div", g("Range", np.int64(0), g("Mul", padded, np.int64(m)), np.int64(1)), np.int64(m))
+    real = g("Cast", g("Reshape", g("Less", place, count), _whole(-1, n * m)), to=1)  # (T', nm)
+    length = g("Max", g("ReduceSum", real, _whole(0), keepdims=1), np.float32(1))  # (1, nm)
+    series = g("Mul", g("Cast", g("Min", count, np.int64(n)), to=1), np.float32(m))  # how many have frames
     even = g("Div", real, length)
     if config.recurrent:
         z = _centred(g, p, real, length, config)
@@ -151,16 +155,27 @@ def _write(g: _Graph, model: SIAM, card: ModelCard) -> None:
         o = _temporal(g, z, real, weights) if config.temporal_attention else even
     else:
         z, o = p, even
-    summary = g("ReduceSum", g("Mul", z, g("Unsqueeze", o, _whole(2))), _whole(0), keepdims=0)  # (n, h)
-    age = g("Gemm", summary, weights["regression.weight"], weights["regression.bias"], transB=1)  # (n, 1)
-    there = g("Cast", g("Less", np.arange(n, dtype=np.int64), count), to=1)  # (n,)
-    total = g("ReduceSum", g("Mul", g("Reshape", age, _whole(n)), there), keepdims=0)
+    summary = g("ReduceSum", g("Mul", z, g("Unsqueeze", o, _whole(2))), _whole(0), keepdims=0)  # (nm, h)
+    age = g("Gemm", summary, weights["regression.weight"], weights["regression.bias"], transB=1)  # (nm, 1)
+    there = g("Cast", g("Less", np.arange(n * m, dtype=np.int64) // m, count), to=1)  # (nm,)
+    total = g("ReduceSum", g("Mul", g("Reshape", age, _whole(n * m)), there), keepdims=0)
     g("Div", total, series, name="age")
     end = g("Reshape", count, _whole(1))
-    flat = g("Div", g("Reshape", o, _whole(-1)), series)
+    both = g("ReduceSum", g("Reshape", o, _whole(-1, m)), _whole(1), keepdims=0)
+    flat = g("Div", both, series)
     g("Slice", flat, _whole(0), end, _whole(0), name="temporal_weights")
     if attention:
+        if m == 2:
+            cells = config.map_size(config.attention_position)
+            maps = g("Reshape", attention, _whole(-1, 2, cells, cells))
+            own, other = (g("Gather", maps, np.int64(k), axis=1) for k in range(2))
+            attention = g("Mul", g("Add", own, _mirrored(g, other, 2)), np.float32(0.5))
         g("Slice", attention, _whole(0), end, _whole(0), name="spatial_attention")
+
+
+def _mirrored(g: _Graph, x: str, axis: int) -> str:
+    """The same, from right to left."""
+    return g("Slice", x, _whole(-1), _whole(-(2**31)), _whole(axis), _whole(-1))
 
 
 def _appearance(g: _Graph, x: str, config: SIAMConfig, weights: dict[str, np.ndarray]) -> tuple[str, str]:

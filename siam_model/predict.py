@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from nemo_pipeline.errors import DataError
 from siam_model.checkpoint import ModelCard
-from siam_model.config import SIAMConfig
+from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.data import Normalisation
 from siam_model.model import SIAM
 
@@ -42,11 +43,11 @@ def shown_age(age: float) -> float:
 
 
 def estimate(
-    model: SIAM, frames: np.ndarray, normalisation: Normalisation, temporal_stride: int
+    model: SIAM, frames: np.ndarray, normalisation: Normalisation, config: TrainConfig
 ) -> Prediction:
     """Age and attention of one video.
 
-    A model trained with `temporal_stride` n has seen every n-th frame of a video. The video is therefore read as n
+    A model trained with a `temporal_stride` of n has seen every n-th frame of a video. The video is therefore read as n
     interleaved series (frames 0, n, 2n, ...; frames 1, n+1, ...), each gives an age, and the answer is
     their mean; so every frame counts, and a frame's temporal weight is its weight in its series divided by
     the number of series.
@@ -54,6 +55,8 @@ def estimate(
     Args:
         model: in evaluation mode.
         frames: (T,S,S) uint8, T at least 1, S the model's face size.
+        config: how the model was trained: `temporal_stride`; and with `predict_mirrored`, the answer is the mean of
+            those for the video and for its mirror image, whose spatial attention is mirrored back.
 
     Raises:
         ValueError: another shape or dtype.
@@ -63,8 +66,14 @@ def estimate(
         raise ValueError(
             f"frames are {frames.dtype} {frames.shape}; uint8 (T,{side},{side}) is needed, with T > 0."
         )
+    if config.predict_mirrored:
+        once = dataclasses.replace(config, predict_mirrored=False)
+        own, other = (estimate(model, f, normalisation, once) for f in (frames, frames[..., ::-1]))
+        if other.spatial_attention is not None:
+            other = dataclasses.replace(other, spatial_attention=other.spatial_attention[..., ::-1])
+        return mean_prediction([own, other])
     device = next(model.parameters()).device
-    step = min(temporal_stride, len(frames))
+    step = min(config.temporal_stride, len(frames))
     series = [torch.from_numpy(np.ascontiguousarray(frames[phase::step])) for phase in range(step)]
     lengths = torch.tensor([len(s) for s in series])
     batch = torch.nn.utils.rnn.pad_sequence(series, batch_first=True)  # (n, T', S, S) uint8
@@ -80,6 +89,21 @@ def estimate(
         if maps is not None and output.spatial_attention is not None:
             maps[phase::step] = output.spatial_attention[phase, :length].float().cpu().numpy()
     return Prediction(float(output.age.double().mean()), weights, maps, ages)
+
+
+def mean_prediction(each: Sequence[Prediction]) -> Prediction:
+    """The mean of predictions for one video, frame by frame; no spatial attention where they differ in where (or
+    whether) they attend."""
+    maps = [p.spatial_attention for p in each if p.spatial_attention is not None]
+    together: np.ndarray | None = None
+    if len(maps) == len(each) and len({m.shape for m in maps}) == 1:
+        together = np.asarray(np.mean(maps, axis=0, dtype=np.float64), dtype=np.float32)
+    return Prediction(
+        float(np.mean([p.age for p in each])),
+        np.mean([p.temporal_weights for p in each], axis=0),
+        together,
+        np.mean([p.frame_ages for p in each if p.frame_ages is not None], axis=0),
+    )
 
 
 def faces_of(video: np.ndarray | FaceVideo) -> np.ndarray:
@@ -130,8 +154,7 @@ class LoadedModel:
             TypeError, ValueError: no faces, or of another dtype or shape.
             NemoError: the frames are blank.
         """
-        step = self.card.train.temporal_stride
-        return estimate(self.network, faces_of(frames), self.card.normalisation, step)
+        return estimate(self.network, faces_of(frames), self.card.normalisation, self.card.train)
 
     @property
     def device(self) -> torch.device:

@@ -109,7 +109,7 @@ def _convolutions(
     network, card = load_model(folder.path, resolve_device(run.runtime.device))
     return np.array(
         [
-            estimate(network, run.dataset[int(i)].frames, card.normalisation, card.train.temporal_stride).age
+            estimate(network, run.dataset[int(i)].frames, card.normalisation, card.train).age
             for i in run.index(rows)
         ]
     )

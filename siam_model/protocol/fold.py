@@ -90,9 +90,7 @@ def predict_split(run: OpenRun, split: Split, folder: RunFolder) -> Predictions:
         )
     rows = run.table.rows_of(split.test)
     ages = [
-        estimate(
-            network, run.dataset[int(i)].frames, card.normalisation, card.train.temporal_stride
-        ).age
+        estimate(network, run.dataset[int(i)].frames, card.normalisation, card.train).age
         for i in run.index(rows)
-    ]  # fmt: skip
+    ]
     return to_predictions(run.table, rows, split.fold, np.array(ages))

@@ -19,19 +19,23 @@ pytest.importorskip("onnx")
 
 
 @pytest.mark.parametrize(
-    ("changes", "stride"),
+    ("changes", "stride", "mirrored"),
     [
-        ({}, 1),
-        ({}, 4),
-        ({"attention_mechanism": "full", "attention_position": 1, "centre": "both"}, 3),
-        ({"attention_mechanism": "agnostic", "attention_position": 3, "lrn": False, "centre": "clip"}, 2),
-        ({"attention_mechanism": "mediate", "pool_padding": 1, "paddings": (1, 2, 0)}, 1),
-        ({"attention_position": 0, "temporal_attention": False}, 2),
-        ({"recurrent": False, "temporal_attention": False, "lrn_beta": 0.5, "lrn_size": 3}, 4),
-        ({"recurrent_layers": 1}, 1),
+        ({}, 1, False),
+        ({}, 4, True),
+        ({"attention_mechanism": "full", "attention_position": 1, "centre": "both"}, 3, False),
+        (
+            {"attention_mechanism": "agnostic", "attention_position": 3, "lrn": False, "centre": "clip"},
+            2,
+            True,
+        ),
+        ({"attention_mechanism": "mediate", "pool_padding": 1, "paddings": (1, 2, 0)}, 1, False),
+        ({"attention_position": 0, "temporal_attention": False}, 2, True),
+        ({"recurrent": False, "temporal_attention": False, "lrn_beta": 0.5, "lrn_size": 3}, 4, True),
+        ({"recurrent_layers": 1}, 1, True),
     ],
 )
-def test_it_gives_what_the_model_gives(changes, stride):
+def test_it_gives_what_the_model_gives(changes, stride, mirrored):
     config = dataclasses.replace(card().model, **changes)
     torch.manual_seed(1)
     network = SIAM(config).eval()
@@ -39,7 +43,8 @@ def test_it_gives_what_the_model_gives(changes, stride):
     with torch.no_grad():  # states and weights that differ between frames
         for parameter in network.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
-    described = card(model=config, train=TrainConfig(temporal_stride=stride))
+    train = TrainConfig(temporal_stride=stride, predict_mirrored=mirrored)
+    described = card(model=config, train=train)
     session = onnxruntime.InferenceSession(to_onnx(network, described), providers=["CPUExecutionProvider"])
     model = LoadedModel(network, described)
     for count in (1, 3, 4, 11, 60):

@@ -13,7 +13,7 @@ import pytest
 
 from nemo_pipeline.errors import DataError, NemoError, OutputError, RunError
 from nemo_pipeline.store import FaceDataset, write_dataset
-from siam_model import SIAMConfig, load
+from siam_model import SIAMConfig, TrainConfig, load
 from siam_model.checkpoint import load_card
 from siam_model.explain import cell_centres, flat_note, heat_map, key_frames, largest_heat
 from siam_model.figures.heat import over_face
@@ -22,20 +22,24 @@ from tests.reference import numpy_siam
 from tests.support.models import SIZE, faces, read_safetensors, write_model
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 8])
-def test_numpy_reads_the_files_and_gets_the_same_age(tmp_path, length):
-    write_model(tmp_path / "model")
+@pytest.mark.parametrize(("length", "mirrored"), [(1, True), (2, False), (3, False), (8, False), (8, True)])
+def test_numpy_reads_the_files_and_gets_the_same_age(tmp_path, length, mirrored):
+    write_model(tmp_path / "model", train=TrainConfig(temporal_stride=3, predict_mirrored=mirrored))
     model, frames = load(tmp_path), faces(length)
     prediction = model.predict(frames)
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     tensors = read_safetensors(tmp_path / "model" / "model.safetensors")
     step = min(config["train"]["temporal_stride"], length)
     scaled = (frames - config["normalisation"]["mean"]) / config["normalisation"]["deviation"]
-    series = [numpy_siam.siam(tensors, config["model"], scaled[phase::step]) for phase in range(step)]
-    assert prediction.age == pytest.approx(np.mean([age for age, _, _ in series]), abs=1e-3)
-    weights, maps = np.empty(length), np.empty((length, 4, 4))
-    for phase, (_, o, attention) in enumerate(series):
-        weights[phase::step], maps[phase::step] = o / step, attention
+    ages, weights, maps = [], np.zeros(length), np.zeros((length, 4, 4))
+    ways = (1, -1) if mirrored else (1,)  # left to right, and right to left
+    for way in ways:
+        for phase in range(step):
+            age, o, attention = numpy_siam.siam(tensors, config["model"], scaled[phase::step, :, ::way])
+            ages.append(age)
+            weights[phase::step] += o / step / len(ways)
+            maps[phase::step] += attention[..., ::way] / len(ways)
+    assert prediction.age == pytest.approx(np.mean(ages), abs=1e-3)
     np.testing.assert_allclose(prediction.temporal_weights, weights, atol=1e-5)
     np.testing.assert_allclose(prediction.spatial_attention, maps, atol=1e-5)
     assert prediction.temporal_weights.sum() == pytest.approx(1)

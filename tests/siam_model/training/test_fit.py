@@ -380,7 +380,7 @@ def test_cropped_clips_are_read_as_they_were_drawn(data):
 def test_options_change_the_training_and_are_off_by_default(data):
     config = TrainConfig()
     assert (config.age_weighting, config.augment_mirror, config.augment_brightness) == ("none", False, 0.0)
-    assert config.temporal_crop == 0
+    assert config.temporal_crop == 0 and not config.predict_mirrored
     assert (config.augment_turn, config.augment_shift) == (0.0, 0.0)
     names = ("augment_brightness", "augment_turn", "augment_shift", "temporal_crop")
     off = {"augment_mirror": False, "epochs": 1, **dict.fromkeys(names, 0.0)}
