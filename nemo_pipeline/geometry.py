@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from importlib import resources
 
 import numpy as np
@@ -135,42 +136,45 @@ class Template:
         """(P, 3) their barycentric weights; each row sums to 1."""
         return self._map[2]
 
-    def sampling_positions(self, landmarks: ArrayLike) -> NDArray[np.float32]:
+    def sampling_positions(self, landmarks: ArrayLike, outside: float = math.nan) -> NDArray[np.float32]:
         """Where in the source each pixel of the crop is sampled.
 
         Args:
             landmarks: (68, 2) of one frame, source pixels.
+            outside: what is given for the pixels outside the hull.
 
         Returns:
-            (size, size, 2) float32, x then y, source pixels; NaN outside the hull.
+            (size, size, 2) float32, x then y, source pixels.
         """
-        positions = np.full((self.size * self.size, 2), np.nan, dtype=np.float32)
-        positions[self.inside] = self.sampling_inside(landmarks)
+        points = np.full((len(self.mean_shape) + 1, 2), outside, np.float32)
+        points[:-1] = landmarks
+        # x and y are gathered as one number of 8 bytes, for the whole crop: this runs for every frame, and choosing the
+        # pixels inside takes longer than computing the others too.
+        pairs = points.view(np.float64).ravel()
+        (vertices, weights), *others = self._corners
+        positions = pairs.take(vertices).view(np.float32)
+        positions *= weights
+        for vertices, weights in others:
+            part = pairs.take(vertices).view(np.float32)
+            part *= weights
+            positions += part
         return positions.reshape(self.size, self.size, 2)
 
     def sampling_inside(self, landmarks: ArrayLike) -> NDArray[np.float32]:
         """(P, 2) float32: as `sampling_positions`, for the pixels `inside` alone."""
-        points = np.asarray(landmarks, dtype=np.float32)
-        positions = np.empty((self.inside.size, 2), dtype=np.float32)
-        # Column by column: several times faster than gathering (P, 3, 2) at once, and this runs for every frame.
-        for axis in (0, 1):
-            column = np.ascontiguousarray(points[:, axis])
-            total = self._columns[0][1] * column.take(self._columns[0][0])
-            for vertices, weights in self._columns[1:]:
-                total += weights * column.take(vertices)
-            positions[:, axis] = total
-        return positions
+        return self.sampling_positions(landmarks).reshape(-1, 2)[self.inside]
 
     @functools.cached_property
-    def _columns(self) -> list[tuple[NDArray[np.intp], NDArray[np.float32]]]:
-        """The three (vertices, weights) columns, each contiguous."""
-        return [
-            (
-                np.ascontiguousarray(self.vertices[:, k], dtype=np.intp),
-                np.ascontiguousarray(self.weights[:, k]),
-            )
-            for k in range(3)
-        ]
+    def _corners(self) -> list[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+        """The three corners of each pixel's triangle: (size * size,) points, the last one (`outside`) where there is no
+        triangle, and their weights, for x and y."""
+        n, nowhere = self.size**2, len(self.mean_shape)
+        vertices = np.full((3, n), nowhere, np.intp)
+        weights = np.zeros((3, n, 2), np.float32)
+        weights[0] = 1.0
+        vertices[:, self.inside] = self.vertices.T
+        weights[:, self.inside] = self.weights.T[..., None]
+        return [(v, w.ravel()) for v, w in zip(vertices, weights, strict=True)]
 
 
 def shipped_template(size: int = 114, margin: float = 0.02) -> Template:

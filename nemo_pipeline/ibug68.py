@@ -49,48 +49,51 @@ _JAW_RIGHT_END, _CHIN, _JAW_LEFT_END = 127, 152, 356
 _N_SURFACE = 468  # vertices beyond these are the irises
 
 
-def _mixing_matrix(places: list[_Place]) -> NDArray[np.float64]:
-    """(n, 478) weights that turn mesh vertices into `places`."""
-    matrix = np.zeros((len(places), 478))
-    for row, place in enumerate(places):
-        for vertex in (place,) if isinstance(place, int) else place:
-            matrix[row, vertex] += 1.0 if isinstance(place, int) else 0.5
-    return matrix
+def _pairs(places: list[_Place]) -> NDArray[np.intp]:
+    """(2, n): the two vertices in whose middle each place lies; of a single vertex twice that one."""
+    return np.array([(place, place) if isinstance(place, int) else place for place in places], np.intp).T
 
 
-_RIGHT_BROW_MIX, _LEFT_BROW_MIX, _BRIDGE_MIX = (
-    _mixing_matrix(places) for places in (_RIGHT_BROW, _LEFT_BROW, _NOSE_BRIDGE)
-)
-_FIXED = _mixing_matrix([*_NOSE_BASE, *_RIGHT_EYE, *_LEFT_EYE, *_UPPER_LIP, *_LOWER_LIP, *_INNER_MOUTH])
+_BROWS = _pairs([*_RIGHT_BROW, *_LEFT_BROW])
+_BRIDGE = _pairs(_NOSE_BRIDGE)
+_FIXED = _pairs([*_NOSE_BASE, *_RIGHT_EYE, *_LEFT_EYE, *_UPPER_LIP, *_LOWER_LIP, *_INNER_MOUTH])
+_PARTS = np.cumsum([_BROWS.shape[1], _BRIDGE.shape[1]])
+_FIRST, _SECOND = np.concatenate([_BROWS, _BRIDGE, _FIXED], axis=1)
+_NINE = np.arange(9.0)
+_TINY = np.finfo(np.float64).tiny
 
 
-def _arcs(polyline: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(M,) length along `polyline` (M,2) from its start to each of its points."""
-    return np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(polyline, axis=0).T))])
+def _arcs(polylines: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(..., M) length along `polylines` (..., M, 2) from their start to each of their points."""
+    steps = polylines[..., 1:, :] - polylines[..., :-1, :]
+    own = np.zeros(polylines.shape[:-1])
+    np.cumsum(np.hypot(steps[..., 0], steps[..., 1]), axis=-1, out=own[..., 1:])
+    return own
 
 
-def _points_at(
-    polyline: NDArray[np.float64], own: NDArray[np.float64], arcs: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """(n, 2): the points at lengths `arcs` (n,) along `polyline` (M,2), its own being at `own` (M,)."""
-    return np.stack([np.interp(arcs, own, polyline[:, axis]) for axis in (0, 1)], axis=1)
-
-
-def _at_equal_arcs(polyline: NDArray[np.float64], n: int) -> NDArray[np.float64]:
-    """`n` points at equal arc lengths along `polyline` (M,2), both ends included. Pixels."""
-    own = _arcs(polyline)
-    return _points_at(polyline, own, np.linspace(0.0, own[-1], n))
+def _at_equal_arcs(polylines: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """(T, n, 2): points at equal arc lengths along `polylines` (T, M, 2), both ends included. Pixels."""
+    own = _arcs(polylines)
+    arcs = np.linspace(0.0, own[:, -1], n, axis=-1)
+    before = (own[:, None, 1:-1] <= arcs[:, :, None]).sum(axis=-1)
+    rows = np.arange(len(own))[:, None]
+    length = np.maximum(own[rows, before + 1] - own[rows, before], _TINY)
+    start = polylines[rows, before]
+    slope = (polylines[rows, before + 1] - start) / length[..., None]
+    points = slope * (arcs - own[rows, before])[..., None] + start
+    points[:, -1] = polylines[:, -1]
+    return points
 
 
 def _nearest_arc(
     polyline: NDArray[np.float64], own: NDArray[np.float64], point: NDArray[np.float64]
 ) -> float:
     """Length along `polyline` (M,2), its own points being at `own` (M,), to where it is nearest `point`."""
-    start, step = polyline[:-1], np.diff(polyline, axis=0)
+    start, step = polyline[:-1], polyline[1:] - polyline[:-1]
     share = ((point - start) * step).sum(axis=1) / np.maximum((step**2).sum(axis=1), 1e-18)
-    share = np.clip(share, 0.0, 1.0)
+    share = np.minimum(np.maximum(share, 0.0), 1.0)
     away = start + share[:, None] * step - point
-    nearest = int(np.argmin((away**2).sum(axis=1)))
+    nearest = int(((away**2).sum(axis=1)).argmin())
     return float(own[nearest] + share[nearest] * (own[nearest + 1] - own[nearest]))
 
 
@@ -116,7 +119,8 @@ def jaw_outline(mesh: NDArray[np.floating]) -> NDArray[np.float64]:
     order = cv2.convexHull((points - chin).astype(np.float32), returnPoints=False)[:, 0]
     hull = points[order]
     # The ring starts at the vertex furthest on the forehead's side, so that what is kept lies in one piece.
-    hull = np.roll(hull, -int(np.argmin((hull - right) @ normal)), axis=0)
+    top = int(np.argmin((hull - right) @ normal))
+    hull = np.concatenate([hull[top:], hull[:top]])
     height = (hull - right) @ normal
     kept = np.flatnonzero(height > 0)
     if not len(kept):  # a face without height: nothing better can be said
@@ -146,19 +150,33 @@ def from_mesh(mesh: NDArray[np.floating]) -> NDArray[np.float64]:
     Returns:
         (68, 2) float64, x then y, pixels.
     """
-    xy = np.asarray(mesh[:, :2], dtype=np.float64)
-    if xy.shape[0] == _N_SURFACE:  # the canonical mesh has no irises
-        xy = np.concatenate([xy, np.zeros((10, 2))])
+    return from_meshes(np.asarray(mesh)[None])[0]
+
+
+def from_meshes(meshes: NDArray[np.floating]) -> NDArray[np.float64]:
+    """As `from_mesh`, of several meshes (T, 478, >=2) at once: (T, 68, 2), each to the bit what it is alone."""
+    xy = np.asarray(meshes[..., :2], dtype=np.float64)
+    places = (xy[:, _FIRST] + xy[:, _SECOND]) * 0.5
+    brows, bridge, fixed = np.split(places, _PARTS, axis=1)
+    half = brows.shape[1] // 2
+    jaw = [_jaw_line(one) for one in xy]
+    return np.concatenate(
+        [
+            np.stack(jaw),
+            _at_equal_arcs(brows[:, :half], 5),
+            _at_equal_arcs(brows[:, half:], 5),
+            _at_equal_arcs(bridge, 4),
+            fixed,
+        ],
+        axis=1,
+    )
+
+
+def _jaw_line(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(17, 2): the jaw line of a mesh (478, 2)."""
     outline = jaw_outline(xy)
     own = _arcs(outline)
     chin = _nearest_arc(outline, own, xy[_CHIN])
-    jaw_arcs = np.concatenate([np.linspace(0.0, chin, 9), np.linspace(chin, own[-1], 9)[1:]])
-    return np.concatenate(
-        [
-            _points_at(outline, own, jaw_arcs),
-            _at_equal_arcs(_RIGHT_BROW_MIX @ xy, 5),
-            _at_equal_arcs(_LEFT_BROW_MIX @ xy, 5),
-            _at_equal_arcs(_BRIDGE_MIX @ xy, 4),
-            _FIXED @ xy,
-        ]
-    )
+    arcs = np.concatenate([_NINE * (chin / 8), (_NINE * ((own[-1] - chin) / 8) + chin)[1:]])
+    arcs[8], arcs[16] = chin, own[-1]
+    return np.stack([np.interp(arcs, own, outline[:, axis]) for axis in (0, 1)], axis=1)

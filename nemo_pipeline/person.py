@@ -29,8 +29,10 @@ from nemo_pipeline.stages.warp import FaceWarp, Patch
 from nemo_pipeline.status import Status
 from nemo_pipeline.store.schema import record_dtype
 
-# Frames are smoothed and written this many at a time: less overhead, a slightly longer delay line.
-_BLOCK = 16
+# Frames are smoothed and written this many at a time: the more, the fewer are smoothed again with the next ones; and
+# fewer where faces are large, since a part of each picture waits so long.
+_BLOCK, _LEAST_BLOCK = 48, 16
+_BLOCK_PIXELS = 1 << 20
 
 
 @dataclasses.dataclass(slots=True)
@@ -92,6 +94,7 @@ class FaceWriter:
         self.spool = spool
         self._config, self._warp = config, warp
         self._dtype = record_dtype(config)
+        self._at_once = min(_BLOCK, max(_LEAST_BLOCK, _BLOCK_PIXELS // config.size**2))
         self._file: BinaryIO | None = None
         self._n_records = 0
         self._begin()
@@ -113,7 +116,7 @@ class FaceWriter:
         segment.first_frame = frame.index if segment.first_frame < 0 else segment.first_frame
         segment.last_frame = frame.index
         segment.n_interpolated += not record["tracked"]
-        if len(self._fresh) >= _BLOCK:
+        if len(self._fresh) >= self._at_once:
             self._write(self._smoother.push(np.stack(self._fresh)))
             self._fresh = []
 

@@ -32,7 +32,7 @@ from nemo_pipeline.stages.openface import LandmarksError, content_hash
 from nemo_pipeline.stages.quality import FaceQuality
 from nemo_pipeline.stages.stills import faces_in_picture
 from nemo_pipeline.stages.streams import open_video
-from nemo_pipeline.stages.track import Observation, Tracker, observe
+from nemo_pipeline.stages.track import Observation, Tracker, observe_all
 from nemo_pipeline.stages.unseen import why_no_face
 from nemo_pipeline.stages.warp import FaceWarp
 from nemo_pipeline.status import Status
@@ -192,8 +192,10 @@ def _record(
     warp: tuple[FaceWarp, FaceQuality] | None,
 ) -> None:
     """Measure and record who was found in some frames."""
+    tracked = [one for _, found, _ in looked for one in found if not isinstance(one, Observation)]
+    observed = iter(observe_all(tracked))
     for frame, found, n_faces in looked:
-        seen = [one if isinstance(one, Observation) else observe(*one) for one in found]
+        seen = [one if isinstance(one, Observation) else next(observed) for one in found]
         by_number = {one.person: one for one in seen}
         for number in by_number.keys() - people.keys():
             spool = spool_stem.with_name(f"{spool_stem.name}.p{number}.records")

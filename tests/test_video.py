@@ -179,7 +179,9 @@ def test_memory_does_not_grow_with_the_clip(tmp_path: Path) -> None:
     assert result.n_decoded == 150
     early = max(n for n, _ in alive[:4])
     assert max(n for n, _ in alive) <= max(early, 8)
-    assert max(n for _, n in alive) <= 16 + 20 + 6 + 2  # a block, the smoother's support, the longest gap
+    assert (
+        max(n for _, n in alive) <= recorder._BLOCK + 20 + 6 + 2
+    )  # a block, the smoother's support, the longest gap
 
 
 def test_a_turned_clip_is_upright(clips: dict[str, Path]) -> None:

@@ -44,9 +44,11 @@ _VIEW, _CLOSE = 36, 1.1  # pixels, and boxes of the mesh: side of the view in wh
 _AROUND = 1.6  # the surroundings, in regions (and a region is 1.5 times the mesh)
 _NEAR = (11, 11)  # pixels of the coarse picture
 _FLOOR = 4.0  # gray levels: a face or a scene with less contrast than this shows little but noise
+#: No two scenes are further apart than this (1 - correlation, and rounding).
+_MOST_SCENE = 2.001
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Glimpse:
     """What is kept of one face in one frame to compare it with another.
 
@@ -57,8 +59,7 @@ class Glimpse:
         shape: (m, 3) float64, vertices that expressions move little, in the head's own frame, percent of the distance
             of the outer eye corners.
         scene: (48, 64) uint8, the whole picture.
-        structure: (48, 64) float32, what is in it: without brightness and contrast of each place, so without light.
-        around: rows and columns of both that show the face and what is around it.
+        around: rows and columns of it that show the face and what is around it.
     """
 
     time: float
@@ -66,8 +67,13 @@ class Glimpse:
     skin: NDArray[np.float32]
     shape: NDArray[np.float64]
     scene: NDArray[np.uint8]
-    structure: NDArray[np.float32]
     around: tuple[slice, slice]
+
+    @functools.cached_property
+    def structure(self) -> NDArray[np.float32]:
+        """(48, 64): what is in the scene, without brightness and contrast of each place, so without light. Made when it
+        is asked for: most faces change so little that their surroundings decide nothing."""
+        return _structure(self.scene)
 
     @classmethod
     def of(cls, frame: Frame, mesh: FaceMesh, region: Region) -> Glimpse:
@@ -86,7 +92,6 @@ class Glimpse:
             skin=_contrast(skin.ravel()),
             shape=(mesh.points[vertices] - shift) @ rotation * (100 / (scale * unit)),
             scene=frame.coarse,
-            structure=_structure(frame.coarse),
             around=_around(frame, region),
         )
 
@@ -106,7 +111,7 @@ class Shot:
     def goes_on(self, new: Glimpse, most: float = LARGEST_CUT) -> bool:
         """Whether a glimpse of a later frame is of the same shot; `most` is the largest change that may be. After a
         dissolve, what was before it is remembered as the last of the shot, in place of a mixture."""
-        if change(self.last, new) >= min(limit(new.time - self.last.time), most):
+        if _changed(self.last, new, min(limit(new.time - self.last.time), most)):
             return False
         for stretch in self.stretches(new):
             if dissolve(stretch) >= DISSOLVE:
@@ -143,11 +148,21 @@ def change(a: Glimpse, b: Glimpse) -> float:
     return _face_change(a, b) * (SAME_PLACE + _scene_change(a, b))
 
 
+def _changed(a: Glimpse, b: Glimpse, most: float) -> bool:
+    """Whether `change` is `most` or more."""
+    face = _face_change(a, b)
+    return face * (SAME_PLACE + _MOST_SCENE) >= most and face * (SAME_PLACE + _scene_change(a, b)) >= most
+
+
 def dissolve(glimpses: Sequence[Glimpse]) -> float:
     """How much the last of some glimpses differs from the first, where each one between is a mixture of the two and
     the way from one to the other is not made in one step: `DISSOLVE` or more between shots."""
     first, *between, last = glimpses
-    most = _face_change(first, last) * _scene_change(first, last)
+    most = _face_change(first, last)
+    if most * _MOST_SCENE >= DISSOLVE / 4:
+        most *= _scene_change(first, last)
+    else:
+        return 0.0
     if most < DISSOLVE / 4:
         return 0.0
     start = first.scene[first.around].astype(np.float32)
@@ -165,14 +180,16 @@ def dissolve(glimpses: Sequence[Glimpse]) -> float:
 
 def _face_change(a: Glimpse, b: Glimpse) -> float:
     looks = math.sqrt(_apart(a.look, b.look) * _apart(a.skin, b.skin))
-    return looks * math.sqrt(float(((a.shape - b.shape) ** 2).sum(axis=1).mean()))
+    moved = (a.shape - b.shape).ravel()
+    return looks * math.sqrt(float(moved @ moved) / len(a.shape))
 
 
 def _contrast(levels: NDArray[np.generic]) -> NDArray[np.float32]:
     """Levels with their mean and their contrast taken out."""
-    out = levels.astype(np.float32)
+    out = levels.astype(np.float32).ravel()
     out -= out.mean()
-    return out / max(math.sqrt(float((out * out).mean())), _FLOOR)
+    out /= max(math.sqrt(float(out @ out) / out.size), _FLOOR)
+    return out.reshape(levels.shape)
 
 
 def _apart(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:

@@ -6,8 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_pipeline import bundle
-from nemo_pipeline.stages.landmarks import MIN_PRESENCE, Detection
+from nemo_pipeline.stages.landmarks import MESH_VIEW, MIN_PRESENCE, Detection
 
+_DETECTOR_VIEW = 128  # pixels
+_ONE, _HALF_RANGE, _RANGE = np.float32(1.0), np.float32(127.5), np.float32(255.0)
 _HALF_PIXEL = np.array([0.5, 0.5, 0.0], dtype=np.float32)
 
 
@@ -22,10 +24,14 @@ class LitertEngine:
         self._detector = Network(Interpreter, bundle.network(bundle.DETECTOR))
         self._landmarks = Network(Interpreter, bundle.network(bundle.LANDMARKS))
         self._anchors = _anchors()
+        # Every frame is written over the one before: fresh memory costs more than the arithmetic.
+        self._detector_view = np.empty((_DETECTOR_VIEW, _DETECTOR_VIEW, 3), np.float32)
+        self._landmarks_view = np.empty((MESH_VIEW, MESH_VIEW, 3), np.float32)
 
     def detect(self, view: NDArray[np.uint8]) -> list[Detection]:
         """Faces in a (128, 128, 3) view, best first, overlaps merged."""
-        boxes, logits = self._detector(view.astype(np.float32) / 127.5 - 1.0)
+        values = np.divide(view, _HALF_RANGE, out=self._detector_view)
+        boxes, logits = self._detector(np.subtract(values, _ONE, out=values))
         scores = 1.0 / (1.0 + np.exp(-np.clip(logits[0, :, 0], -50.0, 50.0)))
         keep = scores >= 0.5
         if not keep.any():
@@ -43,7 +49,7 @@ class LitertEngine:
 
     def mesh(self, view: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float] | None:
         """(478, 3) points in pixels of a (256, 256, 3) view, and the presence."""
-        points, presence, _ = self._landmarks(view.astype(np.float32) / 255.0)
+        points, presence, _ = self._landmarks(np.divide(view, _RANGE, out=self._landmarks_view))
         score = float(1.0 / (1.0 + np.exp(-float(presence.ravel()[0]))))
         if not score >= MIN_PRESENCE:
             return None

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -19,11 +21,10 @@ from nemo_pipeline.stages.transfer import ToneMap
 
 Plane = NDArray[np.uint8]
 
-# Expands 16..235 to 0..255 (BT.601/709 limited-range luma).
-_EXPAND: Plane = np.clip(np.round((np.arange(256) - 16.0) * 255.0 / 219.0), 0, 255).astype(np.uint8)
-
 # Kr, Kb of the colour matrices.
 _COEFFICIENTS = {"601": (0.299, 0.114), "709": (0.2126, 0.0722), "2020": (0.2627, 0.0593)}
+_LOOK_UP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+_FAR = 1e7  # pixels: further than any picture reaches
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,11 +89,6 @@ class Frame:
         """Columns of the upright picture, as displayed."""
         return self.fit.size[0] if self.fit else self.planes[0].shape[1]
 
-    @property
-    def expand(self) -> Plane | None:
-        """(256,) table that makes the luma plane full-range, or None where it is already."""
-        return None if self.full_range else _EXPAND
-
     @functools.cached_property
     def coarse(self) -> Plane:
         """(48, 64) uint8: luma of the whole stored picture in the range of the file, from a part of its pixels; to
@@ -149,48 +145,34 @@ class Frame:
         Bilinear, after a mean over whole pixels where it shrinks by 2 or more; the picture's edge is
         continued outside.
         """
-        y, *chroma = (self._sample(plane, region, side) for plane in self.planes)
+        y, *chroma = self._samples(self.planes, region, side)
         return self._to_rgb(y, chroma)
 
     def gray_view(self, region: Region, side: int) -> Plane:
         """(side, side) uint8: as `view`, luma alone, in the range of the file (full range with a `tone_map`)."""
         planes = self.planes if self.tone_map is not None else self.planes[:1]
-        y, *chroma = (self._sample(plane, region, side) for plane in planes)
+        y, *chroma = self._samples(planes, region, side)
         return y if self.tone_map is None else self._to_gray(y, chroma)
 
-    def _sample(self, plane: Any, region: Region, side: int) -> Any:
-        """One plane in a view of a region; only the part looked at is averaged."""
-        to_plane = self._to_plane(region.to_source(side), plane)
-        stored = self.fit.scale if self.fit is not None else np.ones(2)
-        shrink = np.maximum(1, (region.size / side * stored).astype(int))
-        # Chroma shrinks only as far as it stays no coarser than luma.
-        factor = np.maximum(1, (shrink / self._subsampling(plane)[0]).astype(int))
-        if factor.max() > 1:
-            corners = to_plane @ np.array(
-                [[0, side - 1, 0, side - 1], [0, 0, side - 1, side - 1], [1, 1, 1, 1]]
+    def _samples(self, planes: Sequence[Any], region: Region, side: int) -> list[Any]:
+        """Planes in a view of a region; only the part looked at is averaged."""
+        affine = region.to_source(side)
+        stored = np.ones(2) if self.fit is None else self.fit.scale
+        if self.fit is not None:
+            affine = self.fit.to_stored(affine)
+        shrinks = [_whole_steps(region.size / side * scale) for scale in stored.tolist()]
+        seen: list[Any] = []
+        shape: tuple[int, ...] = ()
+        for plane in planes:
+            if plane.shape != shape:  # of both chroma planes alike
+                shape = plane.shape
+                to_plane, box, size = _placed(affine, shrinks, self._subsampling(plane), shape, side)
+            if size is not None:
+                plane = cv2.resize(plane[box], size, interpolation=cv2.INTER_AREA)
+            seen.append(
+                cv2.warpAffine(plane, to_plane, (side, side), flags=_LOOK_UP, borderMode=cv2.BORDER_REPLICATE)
             )
-            height, width = plane.shape
-            # Whole cells of the averaging grid, so that what is seen does not depend on where the part is
-            # cut.
-            low = np.clip(np.floor(corners.min(axis=1) / factor) - 2, 0, None).astype(int) * factor
-            high = np.ceil(corners.max(axis=1) / factor).astype(int) * factor + 3 * factor
-            fx, fy = (int(f) for f in factor)
-            x0, y0 = min(int(low[0]), max(0, width - fx)), min(int(low[1]), max(0, height - fy))
-            x1, y1 = max(int(high[0]), x0 + fx), max(int(high[1]), y0 + fy)
-            part = plane[y0:y1, x0:x1]
-            h, w = part.shape[0] // fy, part.shape[1] // fx
-            if h and w:
-                plane = cv2.resize(part[: h * fy, : w * fx], (w, h), interpolation=cv2.INTER_AREA)
-                offset = np.array([x0, y0]) + (factor - 1) / 2
-                to_plane[:, 2] -= offset
-                to_plane /= factor[:, None]
-        return cv2.warpAffine(
-            plane,
-            to_plane,
-            (side, side),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
+        return seen
 
     def _box(self, x0: int, y0: int, x1: int, y1: int, *, colour: bool) -> Plane:
         """A box of the display, RGB or gray, from planes that are not its own; 0 where the picture does not reach."""
@@ -236,8 +218,11 @@ class Frame:
     def _to_gray(self, y: Any, chroma: list[Any]) -> Plane:
         if self.tone_map is not None:
             return self.tone_map.luma(self._coded(y, chroma))
-        gray: Any = y if self.expand is None else cv2.LUT(y, self.expand)
-        return gray
+        if self.full_range:
+            return y  # type: ignore[no-any-return]
+        # 16..235 to 0..255 (BT.601 and 709). A table of 256 values takes several times as long.
+        gray: Any = np.maximum(y, np.uint8(16))
+        return cv2.convertScaleAbs(gray, dst=gray, alpha=255 / 219, beta=-16 * 255 / 219)
 
     def _to_rgb(self, y: Any, chroma: list[Any]) -> Plane:
         if self.tone_map is not None:
@@ -280,6 +265,64 @@ def as_picture(rgb: ArrayLike) -> Plane:
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
         raise ValueError(f"a picture must be (H, W, 3) or (H, W) uint8; this is {image.shape} {image.dtype}.")
     return image
+
+
+def _whole_steps(shrink: float) -> int:
+    """How many whole pixels are averaged where a view shrinks so much."""
+    return int(shrink) if 2 <= shrink < _FAR else 1
+
+
+def _placed(
+    affine: NDArray[np.float64],
+    shrinks: Sequence[int],
+    subsampling: tuple[int, int],
+    shape: tuple[int, ...],
+    side: int,
+) -> tuple[NDArray[np.float64], tuple[slice, slice], tuple[int, int] | None]:
+    """How one plane is seen in a view: the (2, 3) map from the view to what is sampled; where that is a mean, of which
+    part of the plane and how large it is then, (width, height).
+
+    Args:
+        affine: (2, 3) from the view to the stored luma.
+        shrinks: whole luma pixels that are averaged, across and down.
+        subsampling: luma pixels per pixel of the plane, across and down.
+        shape: of the plane.
+        side: of the view.
+    """
+    # In plain numbers: this runs several times for every frame, and arrays of two cost ten times as much.
+    rows, starts, stops, factors = [], [], [], []
+    for (a, b, c), step, shrink, length in zip(
+        affine.tolist(), subsampling, shrinks, shape[1::-1], strict=True
+    ):
+        ratio = 1.0 / step
+        a, b, c = a * ratio, b * ratio, c * ratio + (ratio - 1) / 2
+        # Chroma shrinks only as far as it stays no coarser than luma.
+        factor = max(1, shrink // subsampling[0])
+        # Whole cells of the averaging grid, so that what is seen does not depend on where the part is cut.
+        across, down = a * (side - 1), b * (side - 1)
+        low = math.floor(_near((c + min(across, 0.0) + min(down, 0.0)) / factor)) - 2
+        high = math.ceil(_near((c + max(across, 0.0) + max(down, 0.0)) / factor)) + 3
+        start = min(max(0, low) * factor, max(0, length - factor))
+        rows.append((a, b, c))
+        starts.append(start)
+        stops.append(min(max(high * factor, start + factor), length))
+        factors.append(factor)
+    cells = [(stop - start) // factor for start, stop, factor in zip(starts, stops, factors, strict=True)]
+    if max(factors) == 1 or not all(cells):
+        return np.array(rows), (slice(None), slice(None)), None
+    columns, lines = (
+        slice(start, start + n * factor) for start, n, factor in zip(starts, cells, factors, strict=True)
+    )
+    rows = [
+        (a / factor, b / factor, (c - (start + (factor - 1) / 2)) / factor)
+        for (a, b, c), start, factor in zip(rows, starts, factors, strict=True)
+    ]
+    return np.array(rows), (lines, columns), (cells[0], cells[1])
+
+
+def _near(place: float) -> float:
+    """A place, or the nearest to it that can be counted in pixels (0 for none)."""
+    return min(max(-_FAR, place), _FAR) if place == place else 0.0
 
 
 @functools.cache

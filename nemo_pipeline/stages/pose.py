@@ -3,30 +3,53 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nemo_pipeline import ibug68
-from nemo_pipeline.geometry import align_similarity, canonical_mesh
+from nemo_pipeline.geometry import canonical_mesh
 
 #: The points of the 68 that a face's expression moves least: nose and eyes.
 _RIGID = np.array([i for name in ("nose", "right_eye", "left_eye") for i in ibug68.GROUPS[name]])
 
 
 @functools.cache
-def _reference() -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.float64]]:
+def _reference() -> tuple[NDArray[Any], ...]:
+    """What `head_position` needs of the canonical face: vertex indices, their weights (sum 1), the vertices themselves
+    around their weighted middle, that middle, and their weighted mean square distance from it."""
     vertices, indices, weights = canonical_mesh()
-    return vertices[indices], indices, weights
+    weights = weights / weights.sum()
+    middle = weights @ vertices[indices]
+    centred = vertices[indices] - middle
+    return indices, weights, centred, middle, weights @ (centred**2).sum(axis=1)
 
 
 def head_position(mesh: NDArray[np.floating]) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
     """Scale, rotation (3, 3) and shift (3,) that bring the canonical face to one mesh (478, 3).
 
-    Weak perspective; Umeyama 1991 on the vertices and weights that the bundle aligns with.
+    Weak perspective; Umeyama 1991 on the vertices and weights that the bundle aligns with: `align_similarity`, with all
+    that is the same for every face computed once.
     """
-    reference, indices, weights = _reference()
-    return align_similarity(reference, mesh[indices], weights)
+    indices, weights, centred, middle, square = _reference()
+    seen = mesh[indices].astype(np.float64)
+    place = weights @ seen
+    seen -= place
+    seen *= weights[:, None]
+    u, s, vt = np.linalg.svd(seen.T @ centred)
+    rotation = u @ vt
+    if _determinant(rotation) < 0:
+        u[:, 2], s[2] = -u[:, 2], -s[2]
+        rotation = u @ vt
+    scale = float(s.sum() / square)
+    return scale, rotation, place - scale * rotation @ middle
+
+
+def _determinant(matrix: NDArray[np.float64]) -> float:
+    """Of a (3, 3) matrix."""
+    (a, b, c), (d, e, f), (g, h, i) = matrix.tolist()
+    return float(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g))
 
 
 def head_pose(mesh: NDArray[np.floating]) -> tuple[float, float, float]:
@@ -78,13 +101,18 @@ def head_pose_68(landmarks: NDArray[np.floating]) -> tuple[tuple[float, float, f
 
 def euler_degrees(rotation: NDArray[np.float64]) -> tuple[float, float, float]:
     """Yaw, pitch, roll (degrees) of a (3, 3) rotation in picture axes: x right, y down, z away from the camera."""
-    forward = rotation @ (0.0, 0.0, -1.0)
-    yaw = np.degrees(np.arctan2(forward[0], -forward[2]))
-    pitch = np.degrees(np.arctan2(-forward[1], np.hypot(forward[0], forward[2])))
+    yaw, pitch, roll = all_euler_degrees(rotation[None])[0].tolist()
+    return yaw, pitch, roll
+
+
+def all_euler_degrees(rotations: NDArray[np.float64]) -> NDArray[np.float64]:
+    """As `euler_degrees`, of several rotations (T, 3, 3) at once: (T, 3)."""
+    x, y, z = (-rotations[:, k, 2] for k in range(3))  # forward, towards the camera
+    yaw, pitch = np.arctan2(x, -z), np.arctan2(-y, np.hypot(x, z))
     # Roll is what is left in the picture's plane when yaw and pitch are undone.
-    level = _yaw_pitch(np.radians(yaw), np.radians(pitch)).T @ rotation
-    roll = np.degrees(np.arctan2(level[1, 0], level[0, 0]))
-    return float(yaw), float(pitch), float(roll)
+    (a, b, c), cy, sy, cp, sp = rotations[..., 0].T, np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch)
+    roll = np.arctan2(sy * sp * a + cp * b - cy * sp * c, cy * a + sy * c)
+    return np.degrees(np.stack([yaw, pitch, roll], axis=1))
 
 
 def rotation_matrix(yaw: float, pitch: float, roll: float) -> NDArray[np.float64]:

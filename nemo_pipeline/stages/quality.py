@@ -32,6 +32,7 @@ class FaceQuality:
         mask[template.inside] = 1
         inner = cv2.erode(mask.reshape(size, size), np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT)
         self._mask = inner.astype(bool)
+        self._inner = inner
 
     def measures(self, face: NDArray[np.uint8]) -> dict[str, float]:
         """The frame datasets that are measured on a warped face, by name (`of="face"` in `store/schema.py`)."""
@@ -43,7 +44,8 @@ class FaceQuality:
 
     def fault(self, face: NDArray[np.uint8]) -> Status | None:
         """Why a warped face is of no use, a status of `FACE_FAULTS`; None where it is usable."""
-        return Status.BLANK if float(face[self._mask].std()) < BLANK_SPREAD else None
+        _, spread = cv2.meanStdDev(face, mask=self._inner)
+        return Status.BLANK if float(spread[0, 0]) < BLANK_SPREAD else None
 
 
 def why_unusable(faults: Mapping[Status, int], length: int) -> tuple[Status, str] | None:

@@ -64,8 +64,6 @@ class FaceWarp:
             triangles = shipped_triangles() if mean_shape is None else delaunay(shape)
         self.template = Template(shape, np.asarray(triangles, dtype=np.int32), size, margin)
         self._area = hull_area(self.template.landmarks)
-        # Pixels outside the hull look far outside every picture, where the border value is.
-        self._nowhere = np.full((size * size, 2), -1e6, dtype=np.float32)
 
     @property
     def mean_shape(self) -> NDArray[np.float64]:
@@ -149,15 +147,13 @@ class FaceWarp:
 
     def warp_patch(self, patch: Patch, landmarks: NDArray[np.floating]) -> NDArray[np.uint8]:
         """(size, size) uint8 from a patch of the frame and the (68, 2) landmarks in source pixels."""
-        size = self.template.size
         if patch.gray.size == 0:
-            return np.zeros((size, size), np.uint8)
+            return np.zeros((self.template.size, self.template.size), np.uint8)
         local = (np.asarray(landmarks, dtype=np.float64) - (patch.x0, patch.y0)) / patch.step
-        positions = self._nowhere.copy()
-        positions[self.template.inside] = self.template.sampling_inside(local)
         face: Any = cv2.remap(
             patch.gray,
-            positions.reshape(size, size, 2),
+            # Pixels outside the hull look far outside every picture, where the border value is.
+            self.template.sampling_positions(local, outside=-1e6),
             None,
             cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_CONSTANT,
