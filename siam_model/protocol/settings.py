@@ -83,27 +83,31 @@ def claim(folder: Path, settings: RunSettings, model: SIAMConfig, train: TrainCo
     final = RunFolder(folder).settings
     temporary = temporary_name(final)
     write_json(temporary, values)
-    write_bytes(
-        RunFolder(folder).options, to_toml("train", as_options(settings)).encode("utf-8", "surrogateescape")
-    )
     try:
-        os.link(temporary, final)  # fails where it exists, and appears whole
-        return
+        _take(temporary, final)
     except FileExistsError:
         pass
-    except OSError:  # a file system without hard links
-        try:
-            with os.fdopen(os.open(final, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-                file.write(temporary.read_bytes())
-            return
-        except FileExistsError:
-            pass
+    else:  # not before: a folder that holds anything else, and no settings, is somebody else's
+        options = to_toml("train", as_options(settings)).encode("utf-8", "surrogateescape")
+        write_bytes(RunFolder(folder).options, options)
+        return
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
     recorded, _, _ = read_settings(folder)
     check_data(folder, recorded, settings.uuid, settings.data)
     check_same(folder, recorded, {name: getattr(settings, name) for name in COMPARED})
+
+
+def _take(temporary: Path, final: Path) -> None:
+    """Give a file its name. Raises FileExistsError where somebody else was faster."""
+    try:
+        os.link(temporary, final)  # appears whole
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        with os.fdopen(os.open(final, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+            file.write(temporary.read_bytes())
 
 
 def read_settings(folder: Path) -> tuple[RunSettings, SIAMConfig, TrainConfig]:

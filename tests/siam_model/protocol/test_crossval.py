@@ -129,6 +129,19 @@ def test_array_jobs_share_a_folder(whole, data, tmp_path):
     assert results(run) == results(whole)
 
 
+def test_nothing_is_in_a_folder_before_its_settings(data, tmp_path, monkeypatch):
+    """Another process that begins the same run at this moment would take it for a folder of somebody else's."""
+    seen, link = [], os.link
+
+    def looked(temporary, final):
+        seen.extend(path.name for path in final.parent.iterdir())
+        link(temporary, final)
+
+    monkeypatch.setattr(os, "link", looked)
+    quick(data, tmp_path / "run", folds=3, fold=0, epochs=1)
+    assert seen and all(name.startswith(".settings.json.") for name in seen)
+
+
 def test_several_processes_give_the_same_run(whole, data, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     listener = Listener()
