@@ -163,9 +163,16 @@ def stop_on_signals(farewell: Callable[[], None]) -> Iterator[None]:
         return
     asked = False
 
-    def leave() -> None:
+    def say() -> None:
         with contextlib.suppress(Exception):
             farewell()
+
+    def leave() -> None:
+        # In a thread of its own: what the main thread was printing when it was interrupted stays in the console's
+        # buffer of that thread, which may never be written again.
+        last = threading.Thread(target=say, daemon=True)
+        last.start()
+        last.join(5)
         os._exit(130)
 
     def stop(number: int, frame: object) -> None:

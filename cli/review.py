@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +74,14 @@ def command(
         raise SettingsError(
             f"Port {port} cannot be used ({error.strerror}): take another --port.", "port"
         ) from None
-    with contextlib.suppress(KeyboardInterrupt), server:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def stop(number: int, frame: object) -> None:
+        # Not by an exception, which would come in the middle of a line; the thread waits until the server serves.
+        threading.Thread(target=server.shutdown, daemon=True).start()
+
+    with server:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
         if as_json:
             print_json({"address": server.address, "marks": review.marks})
         say(

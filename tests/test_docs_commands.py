@@ -17,6 +17,7 @@ from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.store import FaceDataset
 from tests.support.commands import invoke
 from tests.support.paths import ROOT
+from tests.support.processes import PATIENCE
 from tests.support.siam_faces import drawn_file
 from tests.support.siam_runs import quick
 
@@ -88,9 +89,8 @@ def serve(words: list[str], desk: Path) -> None:
         assert process.stderr is not None and "http://127.0.0.1:" in process.stderr.readline()
         process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        rest = process.communicate(timeout=60)[1]
-    # The signal may come while the second line is being printed: then that is printed again.
-    assert process.returncode == 0 and rest.endswith("Nothing was marked.\n")
+        rest = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == 0 and rest == "Nothing was marked.\n"
 
 
 @pytest.fixture(scope="module")

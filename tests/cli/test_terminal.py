@@ -6,6 +6,8 @@ import gc
 import io
 import json
 import logging
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -118,6 +120,17 @@ def test_a_dry_run_beside_an_environment_is_short(tmp_path):
     assert len(json.loads(CliRunner().invoke(main, inside).stdout)["videos"]) == 0
     (tmp_path / "env" / "mine.mp4").write_text("")
     assert len(json.loads(CliRunner().invoke(main, inside).stdout)["videos"]) == 1
+
+
+def test_the_last_words_are_said_wherever_the_interrupt_came():
+    """Rich counts what it is printing; an interrupt on its way leaves the count too high, and nothing more is shown."""
+    code = (
+        "import os, signal; from nemo_cli import console, progress\n"
+        "console.err._enter_buffer()\n"
+        "with progress.stop_on_signals(lambda: console.say('kept')): os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (130, b"kept\n")
 
 
 def test_numbers_agree_with_their_nouns():
