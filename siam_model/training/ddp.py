@@ -1,6 +1,6 @@
 """One training by several processes that share every batch: a GPU each, or a share of a CPU's cores.
 
-The processes are fresh interpreters, which torch.distributed joins over a local port; this one only listens. Its
+The processes are fresh interpreters, which torch.distributed joins over a file; this one only listens. Its
 callbacks are called here, and the result comes from the checkpoint that process 0 writes.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import queue
-import socket
 import sys
 import tempfile
 import traceback
@@ -36,13 +35,13 @@ class _Shared:
         inputs: of the training.
         place: `cuda` or `cpu`, without a number, for the first of them.
         checkpoint: where process 0 saves the state after every epoch.
-        port: where they meet.
+        meeting: a file by which they find each other; not there yet. (A port that is free now may be taken by then.)
     """
 
     inputs: FitInputs
     place: Place
     checkpoint: Path
-    port: int
+    meeting: Path
 
 
 def fit_together(
@@ -79,7 +78,7 @@ def fit_together(
     with tempfile.TemporaryDirectory(prefix="nemo-train-") as folder:
         path = checkpoint or RunFolder(folder).checkpoint
         request = Path(folder) / "request.pickle"  # between processes of ours, in a folder that is ours alone
-        shared = _Shared(inputs, place, path, _free_port())
+        shared = _Shared(inputs, place, path, Path(folder) / "meeting")
         request.write_bytes(pickle.dumps(shared))
         news: queue.Queue[tuple[Child, dict[str, Any] | None]] = queue.Queue()
         children: list[Child] = []
@@ -162,7 +161,7 @@ def _train(parent: Parent, rank: int, shared: _Shared) -> None:
 
     torch.distributed.init_process_group(
         "nccl" if on_gpu else "gloo",
-        init_method=f"tcp://127.0.0.1:{shared.port}",
+        store=torch.distributed.FileStore(str(shared.meeting), place.world),
         world_size=place.world,
         rank=rank,
     )
@@ -178,13 +177,6 @@ def _train(parent: Parent, rank: int, shared: _Shared) -> None:
         )
     finally:
         torch.distributed.destroy_process_group()
-
-
-def _free_port() -> int:
-    """A local port that nobody listens on just now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -123,6 +123,7 @@ def test_half_precision_learns_the_same_within_its_digits(data):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_response_normalisation_in_half_precision(dtype):
     """Squares of activations beyond 255 overflow float16; what comes out is the float32 result, rounded."""
+    torch.manual_seed(0)
     layer = ResponseNorm(5, 1e-4, 0.75, 2.0)
     x = (400 * torch.randn(2, 8, 3, 3)).to(dtype)
     wide = x.float().requires_grad_()
@@ -176,8 +177,14 @@ def test_a_gpu_learns_what_a_cpu_learns_and_goes_on(data, tmp_path, precision):
 # --- several devices ---------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def two_cores(monkeypatch):
+    """Whatever this machine has: two processes can share one."""
+    monkeypatch.setattr("siam_model.training.ddp.allowed_cores", lambda: [0, 1])
+
+
 @pytest.mark.slow
-def test_two_processes_do_what_one_does(data, tmp_path):
+def test_two_processes_do_what_one_does(data, tmp_path, two_cores):
     """Every batch is shared, so curve and weights are those of one process but for rounding; a stop of the caller's
     comes out, and the rest is made up for."""
     train = {"epochs": 2, "age_weighting": "density"}
@@ -218,7 +225,7 @@ def test_devices_mean_gpus_unless_the_cpu_is_named(data):
         go(data, devices=2, device="auto")
 
 
-def test_an_error_of_a_member_is_the_trainings_error(data):
+def test_an_error_of_a_member_is_the_trainings_error(data, two_cores):
     """Its class too: a search goes on after this one."""
     with pytest.raises(NotFinite, match="not a finite number any more"):
         go(data, devices=2, train={"learning_rate": 3e38, "schedule": "constant"})
