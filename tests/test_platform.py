@@ -9,6 +9,7 @@ import pytest
 from nemo_pipeline.batch.worker import Pool, Stopped
 from nemo_pipeline.platform import allowed_cores, cgroup_cores, default_workers, library_versions
 from nemo_pipeline.supervise import ChildDied
+from tests.support.processes import PATIENCE
 
 
 def write(path, text):
@@ -66,7 +67,7 @@ def test_children_are_kept_pinned_and_stopped():
     assert again is child
     pool.stop()
     with pytest.raises(ChildDied, match="SIGKILL"):
-        again.ask({"do": "probe", "path": "clip.mp4"}, 30)
+        again.ask({"do": "probe", "path": "clip.mp4"}, PATIENCE)
     pool.release(again_slot, again, keep=True)
     with pytest.raises(Stopped):
         pool.acquire()

@@ -11,6 +11,7 @@ import pytest
 
 from nemo_pipeline.synth.generate import render_set
 from tests.support.paths import ROOT
+from tests.support.processes import PATIENCE
 from tests.support.siam_faces import drawn_file
 from tests.support.siam_runs import TINY
 
@@ -29,7 +30,7 @@ def elsewhere(tmp_path):
         )
         done = subprocess.run(
             [sys.executable, "-P", "-c", code, *arguments],
-            cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=300, check=False,
+            cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done

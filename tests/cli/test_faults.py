@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from nemo_cli.main import _explain
 from nemo_pipeline.store.files import leftovers, replacing, temporary_name
 from nemo_pipeline.store.verify import verify
 from tests.support.commands import nemo
-from tests.support.processes import start, wait_for_children, wait_for_none
+from tests.support.processes import PATIENCE, one_halted, start, wait_for_none
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="a POSIX shell is needed")
 NEMO = shlex.join([sys.executable, "-m", "nemo_cli.main"])
@@ -28,7 +29,7 @@ def shell(line: str, folder: Path, **environment: str) -> subprocess.CompletedPr
     """A line of the shell in which `nemo` is the command."""
     return subprocess.run(
         ["bash", "-c", f"nemo() {{ {NEMO} \"$@\"; }}\n{line}"],
-        cwd=folder, env=os.environ | environment, capture_output=True, check=False, timeout=120,
+        cwd=folder, env=os.environ | environment, capture_output=True, check=False, timeout=PATIENCE,
     )  # fmt: skip
 
 
@@ -97,15 +98,16 @@ def test_nothing_is_open_to_others_even_after_a_kill(clips, tmp_path):
     before = os.umask(0)
     try:
         process = start(clips, tmp_path / "out.h5", 2, "--report", str(tmp_path / "report.html"))
-        wait_for_children(process.pid)
-        while not list(tmp_path.glob("out.shards/.work/*")) and process.poll() is None:
-            wait_for_children(process.pid)
-        process.kill()
-        process.communicate()
+        with one_halted(process):
+            while not list(tmp_path.glob("out.shards/.work/*")):
+                assert process.poll() is None
+                time.sleep(0.01)
+            process.kill()
+            process.communicate()
         assert list(tmp_path.glob("out.shards/.work/*")) and not wait_for_none(process.pid)
         assert open_to_others(tmp_path) == []
         process = start(clips, tmp_path / "out.h5", 2, "--report", str(tmp_path / "report.html"))
-        process.communicate(timeout=120)
+        process.communicate(timeout=PATIENCE)
         assert process.returncode == 0 and (tmp_path / "report.html").exists()
         assert open_to_others(tmp_path) == []
     finally:
@@ -120,9 +122,11 @@ def test_a_terminal_that_is_closed(clips, tmp_path, ignored):
         process = start(clips, tmp_path / "out.h5")
     finally:
         signal.signal(signal.SIGHUP, before)
-    wait_for_children(process.pid)
-    process.send_signal(signal.SIGHUP)
-    _, said = process.communicate(timeout=120)
+    with one_halted(process):
+        process.send_signal(signal.SIGHUP)
+        if not ignored:
+            process.wait(PATIENCE)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == (0 if ignored else 130), said
     assert (b"Rerun the same command to resume" in said) != ignored
     assert not wait_for_none(process.pid)

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from siam_model.figures.clip import clip_figure, heat_figure, weights_figure
 from siam_model.interval import load_interval
 from siam_model.predictions import Predictions, write_predictions
 from siam_model.sums import write_sums
+from tests.support.processes import PATIENCE
 
 SIZE = 62
 NAMES = ("clip[/b]<img src=x onerror=alert(1)>.mp4", "$a^^b$.mp4", "caf\udce9.mp4", "=1+2.mp4")
@@ -366,7 +368,17 @@ def test_a_prediction_does_not_load_the_video_side(place):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped(place, tmp_path, number):
     """What was done is in the table; no process and no face is left behind."""
-    words = ["predict", "clips", "--csv", str(tmp_path / "out.csv"), "--explain", str(tmp_path / "seen")]
+    (tmp_path / "clips").mkdir()
+    for name in ("$a^^b$", *(f"later{k:02d}" for k in range(40))):  # so many that it cannot be through
+        shutil.copy(place / "clips" / "$a^^b$.mp4", tmp_path / "clips" / f"{name}.mp4")
+    words = [
+        "predict",
+        str(tmp_path / "clips"),
+        "--csv",
+        str(tmp_path / "out.csv"),
+        "--explain",
+        str(tmp_path / "seen"),
+    ]
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     process = subprocess.Popen(
@@ -379,7 +391,7 @@ def test_stopped(place, tmp_path, number):
     assert process.stdout is not None
     assert process.stdout.readline().startswith(b"$a^^b$.mp4: ")
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130 and b"Stopped after" in said and b"Traceback" not in said
     assert list(temporary.iterdir()) == []
     assert [path.name for path in (tmp_path / "seen").glob(".*")] == [DRAWN_MARK]

@@ -28,6 +28,7 @@ from nemo_pipeline.store.shard import read_shard, read_shards, shards_folder
 from nemo_pipeline.store.strict import dataset_in
 from nemo_pipeline.store.verify import verify
 from tests.support.paths import ROOT
+from tests.support.processes import PATIENCE
 from tests.support.videos import sound_videos
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -349,7 +350,7 @@ def test_the_process_that_reads_may_be_killed(path):
 def test_fuzz():
     """The benchmark runs, and a few of its tries find nothing."""
     command = [sys.executable, str(BENCHMARKS / "fuzz.py"), "prepared", "--tries", "10", "--seed", "5"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

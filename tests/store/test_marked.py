@@ -104,7 +104,8 @@ def test_two_people_who_mark_at_once_lose_nothing(tmp_path):
     for one in people:
         one.start()
     for one in people:
-        one.join(60)
+        one.join()
+    assert [one.exitcode for one in people] == [0, 0]
     found = read_marks(path)
     for who in ("kim", "lee"):
         assert [mark.start for mark in found if mark.who == who] == list(range(20))

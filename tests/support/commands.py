@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from nemo_cli.main import main
+from tests.support.processes import PATIENCE
 
 _WIDTH = {"COLUMNS": "200"}
 
@@ -36,7 +37,7 @@ def nemo(*words: object, **options) -> tuple[bytes, bytes]:
 
 
 def nemo_process(
-    *words: object, code: int = 0, cwd: Path | None = None, timeout: float = 120, **environment: str
+    *words: object, code: int = 0, cwd: Path | None = None, timeout: float = PATIENCE, **environment: str
 ) -> tuple[bytes, bytes]:
     """Run `nemo` in a process of its own, where locale, terminal or interpreter matter; answers as `nemo` does."""
     done = subprocess.run(

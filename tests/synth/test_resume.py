@@ -14,6 +14,7 @@ from nemo_pipeline.errors import NemoError, OutputError
 from nemo_pipeline.synth import render_faces, render_set
 from nemo_pipeline.synth.direct import truth_beside
 from nemo_pipeline.synth.place import held
+from tests.support.processes import PATIENCE
 
 #: Clips of some seconds' work, so that a signal falls into it.
 LONG = {"subjects": 2, "clips": 2, "seed": 12, "width": 320, "height": 320, "seconds": (0.8, 4.0)}
@@ -42,8 +43,8 @@ def test_a_killed_set_is_completed_and_no_process_goes_on(undisturbed, tmp_path,
         time.sleep(0.02)
     workers = psutil.Process(process.pid).children()
     process.send_signal(number)
-    process.wait(60)
-    assert workers and not psutil.wait_procs(workers, 10)[1]
+    process.wait(PATIENCE)
+    assert workers and not psutil.wait_procs(workers, PATIENCE)[1]
     assert not (tmp_path / "a" / "truth.h5").exists()
     render_set(tmp_path / "a", **LONG, workers=2)
     assert files(tmp_path / "a") == undisturbed

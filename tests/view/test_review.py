@@ -21,6 +21,7 @@ from nemo_pipeline.phases import amplitude
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.view.review import REASONS, Review, ReviewServer
 from tests.support.commands import invoke
+from tests.support.processes import PATIENCE
 from tests.support.smiling import HOSTILE, smiling_file
 
 
@@ -39,7 +40,7 @@ class Client:
 
     def ask(self, path="", body=None, method=None, token=None, **headers):
         """Status, headers and body of an answer; `body` is sent as JSON."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.server_port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.server_port, timeout=PATIENCE)
         if body is not None:
             body = body if isinstance(body, bytes) else json.dumps(body).encode()
             headers = {"Content-Type": "application/json", **headers}
@@ -55,7 +56,7 @@ class Client:
 
     def raw(self, text):
         """What the server says to bytes that are not request of a browser."""
-        with socket.create_connection(("127.0.0.1", self.server.server_port), timeout=20) as line:
+        with socket.create_connection(("127.0.0.1", self.server.server_port), timeout=PATIENCE) as line:
             line.sendall(text)
             parts = []
             while part := line.recv(65536):
@@ -211,13 +212,13 @@ def test_the_command_says_where_it_is_and_what_was_marked(tmp_path):
             lines.append(process.stdout.readline())
         said = json.loads("".join(lines))
         host = re.fullmatch(r"http://127\.0\.0\.1:(\d+)(/.*/)", said["address"])
-        connection = http.client.HTTPConnection("127.0.0.1", int(host[1]), timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", int(host[1]), timeout=PATIENCE)
         body = json.dumps({"video": "gaps", "reason": "talking"})
         connection.request("POST", host[2] + "mark", body, {"Content-Type": "application/json"})
         assert connection.getresponse().status == 200
         connection.close()
         os.kill(process.pid, signal.SIGINT)
-        error = process.communicate(timeout=60)[1]
+        error = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 0 and "Traceback" not in error
     assert said["marks"] == str(tmp_path / "smiles.marks.csv") and "has 1 marks (+1)" in error.replace(
         "\n", " "

@@ -22,6 +22,7 @@ from nemo_pipeline.view.unwarp import sample, unwarp
 from siam_model.config import SIAMConfig
 from siam_model.explain import cell_weights
 from tests.support.clips import write_clip
+from tests.support.processes import PATIENCE
 
 TEMPLATE = shipped_template(48)
 #: One cell in the middle of the crop's lower left quarter, as wide as a mouth.
@@ -208,7 +209,7 @@ def test_a_child_that_takes_too_long_leaves_nothing(tmp_path):
     try:
         what = (path, tmp_path / "a.mp4", attention(), TEMPLATE, tmp_path / "a.npz")
         slot, child = pool.acquire()
-        child.ask({"do": "probe", "path": str(path)}, 60)  # it has started
+        child.ask({"do": "probe", "path": str(path)}, PATIENCE)  # it has started
         pool.release(slot, child, True)
         assert "was not drawn within 0.05 s" in draw_in_child(
             heat_job(*what, title="a", note=""), pool, timeout=0.05
