@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_pipeline import ibug68
-from nemo_pipeline.stages.frame import Frame, Region
+from nemo_pipeline.stages.frame import Frame, Plane, Region
 from nemo_pipeline.stages.pose import head_position
 
 #: Side of the view that the landmark network reads, pixels.
@@ -77,10 +77,14 @@ class Engine(Protocol):
         ...
 
 
-def find_mesh(engine: Engine, frame: Frame, region: Region, *, mirrored: bool = False) -> FaceMesh | None:
-    """The face in a region of a frame, in source pixels; None if there is none. `mirrored`: the engine is
-    shown the view flipped left to right, so the vertices of the face's right side lie on its left."""
-    view = frame.view(region, MESH_VIEW)
+def find_mesh(engine: Engine, frame: Frame, region: Region) -> FaceMesh | None:
+    """The face in a region of a frame, in source pixels; None if there is none."""
+    return mesh_in_view(engine, frame.view(region, MESH_VIEW), region)
+
+
+def mesh_in_view(engine: Engine, view: Plane, region: Region, *, mirrored: bool = False) -> FaceMesh | None:
+    """`find_mesh` in the view of a region. `mirrored`: the engine is shown the view flipped left to right, so the
+    vertices of the face's right side lie on its left."""
     found = engine.mesh(np.ascontiguousarray(view[:, ::-1]) if mirrored else view)
     if found is None:
         return None
@@ -108,15 +112,20 @@ def still_landmarks(engine: Engine, frame: Frame, mesh: FaceMesh) -> NDArray[np.
         (68, 2) source pixels, x then y.
     """
     own = face_region(mesh.points)
-    looks = []
+    meshes, turned = [], []
     for scale in STILL_SCALES:
         region = dataclasses.replace(own, size=own.size / REGION_SCALE * scale)
+        view = frame.view(region, MESH_VIEW)
         for mirrored in (False, True):
-            seen = find_mesh(engine, frame, region, mirrored=mirrored)
+            seen = mesh_in_view(engine, view, region, mirrored=mirrored)
             if seen is not None:
-                points = ibug68.from_mesh(seen.points)
-                looks.append(points[ibug68.MIRROR] if mirrored else points)
-    return np.mean(looks, axis=0) if looks else ibug68.from_mesh(mesh.points)
+                meshes.append(seen.points)
+                turned.append(mirrored)
+    if not meshes:
+        return ibug68.from_mesh(mesh.points)
+    looks = ibug68.from_meshes(np.stack(meshes))
+    looks[turned] = looks[turned][:, ibug68.MIRROR]
+    return looks.mean(axis=0)
 
 
 def face_region(points: NDArray[np.floating]) -> Region:

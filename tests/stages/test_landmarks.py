@@ -13,7 +13,7 @@ from nemo_pipeline.errors import InstallationError, NemoError
 from nemo_pipeline.ibug68 import MIRROR, from_mesh
 from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame
-from nemo_pipeline.stages.landmarks import face_region, find_mesh, still_landmarks
+from nemo_pipeline.stages.landmarks import MESH_VIEW, face_region, mesh_in_view, still_landmarks
 from nemo_pipeline.stages.search import full_search
 from nemo_pipeline.video import landmarks_in_image
 from tests.support.paths import ROOT
@@ -119,7 +119,8 @@ def test_a_still_is_the_mean_of_looks_that_agree(portrait):
     mesh = full_search(engine, frame)[0]
     one, mean = from_mesh(mesh.points), still_landmarks(engine, frame, mesh)
     assert off(one, mean).mean() < 2.0
-    flipped = find_mesh(engine, frame, face_region(mesh.points), mirrored=True)
+    region = face_region(mesh.points)
+    flipped = mesh_in_view(engine, frame.view(region, MESH_VIEW), region, mirrored=True)
     assert flipped is not None
     assert off(from_mesh(flipped.points)[MIRROR], one).mean() < 2.5
     # A mirrored picture and region give exactly the mirrored mean: each look has its mirrored partner.
