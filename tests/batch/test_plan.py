@@ -63,19 +63,27 @@ def test_what_was_seen_is_not_read_again(files, settled):
     assert second.modified == first.modified
 
 
-def test_a_file_that_was_changed_just_now_is_read(files):
+def test_a_file_that_was_changed_just_now_is_read(files, monkeypatch):
+    monkeypatch.setattr(plan_module, "SETTLED_NS", 10**18)  # however long ago that is here
     shard = shard_of(*(video.path for video in files))
     first, _ = planned(files, shard)
     assert set(first.modified.values()) == {0}, "not known"
     assert planned(files, shard, first)[1] == 3
 
 
+def dated_as(before: os.stat_result, path: Path, content: bytes) -> None:
+    """Write a file and give it an older one's date, later than that: a kernel's clock may have ticks of 10 ms."""
+    while True:
+        path.write_bytes(content)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        if path.stat().st_ctime_ns > before.st_ctime_ns:
+            return
+
+
 def test_another_content_of_the_same_size_and_date_is_read(files, settled):
     shard = shard_of(*(video.path for video in files))
     first, _ = planned(files, shard)
-    before = files[1].path.stat()
-    files[1].path.write_bytes(b"x" * 100)
-    os.utime(files[1].path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    dated_as(files[1].path.stat(), files[1].path, b"x" * 100)
     plan, hashed = planned(files, shard, first)
     assert hashed == 1 and [video.file for video in plan.todo] == ["b.mp4"]
 
@@ -85,9 +93,7 @@ def test_another_folders_file_of_the_same_name_size_and_date_is_read(files, sett
     first, _ = planned(files, shard)
     (tmp_path / "day2").mkdir()
     other = tmp_path / "day2" / "a.mp4"
-    other.write_bytes(b"y" * 100)
-    times = files[0].path.stat()
-    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+    dated_as(files[0].path.stat(), other, b"y" * 100)
     plan, hashed = planned([VideoFile(other, "a", "a.mp4"), *files[1:]], shard, first)
     assert hashed == 1 and [video.file for video in plan.todo] == ["a.mp4"]
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch._dynamo.testing import CompileCounterWithBackend
 
 from nemo_pipeline.errors import NemoError
 from nemo_pipeline.store import FaceDataset
@@ -298,6 +297,8 @@ BUILT = pytest.mark.skipif(not COMPILER, reason="needs a C++ compiler")
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=BUILT)])
 def test_a_compiled_model_is_the_same_model(backend, monkeypatch):
     """For any number of frames, in one graph: with all frames at once, as a GPU takes them."""
+    from torch._dynamo.testing import CompileCounterWithBackend  # seconds of every collection
+
     monkeypatch.setattr(layers, "FRAMES_IN_CACHE", 10**9)
     monkeypatch.setattr(siam, "FRAMES_IN_CACHE", 10**9)
     torch.manual_seed(0)
