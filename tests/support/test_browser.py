@@ -54,9 +54,9 @@ def test_one_that_stops_answering_is_replaced(browser, page, wait):
         wait(seen.page)
         seen.close()
 
-    browser.patience = 4.0
+    browser.patience = 2.0
     browser.look(look)
-    assert tries == [4.0, PATIENCE]
+    assert tries == [2.0, PATIENCE]
 
 
 @in_browser
