@@ -50,7 +50,7 @@ def make_method(name: str, describe: Describe | None = None) -> Method:
         name: a key of METHODS.
         describe: where descriptors come from, such as a `FeatureCache`; by default they are computed every time.
     """
-    from siam_model.methods import base, combined
+    from siam_model.methods import combined, descriptors
     from siam_model.methods.deformation import Deformation
     from siam_model.methods.displacement import Displacement
     from siam_model.methods.ief import IEF
@@ -58,7 +58,7 @@ def make_method(name: str, describe: Describe | None = None) -> Method:
     from siam_model.methods.lbp_top import LBPTop
     from siam_model.methods.vlbp import VLBP, VLBPRegression
 
-    source = describe or base.describe
+    source = describe or descriptors.describe
     makers: dict[str, Callable[[], Method]] = {
         "vlbp": lambda: VLBP(source),
         "vlbp_regression": lambda: VLBPRegression(source),

@@ -38,13 +38,6 @@ class Method(Protocol):
         ...
 
 
-def describe(name: str, videos: Sequence[Video]) -> NDArray[np.generic]:
-    """Compute a descriptor again for every video: (V, ...)."""
-    from siam_model.methods.descriptors import DESCRIPTORS
-
-    return np.stack([DESCRIPTORS[name].compute(video) for video in videos])
-
-
 def flat(values: NDArray[np.generic]) -> NDArray[np.float64]:
     """(V, ...) -> (V, F) float64."""
     return values.reshape(len(values), -1).astype(np.float64)
@@ -83,7 +76,7 @@ class WholeVideo:
 
     descriptor = ""
 
-    def __init__(self, describe: Describe = describe) -> None:
+    def __init__(self, describe: Describe) -> None:
         self.describe = describe
         self.reduction, self.learner = Reduction(), AgeLearner()
 
@@ -103,7 +96,7 @@ class Dynamics:
 
     descriptor = ""
 
-    def __init__(self, describe: Describe = describe) -> None:
+    def __init__(self, describe: Describe) -> None:
         self.describe = describe
         self.learner = AgeLearner()
 
@@ -148,7 +141,7 @@ class Appearance:
 
     descriptor = ""
 
-    def __init__(self, describe: Describe = describe, fusion: bool = False) -> None:
+    def __init__(self, describe: Describe, fusion: bool = False) -> None:
         self.describe = describe
         self.encoders = [self.encoder(which) for which in ((0, 1) if fusion else (0,))]
         self.learners = [AgeLearner() for _ in self.encoders]

@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from siam_model.methods.base import Describe, FaceEncoder, ReducedFace, describe, flat
+from siam_model.methods.base import Describe, FaceEncoder, ReducedFace, flat
 from siam_model.methods.ief import SoftCodes
 from siam_model.methods.inputs import Video
 from siam_model.methods.learner import AgeLearner, Inputs
@@ -21,7 +21,7 @@ from siam_model.methods.learner import AgeLearner, Inputs
 class Combined:
     """Ages from one encoding of the neutral face and deformation features."""
 
-    def __init__(self, encoder: FaceEncoder, describe: Describe = describe) -> None:
+    def __init__(self, encoder: FaceEncoder, describe: Describe) -> None:
         self.describe, self.encoder, self.learner = describe, encoder, AgeLearner()
 
     def fit(self, videos: Sequence[Video], ages: NDArray[np.floating], subjects: Sequence[str]) -> Self:
@@ -36,11 +36,11 @@ class Combined:
         return flat(self.describe("deformation", videos))
 
 
-def ief_dynamics(describe: Describe = describe) -> Combined:
+def ief_dynamics(describe: Describe) -> Combined:
     """IEF + dynamics."""
     return Combined(SoftCodes(0), describe)
 
 
-def lbp_dynamics(describe: Describe = describe) -> Combined:
+def lbp_dynamics(describe: Describe) -> Combined:
     """LBP + dynamics."""
     return Combined(ReducedFace("lbp", 0), describe)

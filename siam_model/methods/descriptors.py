@@ -65,6 +65,11 @@ DESCRIPTORS = {
 }
 
 
+def describe(name: str, videos: Sequence[Video]) -> NDArray[np.generic]:
+    """Compute a descriptor again for every video: (V, ...)."""
+    return np.stack([DESCRIPTORS[name].compute(video) for video in videos])
+
+
 @dataclasses.dataclass(eq=False)
 class FeatureCache:
     """Descriptors of videos, computed once: kept in memory, and in a folder by what the videos hold.

@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from siam_model.methods.base import Describe, WholeVideo, describe, flat
+from siam_model.methods.base import Describe, WholeVideo, flat
 from siam_model.methods.circle import at_least_centre, directions
 from siam_model.methods.grid import inner, normalised
 from siam_model.methods.inputs import Video
@@ -80,7 +80,7 @@ class VLBP(WholeVideo):
 
     descriptor = "vlbp"
 
-    def __init__(self, describe: Describe = describe) -> None:
+    def __init__(self, describe: Describe) -> None:
         super().__init__(describe)
         self.medians: dict[int, float] = {}
         self.machines: list[SideClassifier] = []

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from siam_model.methods import METHODS, labels_of, make_method, named_methods
-from siam_model.methods.base import describe
-from siam_model.methods.descriptors import DESCRIPTORS, FeatureCache
+from siam_model.methods.descriptors import DESCRIPTORS, FeatureCache, describe
 from siam_model.methods.inputs import ArrayVideo, key_frames
 from tests.support.moving import moving_people, moving_video
 
