@@ -119,7 +119,7 @@ def _context(
     statuses = Counter(row.status for row in rows).most_common()
     codes = Counter(reason.code for row in rows for reason in row.reasons)
     reasons = [(code, text, codes[code]) for code, text in quality_flags.CODES.items() if codes[code]]
-    style, script = page_text("report.css"), page_text("report.js")
+    style, script = page_text("report.css"), page_text("plot.js") + page_text("report.js")
     policy = (
         f"default-src 'none'; img-src data:; style-src '{page_hash(style)}'; script-src '{page_hash(script)}'; "
         "base-uri 'none'; form-action 'none'"

@@ -107,7 +107,7 @@ class Review:
 
     def page(self) -> tuple[bytes, str]:
         """The page and its content security policy."""
-        style, script = page_text("review.css"), page_text("review.js")
+        style, script = page_text("review.css"), page_text("plot.js") + page_text("review.js")
         policy = (
             f"default-src 'none'; connect-src 'self'; style-src '{page_hash(style)}'; "
             f"script-src '{page_hash(script)}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

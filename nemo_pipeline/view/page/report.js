@@ -10,18 +10,7 @@
   const text = el("text"), status = el("status"), reason = el("reason"), all = el("all");
   let order = lines.map((_, i) => i), sorted = -1, down = false;
 
-  const make = (name, attributes, ...children) => {
-    const node = document.createElement(name);
-    for (const key in attributes) node.setAttribute(key, attributes[key]);
-    node.append(...children);
-    return node;
-  };
-  const svg = (name, attributes, content) => {
-    const node = document.createElementNS("http://www.w3.org/2000/svg", name);
-    for (const key in attributes) node.setAttribute(key, attributes[key]);
-    if (content !== undefined) node.textContent = content;
-    return node;
-  };
+  const { LEFT, RIGHT, make, svg, caption, band, phases, line } = plot;
 
   // ---- sorting and filtering
   const compare = new Intl.Collator(undefined, { numeric: true }).compare;
@@ -125,7 +114,6 @@
     return make("figure", { class: "strip" }, image, times);
   }
 
-  const LEFT = 34, RIGHT = 8;
   // A figure that draws itself to the width it has.
   function figure(caption, height, label, draw) {
     const node = make("figure", { class: "plot" }, caption);
@@ -138,14 +126,12 @@
     };
     return node;
   }
-  const caption = (title, ...keys) => make("figcaption", {}, make("b", {}, title), ...keys.map(([css, name]) => make("span", { class: css }, name)));
-
   function bar(d) {
     const total = d.frames.reduce((sum, run) => sum + run[1], 0);
     const count = [0, 1, 2, 3].map((k) => d.frames.reduce((sum, [state, n]) => sum + (state === k ? n : 0), 0));
     const names = ["not kept", "kept", "interpolated", "left out"].slice(0, count[3] ? 4 : 3);
     const label = "Frames of the file: " + names.map((name, k) => `${count[k]} ${name}`).join(", ");
-    return figure(caption("Frames of the file", ...[1, 2, 3, 0].filter((k) => count[k]).map((k) => [`key k${k}`, `${count[k]} ${names[k]}`])), 14, label, (picture, width) => {
+    return figure(caption("Frames of the file", [1, 2, 3, 0].filter((k) => count[k]).map((k) => [`key k${k}`, `${count[k]} ${names[k]}`])), 14, label, (picture, width) => {
       let x = 0;
       for (const [state, n] of d.frames) {
         const w = n / total * width;
@@ -156,33 +142,11 @@
   }
 
   function axes(picture, width, height, d, low, high, digits) {
-    const end = d.t[d.t.length - 1] || 1;
-    const x = (t) => LEFT + t / end * (width - LEFT - RIGHT);
-    const y = (v) => height - 18 - (v - low) / (high - low || 1) * (height - 32);
-    for (const v of [low, (low + high) / 2, high]) {
-      picture.append(svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(v), y2: y(v) }));
-      picture.append(svg("text", { x: LEFT - 4, y: y(v) + 4, "text-anchor": "end" }, v.toFixed(digits)));
-    }
-    const step = [.1, .2, .5, 1, 2, 5, 10, 20, 60, 120, 300, 600, 1800, 3600].find((s) => end / s <= width / 70) || end;
-    for (let t = 0; t <= end * 1.0001; t += step) {
-      picture.append(svg("text", { x: x(t), y: height - 3, "text-anchor": t ? "middle" : "start" }, +t.toFixed(2) + (t ? "" : " s")));
-    }
-    for (const [a, b] of d.cut || []) {
-      picture.append(svg("rect", { class: "cut", x: x(a) - 1, y: 12, width: Math.max(2, x(b) - x(a) + 2), height: height - 30 }));
-    }
-    for (const [a, b] of d.gaps) {
-      picture.append(svg("rect", { class: "s2", x: x(a) - 1, y: height - 18, width: Math.max(2, x(b) - x(a) + 2), height: 4 }));
-    }
+    const [x, y] = plot.axes(picture, width, height, d.t[d.t.length - 1] || 1, low, high, digits);
+    const wide = (a, b) => [x(a) - 1, Math.max(x(a) + 1, x(b) + 1)];
+    for (const [a, b] of d.cut || []) band(picture, "cut", ...wide(a, b), height);
+    for (const [a, b] of d.gaps) band(picture, "s2", ...wide(a, b), height, true);
     return [x, y];
-  }
-  function line(values, t, x, y, css) {
-    let path = "", pen = false;
-    values.forEach((v, i) => {
-      if (v === null) { pen = false; return; }
-      path += (pen ? "L" : "M") + x(t[i]).toFixed(1) + " " + y(v).toFixed(1);
-      pen = true;
-    });
-    return svg("path", { class: "line " + css, d: path });
   }
   const gaps = (d) => [...(d.gaps.length ? [["key k2", "interpolated"]] : []), ...(d.cut?.length ? [["key k3", "left out"]] : [])];
 
@@ -192,13 +156,11 @@
     let low = Math.min(...values), high = Math.max(...values);
     const pad = Math.max(.02, (high - low) * .08);
     low -= pad; high += pad;
-    const node = figure(caption(what + ", mouth widths", ["mark raw", "as tracked"], ["mark", "smoothed"], ...gaps(d)), 170, what + ": " + d.said, (picture, width) => {
+    const node = figure(caption(what + ", mouth widths", [["mark raw", "as tracked"], ["mark", "smoothed"], ...gaps(d)]), 170, what + ": " + d.said, (picture, width) => {
       const [x, y] = axes(picture, width, 170, d, low, high, 2);
-      for (const [name, a, b] of d.phases) {
-        picture.append(svg("rect", { class: name, x: x(a), y: 12, width: Math.max(1, x(b) - x(a)), height: 170 - 30 }));
-        if (x(b) - x(a) > 38) picture.append(svg("text", { class: name, x: (x(a) + x(b)) / 2, y: 9, "text-anchor": "middle" }, name));
-      }
-      picture.append(line(d.raw, d.t, x, y, "raw"), line(d.smooth, d.t, x, y, ""));
+      phases(picture, d.phases, x, 170);
+      line(picture, d.raw, d.t, x, y, "raw");
+      line(picture, d.smooth, d.t, x, y, "");
     });
     node.append(make("p", { class: "small" }, d.said));
     return node;
@@ -206,9 +168,9 @@
   function smile(d) {
     const most = d.smile.map((values) => Math.max(0, ...values.filter((v) => v !== null)).toFixed(2));
     const label = `Blendshapes: mouthSmileLeft up to ${most[0]}, mouthSmileRight up to ${most[1]}`;
-    return figure(caption("Blendshapes", ["mark", "mouthSmileLeft"], ["mark b", "mouthSmileRight"], ...gaps(d)), 110, label, (picture, width) => {
+    return figure(caption("Blendshapes", [["mark", "mouthSmileLeft"], ["mark b", "mouthSmileRight"], ...gaps(d)]), 110, label, (picture, width) => {
       const [x, y] = axes(picture, width, 110, d, 0, 1, 1);
-      d.smile.forEach((values, k) => picture.append(line(values, d.t, x, y, ["", "b"][k])));
+      d.smile.forEach((values, k) => line(picture, values, d.t, x, y, ["", "b"][k]));
     });
   }
   function pose(d) {
@@ -217,12 +179,12 @@
     if (!values.length) return "";
     const most = Math.max(20, Math.ceil(Math.max(...values.map(Math.abs)) / 10) * 10);
     const span = names.map((name, k) => { const v = d.pose[k].filter((u) => u !== null); return v.length ? `${name} ${Math.min(...v).toFixed(0)} to ${Math.max(...v).toFixed(0)}` : ""; }).filter(Boolean).join(", ");
-    return figure(caption("Head pose, degrees", ["mark", "yaw"], ["mark b", "pitch"], ["mark c", "roll"], ...gaps(d)), 140, "Head pose in degrees: " + span, (picture, width) => {
+    return figure(caption("Head pose, degrees", [["mark", "yaw"], ["mark b", "pitch"], ["mark c", "roll"], ...gaps(d)]), 140, "Head pose in degrees: " + span, (picture, width) => {
       const [x, y] = axes(picture, width, 140, d, -most, most, 0);
       for (const limit of [-limits.yaw, limits.yaw]) if (Math.abs(limit) <= most) {
         picture.append(svg("line", { class: "limit", x1: LEFT, x2: width - RIGHT, y1: y(limit), y2: y(limit) }));
       }
-      d.pose.forEach((values, k) => picture.append(line(values, d.t, x, y, ["", "b", "c"][k])));
+      d.pose.forEach((values, k) => line(picture, values, d.t, x, y, ["", "b", "c"][k]));
     });
   }
 

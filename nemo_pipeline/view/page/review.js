@@ -3,25 +3,14 @@
 (() => {
   const el = (id) => document.getElementById(id);
   const facts = JSON.parse(el("facts").textContent);
-  const clips = facts.videos, size = facts.size, BLOCK = 64, KEPT = 8, LEFT = 34, RIGHT = 8;
+  const clips = facts.videos, size = facts.size, BLOCK = 64, KEPT = 8;
+  const { LEFT, RIGHT, make, svg, caption, band } = plot;
   let marks = facts.marks, shown = clips.slice(), current = null, at = 0, range = [null, null], playing = 0;
   let opened = 0, changed = 0; // how often a clip was opened, and how often the server answered with new marks
   let recent = []; // clips whose arrays are in memory, the last one first
   const done = []; // what was done here, for undo: [path that undoes it, mark]
   const heads = [[0, 16, 0], [17, 21, 0], [22, 26, 0], [27, 30, 0], [31, 35, 0], [36, 41, 1], [42, 47, 1], [48, 59, 1], [60, 67, 1]];
 
-  const make = (name, attributes, ...children) => {
-    const node = document.createElement(name);
-    for (const key in attributes) node.setAttribute(key, attributes[key]);
-    node.append(...children);
-    return node;
-  };
-  const svg = (name, attributes, content) => {
-    const node = document.createElementNS("http://www.w3.org/2000/svg", name);
-    for (const key in attributes) node.setAttribute(key, attributes[key]);
-    if (content !== undefined) node.textContent = content;
-    return node;
-  };
   const plural = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
   const clamp = (v, low, high) => Math.max(low, Math.min(high, v));
 
@@ -301,28 +290,22 @@
   let drawn = [];
   function figure(title, keys, height, low, high, digits, lines, phases) {
     const d = current.curves, node = make("figure", { class: "plot" });
-    node.append(make("figcaption", {}, make("b", {}, title), ...keys.map(([css, name]) => make("span", { class: css }, name))));
+    node.append(caption(title, keys));
     const picture = svg("svg", { height, role: "img", "aria-label": title });
     node.append(picture);
     node.render = () => {
       const width = Math.max(200, node.clientWidth), end = d.time[current.n - 1] || 1;
-      const x = (i) => LEFT + d.time[i] / end * (width - LEFT - RIGHT), y = (v) => height - 18 - (v - low) / (high - low || 1) * (height - 32);
       picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
       picture.replaceChildren();
-      for (const v of [low, (low + high) / 2, high]) picture.append(svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(v), y2: y(v) }), svg("text", { x: LEFT - 4, y: y(v) + 4, "text-anchor": "end" }, v.toFixed(digits)));
-      const tick = [.1, .2, .5, 1, 2, 5, 10, 20, 60, 120, 300, 600, 1800, 3600].find((s) => end / s <= width / 70) || end;
-      for (let t = 0; t <= end * 1.0001; t += tick) picture.append(svg("text", { x: LEFT + t / end * (width - LEFT - RIGHT), y: height - 3, "text-anchor": t ? "middle" : "start" }, +t.toFixed(2) + (t ? "" : " s")));
-      for (const [name, a, b] of phases) {
-        picture.append(svg("rect", { class: name, x: x(a), y: 12, width: Math.max(1, x(b) - x(a)), height: height - 30 }));
-        if (x(b) - x(a) > 38) picture.append(svg("text", { class: name, x: (x(a) + x(b)) / 2, y: 9, "text-anchor": "middle" }, name));
-      }
+      const [when, y] = plot.axes(picture, width, height, end, low, high, digits), x = (i) => when(d.time[i]);
+      plot.phases(picture, phases, x, height);
       const stripe = (css, test) => {
         for (let i = 0, from = -1; i <= current.n; i++) {
           const inside = i < current.n && test(i);
           if (inside && from < 0) from = i;
           if (!inside && from >= 0) {
             const a = (x(from) + x(Math.max(from - 1, 0))) / 2, b = (x(i - 1) + x(Math.min(i, current.n - 1))) / 2;
-            picture.append(svg("rect", { class: css, x: a, y: css === "gap" ? height - 18 : 12, width: Math.max(2, b - a), height: css === "gap" ? 4 : height - 30 }));
+            band(picture, css, a, Math.max(a + 2, b), height, css === "gap");
             from = -1;
           }
         }
@@ -332,11 +315,7 @@
       stripe("marked", (i) => own.some((m) => covers(m, d.frame[i])));
       const [a, b] = range;
       if (a !== null || b !== null) stripe("range", (i) => i >= (a ?? 0) && i <= (b ?? current.n - 1));
-      for (const [values, css] of lines) {
-        let path = "", pen = false;
-        values.forEach((v, i) => { if (v === null) { pen = false; return; } path += (pen ? "L" : "M") + x(i).toFixed(1) + " " + y(v).toFixed(1); pen = true; });
-        picture.append(svg("path", { class: "line " + css, d: path }));
-      }
+      for (const [values, css] of lines) plot.line(picture, values, d.time, when, y, css);
       node.cursor = svg("line", { class: "cursor", y1: 10, y2: height - 16 });
       picture.append(node.cursor);
       node.place = () => { node.cursor.setAttribute("x1", x(at)); node.cursor.setAttribute("x2", x(at)); };
