@@ -51,7 +51,8 @@ _FILES = {
 @click.option(
     "--cover",
     type=click.Choice(["blur", "wireframe"]),
-    help="How faces are covered: blurred, or by one colour with the mean shape as a wire frame. Default: blur.",
+    help="How faces are covered, in both cases below diagonal bands: a weak blur, or the mean shape as a wire frame. "
+    "Default: blur.",
 )
 @click.option(
     "--keep-sound", is_flag=True, help="Keep the sound of the recordings. A voice identifies a person."
