@@ -45,7 +45,7 @@ WAYS: dict[str, tuple[bool, dict[str, str], bool, bool]] = {
     "ages alone": (False, {}, False, True),
     "init": (True, {}, False, True),
     "init, frozen": (True, {}, True, False),
-    "pretrain": (False, EXPRESSION, True, True),
+    "pretrain": (False, EXPRESSION, False, True),
 }
 
 

@@ -236,7 +236,7 @@ class TrainConfig:
             `shape` (`siam_model.training.pretrain`).
         pretrain_epochs: passes over the training videos for that.
         pretrain_learning_rate: of RMSprop in these.
-        pretrain_share: part of the h units that learn it. The others are held at one value, for age to use.
+        pretrain_share: part of the h units that learn it. The others keep their start, for age to use.
         freeze_appearance: first epochs of ages in which the appearance module stays as it is. Its features are then
             computed once. 0 is the paper's.
         frozen_learning_rate: of RMSprop in these; the schedule spans them alone, and starts over after them.
@@ -361,11 +361,10 @@ def preset(name: str) -> tuple[SIAMConfig, TrainConfig]:
     if name == "dynamics":
         return dataclasses.replace(small, centre="both"), dataclasses.replace(
             training,
-            epochs=56,
+            epochs=24,
             validation_fraction=0.0,
             pretrain="expression",
             pretrain_share=0.5,
-            freeze_appearance=40,
         )
     if name == "stills":
         model = SIAMConfig(

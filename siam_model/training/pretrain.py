@@ -27,8 +27,6 @@ from siam_model.model import SIAM
 LAST_THRESHOLD = 0.8
 #: A clip whose amplitude moves less than this (mouth widths) shows no expression, as in `nemo_pipeline.phases`.
 LEAST_RANGE = 0.015
-#: A unit that is left to age is held at this value: alive, and the same for everybody.
-LEFT_TO_AGE = 0.5
 
 
 def ramps(a: ArrayLike, units: int) -> NDArray[np.float32]:
@@ -74,17 +72,15 @@ def aligned(landmarks: ArrayLike, mean_shape: ArrayLike) -> NDArray[np.float64] 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Targets:
-    """What p is to be in every frame of the training videos.
+    """What the first units of p are to be in every frame of the training videos.
 
     Attributes:
         values: row of the table -> (T,) amplitudes or (T,K) scores.
-        units: of p that learn; those after them are held at LEFT_TO_AGE.
-        hidden: all units of p.
+        units: how many of p learn. Those after them have no target.
     """
 
     values: dict[int, NDArray[np.float32]]
     units: int
-    hidden: int
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -92,13 +88,11 @@ class Targets:
         return np.array(sorted(self.values), dtype=np.int64)
 
     def of(self, clips: Sequence[ClipSample], step: int) -> Tensor:
-        """The targets of a batch, (B,T,h) float32, zero beyond a length."""
+        """The targets of a batch, (B,T,units) float32, zero beyond a length."""
         series = [self.values[clip.row][clip.series(step)] for clip in clips]
-        target = np.zeros((len(series), max(len(s) for s in series), self.hidden), dtype=np.float32)
+        target = np.zeros((len(series), max(len(s) for s in series), self.units), dtype=np.float32)
         for place, s in zip(target, series, strict=True):
-            known = ramps(s, self.units) if s.ndim == 1 else signed(s, self.units)
-            place[: len(s), : self.units] = known
-            place[: len(s), self.units :] = LEFT_TO_AGE
+            place[: len(s)] = ramps(s, self.units) if s.ndim == 1 else signed(s, self.units)
         return torch.from_numpy(target)
 
 
@@ -137,7 +131,7 @@ def targets_of(clips: Clips, rows: np.ndarray, config: TrainConfig, hidden: int)
         )
     if config.pretrain == "shape":
         values = _scores(values, (units + 1) // 2)
-    return Targets(values, units, hidden)
+    return Targets(values, units)
 
 
 def _scores(shapes: dict[int, NDArray[np.float32]], count: int) -> dict[int, NDArray[np.float32]]:
@@ -158,17 +152,17 @@ def _scores(shapes: dict[int, NDArray[np.float32]], count: int) -> dict[int, NDA
 
 
 class ExpressionLoss(nn.Module):
-    """Mean absolute difference of p and its targets, over frames and units; every video counts alike."""
+    """Mean absolute difference of the first units of p and their targets; every video counts alike."""
 
     def __init__(self, model: SIAM, normalisation: Normalisation) -> None:
         super().__init__()
         self.model, self.normalisation = model, normalisation
 
     def forward(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of a batch, and (B,) mean differences; target (B,T,h)."""
+        """The loss of a batch, and (B,) mean differences; target (B,T,units)."""
         p, lengths, _ = self.model.features(batch.frames, batch.lengths, self.normalisation)
         # On padding both are zero, and the padding's own zeros add nothing.
-        error = (p - target).abs().mean(-1).sum(1) / to_device(lengths, p.device)
+        error = (p[..., : target.shape[-1]] - target).abs().mean(-1).sum(1) / to_device(lengths, p.device)
         return (batch.weight * error).sum(), error
 
 

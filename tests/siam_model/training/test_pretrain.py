@@ -16,7 +16,14 @@ from siam_model import SIAM, SIAMConfig
 from siam_model.config import TrainConfig
 from siam_model.data import Clips, ClipSample, labelled_videos, measure_normalisation
 from siam_model.protocol.history import read_history
-from siam_model.training.pretrain import FrozenClips, aligned, amplitude_in_clip, ramps, targets_of
+from siam_model.training.pretrain import (
+    ExpressionLoss,
+    FrozenClips,
+    aligned,
+    amplitude_in_clip,
+    ramps,
+    targets_of,
+)
 from siam_model.training.records import EpochRecord
 from siam_model.training.stages import stages_of
 from tests.support.fits import MODEL, curve, go, same
@@ -92,14 +99,29 @@ def test_scores_are_principal_components_of_the_training_videos(data):
     assert (batch >= 0).all()
 
 
-def test_units_left_to_age_are_held_and_padding_is_zero(data):
+def test_the_share_of_units_learns_and_the_others_are_left_alone(data):
     clips = opened(data)
     targets = targets_of(clips, np.arange(4), TrainConfig(pretrain="expression", pretrain_share=0.5), 8)
     lengths = [len(targets.values[r]) for r in range(4)]
-    batch = targets.of([ClipSample(0, 0), ClipSample(1, 1)], 2)
-    np.testing.assert_allclose(batch[0, :, :4], ramps(targets.values[0][::2], 4))
+    keys = [ClipSample(0, 0), ClipSample(1, 1)]
+    target = targets.of(keys, 2)
+    np.testing.assert_allclose(target[0], ramps(targets.values[0][::2], 4))
     count = -(-(lengths[1] - 1) // 2)
-    assert (batch[1, :count, 4:] == 0.5).all() and (batch[1, count:] == 0).all()
+    assert (target[1, :count].sum(-1) > 0).all() and (target[1, count:] == 0).all(), "padding is zero"
+
+    torch.manual_seed(0)
+    model, batch = SIAM(SIAMConfig(**MODEL)).eval(), clips.__getitems__(keys)
+    normalisation = measure_normalisation(clips.dataset, clips.table.index[:4])
+    loss, each = ExpressionLoss(model, normalisation)(batch, target)
+    with torch.no_grad():
+        p, _, _ = model.features(batch.frames, batch.lengths, normalisation)
+    for video, n in enumerate(batch.lengths.tolist()):
+        want = np.abs(p[video, :n, :4].numpy() - target[video, :n].numpy()).mean()
+        np.testing.assert_allclose(each[video].item(), want, rtol=1e-5)
+    loss.backward()
+    last = model.appearance.second
+    assert not last.weight.grad[4:].any() and not last.bias.grad[4:].any()
+    assert last.weight.grad[:4].any()
 
 
 def test_without_landmarks_there_is_nothing_to_pretrain_on(tmp_path):
