@@ -15,6 +15,15 @@ const plot = (() => {
     return node;
   };
   const caption = (title, keys) => make("figcaption", {}, make("b", {}, title), ...keys.map(([css, name]) => make("span", { class: css }, name)));
+  // The lowest and the highest value to show: of curves with some room around, and of angles, even on both sides.
+  function span(values, room) {
+    const known = values.filter((v) => v !== null), low = Math.min(...known), high = Math.max(...known);
+    const pad = Math.max(room, (high - low) * .08);
+    return [low - pad, high + pad];
+  }
+  function most(angles) {
+    return Math.max(20, Math.ceil(Math.max(...angles.filter((v) => v !== null).map(Math.abs)) / 10) * 10);
+  }
   // Seconds below, values from low to high on the left; where times and values lie.
   function axes(picture, width, height, end, low, high, digits) {
     const x = (t) => LEFT + t / end * (width - LEFT - RIGHT);
@@ -50,5 +59,5 @@ const plot = (() => {
     });
     picture.append(svg("path", { class: "line " + css, d: path }));
   }
-  return { LEFT, RIGHT, make, svg, caption, axes, band, phases, line };
+  return { LEFT, RIGHT, make, svg, caption, span, most, axes, band, phases, line };
 })();

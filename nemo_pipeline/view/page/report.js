@@ -152,10 +152,7 @@
 
   function lips(d) {
     const what = d.measure === "disgust" ? "Nose and upper lip" : "Lip corners";
-    const values = d.raw.concat(d.smooth).filter((v) => v !== null);
-    let low = Math.min(...values), high = Math.max(...values);
-    const pad = Math.max(.02, (high - low) * .08);
-    low -= pad; high += pad;
+    const [low, high] = plot.span(d.raw.concat(d.smooth), .02);
     const node = figure(caption(what + ", mouth widths", [["mark raw", "as tracked"], ["mark", "smoothed"], ...gaps(d)]), 170, what + ": " + d.said, (picture, width) => {
       const [x, y] = axes(picture, width, 170, d, low, high, 2);
       phases(picture, d.phases, x, 170);
@@ -175,9 +172,8 @@
   }
   function pose(d) {
     const names = ["yaw", "pitch", "roll"];
-    const values = d.pose.flat().filter((v) => v !== null);
-    if (!values.length) return "";
-    const most = Math.max(20, Math.ceil(Math.max(...values.map(Math.abs)) / 10) * 10);
+    if (d.pose.flat().every((v) => v === null)) return "";
+    const most = plot.most(d.pose.flat());
     const span = names.map((name, k) => { const v = d.pose[k].filter((u) => u !== null); return v.length ? `${name} ${Math.min(...v).toFixed(0)} to ${Math.max(...v).toFixed(0)}` : ""; }).filter(Boolean).join(", ");
     return figure(caption("Head pose, degrees", [["mark", "yaw"], ["mark b", "pitch"], ["mark c", "roll"], ...gaps(d)]), 140, "Head pose in degrees: " + span, (picture, width) => {
       const [x, y] = axes(picture, width, 140, d, -most, most, 0);

@@ -333,17 +333,15 @@
     picture.addEventListener("pointermove", point);
     return node;
   }
-  const span = (values, pad) => { const v = values.filter((u) => u !== null); const a = Math.min(...v), b = Math.max(...v), p = Math.max(pad, (b - a) * .08); return [a - p, b + p]; };
   function plots() {
     const d = current.curves, found = [], more = [["key m", "left out"], ...(d.tracked.includes(0) ? [["key g", "interpolated"]] : [])];
     if (d.smooth) {
       const what = d.measure === "disgust" ? "Nose and upper lip" : "Lip corners";
-      found.push(figure(what + ", mouth widths", [["key raw", "as tracked"], ["key", "smoothed"], ...more], 150, ...span(d.raw.concat(d.smooth), .02), 2, [[d.raw, "raw"], [d.smooth, ""]], d.phases));
+      found.push(figure(what + ", mouth widths", [["key raw", "as tracked"], ["key", "smoothed"], ...more], 150, ...plot.span(d.raw.concat(d.smooth), .02), 2, [[d.raw, "raw"], [d.smooth, ""]], d.phases));
     }
     if (current.attention) found.push(figure("Temporal weight", [["key", facts.model]], 90, 0, Math.max(...current.attention.weights) * 1.05, 3, [[current.attention.weights, ""]], []));
-    const all = d.pose.flat().filter((v) => v !== null);
-    if (all.length) {
-      const most = Math.max(20, Math.ceil(Math.max(...all.map(Math.abs)) / 10) * 10);
+    if (d.pose.flat().some((v) => v !== null)) {
+      const most = plot.most(d.pose.flat());
       found.push(figure("Head pose, degrees", [["key", "yaw"], ["key b", "pitch"], ["key c", "roll"], ...(d.smooth ? [] : more)], 120, -most, most, 0, d.pose.map((v, k) => [v, ["", "b", "c"][k]]), []));
     }
     el("plots").replaceChildren(...found);
