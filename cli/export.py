@@ -130,7 +130,10 @@ def _anonymise(data: Any, folder: Path, only: str | None, as_json: bool, options
             console.warn(f"[{n}/{total}] {copy.video}: no copy. {in_options(copy.message)}")
             return
         done = f"{pluralize(copy.faces, 'face')} covered in {pluralize(copy.frames, 'frame')}"
-        say(f"[{n}/{total}] {copy.video}: {done}; searched again: none found in {copy.frames_searched}")
+        written = f"written {copy.rounds} times, " if copy.rounds > 1 else ""
+        say(
+            f"[{n}/{total}] {copy.video}: {done}; {written}searched again: none found in {copy.frames_searched}"
+        )
 
     with stop_on_signals(lambda: say(f"Stopped: finished copies are kept in {folder}.")):
         copies = anonymise(
