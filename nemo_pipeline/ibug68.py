@@ -59,7 +59,6 @@ _BRIDGE = _pairs(_NOSE_BRIDGE)
 _FIXED = _pairs([*_NOSE_BASE, *_RIGHT_EYE, *_LEFT_EYE, *_UPPER_LIP, *_LOWER_LIP, *_INNER_MOUTH])
 _PARTS = np.cumsum([_BROWS.shape[1], _BRIDGE.shape[1]])
 _FIRST, _SECOND = np.concatenate([_BROWS, _BRIDGE, _FIXED], axis=1)
-_NINE = np.arange(9.0)
 _TINY = np.finfo(np.float64).tiny
 
 
@@ -71,10 +70,11 @@ def _arcs(polylines: NDArray[np.float64]) -> NDArray[np.float64]:
     return own
 
 
-def _at_equal_arcs(polylines: NDArray[np.float64], n: int) -> NDArray[np.float64]:
-    """(T, n, 2): points at equal arc lengths along `polylines` (T, M, 2), both ends included. Pixels."""
-    own = _arcs(polylines)
-    arcs = np.linspace(0.0, own[:, -1], n, axis=-1)
+def _points_at(
+    polylines: NDArray[np.float64], own: NDArray[np.float64], arcs: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(T, n, 2): the points at lengths `arcs` (T, n) along `polylines` (T, M, 2), their own being at `own` (T, M); the
+    last of each is the end."""
     before = (own[:, None, 1:-1] <= arcs[:, :, None]).sum(axis=-1)
     rows = np.arange(len(own))[:, None]
     length = np.maximum(own[rows, before + 1] - own[rows, before], _TINY)
@@ -85,16 +85,23 @@ def _at_equal_arcs(polylines: NDArray[np.float64], n: int) -> NDArray[np.float64
     return points
 
 
-def _nearest_arc(
-    polyline: NDArray[np.float64], own: NDArray[np.float64], point: NDArray[np.float64]
-) -> float:
-    """Length along `polyline` (M,2), its own points being at `own` (M,), to where it is nearest `point`."""
-    start, step = polyline[:-1], polyline[1:] - polyline[:-1]
-    share = ((point - start) * step).sum(axis=1) / np.maximum((step**2).sum(axis=1), 1e-18)
-    share = np.minimum(np.maximum(share, 0.0), 1.0)
-    away = start + share[:, None] * step - point
-    nearest = int(((away**2).sum(axis=1)).argmin())
-    return float(own[nearest] + share[nearest] * (own[nearest + 1] - own[nearest]))
+def _at_equal_arcs(polylines: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """(T, n, 2): points at equal arc lengths along `polylines` (T, M, 2), both ends included. Pixels."""
+    own = _arcs(polylines)
+    return _points_at(polylines, own, np.linspace(0.0, own[:, -1], n, axis=-1))
+
+
+def _nearest_arcs(
+    polylines: NDArray[np.float64], own: NDArray[np.float64], points: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(T,) lengths along `polylines` (T, M, 2), their own points being at `own` (T, M), to where each is nearest to its
+    point of `points` (T, 2)."""
+    start, step = polylines[:, :-1], polylines[:, 1:] - polylines[:, :-1]
+    share = ((points[:, None] - start) * step).sum(axis=-1) / np.maximum((step**2).sum(axis=-1), 1e-18)
+    share = np.clip(share, 0.0, 1.0)
+    away = start + share[..., None] * step - points[:, None]
+    rows, nearest = np.arange(len(own)), (away**2).sum(axis=-1).argmin(axis=1)
+    return own[rows, nearest] + share[rows, nearest] * (own[rows, nearest + 1] - own[rows, nearest])
 
 
 def jaw_outline(mesh: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -110,29 +117,45 @@ def jaw_outline(mesh: NDArray[np.floating]) -> NDArray[np.float64]:
     Returns:
         (M, 2) from the subject's right to the left, pixels.
     """
-    points = np.asarray(mesh[:_N_SURFACE, :2], dtype=np.float64)
-    right, chin, left = points[_JAW_RIGHT_END], points[_CHIN], points[_JAW_LEFT_END]
+    outlines, lengths = _outlines(np.asarray(mesh[None, :_N_SURFACE, :2], dtype=np.float64))
+    return outlines[0, : lengths[0]]
+
+
+def _outlines(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """The `jaw_outline` of each of the meshes `points` (T, >=468, 2): (T, M, 2), the last point repeated, and how many
+    points (T,) there are of each."""
+    points = points[:, :_N_SURFACE]
+    right, chin, left = (points[:, k, None] for k in (_JAW_RIGHT_END, _CHIN, _JAW_LEFT_END))
     across = left - right
-    normal = np.array([-across[1], across[0]])
-    if (chin - right) @ normal < 0:
-        normal = -normal
-    order = cv2.convexHull((points - chin).astype(np.float32), returnPoints=False)[:, 0]
-    hull = points[order]
+    normal = across[..., ::-1] * (-1.0, 1.0)
+    normal = np.where(((chin - right) * normal).sum(axis=-1, keepdims=True) < 0, -normal, normal)
+    rings = [cv2.convexHull(one, returnPoints=False).ravel() for one in (points - chin).astype(np.float32)]
+    n = np.array([[len(ring)] for ring in rings])
+    rows, k = np.arange(len(rings))[:, None], np.arange(n.max())
+    vertices = np.array([np.resize(ring, len(k)) for ring in rings])
+    height = ((points[rows, vertices] - right) * normal).sum(axis=-1)
     # The ring starts at the vertex furthest on the forehead's side, so that what is kept lies in one piece.
-    top = int(np.argmin((hull - right) @ normal))
-    hull = np.concatenate([hull[top:], hull[:top]])
-    height = (hull - right) @ normal
-    kept = np.flatnonzero(height > 0)
-    if not len(kept):  # a face without height: nothing better can be said
-        return np.stack([right, chin, left])
-    first, last = int(kept[0]), int(kept[-1])
-    after = (last + 1) % len(hull)
-    ends = [
-        hull[i] + (hull[j] - hull[i]) * (height[i] / (height[i] - height[j]))
-        for i, j in ((first - 1, first), (after, last))
-    ]
-    outline = np.concatenate([ends[0][None], hull[first : last + 1], ends[1][None]])
-    return outline if (outline[-1] - outline[0]) @ across >= 0 else outline[::-1]
+    turned = (height.argmin(axis=1)[:, None] + k) % n
+    hull, height = points[rows, vertices[rows, turned]], height[rows, turned]
+    kept = (height > 0) & (k < n)
+    first = kept.argmax(axis=1)[:, None]
+    last = len(k) - 1 - kept[:, ::-1].argmax(axis=1)[:, None]
+    ends = []
+    with np.errstate(invalid="ignore", divide="ignore"):  # a face without height has no ends
+        for i, j in (((first - 1) % n, first), ((last + 1) % n, last)):
+            share = height[rows, i] / (height[rows, i] - height[rows, j])
+            ends.append(hull[rows, i] + (hull[rows, j] - hull[rows, i]) * share[..., None])
+    backwards = ((ends[1] - ends[0]) * across).sum(axis=-1) < 0
+    begin, end = (np.where(backwards[..., None], *pair) for pair in (ends[::-1], ends))
+    lengths = last - first + 3
+    k = np.arange(max(int(lengths.max()), 3))
+    inner = np.clip(np.where(backwards, last + 1 - k, first - 1 + k), 0, len(hull[0]) - 1)
+    outlines = np.where((k < lengths - 1)[..., None], hull[rows, inner], end)
+    outlines[:, 0] = begin[:, 0]
+    for flat in np.flatnonzero(~kept.any(axis=1)):  # a face without height: nothing better can be said
+        outlines[flat, 0], outlines[flat, 1], outlines[flat, 2:] = right[flat], chin[flat], left[flat]
+        lengths[flat] = 3
+    return outlines, lengths[:, 0]
 
 
 def from_mesh(mesh: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -159,10 +182,9 @@ def from_meshes(meshes: NDArray[np.floating]) -> NDArray[np.float64]:
     places = (xy[:, _FIRST] + xy[:, _SECOND]) * 0.5
     brows, bridge, fixed = np.split(places, _PARTS, axis=1)
     half = brows.shape[1] // 2
-    jaw = [_jaw_line(one) for one in xy]
     return np.concatenate(
         [
-            np.stack(jaw),
+            _jaw_lines(xy),
             _at_equal_arcs(brows[:, :half], 5),
             _at_equal_arcs(brows[:, half:], 5),
             _at_equal_arcs(bridge, 4),
@@ -172,11 +194,12 @@ def from_meshes(meshes: NDArray[np.floating]) -> NDArray[np.float64]:
     )
 
 
-def _jaw_line(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(17, 2): the jaw line of a mesh (478, 2)."""
-    outline = jaw_outline(xy)
-    own = _arcs(outline)
-    chin = _nearest_arc(outline, own, xy[_CHIN])
-    arcs = np.concatenate([_NINE * (chin / 8), (_NINE * ((own[-1] - chin) / 8) + chin)[1:]])
-    arcs[8], arcs[16] = chin, own[-1]
-    return np.stack([np.interp(arcs, own, outline[:, axis]) for axis in (0, 1)], axis=1)
+def _jaw_lines(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(T, 17, 2): the jaw lines of meshes (T, 478, 2)."""
+    outlines, _ = _outlines(xy)
+    own = _arcs(outlines)
+    chin = _nearest_arcs(outlines, own, xy[:, _CHIN])
+    arcs = np.concatenate(
+        [np.linspace(0.0, chin, 9, axis=-1), np.linspace(chin, own[:, -1], 9, axis=-1)[:, 1:]], axis=1
+    )
+    return _points_at(outlines, own, arcs)

@@ -9,6 +9,7 @@ landmarks.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections import Counter
 from pathlib import Path
@@ -69,8 +70,8 @@ class Tally:
         self.n_seen += 1
         self.n_turned += turned
         self.size_sum += seen.eye_distance_px
-        middle = np.array([(frame.width - 1) / 2, (frame.height - 1) / 2])
-        self.off_centre_sum += float(np.hypot(*(seen.landmarks.mean(axis=0) - middle)) / frame.width)
+        x, y = (seen.landmarks.sum(axis=0) / len(seen.landmarks)).tolist()
+        self.off_centre_sum += math.hypot(x - (frame.width - 1) / 2, y - (frame.height - 1) / 2) / frame.width
         if len(self.sizes) < 1000:  # a median needs no more, and memory must not grow with the video
             self.sizes.append(seen.eye_distance_px)
 

@@ -41,9 +41,10 @@ from nemo_pipeline.store.facetrack import FaceTrack
 from nemo_pipeline.store.schema import FRAME_FIELDS, record_dtype
 from nemo_pipeline.store.spool import read_records
 
-#: So many frames are tracked before what was seen in them is measured and recorded, or fewer if they are large: the
-#: network leaves nothing of the code and tables of that in a core's caches, and does so once for all of them.
-_BLOCK = 8
+#: So many frames are decoded before they are looked at, and all of them before what was seen is measured and recorded;
+#: fewer if they are large: the decoder and the network leave nothing of the code and tables of the others in a core's
+#: caches, and do so once for all of them.
+_BLOCK = 32
 _BLOCK_BYTES = 32 << 20
 
 
@@ -150,20 +151,19 @@ def _follow(
                 followed.landmarks_sha256 = content_hash(Path(str(landmarks)))
                 source = GivenLandmarks(Path(str(landmarks)), config.min_confidence, reader.info.fps)
             followed.source, followed.report = source, reader.report
-            looked: list[_Looked] = []
+            frames: list[Frame] = []
             for frame in reader:
                 followed.info = reader.info
-                found = source.look(frame) if isinstance(source, Tracker) else source.step(frame)
-                looked.append(_Looked(frame, found, source.n_faces))
-                if len(looked) >= _BLOCK or len(looked) * frame.planes[0].nbytes > _BLOCK_BYTES:
-                    _record(looked, people, spool_stem, config, warp)
-                    looked = []
+                frames.append(frame)
+                if len(frames) >= _BLOCK or len(frames) * frame.planes[0].nbytes > _BLOCK_BYTES:
+                    _record(_look(source, frames), people, spool_stem, config, warp)
+                    frames = []
                 if warp is None:
                     followed.times.extend([math.nan] * (frame.index - len(followed.times)))
                     followed.times.append(frame.time)
                 if progress is not None and frame.index % 16 == 0:
                     progress(frame.index + 1)
-            _record(looked, people, spool_stem, config, warp)
+            _record(_look(source, frames), people, spool_stem, config, warp)
             followed.info, followed.report = reader.info, reader.report
             if isinstance(source, GivenLandmarks) and reader.report.n_frames:
                 source.finish(reader.report.n_frames)
@@ -182,6 +182,13 @@ class _Looked(NamedTuple):
     frame: Frame
     found: Sequence[Observation | tuple[FaceMesh, int]]
     n_faces: int
+
+
+def _look(source: Tracker | GivenLandmarks, frames: Sequence[Frame]) -> list[_Looked]:
+    """The next frames, and who is in them."""
+    if isinstance(source, Tracker):
+        return [_Looked(frame, *seen) for frame, seen in zip(frames, source.look_all(frames), strict=True)]
+    return [_Looked(frame, source.step(frame), source.n_faces) for frame in frames]
 
 
 def _record(

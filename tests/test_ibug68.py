@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nemo_pipeline import bundle
 from nemo_pipeline.data.make_geometry import derive
 from nemo_pipeline.geometry import canonical_mesh, shipped_mean_shape, shipped_triangles
-from nemo_pipeline.ibug68 import GROUPS, MIRROR, from_mesh, jaw_outline
+from nemo_pipeline.ibug68 import GROUPS, MIRROR, from_mesh, from_meshes, jaw_outline
 from nemo_pipeline.stages.pose import rotation_matrix
 
 CHIN, RIGHT_EAR, LEFT_EAR = 152, 127, 356
@@ -105,6 +105,14 @@ def test_turning_scaling_and_moving_the_picture_moves_the_points_with_it(angle, 
     linear = np.array([[c, -s], [s, c]])
     moved = mesh[:, :2] @ linear.T + shift
     np.testing.assert_allclose(from_mesh(moved), points @ linear.T + shift, atol=scale * 0.5)
+
+
+def test_meshes_at_once_are_as_each_alone(canonical):
+    meshes = np.stack(
+        [*(turned(uneven(canonical), yaw) * (1 + yaw / 100) for yaw in range(-60, 61, 15)), 0 * canonical]
+    )
+    together = from_meshes(meshes)
+    np.testing.assert_allclose(together, [from_mesh(mesh) for mesh in meshes], atol=1e-9, rtol=1e-12)
 
 
 @pytest.mark.parametrize("yaw", [-60, -40, -20, 0, 20, 40, 60])

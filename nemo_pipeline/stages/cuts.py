@@ -78,22 +78,40 @@ class Glimpse:
     @classmethod
     def of(cls, frame: Frame, mesh: FaceMesh, region: Region) -> Glimpse:
         """A glimpse of a face in a frame; `region` is the `face_region` its points."""
-        close = dataclasses.replace(region, size=region.size / REGION_SCALE * _CLOSE)
-        view = frame.gray_view(close, _VIEW)
-        c, s = math.cos(close.angle), math.sin(close.angle)
-        upright = (mesh.points[:468, :2] - (close.cx, close.cy)) @ np.array([[c, -s], [s, c]])
-        at = (upright * (_VIEW / close.size) + (_VIEW - 1) / 2).astype(np.float32)
-        skin = cv2.remap(view, at[:, 0], at[:, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        vertices, unit = _stable()
-        scale, rotation, shift = mesh.position
-        return cls(
-            time=frame.time,
-            look=_contrast(view),
-            skin=_contrast(skin.ravel()),
-            shape=(mesh.points[vertices] - shift) @ rotation * (100 / (scale * unit)),
-            scene=frame.coarse,
-            around=_around(frame, region),
+        return cls.of_all([(frame, mesh, region)])[0]
+
+    @classmethod
+    def of_all(cls, seen: Sequence[tuple[Frame, FaceMesh, Region]]) -> list[Glimpse]:
+        """As `of`, of several faces at once."""
+        if not seen:
+            return []
+        boxes = [dataclasses.replace(r, size=r.size / REGION_SCALE * _CLOSE) for _, _, r in seen]
+        views = np.stack(
+            [frame.gray_view(box, _VIEW) for (frame, _, _), box in zip(seen, boxes, strict=True)]
         )
+        points = np.stack([mesh.points for _, mesh, _ in seen])
+        turned = [(math.cos(box.angle) / box.size, math.sin(box.angle) / box.size) for box in boxes]
+        to_view = _VIEW * np.array([[[c, -s], [s, c]] for c, s in turned])
+        at = (points[:, :468, :2] - np.array([[(box.cx, box.cy)] for box in boxes])) @ to_view
+        at = (at + (_VIEW - 1) / 2).astype(np.float32)
+        skins = [
+            cv2.remap(view, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).ravel()
+            for view, x, y in zip(views, at[..., 0], at[..., 1], strict=True)
+        ]
+        vertices, unit = _stable()
+        positions = [mesh.position for _, mesh, _ in seen]
+        shifts = np.array([[shift] for _, _, shift in positions])
+        to_head = np.stack([rotation * (100 / (scale * unit)) for scale, rotation, _ in positions])
+        return [
+            cls(frame.time, look, skin, shape, frame.coarse, _around(frame, region))
+            for (frame, _, region), look, skin, shape in zip(
+                seen,
+                _contrast(views),
+                _contrast(np.stack(skins)),
+                (points[:, vertices] - shifts) @ to_head,
+                strict=True,
+            )
+        ]
 
 
 class Shot:
@@ -111,13 +129,15 @@ class Shot:
     def goes_on(self, new: Glimpse, most: float = LARGEST_CUT) -> bool:
         """Whether a glimpse of a later frame is of the same shot; `most` is the largest change that may be. After a
         dissolve, what was before it is remembered as the last of the shot, in place of a mixture."""
+        end = self.end_before(new, most)
+        self.last = end or self.last
+        return end is None
+
+    def end_before(self, new: Glimpse, most: float = LARGEST_CUT) -> Glimpse | None:
+        """The last glimpse of the shot, if that ended before `new`; None where it goes on."""
         if _changed(self.last, new, min(limit(new.time - self.last.time), most)):
-            return False
-        for stretch in self.stretches(new):
-            if dissolve(stretch) >= DISSOLVE:
-                self.last = stretch[0]
-                return False
-        return True
+            return self.last
+        return next((stretch[0] for stretch in self.stretches(new) if dissolve(stretch) >= DISSOLVE), None)
 
     def stretches(self, new: Glimpse) -> Iterator[list[Glimpse]]:
         """The last frames of the shot, up to `new`, in which a dissolve is looked for."""
@@ -185,10 +205,10 @@ def _face_change(a: Glimpse, b: Glimpse) -> float:
 
 
 def _contrast(levels: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Levels with their mean and their contrast taken out."""
-    out = levels.astype(np.float32).ravel()
-    out -= out.mean()
-    out /= max(math.sqrt(float(out @ out) / out.size), _FLOOR)
+    """Levels (n, ...), each with its mean and its contrast taken out."""
+    out = levels.reshape(len(levels), -1).astype(np.float32)
+    out -= out.mean(axis=1, keepdims=True)
+    out /= np.maximum(np.sqrt(np.einsum("ij,ij->i", out, out) / out.shape[1]), _FLOOR)[:, None]
     return out.reshape(levels.shape)
 
 

@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_pipeline import bundle
-from nemo_pipeline.stages.landmarks import MESH_VIEW, MIN_PRESENCE, Detection
+from nemo_pipeline.stages.landmarks import MIN_PRESENCE, Detection
 
-_DETECTOR_VIEW = 128  # pixels
-_ONE, _HALF_RANGE, _RANGE = np.float32(1.0), np.float32(127.5), np.float32(255.0)
+_ZERO, _ONE, _HALF_RANGE, _RANGE = (np.float32(value) for value in (0.0, 1.0, 127.5, 255.0))
 _HALF_PIXEL = np.array([0.5, 0.5, 0.0], dtype=np.float32)
 
 
@@ -24,14 +23,10 @@ class LitertEngine:
         self._detector = Network(Interpreter, bundle.network(bundle.DETECTOR))
         self._landmarks = Network(Interpreter, bundle.network(bundle.LANDMARKS))
         self._anchors = _anchors()
-        # Every frame is written over the one before: fresh memory costs more than the arithmetic.
-        self._detector_view = np.empty((_DETECTOR_VIEW, _DETECTOR_VIEW, 3), np.float32)
-        self._landmarks_view = np.empty((MESH_VIEW, MESH_VIEW, 3), np.float32)
 
     def detect(self, view: NDArray[np.uint8]) -> list[Detection]:
         """Faces in a (128, 128, 3) view, best first, overlaps merged."""
-        values = np.divide(view, _HALF_RANGE, out=self._detector_view)
-        boxes, logits = self._detector(np.subtract(values, _ONE, out=values))
+        boxes, logits = self._detector(view, _HALF_RANGE, _ONE)
         scores = 1.0 / (1.0 + np.exp(-np.clip(logits[0, :, 0], -50.0, 50.0)))
         keep = scores >= 0.5
         if not keep.any():
@@ -49,7 +44,7 @@ class LitertEngine:
 
     def mesh(self, view: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float] | None:
         """(478, 3) points in pixels of a (256, 256, 3) view, and the presence."""
-        points, presence, _ = self._landmarks(np.divide(view, _RANGE, out=self._landmarks_view))
+        points, presence, _ = self._landmarks(view, _RANGE)
         score = float(1.0 / (1.0 + np.exp(-float(presence.ravel()[0]))))
         if not score >= MIN_PRESENCE:
             return None
@@ -58,8 +53,7 @@ class LitertEngine:
 
 
 class Network:
-    """A tflite network with one input: that (a picture (H, W, 3), points (P, 2)) as float32 in, its outputs in order
-    out."""
+    """A tflite network with one input: a picture (H, W, 3) or points (P, 2) in, its outputs in order out."""
 
     def __init__(self, interpreter_class: type, content: bytes) -> None:
         self._interpreter = interpreter_class(model_content=content, num_threads=1)
@@ -67,8 +61,15 @@ class Network:
         self._input = self._interpreter.get_input_details()[0]["index"]
         self._outputs = [d["index"] for d in self._interpreter.get_output_details()]
 
-    def __call__(self, values: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        self._interpreter.set_tensor(self._input, values[None])
+    def __call__(
+        self, values: NDArray[np.generic], unit: np.float32 = _ONE, zero: np.float32 = _ZERO
+    ) -> list[NDArray[np.float32]]:
+        """The outputs for `values / unit - zero`, which are computed where the network reads them."""
+        seen = self._interpreter.tensor(self._input)()
+        np.divide(values[None], unit, out=seen)
+        if zero:
+            seen -= zero
+        del seen  # the interpreter does not run while somebody holds its memory
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(index) for index in self._outputs]
 

@@ -24,6 +24,7 @@ Plane = NDArray[np.uint8]
 # Kr, Kb of the colour matrices.
 _COEFFICIENTS = {"601": (0.299, 0.114), "709": (0.2126, 0.0722), "2020": (0.2627, 0.0593)}
 _LOOK_UP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+_WORTH_KEEPING = 5  # times that a view shrinks
 _FAR = 1e7  # pixels: further than any picture reaches
 
 
@@ -149,30 +150,45 @@ class Frame:
         return self._to_rgb(y, chroma)
 
     def gray_view(self, region: Region, side: int) -> Plane:
-        """(side, side) uint8: as `view`, luma alone, in the range of the file (full range with a `tone_map`)."""
+        """(side, side) uint8: as `view`, luma alone, in the range of the file (full range with a `tone_map`); where it
+        shrinks by 4 or more the mean is over 4, 8, 16 ... pixels, which takes a fraction of the time."""
         planes = self.planes if self.tone_map is not None else self.planes[:1]
-        y, *chroma = self._samples(planes, region, side)
+        y, *chroma = self._samples(planes, region, side, halving=True)
         return y if self.tone_map is None else self._to_gray(y, chroma)
 
-    def _samples(self, planes: Sequence[Any], region: Region, side: int) -> list[Any]:
-        """Planes in a view of a region; only the part looked at is averaged."""
+    def _samples(
+        self, planes: Sequence[Any], region: Region, side: int, *, halving: bool = False
+    ) -> list[Any]:
+        """Planes in a view of a region; only the part looked at is averaged, by `halving` it as often as goes."""
         affine = region.to_source(side)
         stored = np.ones(2) if self.fit is None else self.fit.scale
         if self.fit is not None:
             affine = self.fit.to_stored(affine)
         shrinks = [_whole_steps(region.size / side * scale) for scale in stored.tolist()]
+        if halving:
+            shrinks = [1 << shrink.bit_length() - 1 for shrink in shrinks]
         seen: list[Any] = []
         shape: tuple[int, ...] = ()
-        for plane in planes:
+        for number, plane in enumerate(planes):
             if plane.shape != shape:  # of both chroma planes alike
                 shape = plane.shape
                 to_plane, box, size = _placed(affine, shrinks, self._subsampling(plane), shape, side)
-            if size is not None:
-                plane = cv2.resize(plane[box], size, interpolation=cv2.INTER_AREA)
+            if size is not None and min(shrinks) < _WORTH_KEEPING:
+                plane = _mean(plane[box], size, halving)
+            elif size is not None:
+                key = (number, halving, size, box[0].start, box[1].start)
+                if key not in self._reduced:
+                    self._reduced[key] = _mean(plane[box], size, halving)
+                plane = self._reduced[key]
             seen.append(
                 cv2.warpAffine(plane, to_plane, (side, side), flags=_LOOK_UP, borderMode=cv2.BORDER_REPLICATE)
             )
         return seen
+
+    @functools.cached_property
+    def _reduced(self) -> dict[tuple[Any, ...], Any]:
+        """Small means of large parts of planes: the detector is shown the same part turned in four ways."""
+        return {}
 
     def _box(self, x0: int, y0: int, x1: int, y1: int, *, colour: bool) -> Plane:
         """A box of the display, RGB or gray, from planes that are not its own; 0 where the picture does not reach."""
@@ -318,6 +334,14 @@ def _placed(
         for (a, b, c), start, factor in zip(rows, starts, factors, strict=True)
     ]
     return np.array(rows), (lines, columns), (cells[0], cells[1])
+
+
+def _mean(part: Any, size: tuple[int, int], halving: bool) -> Any:
+    """Part of a plane, reduced to (width, height) by a mean over whole pixels."""
+    while halving and min(part.shape[0] // size[1], part.shape[1] // size[0]) > 2:
+        half = (part.shape[1] // 2, part.shape[0] // 2)
+        part = cv2.resize(part, half, interpolation=cv2.INTER_AREA)
+    return cv2.resize(part, size, interpolation=cv2.INTER_AREA)
 
 
 def _near(place: float) -> float:

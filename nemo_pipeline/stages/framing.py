@@ -38,7 +38,8 @@ class Framer:
     def __init__(self, path: Path, stream: Any) -> None:
         self._path, self._stream = path, stream
         self._aspect = PixelAspect(stream)
-        self._turn = tag_turn(stream.metadata)
+        self._tag = tag_turn(stream.metadata)
+        self._turn, self._rotation = self._tag, 0
         self._display: tuple[int, int] | None = None
         self._used_bits = 16
         # Pictures by (width, height) and pixel aspect, the first one's first.
@@ -56,8 +57,12 @@ class Framer:
 
     def frame(self, picture: Any, index: int, time: float) -> Frame:
         """The frame of a picture that was looked at. Raises what FFmpeg does, and ValueError."""
-        turn, aspect = display_turn(picture, self._turn), picture.opaque[0]
-        first = self._display is None
+        first, aspect = self._display is None, picture.opaque[0]
+        # Not of every picture: PyAV ties one whose side data was asked for into a cycle, so that its memory is only
+        # free again at the next garbage collection.
+        if first or picture.key_frame or picture.rotation != self._rotation:
+            self._turn, self._rotation = display_turn(picture, self._tag), picture.rotation
+        turn = self._turn
         if first and picture.format.name.startswith(SIXTEEN):
             self._used_bits = used_bits(self._path, self._stream.index, picture)
         frame = to_frame(

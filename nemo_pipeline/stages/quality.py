@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import cv2
@@ -30,9 +31,9 @@ class FaceQuality:
         size = template.size
         mask = np.zeros(size * size, np.uint8)
         mask[template.inside] = 1
-        inner = cv2.erode(mask.reshape(size, size), np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT)
-        self._mask = inner.astype(bool)
-        self._inner = inner
+        self._inner = cv2.erode(
+            mask.reshape(size, size), np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT
+        )
 
     def measures(self, face: NDArray[np.uint8]) -> dict[str, float]:
         """The frame datasets that are measured on a warped face, by name (`of="face"` in `store/schema.py`)."""
@@ -40,12 +41,17 @@ class FaceQuality:
 
     def sharpness(self, face: NDArray[np.uint8]) -> float:
         """Variance of the Laplacian (3 x 3) of a warped face, gray levels squared."""
-        return float(cv2.Laplacian(face, cv2.CV_32F)[self._mask].var())
+        return self._spread(cv2.Laplacian(face, cv2.CV_32F)) ** 2
 
     def fault(self, face: NDArray[np.uint8]) -> Status | None:
         """Why a warped face is of no use, a status of `FACE_FAULTS`; None where it is usable."""
-        _, spread = cv2.meanStdDev(face, mask=self._inner)
-        return Status.BLANK if float(spread[0, 0]) < BLANK_SPREAD else None
+        return Status.BLANK if self._spread(face) < BLANK_SPREAD else None
+
+    def _spread(self, values: NDArray[np.integer | np.floating]) -> float:
+        """Standard deviation well inside the hull; NaN where the crop is too small to have such an inside."""
+        if self._inner.any():
+            return float(cv2.meanStdDev(values, mask=self._inner)[1][0, 0])
+        return math.nan
 
 
 def why_unusable(faults: Mapping[Status, int], length: int) -> tuple[Status, str] | None:

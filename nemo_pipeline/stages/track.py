@@ -8,6 +8,7 @@ dissolve or a jump to a neighbour starts a new person instead of continuing the 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -104,7 +105,7 @@ class Tracker:
 
     def look(self, frame: Frame) -> list[tuple[FaceMesh, int]]:
         """As `step`, before anything is measured: each person's mesh and number, for `observe_all`."""
-        census = frame.time - self._last_census >= CENSUS_SECONDS
+        census = self._census_due(frame)
         seen: list[tuple[FaceMesh, int]] = []
         for follower in self._followers:
             mesh = None if follower.lost else self._follow(follower, frame)
@@ -120,6 +121,57 @@ class Tracker:
                 seen.append((mesh, person))
         self.n_faces = max(self.n_faces, len(seen))
         return seen
+
+    def look_all(self, frames: Sequence[Frame]) -> list[tuple[list[tuple[FaceMesh, int]], int]]:
+        """As `look`, for the next frames: of each, who was seen in it and how many faces were last counted.
+
+        The same as frame by frame, in less time: while everybody is only followed on, whether a shot goes on is judged
+        for all of the frames after the network has seen them. After a cut those that follow it are looked at again.
+        """
+        out: list[tuple[list[tuple[FaceMesh, int]], int]] = []
+        while len(out) < len(frames):
+            out += self._follow_on(frames[len(out) :])
+            if len(out) < len(frames):
+                found = self.look(frames[len(out)])
+                out.append((found, self.n_faces))
+        return out
+
+    def _follow_on(self, frames: Sequence[Frame]) -> list[tuple[list[tuple[FaceMesh, int]], int]]:
+        """As `look_all`, up to the first frame in which somebody is lost, looked for or checked."""
+        followers = self._followers
+        if not followers or any(f.lost or len(self._trust[f.person]) < FIRST_CHECKS for f in followers):
+            return []
+        regions = [f.region for f in followers]
+        steps: list[list[tuple[Frame, FaceMesh, Region]]] = []
+        for frame in frames:
+            if self._census_due(frame):
+                break
+            step: list[tuple[Frame, FaceMesh, Region]] = []
+            for last in regions:
+                seen = self._look_on(frame, last, [region for _, _, region in step])
+                if seen is None:
+                    break
+                step.append((frame, *seen))
+            if len(step) < len(followers):
+                break
+            steps.append(step)
+            regions = [region for _, _, region in step]
+        glimpses = iter(Glimpse.of_all([seen for step in steps for seen in step]))
+        out = []
+        for step in steps:
+            looks = [next(glimpses) for _ in step]
+            if any(f.shot.end_before(look) is not None for f, look in zip(followers, looks, strict=True)):
+                break
+            for follower, look, (frame, _, region) in zip(followers, looks, step, strict=True):
+                follower.shot.add(look)
+                follower.region, follower.seen = region, frame.time
+            self.n_faces = max(self.n_faces, len(step))
+            found = [(mesh, f.person) for f, (_, mesh, _) in zip(followers, step, strict=True)]
+            out.append((found, self.n_faces))
+        return out
+
+    def _census_due(self, frame: Frame) -> bool:
+        return frame.time - self._last_census >= CENSUS_SECONDS
 
     def _check(self, follower: _Follower, frame: Frame, mesh: FaceMesh) -> FaceMesh:
         """Look again at a face that is followed. Where most looks spoke against it and it is one the other way up, that
@@ -141,17 +193,11 @@ class Tracker:
 
     def _follow(self, follower: _Follower, frame: Frame) -> FaceMesh | None:
         """The same person's face in this frame, or None when it is gone, jumped or replaced."""
-        mesh = find_mesh(self._engine, frame, follower.region)
-        if mesh is None:
+        earlier = itertools.takewhile(lambda other: other is not follower, self._followers)
+        seen = self._look_on(frame, follower.region, [other.region for other in earlier if not other.lost])
+        if seen is None:
             return None
-        region = face_region(mesh.points)
-        if not _continues(follower, region, 0.35):
-            return None
-        for other in self._followers:  # two followers on one face: the earlier keeps it
-            if other is follower:
-                break
-            if not other.lost and _distance(other.region, region) < 0.2 * region.size:
-                return None
+        mesh, region = seen
         glimpse = Glimpse.of(frame, mesh, region)
         if not follower.shot.goes_on(glimpse):
             follower.cut = frame.time
@@ -159,6 +205,21 @@ class Tracker:
         follower.shot.add(glimpse)
         follower.region, follower.seen = region, frame.time
         return mesh
+
+    def _look_on(
+        self, frame: Frame, last: Region, others: Sequence[Region]
+    ) -> tuple[FaceMesh, Region] | None:
+        """The face in this frame that was at `last` in the one before, and its region; None when it is gone or jumped.
+        Of two followers on one face the earlier keeps it: their regions are `others`."""
+        mesh = find_mesh(self._engine, frame, last)
+        if mesh is None:
+            return None
+        region = face_region(mesh.points)
+        if not _continues(last, region, 0.35):
+            return None
+        if any(_distance(other, region) < 0.2 * region.size for other in others):
+            return None
+        return mesh, region
 
     def _search(self, frame: Frame, seen: list[tuple[FaceMesh, int]], census: bool) -> list[FaceMesh]:
         """Faces to consider in this frame beyond those followed."""
@@ -215,7 +276,7 @@ class Tracker:
             if (
                 follower.lost
                 and follower.cut < frame.time
-                and _continues(follower, region, 0.6)
+                and _continues(follower.region, region, 0.6)
                 and follower.shot.goes_on(glimpse, CUT)
             ):
                 follower.shot.add(glimpse)
@@ -260,7 +321,7 @@ def _distance(a: Region, b: Region) -> float:
     return math.hypot(a.cx - b.cx, a.cy - b.cy)
 
 
-def _continues(follower: _Follower, region: Region, reach: float) -> bool:
-    """Whether a face can have moved from the follower's last region to this one."""
-    near = _distance(region, follower.region) < reach * max(region.size, follower.region.size)
-    return near and 0.6 < region.size / follower.region.size < 1 / 0.6
+def _continues(last: Region, region: Region, reach: float) -> bool:
+    """Whether a face can have moved from one region to another."""
+    near = _distance(region, last) < reach * max(region.size, last.size)
+    return near and 0.6 < region.size / last.size < 1 / 0.6

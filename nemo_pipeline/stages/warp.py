@@ -125,7 +125,8 @@ class FaceWarp:
         step = 1
         while scale >= 2.0 * step:
             step *= 2
-        low, high = landmarks.min(axis=0), landmarks.max(axis=0)
+        axes = np.ascontiguousarray(landmarks.T)
+        low, high = axes.min(axis=1), axes.max(axis=1)
         reach = slack * float((high - low).max()) + 8.0
         x0, x1 = _extent(low[0] - reach, high[0] + reach, frame.width, step)
         y0, y1 = _extent(low[1] - reach, high[1] + reach, frame.height, step)

@@ -69,6 +69,22 @@ def test_a_hard_cut_ends_the_track_at_its_frame(first: Actor, second: Actor, roo
     assert seen == [[1]] * 8 + [[2]] * 8
 
 
+@pytest.mark.parametrize("block", [5, 32])
+def test_frames_in_blocks_are_followed_as_one_by_one(block: int) -> None:
+    """With a cut within a block, a face that is lost, and one that is looked for."""
+    pictures = shot(A, 0)[:14] + shot(B, 1)[:9] + [room(1)] * 3 + shot(B, 1)[9:20]
+    frames = [Frame.from_rgb(picture, k, k / FPS) for k, picture in enumerate(pictures)]
+    one_by_one, in_blocks = Tracker(engine(), "all"), Tracker(engine(), "all")
+    expected = [(one_by_one.look(frame), one_by_one.n_faces) for frame in frames]
+    got = [seen for k in range(0, len(frames), block) for seen in in_blocks.look_all(frames[k : k + block])]
+    assert {number for found, _ in expected for _, number in found} >= {1, 2}
+    for (found, n_faces), (others, n_others) in zip(expected, got, strict=True):
+        assert n_faces == n_others
+        assert [number for _, number in found] == [number for _, number in others]
+        for (mesh, _), (other, _) in zip(found, others, strict=True):
+            np.testing.assert_array_equal(mesh.points, other.points)
+
+
 @pytest.mark.parametrize("seed", [33, 48])
 def test_flat_parts_have_a_finite_structure(seed: int) -> None:
     """Texture above one level, as with bars and studios: the running sums of a mean end just below 0 there. What is

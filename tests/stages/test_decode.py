@@ -1,5 +1,6 @@
 """Decode: every kind of video a researcher may have. What is broken: tests/stages/test_decode_broken.py."""
 
+import gc
 import os
 import shutil
 from fractions import Fraction
@@ -241,6 +242,20 @@ def test_display_matrix(matrix: tuple[int, int, int, int], name: str, tmp_path: 
     assert (reader.info.height, reader.info.width) == expected.shape
     if (a * d - b * c) > 0:
         assert reader.info.rotation == {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}[a, b]
+
+
+def test_pictures_that_nobody_holds_are_freed_at_once(tmp_path: Path) -> None:
+    """Not when garbage is collected next: by then hundreds of megabytes may wait."""
+    path = write_clip(tmp_path / "clip.mp4", [PICTURES[0]] * 30)
+    gc.collect()
+    gc.disable()
+    try:
+        with VideoReader(path) as reader:
+            alive = [sum(isinstance(one, av.VideoFrame) for one in gc.get_objects()) for _ in reader]
+    finally:
+        gc.enable()
+    assert len(alive) == 30
+    assert max(alive) <= 8
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
