@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nemo_pipeline.errors import NemoError, OutputError
+from nemo_pipeline.errors import DataError, OutputError
 from nemo_pipeline.export import export
 from nemo_pipeline.frame_table import frame_columns
 from nemo_pipeline.marks import Mark, write_marks
@@ -148,9 +148,9 @@ def test_a_dataset_of_pytorch(data):
     assert np.array_equal(padded["landmarks"][1, :7].numpy(), data["=c,\u00e9"].landmarks)
     by_name = FaceClips(data, ["=c,\u00e9"], target="subject")
     assert by_name.classes == ["s"] and by_name[0]["target"] == 0 and len(by_name) == 1
-    with pytest.raises(NemoError, match="no frames of 'gone'"):
+    with pytest.raises(DataError, match="no frames of 'gone'"):
         FaceClips(data, ["gone"])
-    with pytest.raises(NemoError, match="no label 'mood'"):
+    with pytest.raises(DataError, match="no label 'mood'"):
         FaceClips(data, target="mood")
 
 
@@ -190,7 +190,7 @@ def test_pictures_read_back_without_loss(data, tmp_path, kind):
 
 def test_one_video_alone_and_none(data, tmp_path):
     assert [path.name for path in export(data, tmp_path / "one", "npz", only="a b")] == ["a b.npz"]
-    with pytest.raises(NemoError, match="no video 'gone' with frames"):
+    with pytest.raises(DataError, match="no video 'gone' with frames"):
         export(data, tmp_path / "none", "npz", only="gone")
     assert not (tmp_path / "none").exists()
 

@@ -19,7 +19,7 @@ from nemo_pipeline.batch.mean_shape_pass import video_shape
 from nemo_pipeline.batch.parts import Part
 from nemo_pipeline.batch.run import PrepInputs, RunOptions, prep, preview
 from nemo_pipeline.batch.summary import PrepSummary
-from nemo_pipeline.errors import NemoError, SettingsError
+from nemo_pipeline.errors import DataError, SettingsError
 from nemo_pipeline.geometry import (
     align_similarity,
     normalised_shape,
@@ -96,7 +96,7 @@ def test_a_prepared_file_lends_its_shape_with_its_triangles(tmp_path: Path) -> N
 )
 def test_what_is_no_shape_is_said(name: str, content: str, words: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
-    with pytest.raises(NemoError, match=words) as error:
+    with pytest.raises(DataError, match=words) as error:
         read_mean_shape(tmp_path / name)
     assert name in str(error.value)
 
@@ -129,7 +129,7 @@ def test_a_kept_shape_comes_back_to_the_bit(tmp_path: Path) -> None:
     values["mean_shape"][0][0] += 1e-9
     for text in (json.dumps(values), "{", "[]"):
         path.write_text(text)
-        with pytest.raises(NemoError, match=r"shape\.json"):
+        with pytest.raises(DataError, match=r"shape\.json"):
             load_shape(path)
 
 
@@ -248,7 +248,7 @@ def test_clips_added_later_reuse_the_shape(
     output.unlink()
     assert run(videos, output, later=True).done_now == 0
     np.testing.assert_array_equal(FaceDataset(output).mean_shape, before.mean_shape)
-    with pytest.raises(NemoError, match="mean_shape from-data there, shipped here"):
+    with pytest.raises(DataError, match="mean_shape from-data there, shipped here"):
         run(videos, output, dataclasses.replace(CONFIG, mean_shape="shipped"))
     # Anew, with all four: another mean.
     run(videos, output, later=True, force=True)
@@ -285,7 +285,7 @@ def test_parts_with_a_shape_are_joined(videos: Path, first: tuple[Path, list[str
     config = dataclasses.replace(CONFIG, mean_shape="custom", mean_shape_sha256=shape.sha256)
     for k in (1, 2):
         run(videos, tmp_path / f"part{k}.h5", config, mean_shape=shape, part=Part(k, 2))
-    with pytest.raises(NemoError, match="`force`"):
+    with pytest.raises(DataError, match="`force`"):
         run(videos, tmp_path / "part1.h5", part=Part(1, 2))
     join([tmp_path / "part1.shards", tmp_path / "part2.shards"], tmp_path / "joined.h5")
     joined = FaceDataset(tmp_path / "joined.h5")
@@ -301,7 +301,7 @@ def test_what_cannot_be(videos: Path, tmp_path: Path) -> None:
         run(videos, tmp_path / "part.h5", part=Part(1, 2))
     (tmp_path / "none").mkdir()
     shutil.copy(videos / "c.mp4", tmp_path / "none")
-    with pytest.raises(NemoError, match="none of 1 videos has a usable face"):
+    with pytest.raises(DataError, match="none of 1 videos has a usable face"):
         run(tmp_path / "none", tmp_path / "none.h5")
 
 

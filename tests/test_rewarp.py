@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemo_pipeline import NemoError, PrepConfig
+from nemo_pipeline import PrepConfig
 from nemo_pipeline.batch.cluster import Event
 from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.batch.label_table import read_labels
@@ -250,11 +250,11 @@ def test_what_is_refused(videos: Path, source: FaceDataset, tmp_path: Path, monk
     ):
         data = FaceDataset(source.path)
         data.attributes |= change
-        with pytest.raises(NemoError, match=words):
+        with pytest.raises(DataError, match=words):
             run(data, output, videos, size=64)
     data.config = dataclasses.replace(CONFIG, algorithm=1)
     data.attributes["fingerprint"] = data.config.fingerprint()
-    with pytest.raises(NemoError, match="version 1 of the method"):
+    with pytest.raises(DataError, match="version 1 of the method"):
         run(data, output, videos, size=64)
     with pytest.raises(DataError, match="is the file itself"):
         run(source, source.path, videos, size=64)
@@ -262,9 +262,9 @@ def test_what_is_refused(videos: Path, source: FaceDataset, tmp_path: Path, monk
         run(source, output, videos, max_yaw_degrees=20)
     (tmp_path / "empty").mkdir()
     with pytest.raises(
-        NemoError, match=r"3 videos of in\.h5 not found in .*empty \(cut\.mkv, .*nemo rewarp in\.h5"
+        DataError, match=r"3 videos of in\.h5 not found in .*empty \(cut\.mkv, .*nemo rewarp in\.h5"
     ):
         run(source, output, tmp_path / "empty", size=64)
-    with pytest.raises(NemoError, match=r"next to in\.h5 or in the current folder"):
+    with pytest.raises(DataError, match=r"next to in\.h5 or in the current folder"):
         rewarp(source, output, dataclasses.replace(CONFIG, size=64))
     assert not list(tmp_path.glob("out*"))

@@ -16,13 +16,13 @@ import pytest
 
 from nemo_pipeline.batch.child import prepare
 from nemo_pipeline.batch.discover import discover
-from nemo_pipeline.batch.process import VideoChild
+from nemo_pipeline.batch.process import StartFailed, VideoChild
 from nemo_pipeline.batch.run import PrepInputs, RunOptions, prep
 from nemo_pipeline.batch.tasks import TaskMaker
 from nemo_pipeline.batch.worker import MOST_STARTS
 from nemo_pipeline.config import PrepConfig
 from nemo_pipeline.datatypes import VideoFile
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import OutputError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.spool import read_all_staged
 from nemo_pipeline.supervise import ChildDied
@@ -132,7 +132,7 @@ def test_children_killed_while_starting_are_replaced(folder, tmp_path, killed_wh
 
 def test_no_child_that_starts_ends_the_run(folder, tmp_path, killed_while_starting):
     hit = killed_while_starting(MOST_STARTS)
-    with pytest.raises(NemoError, match=r"SIGKILL.*while starting"):
+    with pytest.raises(StartFailed, match=r"SIGKILL.*while starting"):
         run(folder, tmp_path / "out.h5")
     assert len(hit) == MOST_STARTS
 
@@ -184,7 +184,7 @@ def test_disk_full_in_mid_run(folder, tmp_path):
                         except OSError:
                             break
 
-        with pytest.raises(NemoError, match="is full"):
+        with pytest.raises(OutputError, match="is full"):
             run(folder, small / "out.h5", fill)
         kept = read_all_staged(small / "out.shards" / ".work")
         assert kept and not (small / "out.h5").exists()

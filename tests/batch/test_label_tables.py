@@ -13,7 +13,7 @@ from nemo_pipeline.batch.assemble import relabel
 from nemo_pipeline.batch.label_table import read_labels
 from nemo_pipeline.batch.label_text import MOST_BYTES
 from nemo_pipeline.batch.labels import LabelledVideo, match_labels, similar_names
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, SettingsError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.text import equal_codes
 from nemo_pipeline.store.verify import label_findings
@@ -79,13 +79,13 @@ def test_what_spreadsheets_write(tmp_path):
     assert read_labels(write(tmp_path, 'video, subject\r"a.mp4", "1"\r')).by_video == {
         "a.mp4": {"subject": "1"}
     }
-    with pytest.raises(NemoError, match="line 2: subject is #REF!, an error of the spreadsheet"):
+    with pytest.raises(DataError, match="line 2: subject is #REF!, an error of the spreadsheet"):
         read_labels(write(tmp_path, "video,subject,age\na.mp4,#REF!,3\n"))
 
 
 @pytest.mark.parametrize("cell", ["2_3", "٢٣", "1e1", "0x17", "23 years", "+-2", "two"])
 def test_an_age_is_a_plain_number(tmp_path, cell):
-    with pytest.raises(NemoError, match="line 2: age is"):
+    with pytest.raises(DataError, match="line 2: age is"):
         read_labels(write(tmp_path, f"video,age\na.mp4,{cell}\n"))
 
 
@@ -156,7 +156,7 @@ def test_leading_zeros_are_offered_and_never_taken(tmp_path):
     assert "1.mp4 may mean 001.mp4" in similar_names(matched)
     data = drawn_file(tmp_path / "out.h5", subjects=1, clips=1, frames=3)
     name = FaceDataset(data).videos["file"][0]
-    with pytest.raises(NemoError, match=r"nothing was changed\. Did a spreadsheet drop leading zeros"):
+    with pytest.raises(DataError, match=r"nothing was changed\. Did a spreadsheet drop leading zeros"):
         relabel(data, read_labels(write(tmp_path, f"video,age\n{name.replace('000_', '0_')},30\n")))
 
 
@@ -165,7 +165,7 @@ def test_a_replacement_without_ages_is_refused(tmp_path):
     name = FaceDataset(data).videos["file"][0]
     table = read_labels(write(tmp_path, f"Filename,Participant ID,Years\n{name},7,30\n"))
     before = data.read_bytes()
-    with pytest.raises(NemoError, match=r"no ages, and `replace` would remove all 3 .* not used: Years"):
+    with pytest.raises(DataError, match=r"no ages, and `replace` would remove all 3 .* not used: Years"):
         relabel(data, table, replace=True)
     assert data.read_bytes() == before
     relabel(data, table)
@@ -192,11 +192,11 @@ def test_such_codes_are_named_and_refused_in_training(tmp_path):
     assert ["'001', '1' may be one person" in f.text for f in label_findings(FaceDataset(data))].count(
         True
     ) == 1
-    with pytest.raises(NemoError, match=r"may mean one person: '001', '1'\. .*`distinct_subjects`"):
+    with pytest.raises(SettingsError, match=r"may mean one person: '001', '1'\. .*`distinct_subjects`"):
         train(data, tmp_path / "run", preset="small")
     assert not (tmp_path / "run").exists()
     with pytest.raises(
-        NemoError, match="epochs"
+        SettingsError, match="epochs"
     ):  # said to be different people, it goes on to the next check
         train(data, tmp_path / "run", preset="small", distinct_subjects=True, epochs=0)
 
@@ -214,7 +214,7 @@ def test_such_codes_are_named_and_refused_in_training(tmp_path):
     ],
 )
 def test_hostile_tables_are_sentences(tmp_path, data, complaint):
-    with pytest.raises(NemoError, match=complaint):
+    with pytest.raises(DataError, match=complaint):
         read_labels(write(tmp_path, data))
 
 

@@ -92,13 +92,13 @@ def test_unknown_values_are_left_out(tmp_path):
     ],
 )
 def test_bad_files_name_the_line(tmp_path, text, complaint):
-    with pytest.raises(NemoError, match=complaint):
+    with pytest.raises(DataError, match=complaint):
         read_labels(write(tmp_path, text))
 
 
 def test_a_binary_or_missing_file(tmp_path):
     (tmp_path / "x.csv").write_bytes(b"\x89HDF\r\n\x1a\n\0\0\0")
-    with pytest.raises(NemoError, match="not a text file"):
+    with pytest.raises(DataError, match="not a text file"):
         read_labels(tmp_path / "x.csv")
     with pytest.raises(DataError, match="does not exist"):
         read_labels(tmp_path / "none.csv")
@@ -122,7 +122,7 @@ def test_any_bytes_give_a_table_or_a_sentence(data):
 def test_a_column_of_the_labels_own_name_wins_over_another_spelling(tmp_path):
     read = read_labels(write(tmp_path, "id,video,age,sex,gender\n7,a.mp4,30,x,m\n"))
     assert read.by_video == {"a.mp4": {"age": 30.0, "gender": "male"}}
-    with pytest.raises(NemoError, match="two columns for video"):
+    with pytest.raises(DataError, match="two columns for video"):
         read_labels(write(tmp_path, "id,file,age\n7,a.mp4,30\n"))
 
 

@@ -17,7 +17,7 @@ from nemo_pipeline.batch.join import join
 from nemo_pipeline.batch.label_table import LabelTable, read_labels
 from nemo_pipeline.batch.parts import Part, what_is_missing
 from nemo_pipeline.config import ALGORITHM_VERSION, PrepConfig
-from nemo_pipeline.errors import DataError, NemoError, OutputError
+from nemo_pipeline.errors import Busy, DataError, OutputError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.pack import pack
 from nemo_pipeline.store.shard import read_shards
@@ -105,12 +105,12 @@ def test_added_changed_and_renamed_clips(first, clips, tmp_path):
 def test_other_settings_are_refused_and_forced(first, clips, tmp_path):
     output = copy_of(first, tmp_path)
     other = PrepConfig(size=32, mesh=False)
-    with pytest.raises(NemoError, match="size 48 there, 32 here"):
+    with pytest.raises(DataError, match="size 48 there, 32 here"):
         run([clips], output, config=other)
     assert FaceDataset(output).size == 48
     # Two settings cannot be in one file, and what is not done again must not be lost.
     with pytest.raises(
-        NemoError, match=r"size 48 there, 32 here.*2 videos not among the inputs \(clip1.mp4, clip2"
+        DataError, match=r"size 48 there, 32 here.*2 videos not among the inputs \(clip1.mp4, clip2"
     ):
         run([clips / "clip0.mp4"], output, config=other, force=True)
     assert len(FaceDataset(output)) == 3
@@ -155,7 +155,7 @@ def test_a_second_run_at_the_same_time_is_refused(clips, tmp_path):
 
     def second(event):
         if event.kind == "planned" and not seen:
-            with pytest.raises(NemoError, match="another `nemo prep` is writing"):
+            with pytest.raises(Busy, match="another `nemo prep` is writing"):
                 run([clips], output)
             seen.append(event)
 
@@ -288,12 +288,12 @@ def test_parts_cover_all_once(count, of):
 
 
 def test_the_output_must_be_possible(clips, tmp_path):
-    with pytest.raises(NemoError, match="is a folder"):
+    with pytest.raises(OutputError, match="is a folder"):
         run([clips], tmp_path)
     with pytest.raises(DataError, match="does not exist"):
         run([clips], tmp_path / "none" / "out.h5")
     (tmp_path / "other.h5").write_text("mine")
-    with pytest.raises(NemoError, match=r"other\.h5"):
+    with pytest.raises(OutputError, match=r"other\.h5"):
         run([clips], tmp_path / "other.h5", force=True)
     assert (tmp_path / "other.h5").read_text() == "mine"
 
@@ -302,7 +302,7 @@ def test_a_damaged_shard_is_named(first, clips, tmp_path):
     output = copy_of(first, tmp_path)
     (shard,) = read_shards(tmp_path / "out.shards")
     shard.path.write_bytes(shard.path.read_bytes()[:5000])
-    with pytest.raises(NemoError, match=shard.name):
+    with pytest.raises(OutputError, match=shard.name):
         run([clips], output)
     shard.path.unlink()
     events = []
@@ -351,7 +351,7 @@ def test_versions_of_the_method_are_not_mixed(clips, tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"version 1 .* 1 video \(clip1.mp4\) cannot be added"):
         run([clips / "clip0.mp4", clips / "clip1.mp4"], output)
     with pytest.raises(
-        NemoError, match=r"other settings \(size 48 there, 32 here; version of the method 1 there"
+        DataError, match=r"other settings \(size 48 there, 32 here; version of the method 1 there"
     ):
         run([clips / "clip0.mp4"], output, config=PrepConfig(size=32))
     assert (arrays(output), [shard.uuid for shard in read_shards(tmp_path / "out.shards")]) == before

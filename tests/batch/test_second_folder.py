@@ -10,7 +10,7 @@ from nemo_cli.prep_report import report_labels
 from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.batch.label_table import read_labels
 from nemo_pipeline.batch.run import PrepInputs, preview
-from nemo_pipeline.errors import DataError, NemoError
+from nemo_pipeline.errors import DataError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.store.verify import verify
 from tests.support.runs import CONFIG, arrays, copy_of, run, write_clip
@@ -109,7 +109,7 @@ def test_a_renamed_video_is_not_there_twice(held, clips, tmp_path):
 def test_another_days_clip_of_the_same_name_takes_no_place(held, clips, tmp_path):
     before = arrays(held)
     write_clip(tmp_path / "day3" / "clip0.mp4", seed=8, frames=9)
-    with pytest.raises(NemoError, match=r"day3 has 1 video with the name of a video in .* \(clip0.mp4\)"):
+    with pytest.raises(DataError, match=r"day3 has 1 video with the name of a video in .* \(clip0.mp4\)"):
         run([tmp_path / "day3"], held)
     with pytest.raises(DataError, match="name all folders in one command"):
         preview(PrepInputs(discover([tmp_path / "day3"]).videos), held, CONFIG)

@@ -16,7 +16,7 @@ from nemo_cli.describe import describe
 from nemo_cli.main import COMMANDS, main
 from nemo_pipeline.batch.assemble import relabel
 from nemo_pipeline.batch.label_table import read_labels
-from nemo_pipeline.errors import DamagedFile, NemoError
+from nemo_pipeline.errors import DamagedFile, DataError
 from nemo_pipeline.store import FaceDataset
 from siam_model.interval import load_interval
 from tests.support.siam_faces import drawn_file
@@ -110,7 +110,7 @@ def test_what_is_not_as_the_training_wrote_it_is_said(place, tmp_path, name):
 
 def test_a_missing_index_of_a_stopped_preparation_is_named(place):
     with pytest.raises(
-        NemoError, match=r"begun\.h5 does not exist\. begun\.shards is there: its preparation is not"
+        DataError, match=r"begun\.h5 does not exist\. begun\.shards is there: its preparation is not"
     ):
         describe(place / "begun.h5")
     (place / "text.h5").write_text("no HDF5")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.errors import NemoError, SettingsError
+from nemo_pipeline.errors import SettingsError
 from siam_model.config import SIAMConfig, TrainConfig, preset
 from siam_model.protocol.overrides import configure, split_assignments
 
@@ -101,7 +101,7 @@ def test_typed_overrides():
     ],
 )
 def test_what_does_not_fit_is_answered(name, value, answer):
-    with pytest.raises(NemoError, match=answer):
+    with pytest.raises(SettingsError, match=answer):
         configure("paper", {name: value})
 
 
@@ -137,7 +137,7 @@ def test_a_whole_number_for_a_float_is_the_same_setting():
 
 
 def test_unknown_preset_and_malformed_assignment():
-    with pytest.raises(NemoError, match="paper, small"):
+    with pytest.raises(SettingsError, match="paper, small"):
         configure("large")
     assert split_assignments(["a.b = 1=2"]) == {"a.b": "1=2"}
     with pytest.raises(SettingsError, match="FIELD=VALUE"):

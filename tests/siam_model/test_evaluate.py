@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from siam_model import SIAMConfig
 from siam_model.evaluate import evaluate
 from siam_model.figures.clip import clip_figure
@@ -167,14 +167,14 @@ def test_synthetic_runs_say_so(run):
 
 
 def test_what_is_no_run_is_answered(run, tmp_path):
-    with pytest.raises(NemoError, match="is not a folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         evaluate(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(NemoError, match="finished run"):
+    with pytest.raises(DataError, match="finished run"):
         evaluate(tmp_path / "empty")
     other = predictions(names=("a", *NASTY[1:]))
     write_predictions(run / "baselines" / "median.csv", other)
-    with pytest.raises(NemoError, match="does not predict the same videos"):
+    with pytest.raises(DataError, match="does not predict the same videos"):
         evaluate(run)
     shutil.rmtree(run / "baselines")
     for text, sentence in (
@@ -185,7 +185,7 @@ def test_what_is_no_run_is_answered(run, tmp_path):
         ("video,subject,fold,age,predicted\nv,s,0,1,2\nv,s,1,1,2\n", "predicted twice"),
     ):
         (run / "predictions.csv").write_text(text)
-        with pytest.raises(NemoError, match=sentence):
+        with pytest.raises(DataError, match=sentence):
             evaluate(run)
 
 

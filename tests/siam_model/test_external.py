@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from nemo_cli.main import main
 from nemo_pipeline.config import PrepConfig
-from nemo_pipeline.errors import DataError, LeakageError, NemoError
+from nemo_pipeline.errors import DataError, LeakageError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model import load
 from siam_model.evaluate import evaluate
@@ -123,7 +123,7 @@ def test_nothing_is_left_where_all_were_trained_on(trained, tmp_path):
 def test_faces_of_another_kind_are_refused(trained, tmp_path):
     small = [video | {"frames": video["frames"][:, ::2, ::2]} for video in videos("b", 1, subjects=3)]
     path = write_dataset(tmp_path / "small.h5", small)
-    with pytest.raises(NemoError, match=r"faces of 35 x 35 pixels.*trained on faces of 70 x 70.*`size=70`"):
+    with pytest.raises(DataError, match=r"faces of 35 x 35 pixels.*trained on faces of 70 x 70.*`size=70`"):
         evaluate(trained, request=EvaluateRequest(data=path))
     assert "35 x 35" in nemo("predict", path, "-m", trained, code=1).stderr
     config = dataclasses.replace(PrepConfig(), size=SIZE, margin=0.1)

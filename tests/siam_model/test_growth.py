@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError
 from siam_model.checkpoint import load_card
 from siam_model.config import SIAMConfig, TrainConfig
 from siam_model.protocol.history import read_history
@@ -84,7 +84,7 @@ def test_other_versions_are_read(folder, name):
 @pytest.mark.parametrize(("name", "values", "answer"), WRONG)
 def test_a_value_of_the_wrong_type_is_a_sentence(folder, name, values, answer):
     change(folder / name, **values)
-    with pytest.raises(NemoError, match=answer):
+    with pytest.raises(DataError, match=answer):
         READERS[name](folder)
 
 

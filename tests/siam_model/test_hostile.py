@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nemo_pipeline.errors import DataError, NemoError
+from nemo_pipeline.errors import DataError, OutputError, RunError
 from siam_model import load
 from siam_model.evaluate import evaluate
 from siam_model.predictions import read_predictions
@@ -87,7 +87,7 @@ def test_a_card_with_absurd_values(tmp_path, place, value, said):
     inner = values[place[0]] if len(place) > 1 else values
     inner[place[-1]] = value
     path.write_text(json.dumps(values))
-    with pytest.raises(NemoError, match=said):
+    with pytest.raises(DataError, match=said):
         load(tmp_path)
 
 
@@ -96,18 +96,18 @@ def test_a_card_of_another_kind(tmp_path):
     path = tmp_path / "model" / "config.json"
     with path.open("r+b") as file:
         file.truncate(1 << 40)
-    with pytest.raises(NemoError, match="larger than 32 MB"):
+    with pytest.raises(DataError, match="larger than 32 MB"):
         load(tmp_path)
     path.unlink()
     path.symlink_to("/dev/zero")
     with pytest.raises(DataError, match="holds no model"):
         load(tmp_path)
     (tmp_path / "run.json").symlink_to("/dev/zero")
-    with pytest.raises(NemoError, match="a device or a pipe"):
+    with pytest.raises(DataError, match="a device or a pipe"):
         read_json(tmp_path / "run.json")
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "predictions.csv")
-        with pytest.raises(NemoError, match="a device or a pipe"):
+        with pytest.raises(DataError, match="a device or a pipe"):
             read_predictions(tmp_path / "predictions.csv")
 
 
@@ -117,7 +117,7 @@ def test_weights_that_are_a_pipe_are_not_waited_for(tmp_path):
     path = tmp_path / "model" / "model.safetensors"
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(NemoError, match="a device or a pipe"):
+    with pytest.raises(DataError, match="a device or a pipe"):
         load(tmp_path)
 
 
@@ -129,7 +129,7 @@ def test_weights_that_are_not_those_of_the_card(tmp_path):
     header = json.loads(good[8 : 8 + length])
 
     def refused(said: str) -> None:
-        with pytest.raises(NemoError, match=said):
+        with pytest.raises(DataError, match=said):
             load(tmp_path)
 
     for claimed in (1 << 31, 1 << 62, 0):  # a header of gigabytes
@@ -183,7 +183,7 @@ def test_a_checkpoint_runs_nothing_and_unpacks_nothing(data, tmp_path):
         for entry in old.infolist():
             data_of = bytes(1 << 22) if entry.filename.endswith("/data/0") else old.read(entry)
             bomb.writestr(entry.filename, data_of)
-    with pytest.raises(NemoError, match="not stored as torch stores it"):
+    with pytest.raises(DataError, match="not stored as torch stores it"):
         load_state(tmp_path / "bomb", {})
     assert not mark.exists()
     for version in ("2", None, 99):
@@ -253,7 +253,7 @@ def test_a_header_that_lost_a_column(run):
     """So that its rows have one cell more than it names."""
     path = run / "predictions.csv"
     path.write_text(path.read_text().replace("subject,fold", "subjecd", 1))
-    with pytest.raises(NemoError, match="lacks the column subject"):
+    with pytest.raises(DataError, match="lacks the column subject"):
         read_predictions(path)
 
 
@@ -261,7 +261,7 @@ def test_a_header_that_lost_a_column(run):
 def test_a_run_json_of_other_types(run, key, value):
     values = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**values, key: value}))
-    with pytest.raises(NemoError, match=rf"run\.json is damaged: {key} is .*copy the run again"):
+    with pytest.raises(DataError, match=rf"run\.json is damaged: {key} is .*copy the run again"):
         open_run(RunFolder(run))
 
 
@@ -284,7 +284,7 @@ def test_a_split_that_leaves_somebody_out(run):
     values = json.loads((run / "split.json").read_text())
     gone = values["folds"][1]["training"].pop()
     (run / "split.json").write_text(json.dumps(values))
-    with pytest.raises(NemoError, match=f"has the subject {gone} in no part of fold 1"):
+    with pytest.raises(RunError, match=f"has the subject {gone} in no part of fold 1"):
         resume(run, device="cpu")
 
 
@@ -292,7 +292,7 @@ def test_settings_that_changed_meanwhile(run):
     (run / "run.json").unlink()
     text = (run / "settings.json").read_text()
     (run / "settings.json").write_text(text.replace('"seed": 0', '"seed": 4'))
-    with pytest.raises(NemoError, match=r"SHA256SUMS does not fit settings\.json; copy it again"):
+    with pytest.raises(DataError, match=r"SHA256SUMS does not fit settings\.json; copy it again"):
         resume(run, device="cpu")
 
 
@@ -314,7 +314,7 @@ def test_links_are_read_and_never_trained_into(run, data, tmp_path):
     assert load(run).card.subjects["training"]
     before = {path: path.stat().st_mtime_ns for path in elsewhere.iterdir()}
     (run / "run.json").unlink()
-    with pytest.raises(NemoError, match=r"model is a link to another folder"):
+    with pytest.raises(OutputError, match=r"model is a link to another folder"):
         resume(run, device="cpu")
     (run / "model").unlink()
     mine = tmp_path / "mine" / "000"
@@ -323,10 +323,10 @@ def test_links_are_read_and_never_trained_into(run, data, tmp_path):
     shutil.rmtree(run / "folds" / "01")
     (run / "folds" / "01").mkdir()
     (run / "folds" / "01" / "trials").symlink_to(mine.parent)
-    with pytest.raises(NemoError, match=r"trials is a link to another folder"):
+    with pytest.raises(OutputError, match=r"trials is a link to another folder"):
         resume(run, device="cpu")
     assert (mine / "thesis.tex").read_text() == "mine"
     assert {path: path.stat().st_mtime_ns for path in elsewhere.iterdir()} == before
     (run / "evaluation").symlink_to(mine.parent)
-    with pytest.raises(NemoError, match=r"evaluation is a link .*`out`"):
+    with pytest.raises(OutputError, match=r"evaluation is a link .*`out`"):
         evaluate(run, request=EvaluateRequest(data=data, quick=True))

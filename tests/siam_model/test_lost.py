@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemo_pipeline.errors import DataError, NemoError, OutputError, RunError, SettingsError
+from nemo_pipeline.errors import DataError, OutputError, RunError, SettingsError
 from siam_model import load
 from siam_model.data import VideoTable
 from siam_model.evaluate import evaluate
@@ -94,7 +94,7 @@ def test_predictions_that_were_cut_off_are_none(run):
     every = read_predictions(run / "predictions.csv")
     lines = (run / "predictions.csv").read_bytes().splitlines(keepends=True)
     (run / "predictions.csv").write_bytes(b"".join(lines[:3]))
-    with pytest.raises(NemoError, match=f"holds 2 videos, and .*{len(every)}: it was cut off"):
+    with pytest.raises(DataError, match=f"holds 2 videos, and .*{len(every)}: it was cut off"):
         open_run(RunFolder(run))
 
 

@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 import pytest
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import DataError, RunError
 from nemo_pipeline.geometry import Template
 from nemo_pipeline.marks import Mark, marks_beside, read_marks, write_marks
 from nemo_pipeline.store import FaceDataset, write_dataset
@@ -109,12 +109,12 @@ def test_it_resumes_with_the_same_marks_said_otherwise(stopped, tmp_path):
 def test_changed_marks_are_noticed_and_the_run_can_go_on_with_its_own(stopped, marks):
     run, data = stopped
     write_marks(marks_beside(data), marks)
-    with pytest.raises(NemoError) as error:
+    with pytest.raises(RunError) as error:
         resume(run, device="cpu")
     assert "was begun with other marks than" in str(error.value) and f"`marks={run}/marks.csv`" in str(
         error.value
     )
-    with pytest.raises(NemoError, match="other marks"):
+    with pytest.raises(RunError, match="other marks"):
         resume(run, device="cpu", marks="none")
     resume(run, device="cpu", marks=str(run / "marks.csv"))
     assert "000_0" not in read_predictions(run / "predictions.csv").video
@@ -124,7 +124,7 @@ def test_marks_that_came_after_a_run_was_begun_are_noticed(mine, tmp_path):
     with pytest.raises(Stop):
         quick(mine, tmp_path / "run", reporter=Listener(1))
     write_marks(marks_beside(mine), MARKS)
-    with pytest.raises(NemoError, match="resume it with `marks=none`"):
+    with pytest.raises(RunError, match="resume it with `marks=none`"):
         resume(tmp_path / "run", device="cpu")
     resume(tmp_path / "run", device="cpu", marks="none")
 
@@ -152,10 +152,10 @@ def test_the_settings_remember_a_file_that_was_named(mine, tmp_path):
 
 def test_spoilt_marks_stop_a_training_before_it_begins(mine, tmp_path):
     marks_beside(mine).write_text("video,start,stop\n000_0,x,\n")
-    with pytest.raises(NemoError, match="line 2: start is 'x'"):
+    with pytest.raises(DataError, match="line 2: start is 'x'"):
         quick(mine, tmp_path / "run")
     write_marks(marks_beside(mine), [Mark(v) for v in FaceDataset(mine).ids])
-    with pytest.raises(NemoError, match=r"data\.marks\.csv leaves out every video of"):
+    with pytest.raises(DataError, match=r"data\.marks\.csv leaves out every video of"):
         quick(mine, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -203,7 +203,7 @@ def test_clips_marked_since_are_left_out_of_the_evaluation_and_it_says_so(finish
         "predicted from other frames than are left now (train again); `marks=none` ignores them."
     ]
     assert found.numbers["notes"] == said
-    with pytest.raises(NemoError, match="leaves out every video"):
+    with pytest.raises(RunError, match="leaves out every video"):
         write_marks(later, [Mark(v) for v in FaceDataset(data).ids])
         evaluated(run, tmp_path / "nothing", marks=later)
 

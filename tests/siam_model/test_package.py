@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import siam_model
-from nemo_pipeline.errors import DataError, NemoError
+from nemo_pipeline.errors import DataError
 from siam_model.interval import load_interval
 from siam_model.package import pack_model, unpacked
 from siam_model.predictions import Predictions, read_predictions, write_predictions
@@ -95,7 +95,7 @@ def _edited(source, target, name, data, compress=zipfile.ZIP_STORED):
 def test_what_is_no_model_is_said(run, tmp_path, name, data, said):
     pack_model(run, tmp_path / "model.zip")
     _edited(tmp_path / "model.zip", tmp_path / "bad.zip", name, data)
-    with pytest.raises(NemoError, match=said):
+    with pytest.raises(DataError, match=said):
         siam_model.load(tmp_path / "bad.zip")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemo_pipeline.errors import DataError, NemoError, OutputError, RunError
+from nemo_pipeline.errors import DataError, OutputError, RunError, SettingsError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model import SIAMConfig, TrainConfig, load
 from siam_model.checkpoint import load_card
@@ -82,7 +82,7 @@ def test_damaged_models_are_answered(tmp_path):
 
     def broken(text: str, sentence: str) -> None:
         config.write_text(text)
-        with pytest.raises(NemoError, match=sentence):
+        with pytest.raises(DataError, match=sentence):
             load(tmp_path)
         config.write_text(good_config)
 
@@ -99,14 +99,14 @@ def test_damaged_models_are_answered(tmp_path):
         with pytest.raises(DataError, match="does not hold the weights"):
             load(tmp_path)
     weights.unlink()
-    with pytest.raises(NemoError, match=r"model\.safetensors is missing"):
+    with pytest.raises(DataError, match=r"model\.safetensors is missing"):
         load(tmp_path)
-    with pytest.raises(NemoError, match="is not there; give a run folder"):
+    with pytest.raises(DataError, match="is not there; give a run folder"):
         load(tmp_path / "nowhere")
     with pytest.raises(DataError, match="holds no model"):
         config.unlink()
         load(tmp_path)
-    with pytest.raises(NemoError, match="no device 'tpu'"):
+    with pytest.raises(SettingsError, match="no device 'tpu'"):
         write_model(tmp_path / "model")
         load(tmp_path, "tpu")
 

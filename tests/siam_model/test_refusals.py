@@ -97,7 +97,7 @@ def test_data_may_move_and_may_not_change(data, tmp_path):
     with pytest.raises(RunError, match=r"which is not there any more; say where.*`resume\(.*, DATA\.h5\)`"):
         resume(run, device="cpu")
     other = drawn_file(tmp_path / "other.h5", size=70, subjects=10, frames=8)
-    with pytest.raises(NemoError, match=r"other\.h5 is another data set, or the same with other labels"):
+    with pytest.raises(RunError, match=r"other\.h5 is another data set, or the same with other labels"):
         resume(run, other, device="cpu")
     assert RunFolder(resume(run, tmp_path / "after" / "out.h5", device="cpu")).is_finished()
     assert json.loads((run / "run.json").read_text())["data"] == str(tmp_path / "after" / "out.h5")
@@ -105,11 +105,11 @@ def test_data_may_move_and_may_not_change(data, tmp_path):
 
 def test_what_cannot_be_resumed_is_answered(whole, data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(NemoError, match="no unfinished run in runs"):
+    with pytest.raises(RunError, match="no unfinished run in runs"):
         newest_unfinished()
-    with pytest.raises(NemoError, match="is not a folder"):
+    with pytest.raises(RunError, match="is not a folder"):
         resume(tmp_path / "nowhere")
-    with pytest.raises(NemoError, match=r"holds no settings\.json, so there is nothing to resume"):
+    with pytest.raises(RunError, match=r"holds no settings\.json, so there is nothing to resume"):
         resume(tmp_path)
     with pytest.raises(RunError, match="is finished, and nothing is left to do"):
         resume(whole)
@@ -118,9 +118,9 @@ def test_what_cannot_be_resumed_is_answered(whole, data, tmp_path, monkeypatch):
         ({"folds": 10}, "begun with `folds=3`, not with `folds=10`"),
         ({"study": "modules"}, "begun with no `study`, not with `study=modules`"),
     ):
-        with pytest.raises(NemoError, match=sentence):
+        with pytest.raises(SettingsError, match=sentence):
             resume(whole, given=given)
-    with pytest.raises(NemoError, match="no fold 7: `folds=3` has the folds 0 to 2"):
+    with pytest.raises(SettingsError, match="no fold 7: `folds=3` has the folds 0 to 2"):
         resume(whole, fold=7)
     (tmp_path / "settings.json").write_text("{")
     with pytest.raises(DataError, match="is damaged: it is not JSON"):
@@ -147,9 +147,11 @@ def test_folds_that_cannot_be_are_answered(data, tmp_path):
 def test_precision_is_the_runs_and_devices_are_not(data, tmp_path):
     run = quick(data, tmp_path / "run", folds=2, fold=0, epochs=1, precision="bf16-mixed")
     assert json.loads((run / "settings.json").read_text())["precision"] == "bf16-mixed"
-    with pytest.raises(NemoError, match="begun with `precision=bf16-mixed`, not with `precision=32`"):
+    with pytest.raises(SettingsError, match="begun with `precision=bf16-mixed`, not with `precision=32`"):
         resume(run, given={"precision": "32"})
-    with pytest.raises(NemoError, match="`precision` takes 32, bf16-mixed, 16-mixed; '8' is not one of them"):
+    with pytest.raises(
+        SettingsError, match="`precision` takes 32, bf16-mixed, 16-mixed; '8' is not one of them"
+    ):
         quick(data, tmp_path / "other", precision="8")
     with pytest.raises(SettingsError, match="`jobs` gives every fold a GPU of its own"):
         resume(run, device="cpu", jobs=2, devices=2)
@@ -182,5 +184,5 @@ def test_labels_that_change_are_other_data(data, tmp_path):
     rows = [{name: columns[name][i] for name in LABEL_COLUMNS} for i in range(len(columns["id"]))]
     rows[0]["age"] = 33.0  # as `nemo label` corrects one
     write_labels(labelled, rows, False)
-    with pytest.raises(NemoError, match="other labels"):
+    with pytest.raises(RunError, match="other labels"):
         resume(tmp_path / "run", device="cpu")

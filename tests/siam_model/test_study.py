@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemo_pipeline.errors import NemoError, RunError
+from nemo_pipeline.errors import NemoError, RunError, SettingsError
 from nemo_pipeline.store import write_dataset
 from siam_model import load
 from siam_model.predictions import read_predictions
@@ -180,7 +180,7 @@ def test_what_cannot_be_studied_is_answered(data, whole, tmp_path):
         with pytest.raises(NemoError, match=sentence):
             studied(data, tmp_path / "s", **options)
     assert not (tmp_path / "s").exists()
-    with pytest.raises(NemoError, match="begun with `study=modules`, not with `study=positions`"):
+    with pytest.raises(SettingsError, match="begun with `study=modules`, not with `study=positions`"):
         resume(whole, given={"study": "positions"})
     values = json.loads((whole / "study.json").read_text())
     values["variants"][0]["folder"] = "../../elsewhere"
@@ -202,7 +202,7 @@ def test_a_variant_that_fails_does_not_stop_the_others(data, tmp_path, monkeypat
 
     monkeypatch.setattr(crossval, "train_split", bad)
     with pytest.raises(
-        NemoError, match=r"1 of 4 variants of .* not finished, first conv_recurrent: Fold 0 of 2"
+        RunError, match=r"1 of 4 variants of .* not finished, first conv_recurrent: Fold 0 of 2"
     ):
         studied(data, tmp_path / "s")
     assert [RunFolder(tmp_path / "s" / v.name).is_finished() for v in STUDIES["modules"]] == [

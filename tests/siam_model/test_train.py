@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from nemo_pipeline.errors import DataError, NemoError, OutputError, SettingsError
+from nemo_pipeline.errors import DataError, NotFinite, OutputError, SettingsError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model import load
 from siam_model.config import TrainConfig, preset
@@ -158,7 +158,7 @@ def test_clipping_sees_the_l2_term(data, tmp_path, monkeypatch):
 
 def test_a_loss_that_is_not_finite_stops_with_a_sentence(data, tmp_path):
     with pytest.raises(
-        NemoError,
+        NotFinite,
         match=r"loss is not a finite number any more \(epoch 1, batch 2; videos \d.*\)\. It began in the "
         r"activations of appearance\.first; .*learning_rate=1e\+29",
     ):
@@ -248,7 +248,7 @@ def test_what_is_missing_is_said(tmp_path):
     }
     for name, (labels, sentence) in cases.items():
         path = write(name, **labels)
-        with pytest.raises(NemoError, match=sentence):
+        with pytest.raises(DataError, match=sentence):
             quick(path, tmp_path / "run")
     empty = [{"id": "a", "frames": np.zeros((0, 62, 62), np.uint8), "age": 30.0, "subject": "s"}]
     path = write_dataset(tmp_path / "empty.h5", empty)
@@ -275,11 +275,11 @@ def test_settings_that_cannot_be(data, run, tmp_path):
         ({"overrides": {"model.face_size": "114"}}, "follows from the data"),
         ({"preset": "huge"}, "paper, small"),
     ):
-        with pytest.raises(NemoError, match=sentence):
+        with pytest.raises(SettingsError, match=sentence):
             quick(data, tmp_path / "new", **options)
     with pytest.raises(OutputError, match="exists already"):
         quick(data, run)
-    with pytest.raises(NemoError, match=r"nowhere\.h5 does not exist"):
+    with pytest.raises(DataError, match=r"nowhere\.h5 does not exist"):
         quick(tmp_path / "nowhere.h5", tmp_path / "new")
 
 

@@ -178,7 +178,7 @@ def test_a_missing_bundle_is_named_in_one_sentence(other_bundle):
 def test_another_bundle_without_the_networks_is_refused(tmp_path):
     path = tmp_path / "other.task"
     path.write_bytes(b"no zip at all")
-    with pytest.raises(NemoError, match="not a Face Landmarker bundle"):
+    with pytest.raises(InstallationError, match="not a Face Landmarker bundle"):
         bundle.network(bundle.LANDMARKS, path)
 
 

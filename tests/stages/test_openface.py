@@ -14,7 +14,7 @@ from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.batch.landmark_files import export_landmarks, face_ids, file_names, find_landmarks
 from nemo_pipeline.batch.run import PrepInputs, RunOptions, prep
 from nemo_pipeline.datatypes import VideoFile
-from nemo_pipeline.errors import NemoError, OutputError
+from nemo_pipeline.errors import DataError, OutputError
 from nemo_pipeline.geometry import canonical_mesh
 from nemo_pipeline.ibug68 import from_mesh
 from nemo_pipeline.stages.openface import COLUMNS, FaceRow, LandmarksError, format_row, read_rows, survey
@@ -244,7 +244,7 @@ def test_which_file_belongs_to_which_video(tmp_path: Path) -> None:
         assert inside[file] == "" and other in found[file].problem and f"{file}.csv" in found[file].problem
     assert "z.csv was expected" in found["z.mp4"].problem and found["z.mp4"].sha256 == ""
     assert len(found["a/clip.mp4"].sha256) == 64
-    with pytest.raises(NemoError, match="not a folder"):
+    with pytest.raises(DataError, match="not a folder"):
         find_landmarks(tmp_path / "x.csv", videos)
 
 
@@ -336,7 +336,7 @@ def test_one_table_of_several_videos_and_of_one(everybody: Path, tmp_path: Path)
     export_landmarks(data, tmp_path / "second.csv", only="two#2")
     assert [row.face for row in read_rows(tmp_path / "second.csv")] == [0] * 14
     for only, words in (("nope", "no video has the id 'nope'"), ("nobody", "no frames")):
-        with pytest.raises(NemoError, match=words):
+        with pytest.raises(DataError, match=words):
             export_landmarks(data, tmp_path / "x.csv", only=only)
     with pytest.raises(OutputError, match="cannot be written"):
         export_landmarks(data, tmp_path / "no" / "x.csv")
@@ -367,7 +367,7 @@ def test_a_changed_landmark_file_redoes_its_video_alone(
     (tmp_path / "nobody.csv").write_text((tmp_path / "two.csv").read_text())
     third = run(folder, output, GIVEN, tmp_path)
     assert third.done_now == 1 and "nobody.csv" in FaceDataset(output)["nobody"].message
-    with pytest.raises(NemoError, match="landmarks_source openface there, track here"):
+    with pytest.raises(DataError, match="landmarks_source openface there, track here"):
         run(folder, output, dataclasses.replace(TRACKED, mesh=False))
 
 

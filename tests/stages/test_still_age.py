@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import InstallationError
 from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.search import full_search
@@ -75,5 +75,5 @@ def test_a_missing_or_other_package_is_said(monkeypatch, version, said):
         return version
 
     monkeypatch.setattr(metadata, "version", installed)
-    with pytest.raises(NemoError, match=said):
+    with pytest.raises(InstallationError, match=said):
         check_installed()

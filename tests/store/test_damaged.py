@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from nemo_cli.main import main
 from nemo_pipeline.batch.assemble import KnownLabels, recall_labels, relabel, remember_labels
 from nemo_pipeline.batch.label_table import LabelTable
-from nemo_pipeline.errors import DamagedFile, DataError, NemoError
+from nemo_pipeline.errors import DamagedFile, DataError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from nemo_pipeline.store.isolated import Isolated
 from nemo_pipeline.store.pack import pack
@@ -117,7 +117,7 @@ def test_a_changed_or_lost_attribute_is_refused(path, name):
         other = path.with_name("other.h5")
         other.write_bytes(path.read_bytes())
         edit(other, damage)
-        with pytest.raises(NemoError):
+        with pytest.raises(DamagedFile):
             FaceDataset(other, check=False)
 
 

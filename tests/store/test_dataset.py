@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nemo_pipeline.errors import DataError, NemoError, OutputError
+from nemo_pipeline.errors import DataError, OutputError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from nemo_pipeline.store.schema import FORMAT_VERSION, FRAME_FIELDS, VIDEO_COLUMNS
 from nemo_pipeline.store.shard import is_shard_name, read_shards, shards_folder
@@ -221,9 +221,9 @@ def test_missing_shard_is_named(dataset, monkeypatch):
     (shard,) = read_shards(shards_folder(path))
     opened = FaceDataset(path)
     shard.path.rename(path.parent / "away.h5")
-    with pytest.raises(NemoError, match=shard.name):
+    with pytest.raises(DataError, match=shard.name):
         FaceDataset(path)
-    with pytest.raises(NemoError, match=shard.name):
+    with pytest.raises(DataError, match=shard.name):
         opened[0].frames  # noqa: B018
 
 
@@ -243,7 +243,7 @@ def test_names_that_lead_elsewhere(dataset, name):
     assert not is_shard_name(name)
     with h5py.File(path, "r+") as file:
         file["shards/name"][0] = name
-    with pytest.raises(NemoError, match="outside"):
+    with pytest.raises(DataError, match="outside"):
         FaceDataset(path)
 
 
@@ -269,7 +269,7 @@ def test_other_files_are_refused_with_a_sentence(tmp_path, dataset):
         ("none.h5", "does not exist"),
         (".", "folder"),
     ):
-        with pytest.raises(NemoError, match=text):
+        with pytest.raises(DataError, match=text):
             FaceDataset(tmp_path / name)
     (shard,) = read_shards(shards_folder(path))
     with pytest.raises(DataError, match="one shard of a larger file"):
@@ -310,7 +310,7 @@ def test_names_of_the_output(tmp_path, name):
 def test_a_refused_write_leaves_nothing(tmp_path):
     videos = make_videos([3])
     videos[0]["landmarks"] = videos[0]["landmarks"][:2]
-    with pytest.raises(NemoError, match=r"landmarks has shape \(2, 68, 2\)"):
+    with pytest.raises(DataError, match=r"landmarks has shape \(2, 68, 2\)"):
         write_dataset(tmp_path / "out.h5", videos)
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
     write_dataset(tmp_path / "out.h5", make_videos([3]))

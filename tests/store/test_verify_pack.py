@@ -11,7 +11,7 @@ import pytest
 
 from nemo_pipeline.batch.assemble import relabel
 from nemo_pipeline.batch.label_table import LabelTable
-from nemo_pipeline.errors import NemoError, OutputError
+from nemo_pipeline.errors import DataError, OutputError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from nemo_pipeline.store.pack import pack
 from nemo_pipeline.store.shard import read_shards, shards_folder
@@ -43,7 +43,7 @@ def test_a_changed_pixel_is_found(path):
     change_shard(path, "frames", (8, 3, 3), 255 - FaceDataset(path)["clip2"].frames[1, 3, 3])
     (found,) = errors(path)
     assert found.where == "clip2" and "not those that were written" in found.text
-    with pytest.raises(NemoError, match="clip2"):
+    with pytest.raises(DataError, match="clip2"):
         pack(path, path.with_name("one.h5"))
     assert not path.with_name("one.h5").exists()
 

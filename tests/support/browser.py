@@ -2,8 +2,8 @@
 
 Once in a long while a headless Chromium never acknowledges a key or answers a script, and Playwright waits for both
 without a limit. A test that looks at a page is therefore given `PATIENCE` seconds; then Chromium is killed, and the
-test begins again in a new one. So it does where a page that was waited for no longer answers a script. What a page
-shows wrongly is never looked at twice.
+test begins again in a new one. So it does where a page that was waited for no longer answers a script, and where
+Chromium died. What a page shows wrongly is never looked at twice.
 """
 
 from __future__ import annotations
@@ -71,19 +71,23 @@ class Chromium:
                 try:
                     return test()
                 except (sync_api.Error, AssertionError):
-                    self._ask()
-                    if not stopped.is_set() or not left:
+                    if not left or (self._answers() and not stopped.is_set()):
                         raise
                 finally:
                     with contextlib.suppress(sync_api.Error):
                         self._close_pages()
 
-    def _ask(self) -> None:
-        """Have every open page answer: returns when it did, or when Chromium was killed for want of an answer."""
-        with contextlib.suppress(sync_api.Error):
-            for context in self._browser.contexts if self._browser is not None else []:
+    def _answers(self) -> bool:
+        """Whether every open page still answers; False at the latest when Chromium was killed for want of an answer."""
+        if self._browser is None:
+            return True
+        try:
+            for context in self._browser.contexts:
                 for page in context.pages:
                     page.evaluate("document.title")
+        except sync_api.Error:
+            return False
+        return bool(self._browser.is_connected())
 
     def _close_pages(self) -> None:
         for context in self._browser.contexts if self._browser is not None else []:

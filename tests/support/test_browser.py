@@ -33,16 +33,19 @@ def shows(page) -> None:
     expect(page.locator("#p")).to_have_text("here", timeout=500)
 
 
-def stop_answering() -> None:
+def each_chromium(do) -> None:
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             if "chrom" in process.name():
-                process.suspend()
+                do(process)
 
 
 @in_browser
-@pytest.mark.parametrize("wait", [answers, shows])
-def test_one_that_stops_answering_is_replaced(browser, page, wait):
+@pytest.mark.parametrize(
+    ("end", "wait"),
+    [(psutil.Process.suspend, answers), (psutil.Process.suspend, shows), (psutil.Process.kill, answers)],
+)
+def test_one_that_stops_answering_is_replaced(browser, page, end, wait):
     tries = []
 
     def look() -> None:
@@ -50,7 +53,7 @@ def test_one_that_stops_answering_is_replaced(browser, page, wait):
         browser.patience = PATIENCE  # of the next try
         seen = Seen(browser, page, 400)
         if len(tries) == 1:
-            stop_answering()
+            each_chromium(end)
         wait(seen.page)
         seen.close()
 

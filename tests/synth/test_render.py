@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from nemo_pipeline.errors import DataError, NemoError, OutputError, SettingsError
+from nemo_pipeline.errors import DataError, OutputError, SettingsError
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.synth import read_truth, render_faces, render_set
 from nemo_pipeline.synth.dynamics import balanced_course, natural_course
@@ -104,7 +104,7 @@ def test_nothing_of_the_users_is_overwritten(small_set, tmp_path):
         render_set(tmp_path, 2, 1, 7)
     with pytest.raises(OutputError, match="is a file"):
         render_set(tmp_path / "letter.txt", 2, 1, 7)
-    with pytest.raises(NemoError, match="other settings"):
+    with pytest.raises(OutputError, match="other settings"):
         render_set(small_set.directory, 2, 1, 8, **SMALL)
     with pytest.raises(DataError, match="not a readable truth file"):
         read_truth(tmp_path / "letter.txt")

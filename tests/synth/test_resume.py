@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import time
 import psutil
 import pytest
 
-from nemo_pipeline.errors import NemoError, OutputError
+from nemo_pipeline.errors import Busy, OutputError
 from nemo_pipeline.synth import render_faces, render_set
 from nemo_pipeline.synth.direct import truth_beside
 from nemo_pipeline.synth.place import held
@@ -23,6 +24,15 @@ TINY = {"subjects": 2, "clips": 1, "seed": 1, "width": 64, "height": 64, "second
 
 def files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def rendering(process):
+    """The processes that it started, as far as they run our code."""
+    return [
+        child
+        for child in psutil.Process(process.pid).children()
+        if "nemo_pipeline.synth.worker" in child.cmdline()
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +48,20 @@ def test_a_killed_set_is_completed_and_no_process_goes_on(undisturbed, tmp_path,
     words = ["--subjects", "2", "--clips", "2", "--seed", "12", "--size", "320x320", "--seconds", "0.8", "4"]
     command = [sys.executable, "-m", "nemo_cli.main", "synth", str(tmp_path / "a"), *words, "--workers", "2"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    while not list(tmp_path.glob("a/*.mp4")):  # one is finished, others are begun
+    while not (workers := rendering(process)):
+        assert process.poll() is None
+        time.sleep(0.01)
+    (halted, *_) = workers
+    halted.suspend()  # so that the set is not complete before the signal
+    while not list(tmp_path.glob("a/*.mp4")):
         assert process.poll() is None
         time.sleep(0.02)
-    workers = psutil.Process(process.pid).children()
+    workers = rendering(process)
     process.send_signal(number)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        halted.resume()
     process.wait(PATIENCE)
-    assert workers and not psutil.wait_procs(workers, PATIENCE)[1]
+    assert not psutil.wait_procs(workers, PATIENCE)[1]
     assert not (tmp_path / "a" / "truth.h5").exists()
     render_set(tmp_path / "a", **LONG, workers=2)
     assert files(tmp_path / "a") == undisturbed
@@ -71,7 +88,7 @@ def test_labels_that_somebody_changed_stay(tmp_path):
 def test_two_at_once_do_not_meet(tmp_path):
     with (
         held(tmp_path, "synth.json", tmp_path),
-        pytest.raises(NemoError, match="another `nemo synth`"),
+        pytest.raises(Busy, match="another `nemo synth`"),
     ):
         render_set(tmp_path, **TINY, workers=1)
     render_set(tmp_path, **TINY, workers=1)
@@ -81,7 +98,7 @@ def test_two_at_once_do_not_meet(tmp_path):
 def test_faces_never_take_the_place_of_a_truth(tmp_path):
     precious = tmp_path / "set.truth.h5"
     precious.write_text("precious")
-    with pytest.raises(NemoError, match=r"set\.truth\.h5 exists already"):
+    with pytest.raises(OutputError, match=r"set\.truth\.h5 exists already"):
         render_faces(tmp_path / "set.h5", **TINY, workers=1)
     assert precious.read_text() == "precious" and len(list(tmp_path.iterdir())) == 1
     with pytest.raises(OutputError, match="Cannot write"):

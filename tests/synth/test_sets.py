@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from nemo_cli.main import main
 from nemo_pipeline.batch.label_table import read_labels
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import SettingsError
 from nemo_pipeline.stages.warp import FaceWarp
 from nemo_pipeline.store import FaceDataset
 from nemo_pipeline.synth import read_truth, render_faces, render_set
@@ -253,5 +253,5 @@ def test_what_contradicts_itself_is_refused(words, message, tmp_path, monkeypatc
     ],
 )
 def test_bad_sets_are_named(settings, message):
-    with pytest.raises(NemoError, match=message):
+    with pytest.raises(SettingsError, match=message):
         SynthConfig(**settings)

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_pipeline import NemoError, PrepConfig
+from nemo_pipeline import PrepConfig
 from nemo_pipeline.batch.cluster import Event
 from nemo_pipeline.batch.discover import discover
 from nemo_pipeline.batch.overlay import draw_overlays, make_overlay_folder
-from nemo_pipeline.errors import DataError
+from nemo_pipeline.errors import DataError, OutputError
 from nemo_pipeline.stages.decode import VideoReader
 from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.store import FaceDataset
@@ -217,13 +217,13 @@ def test_all_videos_of_a_file_are_drawn_once(clips: dict[str, Path], tmp_path: P
     assert (
         notes["same.mkv"] == "" and "is not an annotated copy" in notes[""] and other.read_bytes() == b"mine"
     )
-    with pytest.raises(NemoError, match="was not drawn by nemo: give `overlay` another"):
+    with pytest.raises(OutputError, match="was not drawn by nemo: give `overlay` another"):
         make_overlay_folder(copies, videos)
 
 
 def test_no_folder_to_draw_into(clips: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(NemoError, match="cannot be used for `overlay`"):
+    with pytest.raises(OutputError, match="cannot be used for `overlay`"):
         make_overlay_folder(tmp_path / "file" / "sub", discover([clips["two"]]).videos)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nemo_pipeline import NemoError
+from nemo_pipeline.errors import OutputError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from nemo_pipeline.view.drawing import AMBER, GREEN, RED, canvas, draw_text, fit_text, text_width, wrap_text
 from nemo_pipeline.view.preview import contact_sheet
@@ -78,7 +78,7 @@ def test_no_videos_and_no_picture(tmp_path: Path) -> None:
     data = FaceDataset(tmp_path / "a.h5")
     assert Image.open(contact_sheet(data, tmp_path / "a.png")[0]).height < 200
     for name, words in (("a.gif", r"\.png or \.jpg"), ("no/a.png", "cannot be written")):
-        with pytest.raises(NemoError, match=words):
+        with pytest.raises(OutputError, match=words):
             contact_sheet(data, tmp_path / name)
 
 

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from nemo_pipeline.errors import NemoError, SettingsError
+from nemo_pipeline.errors import SettingsError
 from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model.data import labelled_videos
 from siam_model.methods import METHODS
@@ -68,7 +68,7 @@ def test_a_run_goes_on_with_what_it_lacks_and_gives_the_same(run, tmp_path):
     resume(copy, data, device="cpu")
     assert {file.name: file.read_bytes() for file in (copy / "baselines").iterdir()} == before
     assert kept.stat().st_mtime_ns == stamp
-    with pytest.raises(NemoError, match="methods=vlbp,displacement"):
+    with pytest.raises(SettingsError, match="methods=vlbp,displacement"):
         resume(folder, data, given={"methods": ("vlbp",)})
 
 
@@ -95,7 +95,7 @@ def test_replaced_faces_and_ages_of_the_test_people_change_nothing_that_is_learn
 
 
 def test_requests_that_cannot_be_are_refused():
-    with pytest.raises(NemoError, match="no method 'siam'"):
+    with pytest.raises(SettingsError, match="no method 'siam'"):
         TrainRequest(methods=("siam",)).check()
     with pytest.raises(SettingsError, match="learn the same in every variant"):
         TrainRequest(methods=("vlbp",), study="modules").check()

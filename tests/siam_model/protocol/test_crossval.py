@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
-from nemo_pipeline.errors import Busy, NemoError, RunError
+from nemo_pipeline.errors import Busy, DataError, NemoError, OutputError, RunError, SettingsError
 from nemo_pipeline.store import FaceDataset
 from siam_model import load
 from siam_model.predictions import read_predictions
@@ -114,11 +114,11 @@ def test_array_jobs_share_a_folder(whole, data, tmp_path):
     both = [subprocess.Popen([*call, fold], env=env) for fold in ("2", "0")]
     assert [process.wait() for process in both] == [0, 0]
     assert RunFolder(run).missing_folds(3) == [1]
-    with pytest.raises(NemoError, match=r"lacks fold 1 of 3.*`resume\("):
+    with pytest.raises(RunError, match=r"lacks fold 1 of 3.*`resume\("):
         join_folds(RunFolder(run))
-    with pytest.raises(NemoError, match="begun with `seed=0`, not with `seed=1`"):
+    with pytest.raises(SettingsError, match="begun with `seed=0`, not with `seed=1`"):
         quick(data, run, folds=3, fold=1, seed=1)
-    with pytest.raises(NemoError, match=r"begun with `model\..*, not with `model"):
+    with pytest.raises(SettingsError, match=r"begun with `model\..*, not with `model"):
         quick(data, run, folds=3, fold=1, overrides={"train.l2": "0"})
     quick(data, run, folds=3, fold=1)
     assert (run / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
@@ -164,7 +164,7 @@ def test_a_fold_that_fails_does_not_stop_the_others(data, tmp_path, monkeypatch)
 
     monkeypatch.setattr(crossval, "train_split", bad)
     listener = Listener()
-    with pytest.raises(NemoError, match=r"Fold 1 of 3 is not finished: The loss .*`resume\("):
+    with pytest.raises(RunError, match=r"Fold 1 of 3 is not finished: The loss .*`resume\("):
         quick(data, tmp_path / "run", folds=3, reporter=listener)
     assert RunFolder(tmp_path / "run").missing_folds(3) == [1]
     assert "fold 1: failed: The loss is not a finite number any more." in listener.said
@@ -201,10 +201,10 @@ def test_two_processes_never_train_the_same_fold(data, whole, tmp_path):
     quick(data, run, folds=3, fold=0)
     (RunFolder(run).fold(1).path).mkdir()
     with held(RunFolder(run).fold(1), "fold 1"):
-        with pytest.raises(NemoError, match=r"fold 1 of .* is being trained by another process"):
+        with pytest.raises(RunError, match=r"fold 1 of .* is being trained by another process"):
             in_thread(lambda: quick(data, run, folds=3, fold=1))
         listener = Listener()
-        with pytest.raises(NemoError, match="Fold 1 of 3 is not finished"):
+        with pytest.raises(RunError, match="Fold 1 of 3 is not finished"):
             in_thread(lambda: resume(run, device="cpu", reporter=listener))
     assert RunFolder(run).missing_folds(3) == [1]  # the other one was trained
     assert any("fold 1: not trained: fold 1 of" in text for text in listener.said)
@@ -242,7 +242,7 @@ def test_without_folds_it_is_resumed_too(data, tmp_path):
     whole = quick(data, tmp_path / "whole", epochs=3)
     with pytest.raises(Stop):
         quick(data, tmp_path / "run", epochs=3, reporter=Listener(stop_at=2))
-    with pytest.raises(NemoError, match=r"or resume it: `resume\("):
+    with pytest.raises(OutputError, match=r"or resume it: `resume\("):
         quick(data, tmp_path / "run")
     resume(tmp_path / "run", device="cpu")
     assert results(tmp_path / "run") == results(whole)
@@ -258,7 +258,7 @@ def test_history_survives_its_file(tmp_path):
         [lines[0], EpochRecord(-1, 2, 1e-9, 7.0, 1.0, False, 2.0)]
     )
     (tmp_path / "history.csv").write_text("fold,epoch\n0,x\n")
-    with pytest.raises(NemoError, match="is damaged"):
+    with pytest.raises(DataError, match="is damaged"):
         read_history(tmp_path / "history.csv")
 
 

@@ -266,7 +266,7 @@ def test_an_error_that_only_sounds_like_one_ends_the_search(data, tmp_path, monk
         raise NemoError("infinite.h5 cannot be read: no finite number of bytes is left.")
 
     monkeypatch.setattr(search, "train_in", broken)
-    with pytest.raises(NemoError, match=r"infinite\.h5 cannot be read"):
+    with pytest.raises(RunError, match=r"infinite\.h5 cannot be read"):
         searched(data, tmp_path / "run", fold=0)
     assert not (RunFolder(tmp_path / "run").fold(0).choice).exists()
 
@@ -279,7 +279,7 @@ def test_a_record_of_trials_that_is_damaged_or_of_another_search_is_named(data, 
     values["trials"][0]["parameters"]["train.l2"] = 0.5
     for text in (json.dumps(values), '{"trials": [{"parameters": 3}]}'):
         record.write_text(text)
-        with pytest.raises(NemoError, match=r"trials\.json is damaged or of another search"):
+        with pytest.raises(RunError, match=r"trials\.json is damaged or of another search"):
             resume(tmp_path / "run", device="cpu")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import SettingsError
 from siam_model.evaluate import evaluate
 from siam_model.predictions import Predictions, write_predictions
 from siam_model.protocol.baselines import LABELS
@@ -117,7 +117,7 @@ def test_figures_show_the_papers_three_or_what_was_named(make_run):
     named = drawn(figures=["vlbp", "CNNs"])
     assert named[0].startswith("VLBP (re-implemented) (MAE") and named[1].startswith("CNNs")
     assert "VLBP (re-implemented): 95 % interval" in named and not any("SIAM" in text for text in named)
-    with pytest.raises(NemoError, match="no method nobody here; there are siam, vlbp"):
+    with pytest.raises(SettingsError, match="no method nobody here; there are siam, vlbp"):
         drawn(figures=["nobody"])
 
 

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from nemo_pipeline.errors import NemoError, SettingsError
+from nemo_pipeline.errors import SettingsError
 from siam_model.evaluate import evaluate
 from siam_model.interval import interval_from
 from siam_model.predictions import Predictions, write_predictions
@@ -117,9 +117,9 @@ def test_the_command_names_the_gap(run, tmp_path):
 
 
 def test_what_cannot_be_found(run, tmp_path):
-    with pytest.raises(NemoError, match="there are site"):
+    with pytest.raises(SettingsError, match="there are site"):
         evaluate(run, tmp_path / "out", request=EvaluateRequest(by=["camera"], labels=tmp_path / "by-id.csv"))
-    with pytest.raises(NemoError, match="`labels="):
+    with pytest.raises(SettingsError, match="`labels="):
         evaluate(run, tmp_path / "out", request=EvaluateRequest(by=["camera"]))
     (tmp_path / "other.csv").write_text("video,site\nelse.mp4,Ulm\n")
     with pytest.raises(SettingsError, match="says nothing about any predicted video"):

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from nemo_cli.main import load as load_command
-from nemo_pipeline.errors import DataError, LeakageError, NemoError, OutputError, RunError, SettingsError
+from nemo_pipeline.errors import DataError, LeakageError, OutputError, RunError, SettingsError
 from nemo_pipeline.phases import find_phases
 from nemo_pipeline.store import FaceDataset, write_dataset
 from nemo_pipeline.store.pack import pack
@@ -202,7 +202,7 @@ def test_phases_are_kept_while_they_hold(run, monkeypatch):
     predicted(source)
     assert len(asked) == len(p) - 1
     file.write_text("video\nx\n")
-    with pytest.raises(NemoError, match="damaged"):
+    with pytest.raises(DataError, match="damaged"):
         phases.read_parts(file)
 
 
@@ -312,7 +312,7 @@ def test_without_the_data_predictions_still_make_their_tables(run, data, tmp_pat
 
 def test_other_data_are_refused(run, tmp_path):
     other = smiling_file(tmp_path / "other.h5", subjects=6)
-    with pytest.raises(NemoError, match="is not the data of this run"):
+    with pytest.raises(LeakageError, match="is not the data of this run"):
         evaluate(run, request=EvaluateRequest(data=other))
     with pytest.raises(DataError, match="does not exist"):
         evaluate(run, request=EvaluateRequest(data=tmp_path / "none.h5"))
@@ -330,7 +330,7 @@ def test_faces_of_another_size_are_refused(run, data, tmp_path):
     half = small[0]["frames"].shape[1]
     path = write_dataset(tmp_path / "small.h5", small)
     sizes = f"faces of {half} x {half} pixels.*trained on faces of {trained.size} x {trained.size}"
-    with pytest.raises(NemoError, match=sizes):
+    with pytest.raises(DataError, match=sizes):
         evaluate(run, request=EvaluateRequest(data=path))
     meta = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**meta, "data": str(path)}))  # it took the other one's place
@@ -366,7 +366,7 @@ def test_folds_of_array_jobs_are_joined(run):
     assert {"Table II", "Table III"} <= {t.number for t in result.report.tables}
     assert not (run / "predictions.csv").exists()
     RunFolder(run).fold(1).predictions.unlink()
-    with pytest.raises(NemoError, match=r"lacks fold 1 of 2.*`resume\("):
+    with pytest.raises(RunError, match=r"lacks fold 1 of 2.*`resume\("):
         evaluate(run)
 
 
@@ -381,7 +381,7 @@ def test_methods_from_files(run, tmp_path):
     assert METHOD not in result.files[0].read_text(errors="replace")  # escaped
     less = Predictions(p.video[1:], p.subject[1:], p.fold[1:], p.age[1:], p.predicted[1:])
     write_predictions(tmp_path / "m.csv", less)
-    with pytest.raises(NemoError, match="does not predict the same videos"):
+    with pytest.raises(DataError, match="does not predict the same videos"):
         evaluate(run, request=EvaluateRequest(others={"m": tmp_path / "m.csv"}))
     write_predictions(tmp_path / "m.csv", Predictions(p.video, p.subject, p.fold, p.age + 1, p.predicted))
     with pytest.raises(DataError, match="the same true ages"):

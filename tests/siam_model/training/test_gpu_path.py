@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from nemo_pipeline.errors import NemoError
+from nemo_pipeline.errors import NotFinite
 from nemo_pipeline.store import FaceDataset
 from siam_model import SIAM, SIAMConfig, layers
 from siam_model import model as siam
@@ -175,7 +175,7 @@ def test_what_is_not_finite_is_said_some_steps_later_as_it_is_at_once(data, monk
     sentences = []
     for every in (1, 50):
         steps.clear()
-        with pytest.raises(NemoError) as caught:
+        with pytest.raises(NotFinite) as caught:
             train(inputs_of(data), Place(CPU, every=every), None, None, None, None)
         sentences.append(str(caught.value))
     assert sentences[0] == sentences[1]
@@ -184,7 +184,7 @@ def test_what_is_not_finite_is_said_some_steps_later_as_it_is_at_once(data, monk
 
 def test_so_is_a_weight_that_became_infinite(data):
     options = {"train": {"learning_rate": 3e38, "schedule": "constant"}}
-    with pytest.raises(NemoError, match=r"began in the weights, which the step before made infinite"):
+    with pytest.raises(NotFinite, match=r"began in the weights, which the step before made infinite"):
         train(inputs_of(data, **options), Place(CPU, every=50), None, None, None, None)
 
 

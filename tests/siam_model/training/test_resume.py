@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from nemo_pipeline.errors import DataError, NemoError
+from nemo_pipeline.errors import DataError
 from siam_model.training.fit import Fitted
 from siam_model.training.records import EpochRecord
 from tests.support.fits import EPOCHS, go, same
@@ -75,19 +75,22 @@ def test_cut_off_by_a_kill(data, whole, tmp_path):
     path = tmp_path / "checkpoint.pt"
     code = (
         "import sys; from pathlib import Path; from tests.support.fits import go\n"
-        "go(Path(sys.argv[1]), Path(sys.argv[2]), on_epoch=lambda line: print(line.epoch, flush=True))"
+        "def tell(line): print(line.epoch, flush=True); sys.stdin.readline()\n"
+        "go(Path(sys.argv[1]), Path(sys.argv[2]), on_epoch=tell)"
     )
     for epoch in (1, 2):
         process = subprocess.Popen(
-            [sys.executable, "-c", code, str(data), str(path)], stdout=subprocess.PIPE, text=True,
-            cwd=ROOT, env={**os.environ, "PYTHONPATH": "."},
+            [sys.executable, "-c", code, str(data), str(path)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": "."},
         )  # fmt: skip
-        assert process.stdout is not None
+        assert process.stdin is not None and process.stdout is not None
         assert process.stdout.readline().strip() == str(epoch)
+        process.stdin.write("\n")  # it goes on to the end of the next epoch, and no further
+        process.stdin.flush()
         time.sleep(0.01 * epoch)
         process.send_signal(signal.SIGKILL)
-        process.stdout.close()
-        assert process.wait() == -signal.SIGKILL
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
         done = torch.load(path, weights_only=True)["epoch"]
         assert done >= epoch
         if done > epoch:  # it was faster than the signal
@@ -160,7 +163,7 @@ def test_a_damaged_checkpoint_is_said_and_nothing_is_executed(data, tmp_path):
     }
     for name, damaged in cases.items():
         path.write_bytes(damaged)
-        with pytest.raises(NemoError, match=r"checkpoint.pt is (damaged|not a checkpoint).*remove it"):
+        with pytest.raises(DataError, match=r"checkpoint.pt is (damaged|not a checkpoint).*remove it"):
             go(data, path, train={"epochs": 1})
         assert not (tmp_path / "was_here").exists(), name
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import siam_model
-from nemo_pipeline.errors import LeakageError, NemoError, RunError
+from nemo_pipeline.errors import DataError, LeakageError, RunError, SettingsError
 from nemo_pipeline.geometry import shipped_mean_shape
 from nemo_pipeline.store import FaceDataset, write_dataset
 from siam_model.checkpoint import load_card
@@ -128,7 +128,7 @@ def test_who_was_seen_there_is_not_tested_here(place, tmp_path):
 
 
 def test_what_does_not_fit_is_refused(place, tmp_path):
-    with pytest.raises(NemoError, match=r"does not fit this network: appearance\..* Use its `preset`"):
+    with pytest.raises(SettingsError, match=r"does not fit this network: appearance\..* Use its `preset`"):
         quick(
             place / "clips.h5",
             tmp_path / "run",
@@ -140,7 +140,7 @@ def test_what_does_not_fit_is_refused(place, tmp_path):
         yield from drawn_videos(8, 1, 6, 62)
 
     write_dataset(tmp_path / "small.h5", videos())
-    with pytest.raises(NemoError, match="saw faces of 70 pixels, and these have 62"):
+    with pytest.raises(DataError, match="saw faces of 70 pixels, and these have 62"):
         quick(tmp_path / "small.h5", tmp_path / "run", init=str(place / "stills"))
-    with pytest.raises(NemoError, match="nowhere"):
+    with pytest.raises(DataError, match="nowhere"):
         quick(place / "clips.h5", tmp_path / "run", init=str(tmp_path / "nowhere"))
