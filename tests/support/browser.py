@@ -2,8 +2,8 @@
 
 Once in a long while a headless Chromium never acknowledges a key or answers a script, and Playwright waits for both
 without a limit. A test that looks at a page is therefore given `PATIENCE` seconds; then Chromium is killed, and the
-test begins again in a new one. So it does where a page that was waited for no longer answers a script, and where
-Chromium died. What a page shows wrongly is never looked at twice.
+test begins again in a new one, with twice as many. So it does where a page that was waited for no longer answers a
+script, and where Chromium died. What a page shows wrongly is never looked at twice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import pytest
 
 #: Seconds that a test has for its page (they take one or two, and more on a busy machine), milliseconds that a page has
 #: for what it is asked, and how often a Chromium that says nothing is replaced.
-PATIENCE, LIMIT, TRIES = 240.0, 60_000, 3
+PATIENCE, LIMIT, TRIES = 150.0, 120_000, 3
 
 try:
     from playwright import sync_api
@@ -66,12 +66,12 @@ class Chromium:
 
     def look(self, test: Callable[[], None]) -> None:
         """Call `test`, again in a new browser where this one did not answer in time. Closes its pages."""
-        for left in reversed(range(TRIES)):
-            with self._limited() as stopped:
+        for tried in range(TRIES):
+            with self._limited(self.patience * 2**tried) as stopped:
                 try:
                     return test()
                 except (sync_api.Error, AssertionError):
-                    if not left or (self._answers() and not stopped.is_set()):
+                    if tried == TRIES - 1 or (self._answers() and not stopped.is_set()):
                         raise
                 finally:
                     with contextlib.suppress(sync_api.Error):
@@ -95,11 +95,11 @@ class Chromium:
 
     def close(self) -> None:
         if self._browser is not None:
-            with self._limited():
+            with self._limited(self.patience):
                 self._browser.close()
 
     @contextlib.contextmanager
-    def _limited(self) -> Iterator[threading.Event]:
+    def _limited(self, seconds: float) -> Iterator[threading.Event]:
         stopped = threading.Event()
 
         def stop() -> None:
@@ -110,7 +110,7 @@ class Chromium:
                     if "chrom" in process.name():
                         process.kill()
 
-        watch = threading.Timer(self.patience, stop)
+        watch = threading.Timer(seconds, stop)
         watch.daemon = True
         watch.start()
         try:
