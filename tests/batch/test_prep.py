@@ -54,9 +54,10 @@ def test_a_second_run_does_nothing(first, clips, tmp_path):
 
 
 def test_times_of_change_are_kept_and_spare_hashing(first, clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(plan_module, "SETTLED_NS", -(10**18))  # clips of this minute count as old ones
     output = copy_of(first, tmp_path)
-    for hashed in (3, 0, 0):  # the first knows no times
+    new, old = 10**18, -(10**18)  # as what the clips count, whenever they were made
+    for settled, hashed in ((new, 3), (old, 3), (old, 0), (old, 0)):  # the second still knows no times
+        monkeypatch.setattr(plan_module, "SETTLED_NS", settled)
         events = []
         run([clips], output, events=events)
         assert sum(event.kind == "checking" for event in events) == hashed
