@@ -34,7 +34,7 @@ def machine_facts() -> dict[str, object]:
         except importlib.metadata.PackageNotFoundError:
             continue
     commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
+        ["git", "log", "-1", "--format=%h of %cs"],
         capture_output=True,
         text=True,
         check=False,

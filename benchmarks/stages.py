@@ -45,7 +45,7 @@ def our_stages(clip: str) -> dict[str, float]:
     """CPU ms a frame of every stage of `process_video`, "the rest" included: they add up to the whole."""
     from nemo_pipeline import person, video
     from nemo_pipeline.config import PrepConfig
-    from nemo_pipeline.stages import cuts, decode, engine_litert, frame, quality, smooth, track, warp
+    from nemo_pipeline.stages import cuts, decode, engine_litert, frame, quality, smooth, warp
 
     clock, folder = Clock(), tempfile.TemporaryDirectory()
     stem = Path(folder.name) / "clip"
@@ -61,17 +61,18 @@ def our_stages(clip: str) -> dict[str, float]:
 
     decode.VideoReader.__iter__ = pictures  # type: ignore[method-assign]
     clock.wrap(frame.Frame, "view", "the face's region in RGB")
-    clock.wrap(cuts.Glimpse, "of", "cuts (same person?)")
-    clock.wrap(cuts.Shot, "goes_on", "cuts (same person?)")
+    clock.wrap(cuts.Glimpse, "of_all", "cuts (same person?)")
+    clock.wrap(cuts.Shot, "end_before", "cuts (same person?)")
     clock.wrap(engine_litert.LitertEngine, "mesh", "landmark network")
     clock.wrap(engine_litert.LitertEngine, "detect", "detector (census, checks)")
-    clock.wrap(track, "observe", "68 points and pose")
+    clock.wrap(video, "observe_all", "68 points and pose")
     clock.wrap(warp.FaceWarp, "cut_patch", "low-pass")
     clock.wrap(warp.FaceWarp, "warp_patch", "warp")
     clock.wrap(smooth.StreamSmoother, "push", "smoothing")
-    clock.wrap(quality.FaceQuality, "sharpness", "quality")
+    clock.wrap(quality.FaceQuality, "measures", "quality")
+    clock.wrap(quality.FaceQuality, "fault", "quality")
     clock.wrap(person.PersonRecorder, "_record", "records")
-    clock.wrap(person.PersonRecorder, "_write", "records")
+    clock.wrap(person.FaceWriter, "_write", "records")
     start = time.process_time()
     result = video.process_video(clip, PrepConfig(), stem)
     whole = time.process_time() - start
