@@ -15,8 +15,8 @@ from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.landmarks import Engine
 from nemo_pipeline.stages.picture import read_picture
 from nemo_pipeline.stages.quality import FaceQuality
-from nemo_pipeline.stages.stills import faces_in_picture
-from nemo_pipeline.stages.track import observe
+from nemo_pipeline.stages.stills import found_in_picture
+from nemo_pipeline.stages.track import observe_all
 from nemo_pipeline.stages.unseen import why_no_face_in
 from nemo_pipeline.stages.warp import FaceWarp
 from nemo_pipeline.status import Status
@@ -39,11 +39,18 @@ def process_still(
         width=frame.width, height=frame.height, fps=0.0, rotation=picture.rotation, codec=picture.format.lower(),
         pixel_format=picture.mode, stored_width=picture.stored[0], stored_height=picture.stored[1],
     )  # fmt: skip
-    found = faces_in_picture(engine, picture.rgb, everyone=config.follow != "largest")
+    faces, closely = found_in_picture(engine, picture.rgb, everyone=config.follow != "largest")
+    found = observe_all([(mesh, number) for number, mesh in enumerate(faces, start=1)])
+    if config.follow == "largest":  # nobody else's points are kept
+        frontal = [one for one in found if not abs(one.pose[0]) > config.max_yaw_degrees]
+        wanted = [max(frontal or found, key=lambda one: one.eye_distance_px).person] if found else []
+    else:
+        wanted = [one.person for one in found]
     own = dataclasses.replace(config, min_frames=1, smooth="none", segments="longest")
     people: dict[int, PersonRecorder] = {}
-    for number, (mesh, points) in enumerate(found, start=1):
-        seen = dataclasses.replace(observe(mesh, number), landmarks=points)
+    for number, (seen, mesh) in enumerate(zip(found, faces, strict=True), start=1):
+        if number in wanted:
+            seen = dataclasses.replace(seen, landmarks=closely(mesh))
         spool = spool_stem.with_name(f"{spool_stem.name}.p{number}.records")
         people[number] = PersonRecorder(spool, own, (warp, quality))
         people[number].push(frame, seen, len(found))
