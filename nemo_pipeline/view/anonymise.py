@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -35,14 +34,16 @@ Look = Literal["blur", "wireframe"]
 #: What a copy says of itself.
 COMMENT = "annotated by nemo: every face that was found is covered"
 #: How a face is covered, and again where it was still found: how clear the blur or the wire frame is, how much lighter
-#: and darker the bands are, and the cover's size.
-_LARGER = ((0.0, 60.0, 1.15), (0.0, 60.0, 1.3))
-STEPS: dict[Look, tuple[tuple[float, float, float], ...]] = {
-    "blur": ((0.35, 35.0, 1.0), (0.0, 60.0, 1.0), *_LARGER),
-    "wireframe": ((0.5, 60.0, 1.0), (0.2, 60.0, 1.0), (0.0, 60.0, 1.0), *_LARGER),
+#: and darker the bands are, which way they run, and the cover's size.
+_STRONGER = ((0.0, 60.0, 1, 1.0), (0.0, 60.0, -1, 1.0), (0.0, 60.0, 1, 1.15), (0.0, 60.0, -1, 1.3))
+STEPS: dict[Look, tuple[tuple[float, float, int, float], ...]] = {
+    "blur": ((0.35, 35.0, 1, 1.0), *_STRONGER),
+    "wireframe": ((0.5, 60.0, 1, 1.0), (0.2, 60.0, 1, 1.0), *_STRONGER),
 }
+#: A step is taken so long before and after a frame in which a face was found, seconds.
+AROUND_SECONDS = 0.25
 #: A copy is written, searched and written again at most so often.
-MOST_ROUNDS = 6
+MOST_ROUNDS = 8
 #: A cover is the colour around it, with so many diagonal bands. An even ellipse on shoulders still looks like a head to
 #: a detector (one of five, at scores of 0.5 to 0.7), and one with upright bands now and then; diagonal bands do not.
 BANDS = 5
@@ -111,7 +112,7 @@ def anonymise_video(
             raise DataError(f"{path} has no frame that can be decoded.", path)
         places = Places(times)
         places.add(seen)
-        steps: dict[int, int] = {}
+        steps: dict[int, NDArray[np.int_]] = {}
         for number in range(1, MOST_ROUNDS + 1):
             with VideoReader(path, rows[0].stream) as reader:
                 draw = _Painter(places, steps, look, rows[0])
@@ -120,16 +121,32 @@ def anonymise_video(
             found, missed = _check(temporary, target, times, places, engine, progress)
             new = places.add(missed)
             if not found and not new:
-                return Anonymised(len(times), len(places), number, sum(s > 0 for s in steps.values()), heard)
-            if all(steps.get(track, 0) == len(STEPS[look]) - 1 for track in found) and not new:
+                return Anonymised(len(times), len(places), number, len(steps), heard)
+            if not _strengthen(steps, found, times, len(STEPS[look])) and not new:
                 break
-            for track in found:
-                steps[track] = min(steps.get(track, 0) + 1, len(STEPS[look]) - 1)
         raise OutputError(
-            f"{path} has no copy. In {pluralize(max(found.values(), default=0), 'frame')} of it the detector "
+            f"{path} has no copy. In {pluralize(max(map(len, found.values()), default=0), 'frame')} of it the detector "
             "finds a face when covered as much as nemo covers one: cover it with another program, and look at it.",
             target,
         )
+
+
+def _strengthen(
+    steps: dict[int, NDArray[np.int_]], found: Mapping[int, Sequence[int]], times: Sequence[float], count: int
+) -> bool:
+    """Cover the faces that were found (track -> frames) a step stronger for a moment. False if there is no such step
+    for any of them."""
+    taken = False
+    for track, frames in found.items():
+        now = steps.setdefault(track, np.zeros(len(times), dtype=np.int_))
+        wanted = now.copy()
+        for frame in frames:
+            first = np.searchsorted(times, times[frame] - AROUND_SECONDS)
+            last = np.searchsorted(times, times[frame] + AROUND_SECONDS, side="right")
+            wanted[first:last] = np.maximum(wanted[first:last], min(now[frame] + 1, count - 1))
+            taken = taken or now[frame] < count - 1
+        steps[track] = wanted
+    return taken
 
 
 def _search(
@@ -180,12 +197,14 @@ class _Painter:
 
     Args:
         places: of the faces.
-        steps: number of a track -> which of `STEPS` it is covered with; 0 where it is not there.
+        steps: number of a track -> which of `STEPS` it is covered with in each frame; 0 where it is not there.
         look: how.
         row: a row of the prepared file, for its mean shape.
     """
 
-    def __init__(self, places: Places, steps: Mapping[int, int], look: Look, row: FaceVideo) -> None:
+    def __init__(
+        self, places: Places, steps: Mapping[int, NDArray[np.int_]], look: Look, row: FaceVideo
+    ) -> None:
         self._places, self._steps, self._look = places, steps, look
         shape = row.dataset.mean_shape
         scale, rotation, shift = align_similarity(shape, _canonical_points())
@@ -198,13 +217,14 @@ class _Painter:
         original = np.ascontiguousarray(frame.rgb())
         picture = original.copy()
         for cover in self._places.covers(self._frame):
-            clear, depth, larger = STEPS[self._look][self._steps.get(cover.track, 0)]
+            step = self._steps[cover.track][self._frame] if cover.track in self._steps else 0
+            clear, depth, way, larger = STEPS[self._look][step]
             cover = dataclasses.replace(cover, width=larger * cover.width, height=larger * cover.height)
             now = around(original, cover)
             colour = self._colours[cover.track] = now + (1 - _FRESH) * (
                 self._colours.get(cover.track, now) - now
             )
-            hide(picture, cover, colour, depth, clear if self._look == "blur" else 0.0)
+            hide(picture, cover, colour, depth * way, clear if self._look == "blur" else 0.0)
             if self._look == "wireframe" and clear:
                 self._wires(picture, cover, clear)
         self._frame += 1
@@ -235,13 +255,18 @@ def hide(
     picture: NDArray[np.uint8], cover: Cover, colour: NDArray[np.float64], depth: float, contrast: float
 ) -> None:
     """Replace an ellipse of a picture (H, W, 3), in place, by one colour with diagonal bands, `depth` lighter and
-    darker, and, weaker by `contrast`, what the means of `CELLS` x `CELLS` parts of its box have more or less than their
-    mean, blended into one another."""
+    darker (negative: they run the other way), and, weaker by `contrast`, what the means of `CELLS` x `CELLS` parts of
+    its box have more or less than their mean, blended into one another."""
     part, rows, columns = _box(picture, cover, 1 + _FADE)
     if not part.size:
         return
-    along = (columns - cover.x + rows - cover.y) / (math.sqrt(2) * 2 * cover.width)
-    filled = np.clip(colour, depth, 255 - depth) + depth * np.sin(2 * np.pi * BANDS * along)[..., None]
+    along = (columns - cover.x + math.copysign(1, depth) * (rows - cover.y)) / (
+        math.sqrt(2) * 2 * cover.width
+    )
+    filled = (
+        np.clip(colour, abs(depth), 255 - abs(depth))
+        + abs(depth) * np.sin(2 * np.pi * BANDS * along)[..., None]
+    )
     if contrast:
         size = (part.shape[1], part.shape[0])
         coarse: Any = cv2.resize(
@@ -271,16 +296,16 @@ def _check(
     places: Places,
     engine: Engine,
     progress: Callable[[int], None],
-) -> tuple[Counter[int], list[list[Sighting]]]:
+) -> tuple[dict[int, list[int]], list[list[Sighting]]]:
     """Search every frame of a copy.
 
     Returns:
-        Track -> in how many frames a face is still found at its place; and the faces found elsewhere, frame by frame.
+        Track -> the frames in which a face is still found at its place; and the faces found elsewhere, frame by frame.
 
     Raises:
         OutputError: it has other frames or times than the video.
     """
-    found: Counter[int] = Counter()
+    found: dict[int, list[int]] = {}
     missed: list[list[Sighting]] = []
     with VideoReader(copy) as reader:
         for number, frame in enumerate(reader):
@@ -288,7 +313,8 @@ def _check(
                 raise OutputError(f"{path} could not be written with the times of the video.", path)
             covers = places.covers(number)
             again, elsewhere = seen_under(engine, frame.rgb(), covers)
-            found.update(again)
+            for track in again:
+                found.setdefault(track, []).append(number)
             missed.append(elsewhere)
             progress(number + 1)
     if len(missed) != len(times):

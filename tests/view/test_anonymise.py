@@ -220,7 +220,7 @@ def test_a_face_that_shows_is_found_again(engine):
 
 def test_what_is_found_again_is_covered_more_or_there_is_no_copy(data, engine, tmp_path, monkeypatch):
     rows, source = [data[row] for row in data.rows], data.path.parent / "two.mov"
-    weak = (0.0, 0.0, 0.02)  # hides nothing
+    weak = (0.0, 0.0, 1, 0.02)  # hides nothing
     monkeypatch.setattr(view, "STEPS", {"blur": (weak, view.STEPS["blur"][1])})
     done = anonymise_video(source, tmp_path / "copy.mp4", rows, engine)
     assert done.rounds == 2 and done.stronger >= 2
@@ -229,6 +229,15 @@ def test_what_is_found_again_is_covered_more_or_there_is_no_copy(data, engine, t
     with pytest.raises(OutputError, match=r"has no copy\. In 12 frames of it the detector finds a face"):
         anonymise_video(source, tmp_path / "none.mp4", rows, engine)
     assert not (tmp_path / "none.mp4").exists() and not leftovers(tmp_path / "none.mp4")
+
+
+def test_a_cover_is_stronger_only_around_the_frames_in_which_a_face_was_found():
+    times = np.arange(50) / 32
+    steps: dict[int, np.ndarray] = {}
+    assert view._strengthen(steps, {3: [20, 22]}, times, 3)
+    assert steps[3].nonzero()[0].tolist() == list(range(12, 31)) and steps[3].max() == 1
+    assert view._strengthen(steps, {3: [20]}, times, 3) and steps[3][20] == 2 and steps[3][0] == 0
+    assert not view._strengthen(steps, {3: [20]}, times, 3) and steps[3].max() == 2
 
 
 def test_nothing_of_a_face_is_in_its_cover():
