@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 _TOPIC = "nemo-frames"
-#: Seconds between two looks at whether there are workers.
-_LOOK_EVERY = 5.0
+#: Seconds between two looks at whether there are workers; seconds that a scheduler, which may be busy, has to answer.
+_LOOK_EVERY, _CONNECT = 5.0, 30.0
 #: A video this many times larger than the median is started before all others, so that no worker ends
 #: alone with it.
 _OUTLIER = 2.0
@@ -353,11 +353,11 @@ def _remote_client(scheduler: str, run: str) -> Iterator[Client]:
 
     try:
         if "://" in scheduler:
-            client = Client(scheduler, set_as_default=False, timeout=10)
+            client = Client(scheduler, set_as_default=False, timeout=_CONNECT)
         elif not Path(scheduler).is_file():
             raise FileNotFoundError("there is no such scheduler file")
         else:
-            client = Client(scheduler_file=scheduler, set_as_default=False, timeout=10)
+            client = Client(scheduler_file=scheduler, set_as_default=False, timeout=_CONNECT)
     except (OSError, ValueError, TimeoutError) as error:
         raise ProcessError(f"no Dask scheduler answers at {scheduler}: {error}.") from None
     _quiet_end(client)
