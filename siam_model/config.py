@@ -368,14 +368,14 @@ def preset(name: str) -> tuple[SIAMConfig, TrainConfig]:
         )
     if name == "stills":
         model = SIAMConfig(
-            channels=(32, 48, 64), kernels=(9, 5, 3), strides=(3, 1, 1), lrn=False, fully_connected=256, hidden=64,
-            attention_dim=16, temporal_dim=16, dropout_conv=0.2,
+            channels=(32, 64, 96), lrn=False, fully_connected=256, hidden=64, attention_dim=16, temporal_dim=16,
+            dropout_conv=0.2,
         )  # fmt: skip
         return model, TrainConfig(
-            epochs=60,
+            epochs=30,
             learning_rate=7e-4,
             schedule="cosine",
-            patience=60,
+            patience=30,
             validation_fraction=0.0,
             temporal_stride=4,
             max_frames_per_pass=256,
