@@ -185,14 +185,16 @@ def sightings(count: int, sure: int, confirmed: int, score: float) -> list[list[
         (sightings(4, 0, 4, 0.6), False),
         (sightings(40, 10, 0, 0.75), True),  # somebody in profile, or smeared by motion
         (sightings(40, 0, 30, 0.6), True),  # seen dimly, but all the time
+        (sightings(60, 0, 0, 0.55), True),  # never for certain, but in every frame of two seconds
+        ([*sightings(25, 0, 0, 0.55), *([[]] * 10), *sightings(25, 0, 0, 0.55)], False),
         (sightings(1, 1, 1, 0.9), True),  # in a single frame, but clearly
     ],
 )
 def test_a_doubtful_detection_now_and_then_is_no_face(seen, covered):
-    places = Places(np.arange(40) / 25)
-    places.add([*seen, *([[]] * (40 - len(seen)))])
+    places = Places(np.arange(60) / 25)
+    places.add([*seen, *([[]] * (60 - len(seen)))])
     assert [bool(places.covers(0)), len(places)] == [covered, covered]
-    assert all(cover.height < 40 for frame in range(40) for cover in places.covers(frame))
+    assert all(cover.height < 40 for frame in range(60) for cover in places.covers(frame))
 
 
 def test_a_doubtful_detection_continues_a_face_only_where_it_was():
