@@ -12,8 +12,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 # Before torch is loaded. OpenMP's threads wait for each other by spinning, which on a machine that does other work too
-# takes the core from the very thread that is waited for: a training step took 2.5 s instead of 0.7. Yours comes first.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# takes the core from the very thread that is waited for; sleeping at once costs more than the work between two waits:
+# with the small network, three times the time of a step. So they spin for some microseconds (GNU's OpenMP, in torch's
+# wheels for Linux), then sleep. Yours comes first.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 #: Public name -> the module that defines it.
 _PUBLIC = {

@@ -19,8 +19,9 @@ from siam_model.devices import recurrence_in_float32
 
 #: Longest time constant that a fresh recurrence remembers over, in frames.
 LONGEST_MEMORY = 32.0
-#: Frames whose maps a CPU normalises at a time, so that what is computed in between stays in its caches.
-FRAMES_IN_CACHE = 1
+#: Frames whose maps a CPU normalises at a time: so few that what is computed in between stays in its caches, and enough
+#: that its threads have more to do than to wait for each other.
+FRAMES_IN_CACHE = 4
 
 
 class ResponseNorm(nn.Module):
@@ -40,7 +41,7 @@ class ResponseNorm(nn.Module):
 
 
 class _ResponseNorm(torch.autograd.Function):
-    """With its own backward pass: the input alone is kept, and a CPU takes one frame at a time in both passes, so that
+    """With its own backward pass: the input alone is kept, and a CPU takes few frames at a time in both passes, so that
     what is computed in between stays in its caches.
 
     With s_c = k + alpha * sum of x^2 and y_c = x_c s_c^-beta, the gradient is
