@@ -357,7 +357,8 @@ class VideoReader:
             except (av.error.FFmpegError, OSError, ValueError):
                 self.report.ended_early = True
                 break
-            self._n_packets += 1
+            # Empty packets stand for repeated pictures; the last one, without a time, only ends the stream.
+            self._n_packets += bool(packet.size) or packet.dts is not None
             if packet.size:
                 yield packet
         yield None

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -119,6 +120,18 @@ def test_a_cut_file_gives_what_comes_before_the_cut(kind: str, noisy_clip, tmp_p
         assert report.missing_bytes > 0
         assert "cut off" in report.damage
     assert reader.info.fps == pytest.approx(30, rel=0.05)
+
+
+def test_a_last_picture_that_is_cut_off_is_missed(noisy_clip, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    path, _ = noisy_clip("mp4, index first")
+    with av.open(str(path)) as container:
+        last = max(packet.pos for packet in container.demux(video=0) if packet.pos is not None)
+    size, cut = path.stat().st_size, tmp_path / path.name
+    for place in (last, last + 3):
+        cut.write_bytes(path.read_bytes()[:place])
+        frames, report, _ = read(cut)
+        assert len(frames) >= 38 and report.damage
+        assert report.missing_bytes == size - place
 
 
 def test_a_cut_file_with_its_index_at_the_end_is_told_from_rubbish(tmp_path: Path) -> None:
