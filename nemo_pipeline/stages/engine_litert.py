@@ -101,7 +101,10 @@ def _merge(points: NDArray[np.floating], scores: NDArray[np.floating]) -> list[D
         same = overlap / (area[best] + area[rest] - overlap) > 0.3
         same[0] = True
         group = rest[same]
-        mean = np.average(points[group], axis=0, weights=scores[group])
+        weights = scores[group, None, None]
+        mean = (points[group] * weights).sum(axis=0) / weights.sum(
+            axis=0
+        )  # np.average takes three times as long
         (cx, cy), (w, h), right, left = mean[0], mean[1], mean[2], mean[3]
         angle = float(np.arctan2(left[1] - right[1], left[0] - right[0]))
         found.append(Detection(float(cx), float(cy), float(max(w, h)), angle, float(scores[best])))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Protocol
+from typing import Any, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -58,6 +59,11 @@ class FaceMesh:
         """Scale, rotation and shift of the head (`pose.head_position`)."""
         return head_position(self.points)
 
+    @functools.cached_property
+    def region(self) -> Region:
+        """Where to look for the face again (`face_region`)."""
+        return face_region(self.points)
+
 
 class Engine(Protocol):
     """What the tracker asks of an engine. Views are (N, N, 3) uint8 RGB."""
@@ -85,7 +91,8 @@ def find_mesh(engine: Engine, frame: Frame, region: Region) -> FaceMesh | None:
 def mesh_in_view(engine: Engine, view: Plane, region: Region, *, mirrored: bool = False) -> FaceMesh | None:
     """`find_mesh` in the view of a region. `mirrored`: the engine is shown the view flipped left to right, so the
     vertices of the face's right side lie on its left."""
-    found = engine.mesh(np.ascontiguousarray(view[:, ::-1]) if mirrored else view)
+    shown: Any = cv2.flip(view, 1) if mirrored else view
+    found = engine.mesh(shown)
     if found is None:
         return None
     points, presence = found

@@ -1,5 +1,7 @@
 """Frames: colours and gray against the standards' formulas and PyAV, and regions against plain resampling."""
 
+import dataclasses
+
 import av
 import numpy as np
 import pytest
@@ -218,3 +220,13 @@ def test_the_luma_of_rgb_is_that_of_the_primaries_it_states(
     assert ours.matrix == matrix
     assert np.abs(ours.gray() - ycc(rgb, matrix)[..., 0]).max() <= 1
     assert np.abs(ours.rgb().astype(int) - rgb).max() <= 2
+
+
+@pytest.mark.parametrize("side", [128, 256])
+def test_a_picture_is_seen_the_same_in_one_piece_and_plane_by_plane(side: int) -> None:
+    frame = Frame.from_rgb(smooth_pictures(1, 400, 300)[0])
+    planes = dataclasses.replace(frame, together=None)
+    for region in (Region(200, 150, 90, 0.3), Region(20, 280, 300, -2.0), Region(200, 150, 1500)):
+        seen, expected = frame.view(region, side), planes.view(region, side)
+        assert seen.shape == expected.shape == (side, side, 3)
+        assert np.abs(seen.astype(int) - expected).max() <= 2
