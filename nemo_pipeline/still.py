@@ -4,6 +4,7 @@ in place of neighbours in time (`stages.stills`)."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 
 from nemo_pipeline.config import PrepConfig
@@ -15,7 +16,7 @@ from nemo_pipeline.stages.frame import Frame
 from nemo_pipeline.stages.landmarks import Engine
 from nemo_pipeline.stages.picture import read_picture
 from nemo_pipeline.stages.quality import FaceQuality
-from nemo_pipeline.stages.stills import found_in_picture
+from nemo_pipeline.stages.stills import found_in_picture, largest_face
 from nemo_pipeline.stages.track import observe_all
 from nemo_pipeline.stages.unseen import why_no_face_in
 from nemo_pipeline.stages.warp import FaceWarp
@@ -39,14 +40,14 @@ def process_still(
         width=frame.width, height=frame.height, fps=0.0, rotation=picture.rotation, codec=picture.format.lower(),
         pixel_format=picture.mode, stored_width=picture.stored[0], stored_height=picture.stored[1],
     )  # fmt: skip
-    faces, closely = found_in_picture(engine, picture.rgb, everyone=config.follow != "largest")
+    faces, closely = found_in_picture(
+        engine, picture.rgb, everyone=config.follow != "largest", max_yaw_degrees=config.max_yaw_degrees
+    )
     found = observe_all([(mesh, number) for number, mesh in enumerate(faces, start=1)])
-    if config.follow == "largest":  # nobody else's points are kept
-        frontal = [one for one in found if not abs(one.pose[0]) > config.max_yaw_degrees]
-        wanted = [max(frontal or found, key=lambda one: one.eye_distance_px).person] if found else []
-    else:
-        wanted = [one.person for one in found]
-    own = dataclasses.replace(config, min_frames=1, smooth="none", segments="longest")
+    wanted = [one.person for one in found]
+    if config.follow == "largest" and found:  # nobody else's points are kept
+        wanted = [largest_face(found, config.max_yaw_degrees).person]
+    own = _for_one_frame(config)
     people: dict[int, PersonRecorder] = {}
     for number, (seen, mesh) in enumerate(zip(found, faces, strict=True), start=1):
         if number in wanted:
@@ -64,3 +65,9 @@ def process_still(
         if person.spool.name not in used:
             person.discard()
     return VideoResult(info, 1, tuple(rows))
+
+
+@functools.lru_cache(maxsize=8)
+def _for_one_frame(config: PrepConfig) -> PrepConfig:
+    """The settings for a row of one frame; made once, since it takes a while to check them."""
+    return dataclasses.replace(config, min_frames=1, smooth="none", segments="longest")

@@ -1,5 +1,6 @@
 """Big and odd single pictures: the same faces as in small ones, in a number of looks that does not grow with size."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -13,6 +14,7 @@ from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Region
 from nemo_pipeline.stages.landmarks import Detection, Engine
 from nemo_pipeline.stages.stills import faces_in_picture
+from nemo_pipeline.stages.track import observe_all
 from nemo_pipeline.video import landmarks_in_image
 from tests.support.clips import other_person, person, scene
 
@@ -67,6 +69,51 @@ def test_the_largest_faces_need_fewer_looks() -> None:
     np.testing.assert_array_equal(points, landmarks_in_image(small())[0])
     assert np.hypot(*(mesh.points[33, :2] - points[36])) < 4
     assert counting.detected <= 30
+
+
+@functools.cache
+def four() -> np.ndarray:
+    """(720, 860, 3): faces of 120, 100, 95 and 50 pixels between the eyes."""
+    people = (
+        (person(), (220, 220), 100.0), (other_person(), (600, 230), 120.0),
+        (person(), (240, 540), 95.0), (other_person(), (650, 560), 50.0),
+    )  # fmt: skip
+    return scene((860, 720), *((actor, actor.placed(*at, eyes)) for actor, at, eyes in people))
+
+
+def test_where_the_largest_is_wanted_others_get_as_many_looks_as_they_need() -> None:
+    """Those of about its size are found with fewer looks of the landmark network, clearly smaller ones with none."""
+    counting = Counting(load_engine("litert"))
+    everybody, _ = stills.found_in_picture(counting, four())
+    assert len(everybody) == 4
+    looks = counting.meshed
+    counting.meshed = 0
+    faces, closely = stills.found_in_picture(counting, four(), everyone=False)
+    assert len(faces) == 3
+    assert counting.meshed <= looks - 3
+    np.testing.assert_array_equal(faces[0].points, everybody[0].points)
+    for face, exact in zip(faces, everybody, strict=False):
+        eyes = np.hypot(*(exact.points[263] - exact.points[33])[:2])
+        assert np.hypot(*(face.points - exact.points)[:, :2].T).mean() < 0.1 * eyes
+    np.testing.assert_array_equal(closely(faces[0]), landmarks_in_image(four())[0])
+
+
+def test_where_every_face_is_turned_too_far_each_is_looked_at_with_care() -> None:
+    engine = load_engine("litert")
+    everybody, _ = stills.found_in_picture(engine, four())
+    faces, _ = stills.found_in_picture(engine, four(), everyone=False, max_yaw_degrees=0.0)
+    assert len(faces) >= 3
+    for face, exact in zip(faces, everybody, strict=False):
+        np.testing.assert_array_equal(face.points, exact.points)
+
+
+def test_the_largest_face_is_the_largest_that_is_not_turned_too_far() -> None:
+    faces, _ = stills.found_in_picture(load_engine("litert"), four())
+    seen = observe_all([(face, number) for number, face in enumerate(faces)])
+    assert stills.largest_face(seen, 45.0).person == 0
+    turned = [dataclasses.replace(one, pose=(60.0, 0.0, 0.0)) for one in seen[:2]]
+    assert stills.largest_face([*turned, *seen[2:]], 45.0).person == 2
+    assert stills.largest_face(turned, 45.0).person == 0
 
 
 def test_a_small_face_in_a_big_picture() -> None:
