@@ -13,7 +13,6 @@ import numpy as np
 from nemo_pipeline.stages.decode import VideoReader
 from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame
-from nemo_pipeline.stages.landmarks import face_region
 from nemo_pipeline.stages.search import full_search
 from nemo_pipeline.stages.track import Tracker
 
@@ -63,7 +62,7 @@ class People:
     def eyes(self, picture: np.ndarray) -> np.ndarray | None:
         """The outer eye corners of the largest face."""
         found = full_search(self.engine, Frame.from_rgb(picture))
-        found.sort(key=lambda face: -face_region(face.points).size)
+        found.sort(key=lambda face: -face.region.size)
         return found[0].points[[33, 263], :2].astype(float) if found else None
 
 

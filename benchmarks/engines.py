@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 from nemo_pipeline import bundle, ibug68
 from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame, Region
-from nemo_pipeline.stages.landmarks import REGION_SCALE, Engine, face_region, find_mesh
+from nemo_pipeline.stages.landmarks import REGION_SCALE, Engine, find_mesh
 from nemo_pipeline.stages.smooth import smooth_4253h_twice
 
 Points = NDArray[np.float64]
@@ -89,7 +89,7 @@ class OwnRegion:
         if mesh is None:
             return None
         if self._upright:
-            own = face_region(mesh.points)
+            own = mesh.region
             self._region = dataclasses.replace(own, size=own.size / REGION_SCALE * self._scale)
         else:
             low, high = mesh.points[:, :2].min(axis=0), mesh.points[:, :2].max(axis=0)

@@ -76,20 +76,19 @@ class Glimpse:
         return _structure(self.scene)
 
     @classmethod
-    def of(cls, frame: Frame, mesh: FaceMesh, region: Region) -> Glimpse:
-        """A glimpse of a face in a frame; `region` is the `face_region` its points."""
-        return cls.of_all([(frame, mesh, region)])[0]
+    def of(cls, frame: Frame, mesh: FaceMesh) -> Glimpse:
+        """A glimpse of a face in a frame."""
+        return cls.of_all([(frame, mesh)])[0]
 
     @classmethod
-    def of_all(cls, seen: Sequence[tuple[Frame, FaceMesh, Region]]) -> list[Glimpse]:
+    def of_all(cls, seen: Sequence[tuple[Frame, FaceMesh]]) -> list[Glimpse]:
         """As `of`, of several faces at once."""
         if not seen:
             return []
-        boxes = [dataclasses.replace(r, size=r.size / REGION_SCALE * _CLOSE) for _, _, r in seen]
-        views = np.stack(
-            [frame.gray_view(box, _VIEW) for (frame, _, _), box in zip(seen, boxes, strict=True)]
-        )
-        points = np.stack([mesh.points for _, mesh, _ in seen])
+        regions = [mesh.region for _, mesh in seen]
+        boxes = [Region(r.cx, r.cy, r.size / REGION_SCALE * _CLOSE, r.angle) for r in regions]
+        views = np.stack([frame.gray_view(box, _VIEW) for (frame, _), box in zip(seen, boxes, strict=True)])
+        points = np.stack([mesh.points for _, mesh in seen])
         turned = [(math.cos(box.angle) / box.size, math.sin(box.angle) / box.size) for box in boxes]
         to_view = _VIEW * np.array([[[c, -s], [s, c]] for c, s in turned])
         at = (points[:, :468, :2] - np.array([[(box.cx, box.cy)] for box in boxes])) @ to_view
@@ -99,13 +98,14 @@ class Glimpse:
             for view, x, y in zip(views, at[..., 0], at[..., 1], strict=True)
         ]
         vertices, unit = _stable()
-        positions = [mesh.position for _, mesh, _ in seen]
+        positions = [mesh.position for _, mesh in seen]
         shifts = np.array([[shift] for _, _, shift in positions])
         to_head = np.stack([rotation * (100 / (scale * unit)) for scale, rotation, _ in positions])
         return [
             cls(frame.time, look, skin, shape, frame.coarse, _around(frame, region))
-            for (frame, _, region), look, skin, shape in zip(
+            for (frame, _), region, look, skin, shape in zip(
                 seen,
+                regions,
                 _contrast(views),
                 _contrast(np.stack(skins)),
                 (points[:, vertices] - shifts) @ to_head,
@@ -137,7 +137,7 @@ class Shot:
         """The last glimpse of the shot, if that ended before `new`; None where it goes on."""
         if _changed(self.last, new, min(limit(new.time - self.last.time), most)):
             return self.last
-        return next((stretch[0] for stretch in self.stretches(new) if dissolve(stretch) >= DISSOLVE), None)
+        return next((one[0] for one in self.stretches(new) if dissolve(one, DISSOLVE) >= DISSOLVE), None)
 
     def stretches(self, new: Glimpse) -> Iterator[list[Glimpse]]:
         """The last frames of the shot, up to `new`, in which a dissolve is looked for."""
@@ -174,16 +174,16 @@ def _changed(a: Glimpse, b: Glimpse, most: float) -> bool:
     return face * (SAME_PLACE + _MOST_SCENE) >= most and face * (SAME_PLACE + _scene_change(a, b)) >= most
 
 
-def dissolve(glimpses: Sequence[Glimpse]) -> float:
+def dissolve(glimpses: Sequence[Glimpse], least: float = DISSOLVE / 4) -> float:
     """How much the last of some glimpses differs from the first, where each one between is a mixture of the two and
-    the way from one to the other is not made in one step: `DISSOLVE` or more between shots."""
+    the way from one to the other is not made in one step: `DISSOLVE` or more between shots. 0 where the two differ by
+    less than `least`, whatever is between them."""
     first, *between, last = glimpses
     most = _face_change(first, last)
-    if most * _MOST_SCENE >= DISSOLVE / 4:
-        most *= _scene_change(first, last)
-    else:
+    if most * _MOST_SCENE < least:
         return 0.0
-    if most < DISSOLVE / 4:
+    most *= _scene_change(first, last)
+    if most < least:
         return 0.0
     start = first.scene[first.around].astype(np.float32)
     way = (last.scene[first.around] - start).ravel()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any, cast
+
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,16 +31,15 @@ class LitertEngine:
     def detect(self, view: NDArray[np.uint8]) -> list[Detection]:
         """Faces in a (128, 128, 3) view, best first, overlaps merged."""
         boxes, logits = self._detector(view, _HALF_RANGE, _ONE)
-        scores = 1.0 / (1.0 + np.exp(-np.clip(logits[0, :, 0], -50.0, 50.0)))
-        keep = scores >= 0.5
-        if not keep.any():
+        (keep,) = np.nonzero(logits[0, :, 0] >= 0.0)  # scores of 0.5 and more
+        if not keep.size:
             return []
-        raw = boxes[0, keep].reshape(-1, 8, 2)
         side = view.shape[0]
-        points = raw / 128.0 * side
-        points[:, 0] += self._anchors[keep] * side
-        points[:, 2:] += self._anchors[keep][:, None] * side
-        return _merge(points, scores[keep])
+        points = boxes[0, keep].reshape(-1, 8, 2) / 128.0 * side
+        anchors = self._anchors[keep] * side
+        points[:, 0] += anchors
+        points[:, 2:] += anchors[:, None]
+        return _merge(points, 1.0 / (1.0 + np.exp(-logits[0, keep, 0])))
 
     def confirm(self, view: NDArray[np.uint8]) -> list[Detection]:
         """The same as `detect`: the scores say how certain a face is."""
@@ -45,7 +48,7 @@ class LitertEngine:
     def mesh(self, view: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float] | None:
         """(478, 3) points in pixels of a (256, 256, 3) view, and the presence."""
         points, presence, _ = self._landmarks(view, _RANGE)
-        score = float(1.0 / (1.0 + np.exp(-float(presence.ravel()[0]))))
+        score = 1.0 / (1.0 + math.exp(-float(presence.ravel()[0])))
         if not score >= MIN_PRESENCE:
             return None
         # The network counts from the corner of the first pixel: mirrored pictures agree only after this half pixel.
@@ -66,7 +69,11 @@ class Network:
     ) -> list[NDArray[np.float32]]:
         """The outputs for `values / unit - zero`, which are computed where the network reads them."""
         seen = self._interpreter.tensor(self._input)()
-        np.divide(values[None], unit, out=seen)
+        if values.ndim == 3 and float(unit).is_integer():  # OpenCV takes half of NumPy's time
+            picture, units = cast(Any, values), cast(Any, (float(unit),) * 4)
+            cv2.divide(picture, units, dst=seen[0], dtype=cv2.CV_32F)
+        else:
+            np.divide(values[None], unit, out=seen)
         if zero:
             seen -= zero
         del seen  # the interpreter does not run while somebody holds its memory
@@ -101,12 +108,10 @@ def _merge(points: NDArray[np.floating], scores: NDArray[np.floating]) -> list[D
         same = overlap / (area[best] + area[rest] - overlap) > 0.3
         same[0] = True
         group = rest[same]
-        weights = scores[group, None, None]
-        mean = (points[group] * weights).sum(axis=0) / weights.sum(
-            axis=0
-        )  # np.average takes three times as long
-        (cx, cy), (w, h), right, left = mean[0], mean[1], mean[2], mean[3]
-        angle = float(np.arctan2(left[1] - right[1], left[0] - right[0]))
-        found.append(Detection(float(cx), float(cy), float(max(w, h)), angle, float(scores[best])))
+        weights = scores[group] / scores[group].sum()
+        mean = weights @ points[group, :4].reshape(-1, 8)
+        cx, cy, w, h, *eyes = mean.tolist()
+        angle = math.atan2(eyes[3] - eyes[1], eyes[2] - eyes[0])
+        found.append(Detection(cx, cy, max(w, h), angle, float(scores[best])))
         rest = rest[~same]
     return found

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nemo_pipeline.stages.display import Fit
+from nemo_pipeline.stages.part import Part, part_seen, whole_steps
 from nemo_pipeline.stages.transfer import ToneMap
 
 Plane = NDArray[np.uint8]
@@ -24,8 +25,8 @@ Plane = NDArray[np.uint8]
 # Kr, Kb of the colour matrices.
 _COEFFICIENTS = {"601": (0.299, 0.114), "709": (0.2126, 0.0722), "2020": (0.2627, 0.0593)}
 _LOOK_UP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+_TO_FULL_RANGE = np.array([[255 / 219, -16 * 255 / 219]])  # of 16..235 (BT.601 and 709)
 _WORTH_KEEPING = 5  # times that a view shrinks
-_FAR = 1e7  # pixels: further than any picture reaches
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Region:
         integers).
         """
         s = self.size / side
-        c, d = s * np.cos(self.angle), s * np.sin(self.angle)
+        c, d = s * math.cos(self.angle), s * math.sin(self.angle)
         middle = (side - 1) / 2
         return np.array(
             [[c, -d, self.cx - c * middle + d * middle], [d, c, self.cy - d * middle - c * middle]]
@@ -96,9 +97,8 @@ class Frame:
     def coarse(self) -> Plane:
         """(48, 64) uint8: luma of the whole stored picture in the range of the file, from a part of its pixels; to
         compare frames with one another."""
-        plane = self.planes[0]
-        rows, columns = max(1, plane.shape[0] // 96), max(1, plane.shape[1] // 128)
-        small: Any = cv2.resize(plane[::rows, ::columns], (64, 48), interpolation=cv2.INTER_AREA)
+        some: Any = cv2.resize(self.planes[0], (128, 96), interpolation=cv2.INTER_NEAREST)
+        small: Any = cv2.resize(some, (64, 48), interpolation=cv2.INTER_AREA)
         return small if small.dtype == np.uint8 else (small >> (self.bits - 8)).astype(np.uint8)
 
     @property
@@ -114,7 +114,7 @@ class Frame:
         """(y1 - y0, x1 - x0) uint8, full range: the luma of a box that lies inside the display."""
         if not self._as_displayed:
             return self._box(x0, y0, x1, y1, colour=False)
-        return self._to_gray(self.planes[0][y0:y1, x0:x1], [])
+        return self._to_gray(self.planes[0][y0:y1, x0:x1])
 
     def rgb(self) -> Plane:
         """(H, W, 3) uint8: the whole picture."""
@@ -126,7 +126,7 @@ class Frame:
             size = (plane.shape[1] * x, plane.shape[0] * y)
             larger: Any = cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR)
             chroma.append(larger[: self.height, : self.width])
-        return self._to_rgb(self.planes[0], chroma)
+        return self._to_rgb(_merged(self.planes[0], *chroma))
 
     def _subsampling(self, plane: Plane) -> tuple[int, int]:
         """Luma pixels per pixel of a plane, across and down (the last pixel may cover fewer)."""
@@ -148,51 +148,78 @@ class Frame:
         Bilinear, after a mean over whole pixels where it shrinks by 2 or more; the picture's edge is
         continued outside.
         """
-        if self.together is not None:
-            (seen,) = self._samples((self.together,), region, side)
-            return self._transformed(seen)
-        y, *chroma = self._samples(self.planes, region, side)
-        return self._to_rgb(y, chroma)
+        planes = self.planes if self.together is None else (self.together,)
+        return self._to_rgb(self._sampled(planes, region, side))
 
     def gray_view(self, region: Region, side: int) -> Plane:
         """(side, side) uint8: as `view`, luma alone, in the range of the file (full range with a `tone_map`); where it
         shrinks by 4 or more the mean is over 4, 8, 16 ... pixels, which takes a fraction of the time."""
-        planes = self.planes if self.tone_map is not None else self.planes[:1]
-        y, *chroma = self._samples(planes, region, side, halving=True)
-        return y if self.tone_map is None else self._to_gray(y, chroma)
+        if self.tone_map is not None:
+            return self._to_gray(self._sampled(self.planes, region, side, halving=True))
+        gray: Plane = self._sampled(self.planes[:1], region, side, halving=True)
+        return gray
 
-    def _samples(
-        self, planes: Sequence[Any], region: Region, side: int, *, halving: bool = False
-    ) -> list[Any]:
-        """Planes in a view of a region; only the part looked at is averaged, by `halving` it as often as goes."""
-        affine = region.to_source(side)
-        stored = np.ones(2) if self.fit is None else self.fit.scale
+    def _sampled(self, planes: Sequence[Any], region: Region, side: int, *, halving: bool = False) -> Any:
+        """(side, side), or (side, side, 3): planes in a view of a region; only the part looked at is averaged, by
+        `halving` it as often as goes."""
+        affine, pitches = region.to_source(side), [region.size / side] * 2
         if self.fit is not None:
-            affine = self.fit.to_stored(affine)
-        shrinks = [_whole_steps(region.size / side * scale) for scale in stored.tolist()]
+            affine, pitches = self.fit.to_stored(affine), (self.fit.scale * pitches).tolist()
+        shrinks = [whole_steps(pitch) for pitch in pitches]
         if halving:
             shrinks = [1 << shrink.bit_length() - 1 for shrink in shrinks]
-        seen: list[Any] = []
-        shape: tuple[int, ...] = ()
+        seen, shape, finer = [], None, 1
         for number, plane in enumerate(planes):
             if plane.shape != shape:  # of both chroma planes alike
-                shape = plane.shape
-                to_plane, box, size = _placed(affine, shrinks, self._subsampling(plane), shape, side)
-            if size is not None and min(shrinks) < _WORTH_KEEPING:
-                plane = _mean(plane[box], size, halving)
-            elif size is not None:
-                key = (number, halving, size, box[0].start, box[1].start)
+                shape, step = plane.shape, self._subsampling(plane)
+                if number and min(step) >= 2 * max(pitches) and side % 2 == 0:
+                    # A pixel of chroma is as large as two of the view: every second one says as much.
+                    finer, affine = 2, affine * (2, 2, 1)
+                part = part_seen(affine, shrinks, step, shape, side // finer)
+            if min(shrinks) < _WORTH_KEEPING:
+                cells = self._cells(plane, part, halving)
+            else:
+                key = (number, plane.ndim, halving, *part[1:])
                 if key not in self._reduced:
-                    self._reduced[key] = _mean(plane[box], size, halving)
-                plane = self._reduced[key]
-            seen.append(
-                cv2.warpAffine(plane, to_plane, (side, side), flags=_LOOK_UP, borderMode=cv2.BORDER_REPLICATE)
+                    self._reduced[key] = self._cells(plane, part, halving)
+                cells = self._reduced[key]
+            size = (side // finer, side // finer)
+            view = cv2.warpAffine(
+                cells, part.from_view, size, flags=_LOOK_UP, borderMode=cv2.BORDER_REPLICATE
             )
-        return seen
+            seen.append(cv2.pyrUp(view) if finer == 2 else view)
+        return _merged(*seen)
+
+    def _cells(self, plane: Any, part: Part, halving: bool) -> Any:
+        """What is sampled of a plane, in memory of its own: rows that lie far apart are read once, one after the other.
+        By `halving` the part first, while cells are larger than two pixels."""
+        (left, top), (columns, lines), (across, down) = part.start, part.size, part.factors
+        box = (left, top, left + columns * across, top + lines * down)
+        if across == down == 1:
+            return _inside(plane, box).copy()
+        once = plane is self.planes[0] and (across == down == 2 or (halving and min(across, down) > 2))
+        cells = self._halved(box) if once else _inside(plane, box)
+        while halving and min(cells.shape[0] // lines, cells.shape[1] // columns) > 2:
+            half = (cells.shape[1] // 2, cells.shape[0] // 2)
+            cells = cv2.resize(cells, half, interpolation=cv2.INTER_AREA)
+        if cells.shape[:2] == (lines, columns):
+            return cells
+        return cv2.resize(cells, part.size, interpolation=cv2.INTER_AREA)
+
+    def _halved(self, box: tuple[int, int, int, int]) -> Any:
+        """The luma in a box whose numbers are even, means of 2 x 2 pixels. The last result is kept: a face is looked at
+        several times, each time closer."""
+        known, cells = self._reduced.get("halved", ((0, 0, 0, 0), None))
+        if not (known[0] <= box[0] and known[1] <= box[1] and box[2] <= known[2] and box[3] <= known[3]):
+            known, size = box, ((box[2] - box[0]) // 2, (box[3] - box[1]) // 2)
+            cells = cv2.resize(_inside(self.planes[0], box), size, interpolation=cv2.INTER_AREA)
+            self._reduced["halved"] = known, cells
+        left, top, right, bottom = ((at - known[k % 2]) // 2 for k, at in enumerate(box))
+        return cells[top:bottom, left:right]
 
     @functools.cached_property
-    def _reduced(self) -> dict[tuple[Any, ...], Any]:
-        """Small means of large parts of planes: the detector is shown the same part turned in four ways."""
+    def _reduced(self) -> dict[Any, Any]:
+        """Means of parts of planes: the detector is shown the same part turned in four ways."""
         return {}
 
     def _box(self, x0: int, y0: int, x1: int, y1: int, *, colour: bool) -> Plane:
@@ -207,8 +234,8 @@ class Frame:
             )
         if left < right and top < bottom:
             planes = self.planes if colour or self.tone_map is not None else self.planes[:1]
-            y, *chroma = (self._resampled(plane, left, top, right, bottom) for plane in planes)
-            shown = self._to_rgb(y, chroma) if colour else self._to_gray(y, chroma)
+            levels = _merged(*[self._resampled(plane, left, top, right, bottom) for plane in planes])
+            shown = self._to_rgb(levels) if colour else self._to_gray(levels)
             out[top - y0 : bottom - y0, left - x0 : right - x0] = shown
         return out
 
@@ -236,30 +263,30 @@ class Frame:
             borderMode=cv2.BORDER_REPLICATE,
         )
 
-    def _to_gray(self, y: Any, chroma: list[Any]) -> Plane:
+    def _to_gray(self, levels: Any) -> Plane:
+        """Full-range gray of luma (h, w), or of all planes (h, w, 3) where there is a `tone_map`."""
         if self.tone_map is not None:
-            return self.tone_map.luma(self._coded(y, chroma))
+            return self.tone_map.luma(self._coded(levels))
         if self.full_range:
-            return y  # type: ignore[no-any-return]
-        # 16..235 to 0..255 (BT.601 and 709). A table of 256 values takes several times as long.
-        gray: Any = np.maximum(y, np.uint8(16))
-        return cv2.convertScaleAbs(gray, dst=gray, alpha=255 / 219, beta=-16 * 255 / 219)
+            return levels  # type: ignore[no-any-return]
+        # A table of 256 values takes three times as long.
+        gray: Any = cv2.transform(levels, _TO_FULL_RANGE)
+        return gray
 
-    def _to_rgb(self, y: Any, chroma: list[Any]) -> Plane:
+    def _to_rgb(self, levels: Any) -> Plane:
+        """RGB of luma (h, w), or of all planes (h, w, 3)."""
         if self.tone_map is not None:
-            return self.tone_map.rgb(self._coded(y, chroma))
-        if not chroma:
-            return np.repeat(self._to_gray(y, chroma)[..., None], 3, axis=-1)
-        return self._transformed(cv2.merge([y, *chroma]))
-
-    def _transformed(self, yuv: Any) -> Plane:
-        rgb: Any = cv2.transform(yuv, _yuv_to_rgb(self.full_range, self.matrix))
+            return self.tone_map.rgb(self._coded(levels))
+        if levels.ndim == 2:
+            return np.repeat(self._to_gray(levels)[..., None], 3, axis=-1)
+        rgb: Any = cv2.transform(levels, _yuv_to_rgb(self.full_range, self.matrix))
         return rgb
 
-    def _coded(self, y: Any, chroma: list[Any]) -> NDArray[np.float32]:
+    def _coded(self, levels: Any) -> NDArray[np.float32]:
         """(h, w, 3) R'G'B' as the file codes it, 0..255, not clipped."""
-        neutral = [np.full(y.shape, 1 << (self.bits - 1), y.dtype)] * 2
-        planes = cv2.merge([y, *(chroma or neutral)]).astype(np.float32)
+        if levels.ndim == 2:
+            levels = cv2.merge([levels, *[np.full(levels.shape, 1 << (self.bits - 1), levels.dtype)] * 2])
+        planes = levels.astype(np.float32)
         step = 255 / (2**self.bits - 1) if self.full_range else 0.5 ** (self.bits - 8)
         if self.matrix == "rgb":
             return planes * np.float32(step)
@@ -291,70 +318,15 @@ def as_picture(rgb: ArrayLike) -> Plane:
     return image
 
 
-def _whole_steps(shrink: float) -> int:
-    """How many whole pixels are averaged where a view shrinks so much."""
-    return int(shrink) if 2 <= shrink < _FAR else 1
+def _merged(*planes: Any) -> Any:
+    """(h, w) of one plane, (h, w, 3) of three."""
+    return cv2.merge(planes) if len(planes) > 1 else planes[0]
 
 
-def _placed(
-    affine: NDArray[np.float64],
-    shrinks: Sequence[int],
-    subsampling: tuple[int, int],
-    shape: tuple[int, ...],
-    side: int,
-) -> tuple[NDArray[np.float64], tuple[slice, slice], tuple[int, int] | None]:
-    """How one plane is seen in a view: the (2, 3) map from the view to what is sampled; where that is a mean, of which
-    part of the plane and how large it is then, (width, height).
-
-    Args:
-        affine: (2, 3) from the view to the stored luma.
-        shrinks: whole luma pixels that are averaged, across and down.
-        subsampling: luma pixels per pixel of the plane, across and down.
-        shape: of the plane.
-        side: of the view.
-    """
-    # In plain numbers: this runs several times for every frame, and arrays of two cost ten times as much.
-    rows, starts, stops, factors = [], [], [], []
-    for (a, b, c), step, shrink, length in zip(
-        affine.tolist(), subsampling, shrinks, shape[1::-1], strict=True
-    ):
-        ratio = 1.0 / step
-        a, b, c = a * ratio, b * ratio, c * ratio + (ratio - 1) / 2
-        # Chroma shrinks only as far as it stays no coarser than luma.
-        factor = max(1, shrink // subsampling[0])
-        # Whole cells of the averaging grid, so that what is seen does not depend on where the part is cut.
-        across, down = a * (side - 1), b * (side - 1)
-        low = math.floor(_near((c + min(across, 0.0) + min(down, 0.0)) / factor)) - 2
-        high = math.ceil(_near((c + max(across, 0.0) + max(down, 0.0)) / factor)) + 3
-        start = min(max(0, low) * factor, max(0, length - factor))
-        rows.append((a, b, c))
-        starts.append(start)
-        stops.append(min(max(high * factor, start + factor), length))
-        factors.append(factor)
-    cells = [(stop - start) // factor for start, stop, factor in zip(starts, stops, factors, strict=True)]
-    if max(factors) == 1 or not all(cells):
-        return np.array(rows), (slice(None), slice(None)), None
-    columns, lines = (
-        slice(start, start + n * factor) for start, n, factor in zip(starts, cells, factors, strict=True)
-    )
-    rows = [
-        (a / factor, b / factor, (c - (start + (factor - 1) / 2)) / factor)
-        for (a, b, c), start, factor in zip(rows, starts, factors, strict=True)
-    ]
-    return np.array(rows), (lines, columns), (cells[0], cells[1])
-
-
-def _mean(part: Any, size: tuple[int, int], halving: bool) -> Any:
-    """Part of a plane, reduced to (width, height) by a mean over whole pixels."""
-    while halving and min(part.shape[0] // size[1], part.shape[1] // size[0]) > 2:
-        half = (part.shape[1] // 2, part.shape[0] // 2)
-        part = cv2.resize(part, half, interpolation=cv2.INTER_AREA)
-    return cv2.resize(part, size, interpolation=cv2.INTER_AREA)
-
-
-def _near(place: float) -> float:
-    """A place, or the nearest to it that can be counted in pixels (0 for none)."""
-    return min(max(-_FAR, place), _FAR) if place == place else 0.0
+def _inside(plane: Any, box: tuple[int, int, int, int]) -> Any:
+    """The part of a plane from (left, top) to (right, bottom)."""
+    left, top, right, bottom = box
+    return plane[top:bottom, left:right]
 
 
 @functools.cache

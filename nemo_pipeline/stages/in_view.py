@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_pipeline.stages.frame import Frame, Region
-from nemo_pipeline.stages.landmarks import REGION_SCALE, Engine, face_region, find_mesh
+from nemo_pipeline.stages.landmarks import REGION_SCALE, Engine, find_mesh
 from nemo_pipeline.stages.search import DETECTOR_VIEW, TURNED_DEGREES, implausible, overlap
 from nemo_pipeline.stages.stills import candidates_in_picture
 
@@ -142,7 +142,7 @@ def faces_in_view(
             score >= LIKELY + stricter and (confirmed or (upright and agree >= AGREE and not again))
         )
         if mesh is not None and confirmed:
-            region = face_region(mesh.points)
+            region = mesh.region
         if not any(overlap(region, face.region) for face in faces):
             faces.append(Sighting(region, sure, confirmed, score))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any, Protocol
 
 import cv2
@@ -138,12 +139,12 @@ def still_landmarks(engine: Engine, frame: Frame, mesh: FaceMesh) -> NDArray[np.
 def face_region(points: NDArray[np.floating]) -> Region:
     """The square region in which to look for a face whose mesh (478, 3) was just seen: the box of the points, turned
     upright by the outer eye corners, times `REGION_SCALE`."""
-    right, left = points[33, :2], points[263, :2]
-    angle = float(np.arctan2(left[1] - right[1], left[0] - right[0]))
-    c, s = np.cos(angle), np.sin(angle)
+    (right, top), (left, bottom) = points[[33, 263], :2].tolist()
+    angle = math.atan2(bottom - top, left - right)
+    c, s = math.cos(angle), math.sin(angle)
     # A row for x and one for y: along rows NumPy finds the ends ten times as fast.
-    upright = np.ascontiguousarray((points[:, :2] @ np.array([[c, -s], [s, c]])).T)
-    (left_end, top), (right_end, bottom) = upright.min(axis=1).tolist(), upright.max(axis=1).tolist()
-    cx, cy = (left_end + right_end) / 2, (top + bottom) / 2
-    size = max(right_end - left_end, bottom - top) * REGION_SCALE
-    return Region(float(c * cx - s * cy), float(s * cx + c * cy), size, angle)
+    upright = np.array([[c, s], [-s, c]]) @ points[:, :2].T
+    (left, top), (right, bottom) = upright.min(axis=1).tolist(), upright.max(axis=1).tolist()
+    cx, cy = (left + right) / 2, (top + bottom) / 2
+    size = max(right - left, bottom - top) * REGION_SCALE
+    return Region(c * cx - s * cy, s * cx + c * cy, size, angle)

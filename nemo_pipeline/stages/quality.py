@@ -34,6 +34,7 @@ class FaceQuality:
         self._inner = cv2.erode(
             mask.reshape(size, size), np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT
         )
+        self._any_inner = bool(self._inner.any())
 
     def measures(self, face: NDArray[np.uint8]) -> dict[str, float]:
         """The frame datasets that are measured on a warped face, by name (`of="face"` in `store/schema.py`)."""
@@ -49,7 +50,7 @@ class FaceQuality:
 
     def _spread(self, values: NDArray[np.integer | np.floating]) -> float:
         """Standard deviation well inside the hull; NaN where the crop is too small to have such an inside."""
-        if self._inner.any():
+        if self._any_inner:
             return float(cv2.meanStdDev(values, mask=self._inner)[1][0, 0])
         return math.nan
 

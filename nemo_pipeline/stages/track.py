@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nemo_pipeline import ibug68
 from nemo_pipeline.stages.cuts import CUT, Glimpse, Shot
 from nemo_pipeline.stages.frame import Frame, Region
-from nemo_pipeline.stages.landmarks import Engine, FaceMesh, face_region, find_mesh
+from nemo_pipeline.stages.landmarks import Engine, FaceMesh, find_mesh
 from nemo_pipeline.stages.pose import all_euler_degrees
 from nemo_pipeline.stages.search import full_search, judged, near_search, quick_search
 
@@ -142,31 +142,31 @@ class Tracker:
         if not followers or any(f.lost or len(self._trust[f.person]) < FIRST_CHECKS for f in followers):
             return []
         regions = [f.region for f in followers]
-        steps: list[list[tuple[Frame, FaceMesh, Region]]] = []
+        steps: list[list[tuple[Frame, FaceMesh]]] = []
         for frame in frames:
             if self._census_due(frame):
                 break
-            step: list[tuple[Frame, FaceMesh, Region]] = []
+            step: list[tuple[Frame, FaceMesh]] = []
             for last in regions:
-                seen = self._look_on(frame, last, [region for _, _, region in step])
-                if seen is None:
+                mesh = self._look_on(frame, last, [other.region for _, other in step])
+                if mesh is None:
                     break
-                step.append((frame, *seen))
+                step.append((frame, mesh))
             if len(step) < len(followers):
                 break
             steps.append(step)
-            regions = [region for _, _, region in step]
+            regions = [mesh.region for _, mesh in step]
         glimpses = iter(Glimpse.of_all([seen for step in steps for seen in step]))
         out = []
         for step in steps:
             looks = [next(glimpses) for _ in step]
             if any(f.shot.end_before(look) is not None for f, look in zip(followers, looks, strict=True)):
                 break
-            for follower, look, (frame, _, region) in zip(followers, looks, step, strict=True):
+            for follower, look, (frame, mesh) in zip(followers, looks, step, strict=True):
                 follower.shot.add(look)
-                follower.region, follower.seen = region, frame.time
+                follower.region, follower.seen = mesh.region, frame.time
             self.n_faces = max(self.n_faces, len(step))
-            found = [(mesh, f.person) for f, (_, mesh, _) in zip(followers, step, strict=True)]
+            found = [(mesh, f.person) for f, (_, mesh) in zip(followers, step, strict=True)]
             out.append((found, self.n_faces))
         return out
 
@@ -180,9 +180,8 @@ class Tracker:
         checks.append(face is mesh)
         if face is None or len(checks) < LEAST_CHECKS or self.trusted(follower.person):
             return mesh
-        region = face_region(face.points)
-        follower.person, follower.region = self._new_person(), region
-        follower.shot = Shot(Glimpse.of(frame, face, region))
+        follower.person, follower.region = self._new_person(), face.region
+        follower.shot = Shot(Glimpse.of(frame, face))
         return face
 
     def _new_person(self) -> int:
@@ -194,32 +193,26 @@ class Tracker:
     def _follow(self, follower: _Follower, frame: Frame) -> FaceMesh | None:
         """The same person's face in this frame, or None when it is gone, jumped or replaced."""
         earlier = itertools.takewhile(lambda other: other is not follower, self._followers)
-        seen = self._look_on(frame, follower.region, [other.region for other in earlier if not other.lost])
-        if seen is None:
+        mesh = self._look_on(frame, follower.region, [other.region for other in earlier if not other.lost])
+        if mesh is None:
             return None
-        mesh, region = seen
-        glimpse = Glimpse.of(frame, mesh, region)
+        glimpse = Glimpse.of(frame, mesh)
         if not follower.shot.goes_on(glimpse):
             follower.cut = frame.time
             return None
         follower.shot.add(glimpse)
-        follower.region, follower.seen = region, frame.time
+        follower.region, follower.seen = mesh.region, frame.time
         return mesh
 
-    def _look_on(
-        self, frame: Frame, last: Region, others: Sequence[Region]
-    ) -> tuple[FaceMesh, Region] | None:
-        """The face in this frame that was at `last` in the one before, and its region; None when it is gone or jumped.
-        Of two followers on one face the earlier keeps it: their regions are `others`."""
+    def _look_on(self, frame: Frame, last: Region, others: Sequence[Region]) -> FaceMesh | None:
+        """The face in this frame that was at `last` in the one before; None when it is gone or jumped. Of two followers
+        on one face the earlier keeps it: their regions are `others`."""
         mesh = find_mesh(self._engine, frame, last)
-        if mesh is None:
+        if mesh is None or not _continues(last, mesh.region, 0.35):
             return None
-        region = face_region(mesh.points)
-        if not _continues(last, region, 0.35):
+        if any(_distance(other, mesh.region) < 0.2 * mesh.region.size for other in others):
             return None
-        if any(_distance(other, region) < 0.2 * region.size for other in others):
-            return None
-        return mesh, region
+        return mesh
 
     def _search(self, frame: Frame, seen: list[tuple[FaceMesh, int]], census: bool) -> list[FaceMesh]:
         """Faces to consider in this frame beyond those followed."""
@@ -242,12 +235,9 @@ class Tracker:
             self.n_faces = len(found)
         fresh = self._unfollowed(found)
         if fresh and not everyone:
-            largest = max(
-                [face_region(f.points).size for f in fresh]
-                + [face_region(mesh.points).size for mesh, _ in seen]
-            )
-            fresh = [f for f in fresh if face_region(f.points).size >= RIVAL_SIZE * largest]
-        return sorted(fresh, key=lambda face: -face_region(face.points).size)
+            largest = max([f.region.size for f in fresh] + [mesh.region.size for mesh, _ in seen])
+            fresh = [f for f in fresh if f.region.size >= RIVAL_SIZE * largest]
+        return sorted(fresh, key=lambda face: -face.region.size)
 
     def _look_everywhere(self, frame: Frame) -> list[FaceMesh]:
         if frame.time - self._last_full >= FULL_SEARCH_SECONDS:
@@ -262,7 +252,7 @@ class Tracker:
         active = [f.region for f in self._followers if not f.lost]
         fresh = []
         for face in faces:
-            region = face_region(face.points)
+            region = face.region
             if all(_distance(region, r) > 0.3 * max(region.size, r.size) for r in active):
                 active.append(region)
                 fresh.append(face)
@@ -270,8 +260,8 @@ class Tracker:
 
     def _recognise(self, mesh: FaceMesh, frame: Frame) -> int | None:
         """The person of a newly found face: somebody lost a moment ago who was here and looked like this, or new."""
-        region = face_region(mesh.points)
-        glimpse = Glimpse.of(frame, mesh, region)
+        region = mesh.region
+        glimpse = Glimpse.of(frame, mesh)
         for follower in self._followers:
             if (
                 follower.lost

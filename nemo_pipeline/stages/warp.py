@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import cv2
@@ -100,7 +101,7 @@ class FaceWarp:
 
     def reduction(self, landmarks: NDArray[np.floating]) -> float:
         """Source pixels per crop pixel (a length): the square root of the ratio of the hulls' areas."""
-        return float(np.sqrt(hull_area(landmarks) / self._area))
+        return math.sqrt(hull_area(landmarks) / self._area)
 
     def cut_patch(
         self,
@@ -126,23 +127,24 @@ class FaceWarp:
         while scale >= 2.0 * step:
             step *= 2
         axes = np.ascontiguousarray(landmarks.T)
-        low, high = axes.min(axis=1), axes.max(axis=1)
-        reach = slack * float((high - low).max()) + 8.0
-        x0, x1 = _extent(low[0] - reach, high[0] + reach, frame.width, step)
-        y0, y1 = _extent(low[1] - reach, high[1] + reach, frame.height, step)
+        (left, top), (right, bottom) = axes.min(axis=1).tolist(), axes.max(axis=1).tolist()
+        reach = slack * max(right - left, bottom - top) + 8.0
+        x0, x1 = _extent(left - reach, right + reach, frame.width, step)
+        y0, y1 = _extent(top - reach, bottom + reach, frame.height, step)
         if x0 >= x1 or y0 >= y1:
             return Patch(np.zeros((0, 0), np.uint8), x0, y0, 1)
         patch: Any = frame.luma(x0, y0, x1, y1)
         done, halved = 0.0, 1  # variance of the blur so far, in pixels of the patch
         while halved < step:
             # Odd sizes: the last sample then lies on the last pixel, as the first one does on the first.
-            even = [(n + 1) % 2 for n in patch.shape]
-            patch = cv2.copyMakeBorder(patch, 0, even[0], 0, even[1], cv2.BORDER_REPLICATE)
+            down, across = ((n + 1) % 2 for n in patch.shape)
+            if down or across:
+                patch = cv2.copyMakeBorder(patch, 0, down, 0, across, cv2.BORDER_REPLICATE)
             patch = cv2.pyrDown(patch, borderType=cv2.BORDER_REPLICATE)
             done, halved = (done + 1.0) / 4.0, halved * 2
         wanted = (scale - 1.0 if scale < 2.0 else scale * scale / 4.0) / (step * step)
         if wanted - done > 0.02:
-            sigma = float(np.sqrt(wanted - done))
+            sigma = math.sqrt(wanted - done)
             patch = cv2.GaussianBlur(patch, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
         return Patch(np.ascontiguousarray(patch), x0, y0, step)
 
@@ -166,8 +168,8 @@ class FaceWarp:
 def _extent(low: float, high: float, length: int, step: int) -> tuple[int, int]:
     """Pixels from `low` to `high` that are there, half-open; they begin at a multiple of `step`, so that a face at
     rest is sampled alike in every frame."""
-    low, high = (float(np.clip(v, -1.0, length)) for v in (low, high))
-    return max(0, int(np.floor(low)) // step * step), min(length, int(np.ceil(high)) + 1)
+    low, high = (min(max(v, -1.0), float(length)) for v in (low, high))
+    return max(0, math.floor(low) // step * step), min(length, math.ceil(high) + 1)
 
 
 def hull_area(points: NDArray[np.floating]) -> float:

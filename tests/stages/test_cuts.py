@@ -15,7 +15,7 @@ from nemo_pipeline.stages.cuts import Glimpse, Shot, change, dissolve
 from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame, Region
 from nemo_pipeline.stages.headframe import METHODS
-from nemo_pipeline.stages.landmarks import Engine, face_region
+from nemo_pipeline.stages.landmarks import Engine
 from nemo_pipeline.stages.search import full_search
 from nemo_pipeline.stages.track import Tracker
 from nemo_pipeline.video import prep_video_rows
@@ -178,7 +178,7 @@ def test_nothing_is_smoothed_across_a_cut(tmp_path: Path) -> None:
 def glimpse(picture: np.ndarray, time: float = 0.0) -> Glimpse:
     frame = Frame.from_rgb(picture, 0, time)
     (face,) = full_search(engine(), frame)
-    return Glimpse.of(frame, face, face_region(face.points))
+    return Glimpse.of(frame, face)
 
 
 def test_a_mixture_is_told_from_a_movement() -> None:

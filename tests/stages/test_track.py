@@ -145,7 +145,7 @@ def test_who_was_first_taken_for_upside_down_is_followed_upright_after_some_look
     (follower,) = tracker._followers
     wrong = upside_down(pictures[0]).points
     follower.region = face_region(wrong)
-    follower.shot = Shot(Glimpse.of(first, FaceMesh(wrong, 1.0), follower.region))
+    follower.shot = Shot(Glimpse.of(first, FaceMesh(wrong, 1.0)))
     seen = [tracker.step(Frame.from_rgb(p, k, k / 25)) for k, p in enumerate(pictures) if k]
     rolls = [[abs(round(o.pose[2], -1)) for o in found] for found in seen]
     assert rolls == [[180]] + [[0]] * 8  # the second look against it decides
