@@ -32,7 +32,7 @@ from nemo_pipeline.store.schema import record_dtype
 
 # Frames are smoothed and written this many at a time: the more, the fewer are smoothed again with the next ones; and
 # fewer where faces are large, since a part of each picture waits so long.
-_BLOCK, _LEAST_BLOCK = 48, 16
+_BLOCK, _LEAST_BLOCK = 96, 16
 _BLOCK_PIXELS = 1 << 20
 
 

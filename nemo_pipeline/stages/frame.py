@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nemo_pipeline.stages.display import Fit
-from nemo_pipeline.stages.part import Part, part_seen, whole_steps
+from nemo_pipeline.stages.part import SeenPart, part_seen, whole_steps
 from nemo_pipeline.stages.transfer import ToneMap
 
 Plane = NDArray[np.uint8]
@@ -190,7 +190,7 @@ class Frame:
             seen.append(cv2.pyrUp(view) if finer == 2 else view)
         return _merged(*seen)
 
-    def _cells(self, plane: Any, part: Part, halving: bool) -> Any:
+    def _cells(self, plane: Any, part: SeenPart, halving: bool) -> Any:
         """What is sampled of a plane, in memory of its own: rows that lie far apart are read once, one after the other.
         By `halving` the part first, while cells are larger than two pixels."""
         (left, top), (columns, lines), (across, down) = part.start, part.size, part.factors

@@ -17,7 +17,7 @@ def whole_steps(shrink: float) -> int:
     return int(shrink) if 2 <= shrink < _FAR else 1
 
 
-class Part(NamedTuple):
+class SeenPart(NamedTuple):
     """Which part of a plane is seen in a view: all values across, then down.
 
     Attributes:
@@ -39,7 +39,7 @@ def part_seen(
     subsampling: tuple[int, int],
     shape: tuple[int, ...],
     side: int,
-) -> Part:
+) -> SeenPart:
     """Which part of a plane is seen in a view.
 
     Args:
@@ -68,7 +68,7 @@ def part_seen(
         starts.append(first * factor)
         sizes.append(min(max(high, first + 1), cells) - first)
         factors.append(factor)
-    return Part(np.array(rows), (starts[0], starts[1]), (sizes[0], sizes[1]), (factors[0], factors[1]))
+    return SeenPart(np.array(rows), (starts[0], starts[1]), (sizes[0], sizes[1]), (factors[0], factors[1]))
 
 
 def _near(place: float) -> float:

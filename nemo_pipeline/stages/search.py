@@ -43,11 +43,14 @@ HIGHEST, RISE = 0.98, 0.2
 _TURNS = (0.0, math.pi, math.pi / 2, -math.pi / 2)
 
 
-def quick_search(
-    engine: Engine, frame: Frame, turns: tuple[float, ...] = (0.0,), known: Sequence[Region] = ()
-) -> list[FaceMesh]:
-    """Faces in the frame as a whole (one view per turn) that are not in a `known` region, best first."""
-    return _verified(engine, frame, _detect(engine, frame, [_whole(frame)], turns), known)
+def quick_search(engine: Engine, frame: Frame, turns: tuple[float, ...] = (0.0,)) -> list[FaceMesh]:
+    """Faces in the frame as a whole (one view per turn), best first."""
+    return verified(engine, frame, in_whole(engine, frame, turns))
+
+
+def in_whole(engine: Engine, frame: Frame, turns: tuple[float, ...] = (0.0,)) -> list[tuple[float, Region]]:
+    """(score, region for the landmark network) of what the detector finds in the frame as a whole, best first."""
+    return _detect(engine, frame, [_whole(frame)], turns)
 
 
 def full_search(
@@ -63,7 +66,7 @@ def full_search(
     """
     found: list[FaceMesh] = []
     for views in _levels(frame):
-        new = _verified(engine, frame, _detect(engine, frame, views, _TURNS), known)
+        new = verified(engine, frame, _detect(engine, frame, views, _TURNS), known)
         found = _distinct([*found, *new])
         if found and not everyone:
             break
@@ -83,7 +86,7 @@ def candidates(engine: Engine, frame: Frame) -> list[tuple[float, float]]:
 def near_search(engine: Engine, frame: Frame, last: Region) -> list[FaceMesh]:
     """Faces around the place where one was just lost."""
     around = Region(last.cx, last.cy, last.size * 2.0, last.angle)
-    return _verified(engine, frame, _detect(engine, frame, [around], (0.0,)))
+    return verified(engine, frame, _detect(engine, frame, [around], (0.0,)))
 
 
 def _whole(frame: Frame) -> Region:
@@ -126,7 +129,7 @@ def _detect(
     return sorted(found, key=lambda item: -item[0])
 
 
-def _verified(
+def verified(
     engine: Engine, frame: Frame, candidates: list[tuple[float, Region]], known: Sequence[Region] = ()
 ) -> list[FaceMesh]:
     """What the landmark network confirms, each face once and the right way up, best first."""
@@ -173,6 +176,12 @@ def judged(engine: Engine, frame: Frame, mesh: FaceMesh) -> FaceMesh | None:
         if one is upright or _clearly_turned(one, upright):
             return one.mesh
     return None
+
+
+def beyond_doubt(mesh: FaceMesh, candidates: Sequence[tuple[float, Region]]) -> bool:
+    """Whether a found face is clearly one of some `candidates`, upright ones: to look at it alone says no more. (An
+    engine that has no presence has no scores either.)"""
+    return not math.isnan(mesh.face_presence) and any(score >= BEYOND_DOUBT and not implausible(mesh, place) for score, place in candidates)
 
 
 def detector_score(engine: Engine, frame: Frame, mesh: FaceMesh) -> float:

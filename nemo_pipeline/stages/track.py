@@ -20,7 +20,15 @@ from nemo_pipeline.stages.cuts import CUT, Glimpse, Shot
 from nemo_pipeline.stages.frame import Frame, Region
 from nemo_pipeline.stages.landmarks import Engine, FaceMesh, find_mesh
 from nemo_pipeline.stages.pose import all_euler_degrees
-from nemo_pipeline.stages.search import full_search, judged, near_search, quick_search
+from nemo_pipeline.stages.search import (
+    beyond_doubt,
+    full_search,
+    in_whole,
+    judged,
+    near_search,
+    quick_search,
+    verified,
+)
 
 #: Searching every scale is repeated this often while nobody is found, seconds.
 FULL_SEARCH_SECONDS = 0.25
@@ -106,16 +114,17 @@ class Tracker:
     def look(self, frame: Frame) -> list[tuple[FaceMesh, int]]:
         """As `step`, before anything is measured: each person's mesh and number, for `observe_all`."""
         census = self._census_due(frame)
+        counted = in_whole(self._engine, frame) if census and self._followers and not self._everyone else []
         seen: list[tuple[FaceMesh, int]] = []
         for follower in self._followers:
             mesh = None if follower.lost else self._follow(follower, frame)
             if mesh is not None:
                 if census or len(self._trust[follower.person]) < FIRST_CHECKS:
-                    mesh = self._check(follower, frame, mesh)
+                    mesh = self._check(follower, frame, mesh, counted)
                 seen.append((mesh, follower.person))
             follower.lost = mesh is None
         self._followers = [f for f in self._followers if not f.lost or frame.time - f.seen <= MEMORY_SECONDS]
-        for mesh in self._search(frame, seen, census):
+        for mesh in self._search(frame, seen, census, counted):
             person = self._recognise(mesh, frame)
             if person is not None:
                 seen.append((mesh, person))
@@ -173,10 +182,14 @@ class Tracker:
     def _census_due(self, frame: Frame) -> bool:
         return frame.time - self._last_census >= CENSUS_SECONDS
 
-    def _check(self, follower: _Follower, frame: Frame, mesh: FaceMesh) -> FaceMesh:
-        """Look again at a face that is followed. Where most looks spoke against it and it is one the other way up, that
-        one is followed from now on, as somebody new: what was seen of the first is not believed."""
-        face, checks = judged(self._engine, frame, mesh), self._trust[follower.person]
+    def _check(
+        self, follower: _Follower, frame: Frame, mesh: FaceMesh, counted: Sequence[tuple[float, Region]]
+    ) -> FaceMesh:
+        """Look again at a face that is followed, unless it is clearly among those `counted`. Where most looks spoke
+        against it and it is one the other way up, that one is followed from now on, as somebody new: what was seen of
+        the first is not believed."""
+        face = mesh if beyond_doubt(mesh, counted) else judged(self._engine, frame, mesh)
+        checks = self._trust[follower.person]
         checks.append(face is mesh)
         if face is None or len(checks) < LEAST_CHECKS or self.trusted(follower.person):
             return mesh
@@ -214,8 +227,14 @@ class Tracker:
             return None
         return mesh
 
-    def _search(self, frame: Frame, seen: list[tuple[FaceMesh, int]], census: bool) -> list[FaceMesh]:
-        """Faces to consider in this frame beyond those followed."""
+    def _search(
+        self,
+        frame: Frame,
+        seen: list[tuple[FaceMesh, int]],
+        census: bool,
+        counted: list[tuple[float, Region]],
+    ) -> list[FaceMesh]:
+        """Faces to consider in this frame beyond those followed: at a census, among those `counted` in it."""
         everyone = self._everyone
         found: list[FaceMesh] = []
         for follower in self._followers:
@@ -227,7 +246,7 @@ class Tracker:
             if everyone:
                 new = full_search(self._engine, frame, everyone=True, known=known)
             else:
-                new = quick_search(self._engine, frame, known=known)
+                new = verified(self._engine, frame, counted, known)
             found += new
             self.n_faces = len(seen) + len(new)
         elif not seen and not found:
