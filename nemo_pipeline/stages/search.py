@@ -181,7 +181,9 @@ def judged(engine: Engine, frame: Frame, mesh: FaceMesh) -> FaceMesh | None:
 def beyond_doubt(mesh: FaceMesh, candidates: Sequence[tuple[float, Region]]) -> bool:
     """Whether a found face is clearly one of some `candidates`, upright ones: to look at it alone says no more. (An
     engine that has no presence has no scores either.)"""
-    return not math.isnan(mesh.face_presence) and any(score >= BEYOND_DOUBT and not implausible(mesh, place) for score, place in candidates)
+    return not math.isnan(mesh.face_presence) and any(
+        score >= BEYOND_DOUBT and not implausible(mesh, place) for score, place in candidates
+    )
 
 
 def detector_score(engine: Engine, frame: Frame, mesh: FaceMesh) -> float:

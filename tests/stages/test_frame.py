@@ -178,6 +178,30 @@ def test_any_region_of_any_picture_can_be_shown(
         assert np.abs(view.astype(int) - 90).max() <= 2  # the edge goes on outside
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.floats(0, 400),
+    st.floats(0, 300),
+    st.floats(40, 1500),
+    st.floats(-1, 1),
+    st.floats(0.3, 1.2),
+    st.sampled_from(["yuv420p", "yuv444p", "gray"]),
+)
+def test_a_look_does_not_depend_on_earlier_looks(
+    cx: float, cy: float, size: float, angle: float, closer: float, pixel_format: str
+) -> None:
+    rgb = smooth_pictures(1, 405, 309)[0]
+    region = Region(cx, cy, size, angle)
+    inner = Region(cx, cy, closer * size, angle)
+    fresh = [frame(rgb, pixel_format, "limited", "601")[0] for _ in range(3)]
+    views = [fresh[0].view(region, 128), fresh[1].gray_view(inner, 36), fresh[2].gray_view(region, 36)]
+    again = frame(rgb, pixel_format, "limited", "601")[0]
+    for _ in range(2):
+        np.testing.assert_array_equal(again.view(region, 128), views[0])
+        np.testing.assert_array_equal(again.gray_view(inner, 36), views[1])
+        np.testing.assert_array_equal(again.gray_view(region, 36), views[2])
+
+
 def test_large_regions_do_not_alias() -> None:
     """A fine pattern seen from afar is its mean, not a coarse pattern."""
     x = np.tile(np.arange(800), (800, 1))

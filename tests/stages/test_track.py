@@ -1,5 +1,6 @@
 """Tracking on pictures drawn for it: who is where, from very small to cut off, upright to upside down."""
 
+import dataclasses
 import functools
 
 import cv2
@@ -9,7 +10,7 @@ import pytest
 from nemo_pipeline.stages.cuts import Glimpse, Shot
 from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame, Region
-from nemo_pipeline.stages.landmarks import REGION_SCALE, Engine, FaceMesh, face_region
+from nemo_pipeline.stages.landmarks import REGION_SCALE, Detection, Engine, FaceMesh, face_region
 from nemo_pipeline.stages.search import DETECTOR_VIEW, full_search, judged, refine
 from nemo_pipeline.stages.track import Observation, Tracker, observe
 from tests.support.clips import Actor, acted, masked, other_person, person, scene, smooth_pictures, sway
@@ -268,6 +269,42 @@ def test_a_newcomer_is_followed_from_the_next_census() -> None:
 
 
 @pytest.mark.slow
+class Counting:
+    """The engine with a score and a presence of one's own; it counts the runs of its detector."""
+
+    name = "litert"
+
+    def __init__(self, score: float, presence: float) -> None:
+        self.runs, self._score, self._presence = 0, score, presence
+
+    def detect(self, view: np.ndarray) -> list[Detection]:
+        self.runs += 1
+        return [dataclasses.replace(face, score=self._score) for face in engine().detect(view)]
+
+    confirm = detect
+
+    def mesh(self, view: np.ndarray) -> tuple[np.ndarray, float] | None:
+        found = engine().mesh(view)
+        return found and (found[0], self._presence)
+
+
+@pytest.mark.parametrize(
+    ("score", "presence", "again"), [(0.95, 1, False), (0.85, 1, True), (0.95, np.nan, True)]
+)
+def test_a_census_looks_again_at_a_face_only_where_there_is_doubt(
+    score: float, presence: float, again: bool
+) -> None:
+    """An engine that says nothing of presence says nothing by its scores."""
+    counting = Counting(score, presence)
+    tracker, runs = Tracker(counting, "largest"), [0]
+    for k in range(20):
+        picture = scene(SIZE, (A, place(A, k, eye_px=80)), background=background())
+        assert len(tracker.step(Frame.from_rgb(picture, k, k / 25))) == 1
+        runs.append(counting.runs)
+    (census,) = (n for n in np.diff(runs)[8:] if n)
+    assert census > 1 if again else census == 1
+
+
 def test_a_small_face_in_a_large_picture() -> None:
     size = (1920, 1080)
     paper = background(size)
