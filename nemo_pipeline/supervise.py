@@ -23,11 +23,10 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
-from nemo_pipeline.platform import die_with_parent, signal_name
+from nemo_pipeline.platform import die_with_parent, large_pages, signal_name
 from nemo_pipeline.store.text import escape_controls
 
-#: For children that use one core: no library in them may start threads of its own, and memory comes in large pages
-#: where the C library can ask for them (pictures are read across their rows, each of which lies in another small page).
+#: For children that use one core: no library in them may start threads of its own.
 ONE_THREAD = dict.fromkeys(
     (
         "OMP_NUM_THREADS",
@@ -38,9 +37,7 @@ ONE_THREAD = dict.fromkeys(
         "TF_NUM_INTRAOP_THREADS",
     ),
     "1",
-) | {
-    "GLIBC_TUNABLES": ":".join([*filter(None, [os.environ.get("GLIBC_TUNABLES")]), "glibc.malloc.hugetlb=1"])
-}
+) | large_pages(os.environ)
 #: Beginnings of lines that the networks' libraries write when all is well.
 _CHATTER = ("INFO:", "I0000", "W0000", "WARNING: All log messages")
 

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from nemo_pipeline.batch.worker import Pool, Stopped
-from nemo_pipeline.platform import allowed_cores, cgroup_cores, default_workers, library_versions
+from nemo_pipeline.platform import allowed_cores, cgroup_cores, default_workers, large_pages, library_versions
 from nemo_pipeline.supervise import ChildDied
 from tests.support.processes import PATIENCE
 
@@ -72,3 +72,10 @@ def test_children_are_kept_pinned_and_stopped():
     with pytest.raises(Stopped):
         pool.acquire()
     assert pool.pids == []
+
+
+def test_large_pages_are_added_to_what_is_set():
+    name, value = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
+    assert large_pages({}) == {name: value}
+    assert large_pages({name: "glibc.malloc.arena_max=1"}) == {name: f"glibc.malloc.arena_max=1:{value}"}
+    assert large_pages({name: "glibc.malloc.hugetlb=0"}) == {}
