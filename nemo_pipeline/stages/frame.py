@@ -146,7 +146,7 @@ class Frame:
         """(side, side, 3) uint8 RGB of a region.
 
         Bilinear, after a mean over whole pixels where it shrinks by 2 or more; the picture's edge is
-        continued outside.
+        continued outside. Chroma whose pixels are at least two of the view is sampled at every second one.
         """
         planes = self.planes if self.together is None else (self.together,)
         return self._to_rgb(self._sampled(planes, region, side))
