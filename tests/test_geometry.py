@@ -18,7 +18,7 @@ from nemo_pipeline.geometry import (
     shipped_template,
     shipped_triangles,
 )
-from nemo_pipeline.stages.pose import euler_degrees, head_pose, rotation_matrix
+from nemo_pipeline.stages.pose import euler_degrees, head_pose, head_positions, rotation_matrix
 
 TEMPLATE = shipped_template()
 
@@ -227,6 +227,21 @@ def test_pose_there_and_back(yaw: float, pitch: float, roll: float) -> None:
     vertices = canonical_mesh()[0]
     mesh = np.concatenate([vertices, np.zeros((10, 3))]) @ rotation.T * 7.0 + (300, 200, 0)
     np.testing.assert_allclose(head_pose(mesh), (yaw, pitch, roll), atol=1e-6)
+
+
+def test_heads_lie_where_the_best_similarity_of_each_puts_them() -> None:
+    """Of any meshes at once, even of one that is turned inside out."""
+    rng = np.random.default_rng(4)
+    vertices, indices, weights = canonical_mesh()
+    meshes = rng.normal(0, 0.4, (5, 478, 3))
+    meshes[:, : len(vertices)] += vertices
+    meshes[3, :, 0] *= -1
+    meshes = meshes * 8.0 + rng.uniform(100, 900, (5, 1, 3))
+    for mesh, *found in zip(meshes, *head_positions(meshes), strict=True):
+        expected = align_similarity(vertices[indices], mesh[indices], weights)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
+        assert np.linalg.det(found[1]) > 0
 
 
 def test_the_signs_of_the_pose() -> None:

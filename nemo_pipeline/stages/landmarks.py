@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from nemo_pipeline import ibug68
 from nemo_pipeline.stages.frame import Frame, Plane, Region
-from nemo_pipeline.stages.pose import head_position
 
 #: Side of the view that the landmark network reads, pixels.
 MESH_VIEW = 256
@@ -54,11 +53,6 @@ class FaceMesh:
 
     points: NDArray[np.float32]
     face_presence: float
-
-    @functools.cached_property
-    def position(self) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-        """Scale, rotation and shift of the head (`pose.head_position`)."""
-        return head_position(self.points)
 
     @functools.cached_property
     def region(self) -> Region:

@@ -17,7 +17,7 @@ _RIGID = np.array([i for name in ("nose", "right_eye", "left_eye") for i in ibug
 
 @functools.cache
 def _reference() -> tuple[NDArray[Any], ...]:
-    """What `head_position` needs of the canonical face: vertex indices, their weights (sum 1), the vertices themselves
+    """What `head_positions` needs of the canonical face: vertex indices, their weights (sum 1), the vertices themselves
     around their weighted middle, that middle, and their weighted mean square distance from it."""
     vertices, indices, weights = canonical_mesh()
     weights = weights / weights.sum()
@@ -26,38 +26,34 @@ def _reference() -> tuple[NDArray[Any], ...]:
     return indices, weights, centred, middle, weights @ (centred**2).sum(axis=1)
 
 
-def head_position(mesh: NDArray[np.floating]) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-    """Scale, rotation (3, 3) and shift (3,) that bring the canonical face to one mesh (478, 3).
+def head_positions(
+    meshes: NDArray[np.floating],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Scales (T,), rotations (T, 3, 3) and shifts (T, 3) that bring the canonical face to meshes (T, 478, 3).
 
     Weak perspective; Umeyama 1991 on the vertices and weights that the bundle aligns with: `align_similarity`, with all
     that is the same for every face computed once.
     """
     indices, weights, centred, middle, square = _reference()
-    seen = mesh[indices].astype(np.float64)
-    place = weights @ seen
-    seen -= place
+    seen = meshes[:, indices].astype(np.float64)
+    places = weights @ seen
+    seen -= places[:, None]
     seen *= weights[:, None]
-    u, s, vt = np.linalg.svd(seen.T @ centred)
-    rotation = u @ vt
-    if _determinant(rotation) < 0:
-        u[:, 2], s[2] = -u[:, 2], -s[2]
-        rotation = u @ vt
-    scale = float(s.sum() / square)
-    return scale, rotation, place - scale * rotation @ middle
-
-
-def _determinant(matrix: NDArray[np.float64]) -> float:
-    """Of a (3, 3) matrix."""
-    (a, b, c), (d, e, f), (g, h, i) = matrix.tolist()
-    return float(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g))
+    u, s, vt = np.linalg.svd(seen.transpose(0, 2, 1) @ centred)
+    mirrored = np.linalg.det(u @ vt) < 0
+    u[mirrored, :, 2] *= -1
+    s[mirrored, 2] *= -1
+    rotations = u @ vt
+    scales = s.sum(axis=1) / square
+    return scales, rotations, places - scales[:, None] * (rotations @ middle)
 
 
 def head_pose(mesh: NDArray[np.floating]) -> tuple[float, float, float]:
-    """Yaw, pitch, roll of one mesh (478, 3), degrees: the rotation of `head_position`.
+    """Yaw, pitch, roll of one mesh (478, 3), degrees: the rotation of `head_positions`.
 
     Yaw is positive towards the picture's right (the subject's left), pitch upwards, roll clockwise as seen.
     """
-    return euler_degrees(head_position(mesh)[1])
+    return euler_degrees(head_positions(mesh[None])[1][0])
 
 
 @functools.cache

@@ -26,7 +26,7 @@ from nemo_pipeline.stages.landmarks import (
     find_mesh,
     still_landmarks,
 )
-from nemo_pipeline.stages.pose import euler_degrees
+from nemo_pipeline.stages.pose import head_pose
 from nemo_pipeline.stages.search import (
     DETECTOR_VIEW,
     SMALLEST_TILE,
@@ -216,7 +216,7 @@ class _FoundFaces:
 
     def _wanted(self, face: FaceMesh) -> bool:
         """Whether only the largest face is wanted, and it could be this one."""
-        return self._max_yaw is not None and not abs(euler_degrees(face.position[1])[0]) > self._max_yaw
+        return self._max_yaw is not None and not abs(head_pose(face.points)[0]) > self._max_yaw
 
     def _known(self, face: FaceMesh) -> bool:
         return any(overlap(face.region, other) for other in self.regions)

@@ -19,7 +19,7 @@ from nemo_pipeline import ibug68
 from nemo_pipeline.stages.cuts import CUT, Glimpse, Shot
 from nemo_pipeline.stages.frame import Frame, Region
 from nemo_pipeline.stages.landmarks import Engine, FaceMesh, find_mesh
-from nemo_pipeline.stages.pose import all_euler_degrees
+from nemo_pipeline.stages.pose import all_euler_degrees, head_positions
 from nemo_pipeline.stages.search import (
     beyond_doubt,
     full_search,
@@ -150,8 +150,10 @@ class Tracker:
         followers = self._followers
         if not followers or any(f.lost or len(self._trust[f.person]) < FIRST_CHECKS for f in followers):
             return []
-        regions = [f.region for f in followers]
+        regions, paces = [f.region for f in followers], [f.shot.pace for f in followers]
         steps: list[list[tuple[Frame, FaceMesh]]] = []
+        taken: list[list[bool]] = []
+        compared: list[tuple[Frame, FaceMesh]] = []
         for frame in frames:
             if self._census_due(frame):
                 break
@@ -164,15 +166,18 @@ class Tracker:
             if len(step) < len(followers):
                 break
             steps.append(step)
+            taken.append([pace.takes(frame.time, mesh) for pace, (_, mesh) in zip(paces, step, strict=True)])
+            compared += itertools.compress(step, taken[-1])
             regions = [mesh.region for _, mesh in step]
-        glimpses = iter(Glimpse.of_all([seen for step in steps for seen in step]))
+        glimpses = iter(Glimpse.of_all(compared))
         out = []
-        for step in steps:
-            looks = [next(glimpses) for _ in step]
-            if any(f.shot.end_before(look) is not None for f, look in zip(followers, looks, strict=True)):
+        for step, which in zip(steps, taken, strict=True):
+            looks = [next(glimpses) if yes else None for yes in which]
+            if any(look and f.shot.end_before(look) for f, look in zip(followers, looks, strict=True)):
                 break
             for follower, look, (frame, mesh) in zip(followers, looks, step, strict=True):
-                follower.shot.add(look)
+                if look:
+                    follower.shot.add(look)
                 follower.region, follower.seen = mesh.region, frame.time
             self.n_faces = max(self.n_faces, len(step))
             found = [(mesh, f.person) for f, (_, mesh) in zip(followers, step, strict=True)]
@@ -209,11 +214,12 @@ class Tracker:
         mesh = self._look_on(frame, follower.region, [other.region for other in earlier if not other.lost])
         if mesh is None:
             return None
-        glimpse = Glimpse.of(frame, mesh)
-        if not follower.shot.goes_on(glimpse):
-            follower.cut = frame.time
-            return None
-        follower.shot.add(glimpse)
+        if follower.shot.pace.takes(frame.time, mesh):
+            glimpse = Glimpse.of(frame, mesh)
+            if not follower.shot.goes_on(glimpse):
+                follower.cut = frame.time
+                return None
+            follower.shot.add(glimpse)
         follower.region, follower.seen = mesh.region, frame.time
         return mesh
 
@@ -311,7 +317,7 @@ def observe_all(found: Sequence[tuple[FaceMesh, int]]) -> list[Observation]:
     points = np.stack([mesh.points for mesh, _ in found])
     eyes = points[:, 263].astype(np.float64) - points[:, 33]
     landmarks = ibug68.from_meshes(points)
-    poses = all_euler_degrees(np.stack([mesh.position[1] for mesh, _ in found])).tolist()
+    poses = all_euler_degrees(head_positions(points)[1]).tolist()
     distances = np.sqrt((eyes**2).sum(axis=1)).tolist()
     return [
         Observation(

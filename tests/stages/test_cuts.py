@@ -15,7 +15,7 @@ from nemo_pipeline.stages.cuts import Glimpse, Shot, change, dissolve
 from nemo_pipeline.stages.engines import load_engine
 from nemo_pipeline.stages.frame import Frame, Region
 from nemo_pipeline.stages.headframe import METHODS
-from nemo_pipeline.stages.landmarks import Engine
+from nemo_pipeline.stages.landmarks import Engine, FaceMesh
 from nemo_pipeline.stages.search import full_search
 from nemo_pipeline.stages.track import Tracker
 from nemo_pipeline.video import prep_video_rows
@@ -69,11 +69,36 @@ def test_a_hard_cut_ends_the_track_at_its_frame(first: Actor, second: Actor, roo
     assert seen == [[1]] * 8 + [[2]] * 8
 
 
-@pytest.mark.parametrize("block", [5, 32])
-def test_frames_in_blocks_are_followed_as_one_by_one(block: int) -> None:
+@pytest.mark.parametrize("cut", [8, 9, 10, 11])
+def test_at_a_high_rate_a_cut_is_found_at_its_frame_too(cut: int) -> None:
+    """Not every frame is compared there; each one that shows somebody else is, be it one alone."""
+    still = [shot(A, 0)[0]] * cut
+    assert people(still + [shot(B, 1)[0]] * 6, fps=120) == [[1]] * cut + [[2]] * 6
+    seen = people([*still, shot(B, 0)[0], *still], fps=120)
+    assert seen[:cut] == [[1]] * cut and 1 not in seen[cut]
+
+
+@pytest.mark.parametrize(
+    ("fps", "step", "compared"),
+    [(120, 0.0, 30), (50, 0.0, 25), (30, 0.0, 30), (25, 0.0, 25), (120, 0.02, 120)],
+)
+def test_frames_are_compared_at_most_thirty_times_a_second_while_a_face_rests(
+    fps: int, step: float, compared: int
+) -> None:
+    rng = np.random.default_rng(3)
+    points = np.pad(rng.uniform(100, 200, (478, 2)), ((0, 0), (0, 1))).astype(np.float32)
+    size = FaceMesh(points, 1.0).region.size
+    pace = cuts.Pace(0.0, points[:468, :2])
+    moved = [FaceMesh(points + np.float32([k * step * size, 0, 0]), 1.0) for k in range(1, fps + 1)]
+    taken = [pace.takes(k / fps, mesh) for k, mesh in enumerate(moved, start=1)]
+    assert sum(taken) == compared
+
+
+@pytest.mark.parametrize(("block", "fps"), [(5, 30), (32, 30), (32, 100)])
+def test_frames_in_blocks_are_followed_as_one_by_one(block: int, fps: int) -> None:
     """With a cut within a block, a face that is lost, and one that is looked for."""
     pictures = shot(A, 0)[:14] + shot(B, 1)[:9] + [room(1)] * 3 + shot(B, 1)[9:20]
-    frames = [Frame.from_rgb(picture, k, k / FPS) for k, picture in enumerate(pictures)]
+    frames = [Frame.from_rgb(picture, k, k / fps) for k, picture in enumerate(pictures)]
     one_by_one, in_blocks = Tracker(engine(), "all"), Tracker(engine(), "all")
     expected = [(one_by_one.look(frame), one_by_one.n_faces) for frame in frames]
     got = [seen for k in range(0, len(frames), block) for seen in in_blocks.look_all(frames[k : k + block])]
