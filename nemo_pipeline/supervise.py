@@ -26,7 +26,7 @@ from typing import IO, Any
 from nemo_pipeline.platform import die_with_parent, large_pages, signal_name
 from nemo_pipeline.store.text import escape_controls
 
-#: For children that use one core: no library in them may start threads of its own.
+#: For children that use one core: no library in them may start threads of its own. And they ask for large pages.
 ONE_THREAD = dict.fromkeys(
     (
         "OMP_NUM_THREADS",

@@ -48,7 +48,7 @@ class LitertEngine:
     def mesh(self, view: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float] | None:
         """(478, 3) points in pixels of a (256, 256, 3) view, and the presence."""
         points, presence, _ = self._landmarks(view, _RANGE)
-        score = 1.0 / (1.0 + math.exp(-float(presence.ravel()[0])))
+        score = 1.0 / (1.0 + math.exp(min(-float(presence.ravel()[0]), 700.0)))  # beyond, exp overflows
         if not score >= MIN_PRESENCE:
             return None
         # The network counts from the corner of the first pixel: mirrored pictures agree only after this half pixel.

@@ -191,8 +191,8 @@ class Frame:
         return _merged(*seen)
 
     def _cells(self, plane: Any, part: SeenPart, halving: bool) -> Any:
-        """What is sampled of a plane, in memory of its own: rows that lie far apart are read once, one after the other.
-        By `halving` the part first, while cells are larger than two pixels."""
+        """What is sampled of a plane, as a copy or a mean: so the plane's rows, which lie far apart, are read once, one
+        after the other. By `halving` the part first, while cells are larger than two pixels."""
         (left, top), (columns, lines), (across, down) = part.start, part.size, part.factors
         box = (left, top, left + columns * across, top + lines * down)
         if across == down == 1:

@@ -141,6 +141,14 @@ def test_both_engines_agree(portrait, found, mediapipe):
     assert error.max() < 4.0
 
 
+@pytest.mark.parametrize("logit", [-1e4, -np.inf, np.nan])
+def test_whatever_the_network_says_of_presence_is_an_answer(monkeypatch, logit):
+    engine = load_engine("litert")
+    said = [np.zeros((1, 1, 1, 1434), np.float32), np.full((1, 1), logit, np.float32), np.zeros(1)]
+    monkeypatch.setattr(engine, "_landmarks", lambda *_: said)
+    assert engine.mesh(np.zeros((MESH_VIEW, MESH_VIEW, 3), np.uint8)) is None
+
+
 def test_the_direct_engine_never_imports_mediapipe():
     code = (
         "import sys; from skimage import data; from nemo_pipeline import landmarks_in_image;"
